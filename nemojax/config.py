@@ -1,0 +1,234 @@
+"""What a model is made of: frozen settings, their presets, and the numbers that follow from them.
+
+Every derived number is a property with its unit in its name. The defaults are those of the released
+0.6B model; `PRESETS` names the others. Nothing here imports jax.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+
+
+class ConfigError(ValueError):
+    """A setting that is missing, unknown, or that this code does not support; the message names it."""
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """Log-mel front end: 25 ms windows every 10 ms."""
+
+    sample_rate_hz: int = 16_000
+    window_samples: int = 400
+    hop_samples: int = 160
+    fft_samples: int = 512
+    mel_bins: int = 128
+    preemphasis: float = 0.97
+    log_guard: float = 2.0**-24
+
+    @property
+    def overlap_samples(self) -> int:
+        """Samples that a window shares with those before it; what a stream must remember."""
+        return self.window_samples - self.hop_samples
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Cache-aware FastConformer."""
+
+    layers: int = 24
+    width: int = 1024
+    heads: int = 8
+    feedforward_width: int = 4096
+    subsampling_channels: int = 256
+    convolution_kernel: int = 9
+    left_context_frames: int = 70
+    lookaheads: tuple[int, ...] = (13, 6, 1, 0)  # trained; the first is the default
+    use_bias: bool = False  # in linear and convolution layers of the blocks
+    scale_input: bool = False  # multiply the subsampled frames by sqrt(width)
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+
+@dataclass(frozen=True)
+class PredictionConfig:
+    """Prediction network: embedding and LSTM."""
+
+    width: int = 640
+    layers: int = 2
+    dropout: float = 0.2
+
+
+@dataclass(frozen=True)
+class JointConfig:
+    """Joint network: sum of two projections, ReLU, output layer."""
+
+    width: int = 640
+    dropout: float = 0.2
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A whole transducer. `vocabulary` counts the tokenizer's pieces; blank comes after them."""
+
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    prediction: PredictionConfig = field(default_factory=PredictionConfig)
+    joint: JointConfig = field(default_factory=JointConfig)
+    vocabulary: int = 1024
+    max_symbols_per_frame: int = 10  # greedy decoding leaves a frame after so many labels
+
+    def __post_init__(self):
+        encoder, features = self.encoder, self.features
+        positive = {
+            "encoder.layers": encoder.layers,
+            "encoder.width": encoder.width,
+            "encoder.heads": encoder.heads,
+            "encoder.feedforward_width": encoder.feedforward_width,
+            "encoder.subsampling_channels": encoder.subsampling_channels,
+            "encoder.convolution_kernel": encoder.convolution_kernel,
+            "encoder.left_context_frames": encoder.left_context_frames,
+            "features.mel_bins": features.mel_bins,
+            "prediction.width": self.prediction.width,
+            "prediction.layers": self.prediction.layers,
+            "joint.width": self.joint.width,
+            "vocabulary": self.vocabulary,
+            "max_symbols_per_frame": self.max_symbols_per_frame,
+        }
+        for name, value in positive.items():
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}")
+        if encoder.width % encoder.heads:
+            raise ConfigError(f"encoder.width {encoder.width} is not a multiple of encoder.heads {encoder.heads}")
+        if encoder.width % 2:
+            raise ConfigError(f"encoder.width must be even for sinusoidal positions, not {encoder.width}")
+        if not features.hop_samples <= features.window_samples <= features.fft_samples:
+            raise ConfigError("features: hop_samples <= window_samples <= fft_samples does not hold")
+        if not encoder.lookaheads:
+            raise ConfigError("encoder.lookaheads is empty")
+        for lookahead in encoder.lookaheads:
+            self.chunk_frames(lookahead)
+
+    @property
+    def blank(self) -> int:
+        """Label of blank, which is also the prediction network's start symbol."""
+        return self.vocabulary
+
+    @property
+    def labels(self) -> int:
+        """Size of the joint's output: the pieces and blank."""
+        return self.vocabulary + 1
+
+    @property
+    def subsampling_factor(self) -> int:
+        """Log-mel frames per encoder frame: three convolutions of stride 2."""
+        return 8
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples per encoder frame."""
+        return self.subsampling_factor * self.features.hop_samples
+
+    @property
+    def frame_ms(self) -> float:
+        return 1000 * self.frame_samples / self.features.sample_rate_hz
+
+    @property
+    def history_samples(self) -> int:
+        """Zeros in front of a signal that make its first chunk as long as all the others.
+
+        Encoder frame 0 needs log-mel frame 0 alone, so half a window of real samples; with this virtual
+        history it needs as many samples as every other frame.
+        """
+        return self.frame_samples - self.features.window_samples // 2
+
+    def chunk_frames(self, lookahead: int) -> int:
+        """Encoder frames per chunk at a look-ahead.
+
+        Raises:
+          ConfigError: the left context is not a whole number of such chunks, or `lookahead` is negative.
+        """
+        if lookahead < 0 or self.encoder.left_context_frames % (lookahead + 1):
+            raise ConfigError(
+                f"lookahead {lookahead} does not fit: lookahead + 1 must divide the left context "
+                f"of {self.encoder.left_context_frames} frames; this model was trained with {self.encoder.lookaheads}"
+            )
+        return lookahead + 1
+
+    def chunk_samples(self, lookahead: int) -> int:
+        return self.chunk_frames(lookahead) * self.frame_samples
+
+    def chunk_ms(self, lookahead: int) -> float:
+        return self.chunk_frames(lookahead) * self.frame_ms
+
+    def log_mel_frames(self, samples: int) -> int:
+        """Valid log-mel frames of a recording: F = floor(N / hop)."""
+        return samples // self.features.hop_samples
+
+    def encoder_frames(self, samples: int) -> int:
+        """Encoder frames of a recording: T = ceil((F - 1) / 8) + 1, and 0 where there is no log-mel frame."""
+        frames = self.log_mel_frames(samples)
+        return 0 if frames == 0 else -(-(frames - 1) // self.subsampling_factor) + 1
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelConfig":
+        """Reads what `to_json` wrote. Raises ConfigError, naming each unknown or missing setting."""
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"config.json is not JSON: {error}") from None
+        return _from_dict(cls, values, "")
+
+
+def _from_dict(kind: type, values: Any, where: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where or 'the configuration'} must be an object, not {values!r}")
+    hints = get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind)]
+    if unknown := sorted(set(values) - set(names)):
+        raise ConfigError(f"unknown settings: {', '.join(where + name for name in unknown)}")
+    if missing := [where + name for name in names if name not in values]:
+        raise ConfigError(f"missing settings: {', '.join(missing)}")
+    return kind(**{name: _value(hints[name], values[name], where + name) for name in names})
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _from_dict(kind, value, where + ".")  # type: ignore[arg-type]
+    if kind in (int, float, bool):
+        allowed = (int, float) if kind is float else kind
+        if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+            raise ConfigError(f"{where} must be {kind.__name__}, not {value!r}")
+        return kind(value)
+    if not isinstance(value, list) or not all(isinstance(v, int) and not isinstance(v, bool) for v in value):
+        raise ConfigError(f"{where} must be a list of whole numbers, not {value!r}")
+    return tuple(value)
+
+
+PRESETS: dict[str, ModelConfig] = {
+    # nvidia/nemotron-speech-streaming-en-0.6b: 618,084,865 parameters
+    "0.6b": ModelConfig(),
+    # the family's 114M models
+    "114m": ModelConfig(
+        features=FeatureConfig(mel_bins=80),
+        encoder=EncoderConfig(
+            layers=17, width=512, heads=8, feedforward_width=2048, use_bias=True, scale_input=True
+        ),
+        prediction=PredictionConfig(layers=1),
+    ),
+    # for tests: every mechanism, few numbers
+    "tiny": ModelConfig(
+        encoder=EncoderConfig(layers=2, width=32, heads=4, feedforward_width=64, subsampling_channels=8),
+        prediction=PredictionConfig(width=24),
+        joint=JointConfig(width=16),
+        vocabulary=64,
+    ),
+}

@@ -1,0 +1,67 @@
+"""One Conformer block: half feed-forward, attention, convolution, half feed-forward, norm."""
+
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from nemojax.attention import Attention, AttentionCache
+from nemojax.config import EncoderConfig
+from nemojax.convolution import ConvolutionCache, ConvolutionModule
+from nemojax.layers import LayerNorm, Linear
+
+
+class BlockCache(NamedTuple):
+    attention: AttentionCache
+    convolution: ConvolutionCache
+
+    @classmethod
+    def zeros(cls, config: EncoderConfig, batch: int, dtype) -> "BlockCache":
+        return cls(AttentionCache.zeros(config, batch, dtype), ConvolutionCache.zeros(config, batch))
+
+
+class FeedForward(nnx.Module):
+    """Linear, SiLU, linear."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        self.linear1 = Linear(config.width, config.feedforward_width, config.use_bias, rngs=rngs)
+        self.linear2 = Linear(config.feedforward_width, config.width, config.use_bias, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        return self.linear2(jax.nn.silu(self.linear1(x)))
+
+
+class ConformerBlock(nnx.Module):
+    """Gulati et al. 2020, section 2.4; every part is pre-norm and residual."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        self.norm_feedforward1 = LayerNorm(config.width)
+        self.feedforward1 = FeedForward(config, rngs=rngs)
+        self.norm_attention = LayerNorm(config.width)
+        self.attention = Attention(config, rngs=rngs)
+        self.norm_convolution = LayerNorm(config.width)
+        self.convolution = ConvolutionModule(config, rngs=rngs)
+        self.norm_feedforward2 = LayerNorm(config.width)
+        self.feedforward2 = FeedForward(config, rngs=rngs)
+        self.norm_out = LayerNorm(config.width)
+
+    def step(
+        self,
+        x: Float[Array, "B T D"],
+        mask: Bool[Array, "B T"],
+        cache: BlockCache,
+        positions: Float[Array, "R H K"],
+        chunk: int,
+    ) -> tuple[Float[Array, "B T D"], BlockCache]:
+        with jax.named_scope("feedforward1"):
+            x = x + 0.5 * self.feedforward1(self.norm_feedforward1(x))
+        with jax.named_scope("attention"):
+            y, attention = self.attention.step(self.norm_attention(x), mask, cache.attention, positions, chunk)
+            x = x + y
+        with jax.named_scope("convolution"):
+            y, convolution = self.convolution.step(self.norm_convolution(x), mask, cache.convolution)
+            x = x + y
+        with jax.named_scope("feedforward2"):
+            x = x + 0.5 * self.feedforward2(self.norm_feedforward2(x))
+        return self.norm_out(x), BlockCache(attention, convolution)

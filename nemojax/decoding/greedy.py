@@ -1,0 +1,106 @@
+"""Greedy RNN-T decoding as one bounded while-loop that runs once per label, not once per frame.
+
+Each stream looks at a window of frames with its present prediction, takes the first label that is not
+blank, or moves past the window (label-looping: Bataev et al. 2024, arXiv 2406.06220). The result is that of
+the two nested loops over frames and labels, whatever the window.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from nemojax.prediction import LSTMState
+from nemojax.transducer import Transducer
+
+
+class PredictionState(NamedTuple):
+    """Where the prediction network stands after a stream's last label."""
+
+    output: Float[Array, "B J"]  # projected by the joint
+    lstm: LSTMState
+
+
+class Emission(NamedTuple):
+    """Labels of one segment; only the first `count` of each row mean anything, the rest is blank."""
+
+    labels: Int[Array, "B U"]
+    frames: Int[Array, "B U"]  # encoder frame of each label, counted from the start of the segment
+    log_probs: Float[Array, "B U"]  # of each label, given the frame and the labels before it
+    count: Int[Array, " B"]
+
+
+class _Cursor(NamedTuple):
+    frame: Int[Array, " B"]
+    emitted: Int[Array, " B"]  # labels emitted at `frame`
+    state: PredictionState
+    emission: Emission
+
+
+def predict(model: Transducer, label: Int[Array, " B"], lstm: LSTMState) -> PredictionState:
+    output, lstm = model.prediction.step(label, lstm)
+    return PredictionState(model.joint.prediction(output), lstm)
+
+
+def start(model: Transducer) -> PredictionState:
+    """The state before any label, for one stream: the prediction network has seen blank from zeros."""
+    return predict(model, jnp.full(1, model.config.blank), LSTMState.zeros(model.config, 1))
+
+
+def choose(rows: Array, new, old):
+    """`new` in the rows where `rows` is true, `old` elsewhere, for every array of two like pytrees."""
+    return jax.tree.map(lambda n, o: jnp.where(rows.reshape(rows.shape + (1,) * (n.ndim - 1)), n, o), new, old)
+
+
+def greedy(
+    model: Transducer,
+    encoded: Float[Array, "B T D"],
+    length: Int[Array, " B"],
+    state: PredictionState,
+    window: int,
+) -> tuple[Emission, PredictionState]:
+    """Continues every stream over the first `length` of its encoded frames.
+
+    `window` is the number of frames that one iteration looks at: it changes the speed, not the result. At
+    most `config.max_symbols_per_frame` labels are emitted at a frame.
+    """
+    config, (batch, frames, _) = model.config, encoded.shape
+    most = frames * config.max_symbols_per_frame
+    streams, ahead = jnp.arange(batch), jnp.arange(window)[None]
+    projected_BTJ = model.joint.encoder(encoded)
+
+    def advance(c: _Cursor) -> _Cursor:
+        index = c.frame[:, None] + ahead
+        frames_BWJ = jnp.take_along_axis(projected_BTJ, jnp.minimum(index, frames - 1)[..., None], axis=1)
+        logits_BWV = model.joint.logits(frames_BWJ, c.state.output[:, None])
+        best_BW = jnp.argmax(logits_BWV, axis=-1)
+        speaks = (best_BW != config.blank) & (index < length[:, None])
+        offset, found = jnp.argmax(speaks, axis=1), speaks.any(axis=1)
+        label, logits_BV = best_BW[streams, offset], logits_BWV[streams, offset]
+        log_prob = logits_BV[streams, label] - jax.nn.logsumexp(logits_BV, axis=-1)
+
+        frame = c.frame + jnp.where(found, offset, window)
+        emitted = jnp.where(found, jnp.where(offset > 0, 0, c.emitted) + 1, 0)
+        full = emitted == config.max_symbols_per_frame  # then the stream moves on, as after a blank
+        slot = jnp.where(found, c.emission.count, most)  # out of range drops the write
+        write = lambda row, value: row.at[streams, slot].set(value, mode="drop")
+        emission = Emission(
+            write(c.emission.labels, label),
+            write(c.emission.frames, frame),
+            write(c.emission.log_probs, log_prob),
+            c.emission.count + found,
+        )
+        state = choose(found, predict(model, label, c.state.lstm), c.state)
+        return _Cursor(frame + full, jnp.where(full, 0, emitted), state, emission)
+
+    zero = jnp.zeros(batch, jnp.int32)
+    blank = Emission(
+        jnp.full((batch, most), config.blank, jnp.int32),
+        jnp.zeros((batch, most), jnp.int32),
+        jnp.zeros((batch, most)),
+        zero,
+    )
+    cursor = _Cursor(zero, zero, state, blank)
+    cursor = jax.lax.while_loop(lambda c: jnp.any(c.frame < length), advance, cursor)
+    return cursor.emission, cursor.state

@@ -1,0 +1,86 @@
+"""Samples to log-mel frames, in segments of any length.
+
+Frame m is centred on sample 160 m and touches samples [160 m - 200, 160 m + 200), so a segment needs the
+last 240 samples before it, already pre-emphasised, and one raw sample for the pre-emphasis itself.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from nemojax.config import FeatureConfig
+
+
+class FeatureCache(NamedTuple):
+    """What a segment needs of the samples before it; zeros before the first sample."""
+
+    last: Float[Array, "B 1"]  # the last raw sample
+    overlap: Float[Array, "B overlap"]  # pre-emphasised samples that the next windows share
+
+    @classmethod
+    def zeros(cls, config: FeatureConfig, batch: int) -> "FeatureCache":
+        return cls(jnp.zeros((batch, 1)), jnp.zeros((batch, config.overlap_samples)))
+
+
+@lru_cache
+def mel_filters(config: FeatureConfig) -> np.ndarray:
+    """Triangular mel filters with Slaney's scale and area normalisation, [fft_samples // 2 + 1, M].
+
+    The scale (Slaney, Auditory Toolbox, 1998) is linear below 1 kHz, 3 mels per 200 Hz, and logarithmic
+    above, 27 mels per factor of 6.4. Filters span 0 Hz to half the sample rate.
+    """
+
+    def hz_to_mel(hz):
+        return np.where(hz < 1000, hz * 3 / 200, 15 + 27 * np.log(np.maximum(hz, 1) / 1000) / np.log(6.4))
+
+    def mel_to_hz(mel):
+        return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * np.log(6.4) / 27))
+
+    nyquist_hz = config.sample_rate_hz / 2
+    bin_hz = np.linspace(0, nyquist_hz, config.fft_samples // 2 + 1)[:, None]
+    edge_hz = mel_to_hz(np.linspace(0, hz_to_mel(np.float64(nyquist_hz)), config.mel_bins + 2))
+    low, centre, high = edge_hz[:-2], edge_hz[1:-1], edge_hz[2:]
+    triangle = np.minimum((bin_hz - low) / (centre - low), (high - bin_hz) / (high - centre))
+    return (np.maximum(triangle, 0) * 2 / (high - low)).astype(np.float32)
+
+
+@lru_cache
+def centred_window(config: FeatureConfig) -> np.ndarray:
+    """Symmetric Hann window in the middle of the FFT's length, [fft_samples]."""
+    window = np.zeros(config.fft_samples, np.float32)
+    start = (config.fft_samples - config.window_samples) // 2
+    window[start : start + config.window_samples] = np.hanning(config.window_samples)
+    return window
+
+
+def log_mel(signal: Float[Array, "B N"], config: FeatureConfig) -> Float[Array, "B F M"]:
+    """Log-mel energies ln(x + guard) of every full window of a pre-emphasised signal, in float32."""
+    frames = (signal.shape[1] - config.overlap_samples) // config.hop_samples
+    margin = (config.fft_samples - config.window_samples) // 2
+    index = np.arange(frames)[:, None] * config.hop_samples + np.arange(config.fft_samples)
+    padded = jnp.pad(signal, ((0, 0), (margin, margin)))
+    spectrum = jnp.fft.rfft(padded[:, index] * centred_window(config)[None, None])
+    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+    energy = jnp.dot(power, mel_filters(config), precision=jax.lax.Precision.HIGHEST)
+    return jnp.log(energy + config.log_guard)
+
+
+def step(
+    samples: Float[Array, "B N"], mask: Bool[Array, "B N"], cache: FeatureCache, config: FeatureConfig
+) -> tuple[Float[Array, "B F M"], FeatureCache]:
+    """Log-mel frames of a segment of whole hops, F = N / hop.
+
+    The first frame's window begins `overlap_samples` before the segment. Samples outside `mask` count as
+    zero, before pre-emphasis and after it. Frames are not masked here: which of them are valid follows
+    from the length of the whole recording.
+    """
+    samples = jnp.where(mask, samples, 0.0)
+    before = jnp.concatenate([cache.last, samples[:, :-1]], axis=1)
+    emphasised = jnp.where(mask, samples - config.preemphasis * before, 0.0)
+    signal = jnp.concatenate([cache.overlap, emphasised], axis=1)
+    cache = FeatureCache(samples[:, -1:], signal[:, signal.shape[1] - config.overlap_samples :])
+    return log_mel(signal, config), cache

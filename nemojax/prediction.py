@@ -1,0 +1,62 @@
+"""The prediction network: labels so far to one vector, through an embedding and an LSTM."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from nemojax.config import ModelConfig
+from nemojax.layers import einsum, rows
+
+
+class LSTMState(NamedTuple):
+    """Hidden and cell state of every layer, in float32; zeros before the first label."""
+
+    hidden: tuple[Float[Array, "B P"], ...]
+    cell: tuple[Float[Array, "B P"], ...]
+
+    @classmethod
+    def zeros(cls, config: ModelConfig, batch: int) -> "LSTMState":
+        layers, shape = config.prediction.layers, (batch, config.prediction.width)
+        return cls(tuple(jnp.zeros(shape) for _ in range(layers)), tuple(jnp.zeros(shape) for _ in range(layers)))
+
+
+class LSTMLayer(nnx.Module):
+    """One step of an LSTM with gates in the order input, forget, cell, output, and two bias vectors."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        init = nnx.initializers.uniform(2 * width**-0.5)
+        centred = lambda shape: init(rngs.params(), shape) - width**-0.5
+        self.input_kernel = nnx.Param(centred((width, 4 * width)))
+        self.hidden_kernel = nnx.Param(centred((width, 4 * width)))
+        self.input_bias = nnx.Param(jnp.zeros(4 * width))
+        self.hidden_bias = nnx.Param(jnp.zeros(4 * width))
+
+    def __call__(
+        self, x: Float[Array, "B P"], hidden: Float[Array, "B P"], cell: Float[Array, "B P"]
+    ) -> tuple[Float[Array, "B P"], Float[Array, "B P"]]:
+        gates = einsum("bp,pg->bg", x, self.input_kernel[...]) + einsum("bp,pg->bg", hidden, self.hidden_kernel[...])
+        gates = gates + rows(self.input_bias[...], 2) + rows(self.hidden_bias[...], 2)
+        enter, forget, candidate, leave = jnp.split(gates, 4, axis=-1)
+        cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(enter) * jnp.tanh(candidate)
+        return jax.nn.sigmoid(leave) * jnp.tanh(cell), cell
+
+
+class PredictionNetwork(nnx.Module):
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        width = config.prediction.width
+        embedding = nnx.initializers.normal(1.0)(rngs.params(), (config.labels, width))
+        self.embedding = nnx.Param(embedding.at[config.blank].set(0.0))  # blank starts a hypothesis: zero
+        self.lstm = nnx.List([LSTMLayer(width, rngs=rngs) for _ in range(config.prediction.layers)])
+
+    def step(self, label: Int[Array, " B"], state: LSTMState) -> tuple[Float[Array, "B P"], LSTMState]:
+        """The output after one more label (blank: at the start), and the state that goes with it."""
+        x = self.embedding[...][label].astype(jnp.float32)
+        hidden, cell = [], []
+        for layer, h, c in zip(self.lstm, state.hidden, state.cell, strict=True):
+            x, c = layer(x, h, c)
+            hidden.append(x)
+            cell.append(c)
+        return x, LSTMState(tuple(hidden), tuple(cell))
