@@ -124,17 +124,30 @@ def step(
     return after, emission._replace(frames=emission.frames + before.position[:, None])
 
 
-step_jit = partial(jax.jit, static_argnames="lookahead", donate_argnames="state")(step)
+step_jit = jax.jit(step, static_argnames="lookahead", donate_argnames="state")
 
 
-@partial(jax.jit, static_argnames="lookahead")
+def cut(
+    samples: Float[Array, "B N"], length: Int[Array, " B"], lookahead: int, chunks: int, config: ModelConfig
+) -> Segment:
+    """Recordings as segments of `chunks` chunks each, stacked on a leading axis for `transcribe_scan`."""
+    batch, segment_samples = samples.shape[0], chunks * config.chunk_samples(lookahead)
+    total = samples.shape[1] + config.history_samples
+    count = max(1, -(-total // segment_samples))
+    padding = (config.history_samples, count * segment_samples - total)
+    split = jnp.pad(samples, ((0, 0), padding)).reshape(batch, count, segment_samples)
+    heard = length[None] + config.history_samples - jnp.arange(count, dtype=jnp.int32)[:, None] * segment_samples
+    return Segment(
+        jnp.swapaxes(split, 0, 1),
+        jnp.clip(heard, 0, segment_samples),
+        jnp.ones((count, batch), bool),
+        jnp.zeros((count, batch), bool),
+    )
+
+
+@partial(jax.jit, static_argnames="lookahead", donate_argnames="state")
 def transcribe_scan(
-    model: Transducer,
-    constants: Constants,
-    samples: Float[Array, "B N"],
-    length: Int[Array, " B"],
-    lookahead: int,
-    segment_chunks: int = 1,
-) -> Emission:
-    """placeholder"""
-    raise NotImplementedError
+    model: Transducer, constants: Constants, state: StreamState, segments: Segment, lookahead: int
+) -> tuple[StreamState, Emission]:
+    """`step` over stacked segments; each array of the emission gains their leading axis."""
+    return jax.lax.scan(lambda s, segment: step(model, constants, s, segment, lookahead), state, segments)
