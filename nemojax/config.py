@@ -219,9 +219,7 @@ PRESETS: dict[str, ModelConfig] = {
     # the family's 114M models
     "114m": ModelConfig(
         features=FeatureConfig(mel_bins=80),
-        encoder=EncoderConfig(
-            layers=17, width=512, heads=8, feedforward_width=2048, use_bias=True, scale_input=True
-        ),
+        encoder=EncoderConfig(layers=17, width=512, heads=8, feedforward_width=2048, use_bias=True, scale_input=True),
         prediction=PredictionConfig(layers=1),
     ),
     # for tests: every mechanism, few numbers

@@ -32,8 +32,8 @@ class DepthwiseConvolution(nnx.Module):
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B T D"]:
         kernel = self.kernel[...].astype(jnp.float32)
         frames = x.shape[1] - kernel.shape[0] + 1
-        y = sum(x[:, i : i + frames] * kernel[None, None, i] for i in range(kernel.shape[0]))
-        return y if self.bias is None else y + rows(self.bias[...], 3)
+        bias = jnp.zeros((1, 1, 1)) if self.bias is None else rows(self.bias[...], 3)
+        return sum((x[:, i : i + frames] * rows(kernel[i], 3) for i in range(kernel.shape[0])), start=bias)
 
 
 class ConvolutionModule(nnx.Module):

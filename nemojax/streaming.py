@@ -19,7 +19,7 @@ from nemojax.decoding import greedy
 from nemojax.decoding.greedy import Emission, PredictionState
 from nemojax.encoder import EncoderCache
 from nemojax.features import FeatureCache
-from nemojax.transducer import Transducer
+from nemojax.transducer import FrozenModel, Transducer, thaw
 
 WINDOW_FRAMES = 14  # that greedy decoding looks at in one iteration; more is wasted on speech
 
@@ -55,12 +55,14 @@ class Segment(NamedTuple):
 
 
 @jax.jit
-def prepare(model: Transducer) -> Constants:
+def prepare(model: Transducer | FrozenModel) -> Constants:
+    model = thaw(model)
     return Constants(model.encoder.project_positions(), greedy.start(model))
 
 
-def init_state(model: Transducer, constants: Constants, batch: int) -> StreamState:
+def init_state(model: Transducer | FrozenModel, constants: Constants, batch: int) -> StreamState:
     """The state of streams that have heard nothing; keys and values are kept in the weights' type."""
+    model = thaw(model)
     config, dtype = model.config, model.joint.output.kernel.dtype
     return StreamState(
         jnp.zeros(batch, jnp.int32),
@@ -106,13 +108,14 @@ def encode(
 
 
 def step(
-    model: Transducer, constants: Constants, state: StreamState, segment: Segment, lookahead: int
+    model: Transducer | FrozenModel, constants: Constants, state: StreamState, segment: Segment, lookahead: int
 ) -> tuple[StreamState, Emission]:
     """Hears one segment in every stream and emits its labels; frames count from the recording's start.
 
     `lookahead` (static) is any for which lookahead + 1 divides the left context. It may change between
     steps of one stream. The result does not depend on how a recording is cut into segments.
     """
+    model = thaw(model)
     fresh = init_state(model, constants, segment.active.shape[0])
     before = greedy.choose(segment.reset, fresh, state)
     encoded, mask, after = encode(model, constants, before, segment, lookahead)
@@ -147,7 +150,7 @@ def cut(
 
 @partial(jax.jit, static_argnames="lookahead", donate_argnames="state")
 def transcribe_scan(
-    model: Transducer, constants: Constants, state: StreamState, segments: Segment, lookahead: int
+    model: Transducer | FrozenModel, constants: Constants, state: StreamState, segments: Segment, lookahead: int
 ) -> tuple[StreamState, Emission]:
     """`step` over stacked segments; each array of the emission gains their leading axis."""
     return jax.lax.scan(lambda s, segment: step(model, constants, s, segment, lookahead), state, segments)

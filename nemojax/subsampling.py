@@ -68,11 +68,10 @@ class Convolution(nnx.Module):
     ) -> Float[Array, "B T bins out"]:
         kernel = self.kernel[...].astype(jnp.float32).reshape(KERNEL * KERNEL, -1)
         taps = window_taps(x, cache)
+        bias = rows(self.bias[...], 4)
         if x.shape[-1] == 1:
-            y = einsum("bfik,kc->bfic", jnp.concatenate(taps, axis=-1), kernel)
-        else:
-            y = sum(tap * rows(kernel[i], 4) for i, tap in enumerate(taps))
-        return y + rows(self.bias[...], 4)
+            return einsum("bfik,kc->bfic", jnp.concatenate(taps, axis=-1), kernel) + bias
+        return sum((tap * rows(kernel[i], 4) for i, tap in enumerate(taps)), start=bias)
 
 
 class Subsampling(nnx.Module):

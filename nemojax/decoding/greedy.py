@@ -23,12 +23,12 @@ class PredictionState(NamedTuple):
 
 
 class Emission(NamedTuple):
-    """Labels of one segment; only the first `count` of each row mean anything, the rest is blank."""
+    """Labels of one segment; only the first `length` of each row mean anything, the rest is blank."""
 
     labels: Int[Array, "B U"]
     frames: Int[Array, "B U"]  # encoder frame of each label, counted from the start of the segment
     log_probs: Float[Array, "B U"]  # of each label, given the frame and the labels before it
-    count: Int[Array, " B"]
+    length: Int[Array, " B"]
 
 
 class _Cursor(NamedTuple):
@@ -83,13 +83,13 @@ def greedy(
         frame = c.frame + jnp.where(found, offset, window)
         emitted = jnp.where(found, jnp.where(offset > 0, 0, c.emitted) + 1, 0)
         full = emitted == config.max_symbols_per_frame  # then the stream moves on, as after a blank
-        slot = jnp.where(found, c.emission.count, most)  # out of range drops the write
+        slot = jnp.where(found, c.emission.length, most)  # out of range drops the write
         write = lambda row, value: row.at[streams, slot].set(value, mode="drop")
         emission = Emission(
             write(c.emission.labels, label),
             write(c.emission.frames, frame),
             write(c.emission.log_probs, log_prob),
-            c.emission.count + found,
+            c.emission.length + found,
         )
         state = choose(found, predict(model, label, c.state.lstm), c.state)
         return _Cursor(frame + full, jnp.where(full, 0, emitted), state, emission)

@@ -1,0 +1,43 @@
+# Every target sets up what it needs; a fresh machine needs Python 3.11 or newer and nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+PARITY_VENV ?= .venv-parity
+WORKERS ?= 2
+
+.PHONY: test check fast slow parity golden clean
+
+test: check fast  ## set up, check style and types, run the fast tests
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)/bin/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+check: $(VENV)/ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+fast: $(VENV)/ready
+	$(VENV)/bin/python -m pytest -n $(WORKERS) -m "not slow and not parity"
+
+slow: $(VENV)/ready  ## the tests that take longer
+	$(VENV)/bin/python -m pytest -m "slow and not parity"
+
+# The references' environment: NeMo and transformers beside nemojax. They ask for Python 3.11 here.
+$(PARITY_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(PARITY_VENV)
+	$(PARITY_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(PARITY_VENV)/bin/python -m pip install --quiet torch==2.13.0
+	$(PARITY_VENV)/bin/python -m pip install --quiet -e '.[dev,parity]'
+	touch $@
+
+parity: $(PARITY_VENV)/ready  ## compare with NeMo and transformers, on fresh random weights
+	$(PARITY_VENV)/bin/python -m pytest tests/parity -m parity
+
+golden: $(PARITY_VENV)/ready  ## make tests/golden again
+	$(PARITY_VENV)/bin/python -m convert.golden tests/golden
+
+clean:
+	rm -rf $(VENV) $(PARITY_VENV) build dist
