@@ -1,0 +1,313 @@
+"""What users call: load a checkpoint, transcribe recordings, hear a stream."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nemojax import checkpoint
+from nemojax.audio import AudioError, AudioSource, open_audio
+from nemojax.config import ModelConfig
+from nemojax.streaming import Segment, init_state, prepare, step_jit
+from nemojax.tokenizer import Tokenizer
+from nemojax.transcript import Hypothesis, Transcript
+from nemojax.transducer import Transducer, freeze, parameter_count
+
+# A recording is transcribed in segments of so many left contexts (5.6 s at 70 frames). Long ones cost less
+# per second, short ones are not padded as much; whichever is used is compiled once.
+SEGMENT_LEFT_CONTEXTS = (1, 2, 4)
+
+
+class TranscriptionError(AudioError):
+    """Some recordings of a list could not be read; `transcripts` holds the others, None in their places."""
+
+    def __init__(self, errors: dict[int, AudioError], transcripts: list[Transcript | None]):
+        self.errors, self.transcripts = errors, transcripts
+        lines = [f"{len(errors)} of {len(transcripts)} recordings could not be transcribed:"]
+        super().__init__("\n  ".join(lines + [str(error) for error in errors.values()]))
+
+
+def load(directory: str | Path, dtype: str = "float32") -> "Recognizer":
+    """A recogniser from a directory that `nemojax-convert` or training wrote.
+
+    Args:
+      directory: a native checkpoint.
+      dtype: "float32", exact, or "bfloat16", half the memory and faster (accumulation, softmax, norms,
+        features and decoding scores stay float32).
+
+    Raises:
+      CheckpointError: it is not a checkpoint, or not a complete one.
+    """
+    dtypes: dict[str, Any] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+    if str(dtype) not in dtypes:
+        raise ValueError(f"dtype must be one of {', '.join(dtypes)}, not {dtype!r}")
+    model, config, tokenizer, origin = checkpoint.load(directory, dtypes[dtype])
+    return Recognizer(model, config, Tokenizer(tokenizer), origin)
+
+
+class Recognizer:
+    """A model and its tokenizer. Immutable: streams and transcriptions share it freely."""
+
+    def __init__(
+        self, model: Transducer, config: ModelConfig, tokenizer: Tokenizer, origin: dict[str, Any] | None = None
+    ):
+        if tokenizer.size != config.vocabulary:
+            raise ValueError(f"the tokenizer has {tokenizer.size} pieces, the model {config.vocabulary}")
+        self.config, self.tokenizer, self.origin = config, tokenizer, origin or {}
+        self.parameters = parameter_count(model)
+        self.model = freeze(model)
+        self.constants = prepare(self.model)
+
+    @property
+    def dtype(self) -> str:
+        return str(self.model.leaves[0].dtype)
+
+    def lookahead(self, lookahead: int | None) -> int:
+        """The look-ahead asked for, or the default one. Raises ConfigError where it does not fit."""
+        lookahead = self.config.encoder.lookaheads[0] if lookahead is None else lookahead
+        self.config.chunk_frames(lookahead)
+        return lookahead
+
+    def stream(self, lookahead: int | None = None, sample_rate_hz: int = 16_000) -> "Stream":
+        """A new live stream of mono audio at the model's sample rate."""
+        expected = self.config.features.sample_rate_hz
+        if sample_rate_hz != expected:
+            raise ValueError(f"a stream takes samples at {expected} Hz; resample from {sample_rate_hz} Hz first")
+        return Stream(self, self.lookahead(lookahead))
+
+    def transcribe(
+        self, audio: Any, lookahead: int | None = None, batch_size: int = 8, sample_rate_hz: int = 16_000
+    ) -> Transcript | list[Transcript]:
+        """Transcribes one recording or a list of them, in their order.
+
+        Args:
+          audio: a path, an array of samples ([N] or [N, channels], at `sample_rate_hz`), an AudioSource, or
+            a list or tuple of those.
+          lookahead: in encoder frames; None is the model's default, its most accurate.
+          batch_size: recordings computed side by side.
+
+        Raises:
+          AudioError: the recording can't be read. For a list TranscriptionError, once all others are done.
+        """
+        many = isinstance(audio, list | tuple)
+        sources = list(audio) if many else [audio]
+        transcripts: list[Transcript | None] = [None] * len(sources)
+        errors: dict[int, AudioError] = {}
+        for index, result in self.transcribe_each(sources, lookahead, batch_size, sample_rate_hz):
+            if isinstance(result, AudioError):
+                errors[index] = result
+            else:
+                transcripts[index] = result
+        if errors and not many:
+            raise errors[0]
+        if errors:
+            raise TranscriptionError(dict(sorted(errors.items())), transcripts)
+        done = [transcript for transcript in transcripts if transcript is not None]
+        return done if many else done[0]
+
+    def transcribe_each(
+        self,
+        sources: Iterable[Any],
+        lookahead: int | None = None,
+        batch_size: int = 8,
+        sample_rate_hz: int = 16_000,
+    ) -> Iterator[tuple[int, Transcript | AudioError]]:
+        """Transcribes any number of recordings; gives (index, transcript or error) as each is done.
+
+        Rows of one batch are independent: where a recording ends, the next begins. Memory does not grow with
+        the recordings' number or length.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        lookahead = self.lookahead(lookahead)
+        jobs = _open_each(sources, sample_rate_hz)
+        first: list[_Job] = []
+        for index, job in jobs:
+            if isinstance(job, AudioError):
+                yield index, job
+                continue
+            first.append(job)
+            if len(first) == batch_size:
+                break
+        if first:
+            waiting = chain(((job.index, job) for job in first), jobs)
+            yield from self._transcribe_batch(waiting, len(first), self._segment_samples(first), lookahead)
+
+    def _segment_samples(self, jobs: Sequence["_Job"]) -> int:
+        config = self.config
+        lengths = [config.frame_samples * config.encoder.left_context_frames * n for n in SEGMENT_LEFT_CONTEXTS]
+        known = [job.audio.duration_s for job in jobs]
+        if any(duration is None for duration in known):
+            return lengths[-1]
+        longest = max(d for d in known if d is not None) * config.features.sample_rate_hz + config.history_samples
+        return next((samples for samples in lengths if samples >= longest), lengths[-1])
+
+    def _transcribe_batch(
+        self, waiting: Iterator[tuple[int, Any]], batch: int, segment_samples: int, lookahead: int
+    ) -> Iterator[tuple[int, Transcript | AudioError]]:
+        state = init_state(self.model, self.constants, batch)
+        rows: list[_Job | None] = [None] * batch
+        while True:
+            samples = np.zeros((batch, segment_samples), np.float32)
+            length, active, reset = np.zeros(batch, np.int32), np.zeros(batch, bool), np.zeros(batch, bool)
+            for row in range(batch):
+                # a row takes recordings until one has audio for this segment
+                while not active[row]:
+                    job, reset[row] = rows[row], rows[row] is None
+                    if job is None:
+                        index, job = next(waiting, (0, None))
+                        if job is None:
+                            break
+                        if isinstance(job, AudioError):
+                            yield index, job
+                            continue
+                    history = self.config.history_samples if reset[row] else 0
+                    try:
+                        heard = job.read(segment_samples - history)
+                    except AudioError as error:
+                        rows[row] = None
+                        job.audio.close()
+                        yield job.index, error
+                        continue
+                    samples[row, history : history + len(heard)] = heard
+                    length[row], active[row], rows[row] = history + len(heard), True, job
+            if not active.any():
+                return
+            segment = Segment(*map(jnp.asarray, (samples, length, active, reset)))
+            state, emission = step_jit(self.model, self.constants, state, segment, lookahead=lookahead)
+            emission = jax.device_get(emission)
+            for row, job in enumerate(rows):
+                if job is None:
+                    continue
+                job.hypothesis.extend(emission, row)
+                if length[row] < segment_samples:
+                    rows[row] = None
+                    job.audio.close()
+                    yield job.index, self._finish(job, lookahead)
+
+    def _finish(self, job: "_Job", lookahead: int) -> Transcript:
+        return job.hypothesis.transcript(
+            self.config, self.tokenizer, job.samples, lookahead, "offline", job.audio.notes
+        )
+
+
+@dataclass
+class _Job:
+    """One recording on its way through a row of the batch."""
+
+    index: int
+    audio: AudioSource
+    hypothesis: Hypothesis = field(default_factory=Hypothesis)
+    samples: int = 0
+
+    def read(self, samples: int) -> np.ndarray:
+        heard = self.audio.read(samples)
+        self.samples += len(heard)
+        return heard
+
+
+def _open_each(sources: Iterable[Any], sample_rate_hz: int) -> Iterator[tuple[int, Any]]:
+    """(index, _Job or AudioError) for every source, each opened only when its turn comes."""
+    for index, source in enumerate(sources):
+        try:
+            audio = source if isinstance(source, AudioSource) else open_audio(source, sample_rate_hz)
+            yield index, _Job(index, audio)
+        except AudioError as error:
+            yield index, error
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one push brought: text to append to what was shown, and its labels with their frames."""
+
+    text: str = ""
+    tokens: tuple[int, ...] = ()
+    frames: tuple[int, ...] = ()
+
+
+class Stream:
+    """One live stream. What it has said it never takes back."""
+
+    def __init__(self, recognizer: Recognizer, lookahead: int):
+        config = recognizer.config
+        self.lookahead, self._recognizer = lookahead, recognizer
+        self._chunk_samples = config.chunk_samples(lookahead)
+        self._state = init_state(recognizer.model, recognizer.constants, 1)
+        self._pending = np.zeros(config.history_samples, np.float32)
+        self._hypothesis, self._detokenizer = Hypothesis(), recognizer.tokenizer.incremental()
+        self._samples, self._finished, self.text = 0, False, ""
+
+    @property
+    def duration_s(self) -> float:
+        return self._samples / self._recognizer.config.features.sample_rate_hz
+
+    def push(self, samples: Any) -> Update:
+        """Hears more samples, any number of them: [N] at 16 kHz, float in -1 to 1 or int16.
+
+        A chunk is computed as soon as its last needed sample is in.
+
+        Raises:
+          AudioError: the samples are not one channel, or not all finite; the stream is as it was before.
+          ValueError: the stream is finished.
+        """
+        if self._finished:
+            raise ValueError("this stream is finished; begin another with recognizer.stream()")
+        heard = as_mono(samples)
+        self._samples += len(heard)
+        self._pending = np.concatenate([self._pending, heard])
+        return self._hear(whole_chunks_only=True)
+
+    def finish(self) -> Transcript:
+        """Hears what is left of the last chunk, and gives the transcript of the whole stream."""
+        if not self._finished:
+            self._finished = True
+            self._hear(whole_chunks_only=False)
+            self._append(self._detokenizer.finish())
+        recognizer = self._recognizer
+        return self._hypothesis.transcript(
+            recognizer.config, recognizer.tokenizer, self._samples, self.lookahead, "stream"
+        )
+
+    def _hear(self, whole_chunks_only: bool) -> Update:
+        recognizer, chunk, text = self._recognizer, self._chunk_samples, ""
+        tokens: list[int] = []
+        frames: list[int] = []
+        while len(self._pending) >= chunk or (len(self._pending) and not whole_chunks_only):
+            now, self._pending = self._pending[:chunk], self._pending[chunk:]
+            samples = np.zeros((1, chunk), np.float32)
+            samples[0, : len(now)] = now
+            on = np.ones(1, bool)
+            segment = Segment(*map(jnp.asarray, (samples, np.full(1, len(now), np.int32), on, ~on)))
+            self._state, emission = step_jit(
+                recognizer.model, recognizer.constants, self._state, segment, lookahead=self.lookahead
+            )
+            new_tokens, new_frames = self._hypothesis.extend(jax.device_get(emission), 0)
+            tokens += new_tokens
+            frames += new_frames
+            text += self._append(self._detokenizer.push(new_tokens))
+        return Update(text, tuple(tokens), tuple(frames))
+
+    def _append(self, text: str) -> str:
+        self.text += text
+        return text
+
+
+def as_mono(samples: Any) -> np.ndarray:
+    """Samples as float32 [N]; int16 is scaled to -1 to 1. Raises AudioError."""
+    array = np.asarray(samples)
+    if array.ndim != 1:
+        raise AudioError(f"a stream takes one channel of samples, [N]; these have the shape {list(array.shape)}")
+    if array.dtype == np.int16:
+        return array.astype(np.float32) / 32768
+    if not np.issubdtype(array.dtype, np.floating):
+        raise AudioError(f"a stream takes float or int16 samples, not {array.dtype}")
+    array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        bad = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise AudioError(f"sample {bad} of those pushed is {array[bad]}; samples must be finite numbers")
+    return array
