@@ -1,0 +1,168 @@
+"""The native form of a model on disk, a directory:
+
+config.json       the settings, as `ModelConfig.to_json` writes them
+tokenizer.model   the SentencePiece model
+origin.json       where the weights came from: source, its SHA-256, versions
+weights/          orbax: one array per parameter, under the parameter's path in the model
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from nemojax.config import ConfigError, ModelConfig
+from nemojax.transducer import Transducer
+
+CONFIG, TOKENIZER, ORIGIN, WEIGHTS = "config.json", "tokenizer.model", "origin.json", "weights"
+CONCURRENT_GB = 0.25  # that orbax may hold beside the arrays themselves; more is no faster on a disk
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that can't be written, or is not there, not complete, or not what its settings say."""
+
+
+def abstract_model(config: ModelConfig) -> Transducer:
+    """The model with a `jax.ShapeDtypeStruct` in the place of each parameter."""
+    return jax.eval_shape(lambda: Transducer(config, rngs=nnx.Rngs(0)))
+
+
+def named_parameters(model: Transducer) -> dict[str, Any]:
+    """Every parameter by its path, such as "encoder.blocks.0.attention.query.kernel"."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(model)
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
+    return {name(path): leaf for path, leaf in paths}
+
+
+def fill(config: ModelConfig, arrays: Mapping[str, Any]) -> Transducer:
+    """A model of the given arrays: one for each parameter's path, of its shape, and no others.
+
+    Raises:
+      CheckpointError: names what is missing, unknown, or of another shape.
+    """
+    model = abstract_model(config)
+    wanted = {name: leaf.shape for name, leaf in named_parameters(model).items()}
+    _check(wanted, {name: tuple(array.shape) for name, array in arrays.items()})
+    return jax.tree.unflatten(jax.tree.structure(model), [arrays[name] for name in wanted])
+
+
+def _check(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+    problems = [f"{name} is missing" for name in wanted if name not in found]
+    problems += [f"{name} is not a parameter of this model" for name in found if name not in wanted]
+    problems += [
+        f"{name} has the shape {list(found[name])}, not {list(shape)}"
+        for name, shape in wanted.items()
+        if name in found and found[name] != shape
+    ]
+    if problems:
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise CheckpointError(f"the weights do not fit the settings: {'; '.join(problems[:5])}{more}")
+
+
+def save(
+    directory: str | Path,
+    model: Transducer,
+    tokenizer: bytes,
+    origin: Mapping[str, Any],
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> None:
+    """Writes a model, whole or not at all: into a temporary directory beside `directory`, then renamed.
+
+    Args:
+      model: its parameters may be jax or numpy arrays, or anything `np.asarray` reads (one at a time, so
+        that what comes from a file need not be in memory twice). Their types are kept.
+      progress: wraps the parameters as they are read, as `tqdm` does.
+
+    Raises:
+      CheckpointError: `directory` exists and is not an empty directory, or can't be written.
+    """
+    import orbax.checkpoint as ocp
+
+    directory = Path(directory).absolute()
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise CheckpointError(f"{directory} exists already; name a new directory or remove it first")
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    except OSError as error:
+        raise CheckpointError(f"{directory} can't be written: {error.strerror}") from None
+    try:
+        (partial / CONFIG).write_text(model.config.to_json())
+        (partial / TOKENIZER).write_bytes(tokenizer)
+        (partial / ORIGIN).write_text(json.dumps(dict(origin), indent=2) + "\n")
+        parameters = list(progress(named_parameters(model).items()))
+        arrays = {name: jax.device_put(np.ascontiguousarray(leaf)) for name, leaf in parameters}
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(save_concurrent_gb=CONCURRENT_GB)) as checkpointer:
+            checkpointer.save(partial / WEIGHTS, args=ocp.args.PyTreeSave(arrays))
+        partial.chmod(0o755)
+        partial.rename(directory)
+    except OSError as error:
+        raise CheckpointError(f"{directory} can't be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_settings(directory: str | Path) -> tuple[ModelConfig, bytes, dict[str, Any]]:
+    """A checkpoint's settings, tokenizer and origin, without its weights.
+
+    Raises:
+      CheckpointError: says what is missing or wrong.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        hint = "; convert a .nemo archive with nemojax-convert first" if directory.is_file() else ""
+        raise CheckpointError(f"{directory} is not a directory{hint}")
+    if missing := [name for name in (CONFIG, TOKENIZER, ORIGIN, WEIGHTS) if not (directory / name).exists()]:
+        raise CheckpointError(
+            f"{directory} is not a nemojax checkpoint: it has no {', '.join(missing)}; "
+            "nemojax-convert makes one from a NeMo or Hugging Face checkpoint"
+        )
+    try:
+        config = ModelConfig.from_json((directory / CONFIG).read_text())
+        origin = json.loads((directory / ORIGIN).read_text())
+        return config, (directory / TOKENIZER).read_bytes(), origin
+    except ConfigError as error:
+        raise CheckpointError(f"{directory / CONFIG}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{directory} can't be read: {error}") from None
+
+
+def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelConfig, bytes, dict[str, Any]]:
+    """A model with its settings, tokenizer and origin.
+
+    Args:
+      dtype: of the parameters in memory; None for the type that each was saved in. They are converted as they are read,
+        a few at a time: a bfloat16 model never exists in float32.
+
+    Raises:
+      CheckpointError: it is not a checkpoint, or its weights are damaged or do not fit its settings.
+    """
+    import orbax.checkpoint as ocp
+
+    config, tokenizer, origin = read_settings(directory)
+    weights = Path(directory).absolute() / WEIGHTS
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(restore_concurrent_gb=CONCURRENT_GB)) as checkpointer:
+            stored = checkpointer.metadata(weights).item_metadata.tree
+            model = abstract_model(config)
+            wanted = {name: leaf.shape for name, leaf in named_parameters(model).items()}
+            _check(wanted, {name: tuple(array.shape) for name, array in stored.items()})
+            here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            item = {
+                name: jax.ShapeDtypeStruct(shape, dtype or stored[name].dtype, sharding=here)
+                for name, shape in wanted.items()
+            }
+            restore_args = ocp.checkpoint_utils.construct_restore_args(item)
+            arrays = checkpointer.restore(weights, args=ocp.args.PyTreeRestore(item=item, restore_args=restore_args))
+    except CheckpointError as error:
+        raise CheckpointError(f"{directory}: {error}") from None
+    except Exception as error:  # orbax and tensorstore have no common type for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"the weights in {weights} can't be read: {reason}") from None
+    return jax.tree.unflatten(jax.tree.structure(model), [arrays[name] for name in wanted]), config, tokenizer, origin

@@ -1,0 +1,138 @@
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nemojax import checkpoint
+from nemojax.checkpoint import CheckpointError
+
+ORIGIN = {"source": "made.nemo", "sha256": "0" * 64}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, tiny_model):
+    directory = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    checkpoint.save(directory, tiny_model, b"pieces", ORIGIN)
+    return directory
+
+
+def same(a, b):
+    return all(jax.tree.leaves(jax.tree.map(lambda x, y: x.dtype == y.dtype and bool((x == y).all()), a, b)))
+
+
+def test_there_and_back(saved, tiny_model, tiny_config):
+    model, config, tokenizer, origin = checkpoint.load(saved)
+    assert same(model, tiny_model) and config == tiny_config and tokenizer == b"pieces" and origin == ORIGIN
+
+
+def test_bfloat16_rounds_every_parameter(saved, tiny_model):
+    model, *_ = checkpoint.load(saved, jnp.bfloat16)
+    assert same(model, jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny_model))
+
+
+def test_types_are_kept(tmp_path, tiny_model):
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny_model)
+    checkpoint.save(tmp_path / "half", half, b"", ORIGIN)
+    assert same(checkpoint.load(tmp_path / "half")[0], half)
+
+
+def test_parameters_may_be_views_read_one_at_a_time(tmp_path, tiny_model):
+    read = []
+
+    class Lazy:
+        def __init__(self, name, array):
+            self.name, self.array, self.shape = name, np.asarray(array), array.shape
+
+        def __array__(self, dtype=None, copy=None):
+            read.append(self.name)
+            return np.asfortranarray(self.array)
+
+    arrays = {name: Lazy(name, array) for name, array in checkpoint.named_parameters(tiny_model).items()}
+    model = checkpoint.fill(tiny_model.config, arrays)
+    assert read == []
+    checkpoint.save(tmp_path / "lazy", model, b"", ORIGIN)
+    assert sorted(read) == sorted(arrays)
+    assert same(checkpoint.load(tmp_path / "lazy")[0], tiny_model)
+
+
+def test_names_are_paths_in_the_model(tiny_model):
+    names = checkpoint.named_parameters(tiny_model)
+    assert names["encoder.blocks.1.attention.query.kernel"] is tiny_model.encoder.blocks[1].attention.query.kernel[...]
+    assert names["prediction.lstm.1.hidden_bias"].shape == (96,) and len(names) == len(jax.tree.leaves(tiny_model))
+
+
+def test_fill_accounts_for_every_array(tiny_model, tiny_config):
+    arrays = checkpoint.named_parameters(tiny_model)
+    assert same(checkpoint.fill(tiny_config, arrays), tiny_model)
+    name = "joint.output.bias"
+    without = {n: a for n, a in arrays.items() if n != name}
+    with pytest.raises(CheckpointError, match=r"joint\.output\.bias is missing"):
+        checkpoint.fill(tiny_config, without)
+    with pytest.raises(CheckpointError, match=r"extra is not a parameter"):
+        checkpoint.fill(tiny_config, {**arrays, "extra": jnp.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"joint\.output\.bias has the shape \[3\], not \[65\]"):
+        checkpoint.fill(tiny_config, {**arrays, name: jnp.zeros(3)})
+    with pytest.raises(CheckpointError, match=r"and \d+ more"):
+        checkpoint.fill(tiny_config, {})
+
+
+def test_what_is_there_is_never_overwritten(saved, tiny_model, tmp_path):
+    with pytest.raises(CheckpointError, match="exists already"):
+        checkpoint.save(saved, tiny_model, b"", {})
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(CheckpointError, match="exists already"):
+        checkpoint.save(tmp_path / "file", tiny_model, b"", {})
+    with pytest.raises(CheckpointError, match="can't be written"):
+        checkpoint.save(tmp_path / "file" / "below", tiny_model, b"", {})
+
+
+def test_a_failed_save_leaves_nothing(tmp_path, tiny_model):
+    def fail(parameters):
+        yield next(iter(parameters))
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(CheckpointError, match=r"half can't be written: No space left"):
+        checkpoint.save(tmp_path / "half", tiny_model, b"", ORIGIN, progress=fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("part", ["config.json", "tokenizer.model", "origin.json", "weights"])
+def test_a_missing_part_is_named(copy, part):
+    shutil.rmtree(copy / part) if part == "weights" else (copy / part).unlink()
+    with pytest.raises(CheckpointError, match=rf"is not a nemojax checkpoint: it has no {part}"):
+        checkpoint.load(copy)
+
+
+def test_not_a_directory(tmp_path):
+    with pytest.raises(CheckpointError, match="is not a directory"):
+        checkpoint.load(tmp_path / "nowhere")
+    (tmp_path / "model.nemo").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"convert a \.nemo archive with"):
+        checkpoint.load(tmp_path / "model.nemo")
+
+
+def test_settings_that_the_weights_do_not_fit(copy):
+    settings = json.loads((copy / "config.json").read_text())
+    settings["joint"]["width"] = 8
+    (copy / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=r"do not fit the settings: joint\.\w+\.\w+ has the shape"):
+        checkpoint.load(copy)
+    settings["joint"]["colour"] = "red"
+    (copy / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=r"config\.json: unknown settings: joint\.colour"):
+        checkpoint.load(copy)
+
+
+def test_damaged_weights(copy):
+    largest = max((p for p in (copy / "weights").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match="can't be read"):
+        checkpoint.load(copy)
