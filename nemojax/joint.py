@@ -17,6 +17,8 @@ class Joint(nnx.Module):
         self.prediction = Linear(config.prediction.width, width, rngs=rngs)
         self.output = Linear(width, config.labels, rngs=rngs)
 
-    def logits(self, frame: Float[Array, "*batch J"], prediction: Float[Array, "*batch J"]) -> Float[Array, "*batch V"]:
+    def logits(
+        self, frame: Float[Array, "*#batch J"], prediction: Float[Array, "*#batch J"]
+    ) -> Float[Array, "*#batch V"]:
         """Logits of projected frames and projected predictions, in float32."""
         return self.output(jax.nn.relu(frame + prediction))

@@ -21,7 +21,7 @@ class Transducer(nnx.Module):
         self.joint = Joint(config, rngs=rngs)
 
 
-def parameter_count(model: Transducer) -> int:
+def parameter_count(model: nnx.Module) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(model))
 
 

@@ -1,0 +1,102 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nemojax.decoding import greedy
+from nemojax.prediction import LSTMState
+from tests.conftest import random_model
+
+LENGTHS = [20, 13, 1, 0]
+
+
+def double_loop(model, encoded, length: int) -> tuple[list[int], list[int], list[float]]:
+    """The definition: at each frame emit labels until blank, or until there are too many."""
+    config, labels, frames, log_probs = model.config, [], [], []
+    output, lstm = model.prediction.step(jnp.array([config.blank]), LSTMState.zeros(config, 1))
+    for t in range(length):
+        for _ in range(config.max_symbols_per_frame):
+            logits = model.joint.logits(model.joint.encoder(encoded[t][None]), model.joint.prediction(output))[0]
+            label = int(jnp.argmax(logits))
+            if label == config.blank:
+                break
+            labels.append(label)
+            frames.append(t)
+            log_probs.append(float(jax.nn.log_softmax(logits)[label]))
+            output, lstm = model.prediction.step(jnp.array([label]), lstm)
+    return labels, frames, log_probs
+
+
+def initial(model, batch):
+    return jax.tree.map(lambda x: jnp.repeat(x, batch, axis=0), greedy.start(model))
+
+
+def rows(emission, offset=0):
+    """(labels, frames, log_probs) of each row."""
+    return [
+        (
+            emission.labels[b, :n].tolist(),
+            (emission.frames[b, :n] + offset).tolist(),
+            emission.log_probs[b, :n].tolist(),
+        )
+        for b, n in enumerate(emission.length.tolist())
+    ]
+
+
+# a blank that is rare (frames full of labels), likely, and nearly certain
+@pytest.fixture(scope="module", params=[-20.0, 7.0, 11.0])
+def case(request, tiny_config):
+    config = dataclasses.replace(tiny_config, max_symbols_per_frame=3)
+    model = random_model(config, seed=5, blank_bias=request.param)
+    encoded = 2.0 * jax.random.normal(jax.random.key(0), (4, 20, config.encoder.width))
+    return model, encoded, [double_loop(model, encoded[b], n) for b, n in enumerate(LENGTHS)]
+
+
+def test_the_cases_differ(case):
+    """Some hypothesis holds labels; those of the rarest blank fill their frames."""
+    model, _, expected = case
+    labels = len(expected[0][0])
+    assert labels > 0
+    if model.joint.output.bias[...][model.config.blank] < -10:
+        assert labels == 20 * 3 and len(expected[2][0]) == 3
+
+
+@pytest.mark.parametrize("window", [1, 2, 7, 20, 31])
+def test_any_window_gives_the_double_loop(case, window):
+    model, encoded, expected = case
+    emission, _ = greedy.greedy(model, encoded, jnp.array(LENGTHS), initial(model, 4), window)
+    for (labels, frames, log_probs), want in zip(rows(emission), expected, strict=True):
+        assert labels == want[0] and frames == want[1]
+        np.testing.assert_allclose(log_probs, want[2], atol=1e-5)
+    assert (np.asarray(emission.labels) == model.config.blank).sum() == emission.labels.size - emission.length.sum()
+
+
+@pytest.mark.parametrize("size", [1, 4, 10])
+def test_chunks_give_the_whole(case, size):
+    model, encoded, expected = case
+    state, found = initial(model, 4), [([], []) for _ in LENGTHS]
+    for start in range(0, 20, size):
+        length = jnp.clip(jnp.array(LENGTHS) - start, 0, size)
+        emission, state = greedy.greedy(model, encoded[:, start : start + size], length, state, size)
+        for (labels, frames), new in zip(found, rows(emission, start), strict=True):
+            labels += new[0]
+            frames += new[1]
+    assert found == [(want[0], want[1]) for want in expected]
+
+
+def test_frames_past_the_length_and_neighbours_are_inert(case):
+    model, encoded, expected = case
+    past = jnp.arange(20)[None] >= jnp.array(LENGTHS)[:, None]
+    poisoned = jnp.where(past[..., None], jnp.nan, encoded).at[0].set(jnp.nan)
+    emission, _ = greedy.greedy(model, poisoned, jnp.array(LENGTHS), initial(model, 4), 7)
+    assert [row[:2] for row in rows(emission)[1:]] == [want[:2] for want in expected[1:]]
+
+
+def test_a_row_without_frames_keeps_its_state(case):
+    model, encoded, _ = case
+    before = initial(model, 4)
+    _, after = greedy.greedy(model, encoded, jnp.array(LENGTHS), before, 7)
+    same = jax.tree.map(lambda a, b: bool((a[3] == b[3]).all()), before, after)
+    assert all(jax.tree.leaves(same))
