@@ -23,7 +23,7 @@ from convert import names, nemo_settings, tokenizer_json, torch_format
 from convert.archive import Window, open_nemo
 from convert.errors import ConvertError, short
 from convert.output import new_file
-from convert.settings import SETTINGS_BYTES
+from convert.settings import SETTINGS_BYTES, Everything
 from convert.source import Source, Tensor, account, given, origin
 from nemojax import checkpoint
 from nemojax.config import FeatureConfig, ModelConfig
@@ -129,15 +129,15 @@ def write(directory: str | Path, path: str | Path, progress: Callable[[Iterable]
       ConvertError: `path` exists or can't be written, or NeMo can't express the model.
     """
     model, config, tokenizer, origin = checkpoint.load(directory)
-    parsed = tokenizer_json.parse_model(tokenizer, "the tokenizer")
-    listing = "".join(f"{piece.piece}\t{piece.score:g}\n" for piece in parsed.pieces)
+    pieces = tokenizer_json.pieces(tokenizer)
+    listing = "".join(f"{piece.text}\t{piece.score:g}\n" for piece in pieces)
     files = {
         "model_path": ("tokenizer.model", tokenizer),
-        "vocab_path": ("vocab.txt", "".join(f"{piece.piece}\n" for piece in parsed.pieces).encode()),
+        "vocab_path": ("vocab.txt", "".join(f"{piece.text}\n" for piece in pieces).encode()),
         "spe_tokenizer_vocab": ("tokenizer.vocab", listing.encode()),
     }
     artifacts = {key: f"{hashlib.sha256(data).hexdigest()[:32]}_{name}" for key, (name, data) in files.items()}
-    settings = _settings(config, [piece.piece for piece in parsed.pieces], artifacts, origin)
+    settings = _settings(config, [piece.text for piece in pieces], artifacts, origin)
     tensors = _tensors(config, checkpoint.named_parameters(model), origin)
     with new_file(path) as partial, tempfile.TemporaryFile(dir=partial.parent) as weights:
         torch_format.write(weights, progress(tensors.items()), tensors)
@@ -180,15 +180,10 @@ def _settings(
         return settings
     before = nemo_settings.parse(kept.encode())
     try:
-        same = nemo_settings.to_config(before, len(pieces), skipped=_Everything()) == config
+        same = nemo_settings.to_config(before, len(pieces), skipped=Everything()) == config
     except ConvertError:
         same = False
     if not same:
         return settings
     before.pop("aux_ctc", None)
     return before | {key: settings[key] for key in ("tokenizer", "target", "labels")}
-
-
-class _Everything:
-    def __contains__(self, _: object) -> bool:
-        return True

@@ -14,6 +14,13 @@ from convert.errors import ConvertError, listed, short
 SETTINGS_BYTES = 64 << 20  # of a settings file at most; large vocabularies are spelt out in them
 
 
+class Everything:
+    """Contains any name."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
 class Section:
     """A mapping of a settings file. Keys that were not asked for are problems when it is `close`d."""
 
@@ -73,7 +80,8 @@ class Section:
         """Every key left is unknown, except those that the user has named as harmless."""
         for key in self.values:
             if key not in self.known and f"{self.where}{key}" not in skipped:
-                self.problems.append(f"{self.where}{short(key).strip(chr(39))} is an unknown setting")
+                name = f"{self.where}{_spelt(key)}"
+                self.problems.append(f"{name} is an unknown setting (--skip-setting {name} passes over it)")
 
     def check(self, file: str) -> None:
         """Raises ConvertError with the problems of this section and of those in it."""

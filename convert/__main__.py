@@ -1,0 +1,131 @@
+"""The command line: `python -m convert` or `nemojax-convert`.
+
+    nemo MODEL.nemo OUT    a NeMo archive to a native checkpoint
+    hf DIRECTORY OUT       a Hugging Face directory, or a name on the hub, to a native checkpoint
+    to-nemo DIRECTORY OUT  a native checkpoint to a NeMo archive
+    to-hf DIRECTORY OUT    a native checkpoint to a Hugging Face directory
+
+Exit code 0; 2 with a sentence on standard error where something can't be converted, and nothing written.
+"""
+
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tqdm import tqdm
+
+from convert import huggingface, nemo
+from convert.errors import ConvertError
+from convert.source import Source
+from nemojax import checkpoint
+from nemojax.config import ModelConfig
+from nemojax.transducer import parameter_count
+
+Skip = Annotated[tuple[str, ...], tyro.conf.arg(name="skip-setting", metavar="NAME")]
+
+
+def from_nemo(model: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path], /, skip_setting: Skip = ()) -> None:
+    """A NeMo archive to a native checkpoint.
+
+    Args:
+      model: the .nemo file.
+      out: the new directory.
+      skip_setting: unknown settings, by their full names, that are known to change nothing that is computed.
+    """
+    _refuse_existing(out)
+    _save(nemo.read(model, out.absolute().parent if out.absolute().parent.is_dir() else None, skip_setting), out)
+
+
+def from_huggingface(
+    model: tyro.conf.Positional[str],
+    out: tyro.conf.Positional[Path],
+    /,
+    revision: str | None = None,
+    skip_setting: Skip = (),
+) -> None:
+    """A Hugging Face checkpoint to a native one.
+
+    Args:
+      model: a directory, or a name on the hub such as nvidia/nemotron-speech-streaming-en-0.6b.
+      out: the new directory.
+      revision: branch, tag or commit on the hub.
+      skip_setting: unknown settings, by their full names, that are known to change nothing that is computed.
+    """
+    _refuse_existing(out)
+    _save(huggingface.read(huggingface.fetch(model, revision), skip_setting), out)
+
+
+def to_nemo(checkpoint: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path], /) -> None:
+    """A native checkpoint to a NeMo archive.
+
+    Args:
+      checkpoint: the native checkpoint's directory.
+      out: the new .nemo file.
+    """
+    _report(out, nemo.write(checkpoint, out, _bar("writing")))
+
+
+def to_huggingface(checkpoint: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path], /) -> None:
+    """A native checkpoint to a Hugging Face directory.
+
+    Args:
+      checkpoint: the native checkpoint's directory.
+      out: the new directory.
+    """
+    _report(out, huggingface.write(checkpoint, out, _bar("writing")))
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "nemo": from_nemo,
+    "hf": from_huggingface,
+    "to-nemo": to_nemo,
+    "to-hf": to_huggingface,
+}
+
+
+def _bar(what: str) -> Callable[[Iterable], Iterable]:
+    return partial(tqdm, desc=what, unit=" tensors", leave=False)
+
+
+def _refuse_existing(out: Path) -> None:
+    """Before anything is read or fetched; `checkpoint.save` looks again."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConvertError(f"{out} exists already; name a new directory or remove it first")
+
+
+def _save(source: Source, out: Path) -> None:
+    for note in source.notes:
+        print(note)
+    checkpoint.save(out, source.model(), source.tokenizer, source.origin, _bar("converting"))
+    _report(out, source.config)
+
+
+def _report(out: Path, config: ModelConfig) -> None:
+    model = checkpoint.abstract_model(config)
+    tensors = len(checkpoint.named_parameters(model))
+    print(f"{out}: {parameter_count(model):,} parameters in {tensors} tensors, {config.vocabulary} pieces")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that nothing half-written stays
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="nemojax-convert", description=__doc__.partition("\n\n")[2], args=arguments
+        )
+    except (ConvertError, checkpoint.CheckpointError, OSError, MemoryError) as error:
+        sys.exit(_failed(str(error) or type(error).__name__))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _failed(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()
