@@ -1,5 +1,4 @@
 import io
-import time
 from itertools import chain, pairwise
 
 import numpy as np
@@ -154,13 +153,13 @@ def is_character(data: bytes) -> bool:
         return False
 
 
-def test_a_long_stream_costs_the_same_per_push(tokenizers):
-    tokenizer = tokenizers["bpe-bytes"]
-    labels = np.random.default_rng(0).integers(0, tokenizer.size, 5_000).tolist()
-    detokenizer, started = tokenizer.incremental(), time.perf_counter()
+def test_a_push_costs_the_same_however_long_the_stream(tokenizers, monkeypatch):
+    tokenizer, plain, decoded = tokenizers["bpe-bytes"], Tokenizer.decode, []
+    monkeypatch.setattr(Tokenizer, "decode", lambda self, labels: decoded.append(len(labels)) or plain(self, labels))
+    labels = np.random.default_rng(0).integers(0, tokenizer.size, 2000).tolist()
+    detokenizer = tokenizer.incremental()
     text = "".join(detokenizer.push([label]) for label in labels) + detokenizer.finish()
-    assert text == tokenizer.decode(labels)
-    assert time.perf_counter() - started < 5  # 0.5 s, nearly all of it type checks
+    assert max(decoded) <= 5 and text == plain(tokenizer, labels)
 
 
 @pytest.mark.parametrize("model", [b"", b"not a model", b"PK\x03\x04" + bytes(100), bytes(1000)])
