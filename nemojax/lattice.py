@@ -1,0 +1,128 @@
+"""The sum over all alignments of labels with frames, as a loss (Graves 2012).
+
+An alignment of U labels with T frames is a path through a lattice of T x (U + 1) nodes: at node (t, u) a
+blank leads to frame t + 1, a label to position u + 1, and the last move is a blank out of (T - 1, U). The
+loss is the negative log of the summed probability of all paths.
+
+It is computed anti-diagonal by anti-diagonal, t + u, in the log semiring and in float32. Every path crosses
+each of them once, so the probabilities of crossing one add up to one. Hence the lattice is scaled anew, and
+its gradient normalised, on every anti-diagonal, and rounding does not grow with the loss.
+
+S is U + 1, the number of label positions: before the first label, and after each.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+NEVER = -1e30  # the log-probability of what cannot happen; unlike -inf it makes no NaN
+
+
+def lattice_loss(
+    log_blank: Float[Array, "B T S"],
+    log_label: Float[Array, "B T S"],
+    frame_lengths: Int[Array, " B"],
+    label_lengths: Int[Array, " B"],
+    fastemit: float = 0.0,
+) -> Float[Array, " B"]:
+    """Each row's loss from the log-probabilities of blank and of the next label at every node.
+
+    They need not be normalised. What lies past the lengths, the last position's labels included, is not
+    read. FastEmit and the answers to lengths without an alignment are those of `rnnt_loss`.
+    """
+    frames, positions = log_blank.shape[1:]
+    losses = _lattice(
+        float(fastemit), log_blank.astype(jnp.float32), log_label.astype(jnp.float32), frame_lengths, label_lengths
+    )
+    fits = (frame_lengths >= 0) & (frame_lengths <= frames) & (label_lengths >= 0) & (label_lengths < positions)
+    return jnp.where(fits, losses, jnp.nan)
+
+
+def _skew(x_BTS: Array) -> Array:
+    """Nodes by anti-diagonal, [T + S - 1, B, S]: (t, u) goes to (t + u, u); what is not a node is NEVER."""
+    batch, frames, positions = x_BTS.shape
+    padded = jnp.pad(jnp.swapaxes(x_BTS, 1, 2), ((0, 0), (0, 0), (0, positions)), constant_values=NEVER)
+    shifted = padded.reshape(batch, -1)[:, :-positions].reshape(batch, positions, frames + positions - 1)
+    return jnp.moveaxis(shifted, 2, 0)
+
+
+def _unskew(x_NBS: Array) -> Array:
+    """The inverse of `_skew`, [B, T, S]."""
+    diagonals, batch, positions = x_NBS.shape
+    flat = jnp.pad(jnp.moveaxis(x_NBS, 0, 2).reshape(batch, -1), ((0, 0), (0, positions)))
+    return jnp.swapaxes(flat.reshape(batch, positions, diagonals + 1)[..., : diagonals + 1 - positions], 1, 2)
+
+
+def _log_add(x: Array, y: Array) -> Array:
+    return jnp.maximum(x, y) + jnp.log1p(jnp.exp(-jnp.abs(x - y)))
+
+
+def _after(x_BS: Array) -> Array:
+    """The value at the next position."""
+    return jnp.pad(x_BS[:, 1:], ((0, 0), (0, 1)), constant_values=NEVER)
+
+
+def _before(x_BS: Array) -> Array:
+    """The value at the previous position."""
+    return jnp.pad(x_BS[:, :-1], ((0, 0), (1, 0)), constant_values=NEVER)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _lattice(fastemit, log_blank, log_label, frame_lengths, label_lengths):
+    return _lattice_forward(fastemit, log_blank, log_label, frame_lengths, label_lengths)[0]
+
+
+def _lattice_forward(fastemit, log_blank, log_label, frame_lengths, label_lengths):
+    """Forward variables, diagonal by diagonal, each scaled so that its largest is one."""
+    batch, frames, positions = log_blank.shape
+    frame, position = jnp.arange(frames)[None, :, None], jnp.arange(positions)[None, None]
+    last, labels = frame_lengths[:, None, None] - 1, label_lengths[:, None, None]
+    may_blank = ((frame < last) & (position <= labels)) | ((frame == last) & (position == labels))
+    may_label = (frame <= last) & (position < labels)
+    blank = _skew(jnp.where(may_blank, jnp.maximum(log_blank, NEVER), NEVER))
+    label = _skew(jnp.where(may_label, jnp.maximum(log_label, NEVER), NEVER))
+
+    def step(alpha, moves):
+        blank_BS, label_BS = moves
+        following = _log_add(alpha + blank_BS, _before(alpha + label_BS))
+        scale = following.max(-1, keepdims=True)
+        return following - scale, (alpha, scale[:, 0])
+
+    start = jnp.full((batch, positions), NEVER).at[:, 0].set(0.0)
+    _, (alpha, scale) = jax.lax.scan(step, start, (blank, label))
+
+    # the one node behind the last blank, (T, U), is alone on its diagonal, so scaled to one
+    end = frame_lengths + label_lengths
+    log_likelihood = jnp.where(jnp.arange(scale.shape[0])[:, None] < end[None], scale, 0.0).sum(0)
+    possible = ~(log_likelihood < NEVER / 2)  # true of NaN
+    loss = jnp.where(possible, -(1 + fastemit) * log_likelihood, jnp.inf)
+    loss = jnp.where(frame_lengths == 0, 0.0, loss)
+    return loss, (blank, label, alpha, end, label_lengths, possible & (frame_lengths > 0))
+
+
+def _lattice_backward(fastemit, saved, cotangent):
+    """Backward variables likewise, and with them the probability of each move, one diagonal at a time."""
+    blank, label, alpha, end, label_lengths, possible = saved
+    diagonals, batch, positions = blank.shape
+    at_end = jnp.where(jnp.arange(positions)[None] == label_lengths[:, None], 0.0, NEVER)
+
+    def step(beta, inputs):
+        diagonal, blank_BS, label_BS, alpha_BS = inputs
+        beta = jnp.where((diagonal + 1 == end)[:, None], at_end, beta)
+        by_blank, by_label = blank_BS + beta, label_BS + _after(beta)
+        moves = jnp.concatenate([alpha_BS + by_blank, alpha_BS + by_label], axis=-1)
+        crossed = (possible & (diagonal < end))[:, None]
+        probability = jnp.where(crossed, jax.nn.softmax(moves, axis=-1), 0.0)
+        beta = _log_add(by_blank, by_label)
+        return beta - beta.max(-1, keepdims=True), probability * cotangent[:, None]
+
+    start = jnp.full((batch, positions), NEVER)
+    inputs = jnp.arange(diagonals), blank, label, alpha
+    _, probability = jax.lax.scan(step, start, inputs, reverse=True)
+    d_blank, d_label = -_unskew(probability[..., :positions]), -_unskew(probability[..., positions:])
+    return d_blank, (1 + fastemit) * d_label, None, None
+
+
+_lattice.defvjp(_lattice_forward, _lattice_backward)
