@@ -1,0 +1,93 @@
+"""Manifests: a recording a line, in NeMo's form, beside its files or beside a tar that holds them."""
+
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from nemojax.audio import AudioError, Recording
+
+LONGEST_S = 1e9
+
+
+def expand_manifest(path: str | Path) -> list[Recording | AudioError]:
+    """The recordings of a manifest, in its order; for a line that names none, an AudioError in its place.
+
+    A line is a JSON object: `audio_filepath`, where relative, is relative to the manifest, and else the name
+    of a member of the uncompressed tar that is called as the manifest is (`dev.tar` beside `dev.jsonl`);
+    `offset` and `duration`, in seconds, choose a part of it; `text` is what is said. More is ignored.
+    A manifest that can't be read is one AudioError.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+        tar = _Tar(path.with_suffix(".tar"))
+    except OSError as error:
+        return [AudioError(f"{path}: the manifest can't be read ({error.strerror})")]
+    entries: list[Recording | AudioError] = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                entries.append(_recording(line, path.parent, tar))
+            except ValueError as error:
+                entries.append(AudioError(f"{path}: line {number}: {error}"))
+    return entries or [AudioError(f"{path}: the manifest names no recording")]
+
+
+class _Tar:
+    """Where the files in a tar are, if there is one. `fault` is what kept it from being read to its end."""
+
+    def __init__(self, path: Path):
+        self.path, self.fault = path, ""
+        self.members: dict[str, tuple[int, int]] = {}  # first byte, size in bytes
+        if not path.is_file():
+            return
+        try:
+            with tarfile.open(path, "r:") as archive:
+                for member in archive:
+                    if member.isreg() and not member.issparse():
+                        self.members[_normal(member.name)] = member.offset_data, member.size
+        except tarfile.TarError as error:
+            self.fault = str(error)
+
+
+def _normal(name: str) -> str:
+    return name.removeprefix("./")
+
+
+def _recording(line: bytes, directory: Path, tar: _Tar) -> Recording:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is not JSON ({error})") from None
+    if not isinstance(entry, dict):
+        raise ValueError(f"it is {type(entry).__name__}, not a JSON object")
+    name = entry.get("audio_filepath")
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"its audio_filepath is {name!r}, not the name of a file")
+    offset_s, duration_s = _seconds(entry, "offset"), _seconds(entry, "duration")
+    if duration_s == 0:
+        raise ValueError("its duration is 0")
+    text = entry.get("text")
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"its text is {text!r}, not text")
+    part = offset_s or 0.0, duration_s
+    member = tar.members.get(_normal(name))
+    if not os.path.exists(directory / name):
+        if member is not None:
+            return Recording(tar.path, name, *part, *member, text=text)
+        if tar.fault:
+            raise ValueError(
+                f"{name} is not beside the manifest, and {tar.path} can't be read to its end ({tar.fault})"
+            )
+    return Recording(directory / name, name, *part, text=text)
+
+
+def _seconds(entry: dict[str, Any], key: str) -> float | None:
+    value = entry.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LONGEST_S:
+        raise ValueError(f"its {key} is {value!r}, not a number of seconds")
+    return float(value)
