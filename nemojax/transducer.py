@@ -1,5 +1,6 @@
 """The model: an encoder, a prediction network and a joint network (Graves 2012), and nothing else."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -46,7 +47,7 @@ class FrozenModel:
     the same arrays; `thaw` gives the module back, at no cost inside `jax.jit`.
     """
 
-    def __init__(self, leaves: list, structure: _Structure):
+    def __init__(self, leaves: Sequence[Any], structure: _Structure):
         self.leaves, self.structure = leaves, structure
 
     def tree_flatten(self):
