@@ -1,6 +1,6 @@
 """What users call: load a checkpoint, transcribe recordings, hear a stream."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nemojax import checkpoint
-from nemojax.audio import AudioError, AudioSource, open_audio
+from nemojax.audio import AudioError, AudioSource, as_mono, open_audio
 from nemojax.config import ModelConfig
 from nemojax.streaming import Segment, init_state, prepare, step_jit
 from nemojax.tokenizer import Tokenizer
@@ -116,11 +116,16 @@ class Recognizer:
         lookahead: int | None = None,
         batch_size: int = 8,
         sample_rate_hz: int = 16_000,
+        progress: Callable[[float], object] = lambda seconds: None,
     ) -> Iterator[tuple[int, Transcript | AudioError]]:
         """Transcribes any number of recordings; gives (index, transcript or error) as each is done.
 
         Rows of one batch are independent: where a recording ends, the next begins. Memory does not grow with
         the recordings' number or length.
+
+        Args:
+          sources: as for `transcribe`, and AudioErrors, which are handed on.
+          progress: told the seconds of audio of each step.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -136,7 +141,7 @@ class Recognizer:
                 break
         if first:
             waiting = chain(((job.index, job) for job in first), jobs)
-            yield from self._transcribe_batch(waiting, len(first), self._segment_samples(first), lookahead)
+            yield from self._transcribe_batch(waiting, len(first), self._segment_samples(first), lookahead, progress)
 
     def _segment_samples(self, jobs: Sequence["_Job"]) -> int:
         config = self.config
@@ -148,13 +153,19 @@ class Recognizer:
         return next((samples for samples in lengths if samples >= longest), lengths[-1])
 
     def _transcribe_batch(
-        self, waiting: Iterator[tuple[int, Any]], batch: int, segment_samples: int, lookahead: int
+        self,
+        waiting: Iterator[tuple[int, Any]],
+        batch: int,
+        segment_samples: int,
+        lookahead: int,
+        progress: Callable[[float], object],
     ) -> Iterator[tuple[int, Transcript | AudioError]]:
         state = init_state(self.model, self.constants, batch)
         rows: list[_Job | None] = [None] * batch
         while True:
             samples = np.zeros((batch, segment_samples), np.float32)
             length, active, reset = np.zeros(batch, np.int32), np.zeros(batch, bool), np.zeros(batch, bool)
+            heard_s = 0.0
             for row in range(batch):
                 # a row takes recordings until one has audio for this segment
                 while not active[row]:
@@ -176,11 +187,13 @@ class Recognizer:
                         continue
                     samples[row, history : history + len(heard)] = heard
                     length[row], active[row], rows[row] = history + len(heard), True, job
+                    heard_s += len(heard) / self.config.features.sample_rate_hz
             if not active.any():
                 return
             segment = Segment(*map(jnp.asarray, (samples, length, active, reset)))
             state, emission = step_jit(self.model, self.constants, state, segment, lookahead=lookahead)
             emission = jax.device_get(emission)
+            progress(heard_s)
             for row, job in enumerate(rows):
                 if job is None:
                     continue
@@ -236,7 +249,7 @@ class Stream:
     def __init__(self, recognizer: Recognizer, lookahead: int):
         config = recognizer.config
         self.lookahead, self._recognizer = lookahead, recognizer
-        self._chunk_samples = config.chunk_samples(lookahead)
+        self.chunk_samples = config.chunk_samples(lookahead)
         self._state = init_state(recognizer.model, recognizer.constants, 1)
         self._pending = np.zeros(config.history_samples, np.float32)
         self._hypothesis, self._detokenizer = Hypothesis(), recognizer.tokenizer.incremental()
@@ -274,7 +287,7 @@ class Stream:
         )
 
     def _hear(self, whole_chunks_only: bool) -> Update:
-        recognizer, chunk, text = self._recognizer, self._chunk_samples, ""
+        recognizer, chunk, text = self._recognizer, self.chunk_samples, ""
         tokens: list[int] = []
         frames: list[int] = []
         while len(self._pending) >= chunk or (len(self._pending) and not whole_chunks_only):
@@ -295,19 +308,3 @@ class Stream:
     def _append(self, text: str) -> str:
         self.text += text
         return text
-
-
-def as_mono(samples: Any) -> np.ndarray:
-    """Samples as float32 [N]; int16 is scaled to -1 to 1. Raises AudioError."""
-    array = np.asarray(samples)
-    if array.ndim != 1:
-        raise AudioError(f"a stream takes one channel of samples, [N]; these have the shape {list(array.shape)}")
-    if array.dtype == np.int16:
-        return array.astype(np.float32) / 32768
-    if not np.issubdtype(array.dtype, np.floating):
-        raise AudioError(f"a stream takes float or int16 samples, not {array.dtype}")
-    array = array.astype(np.float32)
-    if not np.isfinite(array).all():
-        bad = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise AudioError(f"sample {bad} of those pushed is {array[bad]}; samples must be finite numbers")
-    return array

@@ -133,7 +133,10 @@ step_jit = jax.jit(step, static_argnames="lookahead", donate_argnames="state")
 def cut(
     samples: Float[Array, "B N"], length: Int[Array, " B"], lookahead: int, chunks: int, config: ModelConfig
 ) -> Segment:
-    """Recordings as segments of `chunks` chunks each, stacked on a leading axis for `transcribe_scan`."""
+    """Recordings as segments of `chunks` chunks each, stacked on a leading axis for `transcribe_scan`.
+
+    Row b holds `length[b]` samples at its start; what follows them is never heard.
+    """
     batch, segment_samples = samples.shape[0], chunks * config.chunk_samples(lookahead)
     total = samples.shape[1] + config.history_samples
     count = max(1, -(-total // segment_samples))

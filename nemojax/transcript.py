@@ -1,5 +1,6 @@
 """What a recogniser gives back: text, labels, and words with their times."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,22 @@ class Transcript:
     lookahead: int
     mode: str  # "offline" or "stream"
     notes: tuple[str, ...] = ()  # what was done to the audio: resampled, mixed down
+
+    def to_json(self, audio: str) -> str:
+        """One line of JSON; `audio` names the recording. Times and the duration are in seconds."""
+        words = [{"word": w.text, "start": w.start_s, "end": w.end_s, "confidence": w.confidence} for w in self.words]
+        fields = {
+            "audio": audio,
+            "text": self.text,
+            "tokens": self.tokens,
+            "frames": self.frames,
+            "words": words,
+            "duration": self.duration_s,
+            "lookahead": self.lookahead,
+            "mode": self.mode,
+            "notes": self.notes,
+        }
+        return json.dumps(fields, ensure_ascii=False)
 
 
 @dataclass

@@ -27,6 +27,8 @@ def assert_streams(step: Step, x, mask, cache, size: int, *, valid=None, atol: f
 
     `valid` marks the valid output frames where they are not those of `mask`.
     """
+    step = jax.jit(step)
+    pieces = jax.jit(lambda x, mask, cache: stepped(step, x, mask, cache, size)[0])
     valid = np.asarray(mask if valid is None else valid)
     whole = np.asarray(step(x, mask, cache)[0])
     assert valid.any() and np.isfinite(whole[valid]).all()
@@ -34,10 +36,10 @@ def assert_streams(step: Step, x, mask, cache, size: int, *, valid=None, atol: f
     def check(result, expected=whole, keep=valid):
         np.testing.assert_allclose(np.asarray(result)[keep], expected[keep], atol=atol)
 
-    check(stepped(step, x, mask, cache, size)[0])
+    check(pieces(x, mask, cache))
     poisoned = jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - 2)), x, jnp.nan)
     check(step(poisoned, mask, cache)[0])
-    check(stepped(step, poisoned, mask, cache, size)[0])
+    check(pieces(poisoned, mask, cache))
     order = np.arange(x.shape[0])[::-1]
     shuffled = jax.tree.map(lambda c: c[order], cache)
     check(step(x[order], mask[order], shuffled)[0], whole[order], valid[order])

@@ -40,7 +40,7 @@ def test_streams(model, chunk, size):
         return y, cache
 
     cache = EncoderCache.zeros(config, 3)
-    y, valid, _ = model.encoder.step(x, mask, cache, positions, chunk)
+    y, valid, _ = jax.jit(model.encoder.step, static_argnums=4)(x, mask, cache, positions, chunk)
     assert not np.asarray(y)[~np.asarray(valid)].any()  # invalid frames are zero
     assert valid.sum(1).tolist() == [56, -(-(250 - 7 - 1) // 8) + 1, 1]
     assert_streams(step, x, mask, cache, size, valid=valid, atol=2e-5)

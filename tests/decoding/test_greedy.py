@@ -10,6 +10,7 @@ from nemojax.prediction import LSTMState
 from tests.conftest import random_model
 
 LENGTHS = [20, 13, 1, 0]
+greedy_jit = jax.jit(greedy.greedy, static_argnames="window")
 
 
 def double_loop(model, encoded, length: int) -> tuple[list[int], list[int], list[float]]:
@@ -46,10 +47,10 @@ def rows(emission, offset=0):
 
 
 # a blank that is rare (frames full of labels), likely, and nearly certain
-@pytest.fixture(scope="module", params=[-20.0, 7.0, 11.0])
+@pytest.fixture(scope="module", params=[-40.0, 4.0, 8.0])
 def case(request, tiny_config):
     config = dataclasses.replace(tiny_config, max_symbols_per_frame=3)
-    model = random_model(config, seed=5, blank_bias=request.param)
+    model = random_model(config, seed=1, blank_bias=request.param)
     encoded = 2.0 * jax.random.normal(jax.random.key(0), (4, 20, config.encoder.width))
     return model, encoded, [double_loop(model, encoded[b], n) for b, n in enumerate(LENGTHS)]
 
@@ -59,14 +60,14 @@ def test_the_cases_differ(case):
     model, _, expected = case
     labels = len(expected[0][0])
     assert labels > 0
-    if model.joint.output.bias[...][model.config.blank] < -10:
+    if model.joint.output.bias[...][model.config.blank] < -20:
         assert labels == 20 * 3 and len(expected[2][0]) == 3
 
 
 @pytest.mark.parametrize("window", [1, 2, 7, 20, 31])
 def test_any_window_gives_the_double_loop(case, window):
     model, encoded, expected = case
-    emission, _ = greedy.greedy(model, encoded, jnp.array(LENGTHS), initial(model, 4), window)
+    emission, _ = greedy_jit(model, encoded, jnp.array(LENGTHS), initial(model, 4), window=window)
     for (labels, frames, log_probs), want in zip(rows(emission), expected, strict=True):
         assert labels == want[0] and frames == want[1]
         np.testing.assert_allclose(log_probs, want[2], atol=1e-5)
@@ -79,7 +80,7 @@ def test_chunks_give_the_whole(case, size):
     state, found = initial(model, 4), [([], []) for _ in LENGTHS]
     for start in range(0, 20, size):
         length = jnp.clip(jnp.array(LENGTHS) - start, 0, size)
-        emission, state = greedy.greedy(model, encoded[:, start : start + size], length, state, size)
+        emission, state = greedy_jit(model, encoded[:, start : start + size], length, state, window=size)
         for (labels, frames), new in zip(found, rows(emission, start), strict=True):
             labels += new[0]
             frames += new[1]
@@ -90,13 +91,13 @@ def test_frames_past_the_length_and_neighbours_are_inert(case):
     model, encoded, expected = case
     past = jnp.arange(20)[None] >= jnp.array(LENGTHS)[:, None]
     poisoned = jnp.where(past[..., None], jnp.nan, encoded).at[0].set(jnp.nan)
-    emission, _ = greedy.greedy(model, poisoned, jnp.array(LENGTHS), initial(model, 4), 7)
+    emission, _ = greedy_jit(model, poisoned, jnp.array(LENGTHS), initial(model, 4), window=7)
     assert [row[:2] for row in rows(emission)[1:]] == [want[:2] for want in expected[1:]]
 
 
 def test_a_row_without_frames_keeps_its_state(case):
     model, encoded, _ = case
     before = initial(model, 4)
-    _, after = greedy.greedy(model, encoded, jnp.array(LENGTHS), before, 7)
+    _, after = greedy_jit(model, encoded, jnp.array(LENGTHS), before, window=7)
     same = jax.tree.map(lambda a, b: bool((a[3] == b[3]).all()), before, after)
     assert all(jax.tree.leaves(same))
