@@ -8,6 +8,8 @@
 Exit code 0; 2 with a sentence on standard error where something can't be converted, and nothing written.
 """
 
+import logging
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -19,11 +21,11 @@ import tyro
 from tqdm import tqdm
 
 from convert import huggingface, nemo
-from convert.errors import ConvertError
-from convert.source import Source
+from convert.errors import ConvertError, reason
+from convert.output import check_new
+from convert.source import Source, shapes
 from nemojax import checkpoint
 from nemojax.config import ModelConfig
-from nemojax.transducer import parameter_count
 
 Skip = Annotated[tuple[str, ...], tyro.conf.arg(name="skip-setting", metavar="NAME")]
 
@@ -36,7 +38,7 @@ def from_nemo(model: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path]
       out: the new directory.
       skip_setting: unknown settings, by their full names, that are known to change nothing that is computed.
     """
-    _refuse_existing(out)
+    check_new(out)  # before anything is read or fetched
     _save(nemo.read(model, out.absolute().parent if out.absolute().parent.is_dir() else None, skip_setting), out)
 
 
@@ -55,7 +57,7 @@ def from_huggingface(
       revision: branch, tag or commit on the hub.
       skip_setting: unknown settings, by their full names, that are known to change nothing that is computed.
     """
-    _refuse_existing(out)
+    check_new(out)  # before anything is read or fetched
     _save(huggingface.read(huggingface.fetch(model, revision), skip_setting), out)
 
 
@@ -91,26 +93,26 @@ def _bar(what: str) -> Callable[[Iterable], Iterable]:
     return partial(tqdm, desc=what, unit=" tensors", leave=False)
 
 
-def _refuse_existing(out: Path) -> None:
-    """Before anything is read or fetched; `checkpoint.save` looks again."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConvertError(f"{out} exists already; name a new directory or remove it first")
-
-
 def _save(source: Source, out: Path) -> None:
     for note in source.notes:
         print(note)
-    checkpoint.save(out, source.model(), source.tokenizer, source.origin, _bar("converting"))
+    check_new(out, sum(tensor.nbytes for tensor in source.tensors.values()))
+    try:
+        checkpoint.save(out, source.model(), source.tokenizer, source.origin, _bar("converting"))
+    except (ConvertError, checkpoint.CheckpointError):
+        raise
+    except Exception as error:  # what orbax and tensorstore raise when they can't write has no common type
+        raise ConvertError(f"{out} can't be written: {reason(error)}") from None
     _report(out, source.config)
 
 
 def _report(out: Path, config: ModelConfig) -> None:
-    model = checkpoint.abstract_model(config)
-    tensors = len(checkpoint.named_parameters(model))
-    print(f"{out}: {parameter_count(model):,} parameters in {tensors} tensors, {config.vocabulary} pieces")
+    sizes = [math.prod(shape) for shape in shapes(config).values()]
+    print(f"{out}: {sum(sizes):,} parameters in {len(sizes)} tensors, {config.vocabulary} pieces")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs a failed write once per thread
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that nothing half-written stays
     try:
         tyro.extras.subcommand_cli_from_dict(

@@ -14,7 +14,7 @@ import tempfile
 import zlib
 from pathlib import Path
 
-from convert.errors import ConvertError, short
+from convert.errors import ConvertError, reason, short
 
 BLOCK = tarfile.BLOCKSIZE
 MEMBERS = 1000  # at most; NeMo writes about five
@@ -110,7 +110,7 @@ def open_nemo(path: str | Path, scratch: str | Path | None = None) -> dict[str, 
     except ConvertError as error:
         raise ConvertError(f"{path}: {error}") from None
     except (tarfile.TarError, zlib.error, EOFError, ValueError, OverflowError) as error:
-        raise ConvertError(f"{path} is not a whole .nemo archive (tar or tar.gz): {error}") from None
+        raise ConvertError(f"{path} is not a whole .nemo archive (tar or tar.gz): {reason(error)}") from None
     except OSError as error:
         raise ConvertError(f"{path} can't be read: {error.strerror or error}") from None
 
@@ -151,6 +151,8 @@ def _members(window: Window) -> dict[str, Window]:
     if len(tail) < 2 * BLOCK or any(tail):
         last = f"after its member {short(name)}" if members else "at its start"
         raise ConvertError(f"is damaged or cut short {last}")
+    if not members:
+        raise ConvertError("has no members")
     return members
 
 

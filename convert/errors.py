@@ -23,3 +23,8 @@ def listed(problems: Sequence[str]) -> str:
     """Problems as one clause after another, the first of them in full."""
     more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
     return "; ".join(problems[:SHOWN]) + more
+
+
+def reason(error: BaseException) -> str:
+    """What a library's error says, in one line of bearable length."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -13,7 +13,7 @@ from typing import Any
 
 from convert import huggingface_settings, names, safetensors_format, tokenizer_json
 from convert.archive import open_file
-from convert.errors import ConvertError, short
+from convert.errors import ConvertError, reason, short
 from convert.huggingface_settings import EXTRACTOR_FILE, FILE, PROCESSOR_FILE
 from convert.output import new_directory
 from convert.settings import SETTINGS_BYTES, Everything, read_json
@@ -33,7 +33,7 @@ def fetch(name: str, revision: str | None = None) -> Path:
     Raises:
       ConvertError: it is neither, or the hub can't be reached or does not have it.
     """
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return Path(name)
     if Path(name).exists() or not HUB_NAME.fullmatch(name):
         hint = "; `nemo` converts .nemo archives" if name.endswith(".nemo") else ""
@@ -43,8 +43,8 @@ def fetch(name: str, revision: str | None = None) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
     except Exception as error:  # the hub client's own, its HTTP library's, and the system's
-        reason = " ".join(str(error).split())[:200]
-        raise ConvertError(f"{name} is not a directory here, and the hub does not give it: {reason}") from None
+        why = reason(error)
+        raise ConvertError(f"{name} is not a directory here, and the hub does not give it: {why}") from None
 
 
 def read(directory: str | Path, skipped: Container[str] = ()) -> Source:
@@ -163,7 +163,7 @@ def write(directory: str | Path, path: str | Path, progress: Callable[[Iterable]
         name, layout = names.theirs(ours, "huggingface")
         tensors[name] = given(leaf, layout)
     files = _settings(config, tokenizer, max(tensors.values(), key=lambda tensor: tensor.size).dtype.name, origin)
-    with new_directory(path) as partial:
+    with new_directory(path, sum(tensor.nbytes for tensor in tensors.values())) as partial:
         for name, values in files.items():
             (partial / name).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
         (partial / TOKENIZER).write_bytes(tokenizer)

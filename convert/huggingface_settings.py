@@ -60,8 +60,8 @@ def to_config(settings: Any, processor: Any, extractor: Any, skipped: Container[
     top = Section(settings)
     kind = top.values.get("model_type")
     if kind != MODEL_TYPE:
-        prompt = ", which has a prompt network after the encoder," if "nemotron3_5" in short(kind) else ""
-        raise ConvertError(f"{FILE}: model_type: {short(kind)}{prompt} is not supported, only {MODEL_TYPE}")
+        prompt = " (it has a prompt network after the encoder)" if "nemotron3_5" in short(kind) else ""
+        raise ConvertError(f"{FILE}: model_type: {short(kind)} is not supported{prompt}, only {MODEL_TYPE}")
     side, inner = Section({} if processor is None else processor), top.section("encoder_config")
     mel_bins = inner.take("num_mel_bins", int, 80)
     features = _features(side, extractor, mel_bins, skipped)
@@ -75,8 +75,8 @@ def to_config(settings: Any, processor: Any, extractor: Any, skipped: Container[
     top.only("durations", [[], None], [])
     top.skip(COMMON_SKIPPED)
     top.close(skipped)
-    side.check(PROCESSOR_FILE)
     top.check(FILE)
+    side.check(PROCESSOR_FILE)
     try:
         return ModelConfig(features, encoder, prediction, joint, labels - 1, max_symbols)
     except ConfigError as error:

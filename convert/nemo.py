@@ -69,7 +69,7 @@ def _read(path: Path, members: Mapping[str, Window], skipped: Container[str]) ->
     constants = _constants(tensors, config.features)
     auxiliary = [name for name in tensors if name.startswith("ctc_decoder.")]
     rest = {name: tensor for name, tensor in tensors.items() if name not in (WINDOW, FILTERS, *auxiliary)}
-    notes = [f"left out the auxiliary CTC decoder: {', '.join(auxiliary)}"] if auxiliary else []
+    notes = [f"left out the auxiliary CTC decoder: {', '.join(map(short, auxiliary))}"] if auxiliary else []
     kept = {"settings": text.decode(), "constants": constants}
     return Source(config, account(config, rest, "nemo"), tokenizer, origin("nemo", {path.name: path}, kept=kept), notes)
 
@@ -139,7 +139,9 @@ def write(directory: str | Path, path: str | Path, progress: Callable[[Iterable]
     artifacts = {key: f"{hashlib.sha256(data).hexdigest()[:32]}_{name}" for key, (name, data) in files.items()}
     settings = _settings(config, [piece.text for piece in pieces], artifacts, origin)
     tensors = _tensors(config, checkpoint.named_parameters(model), origin)
-    with new_file(path) as partial, tempfile.TemporaryFile(dir=partial.parent) as weights:
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    # twice: the weights' size, which comes before them in the tar, is known when they are written
+    with new_file(path, 2 * size) as partial, tempfile.TemporaryFile(dir=partial.parent) as weights:
         torch_format.write(weights, progress(tensors.items()), tensors)
         with tarfile.open(partial, "w", format=tarfile.GNU_FORMAT) as tar:
             _add(tar, nemo_settings.FILE, io.BytesIO(nemo_settings.dump(settings)))

@@ -233,9 +233,7 @@ def _contexts(section: Section) -> tuple[int, tuple[int, ...]]:
     sizes = section.take("att_context_size", list, [-1, -1])
     pairs = [sizes] if sizes and isinstance(sizes[0], int) else sizes
     if not pairs or not all(isinstance(p, list) and len(p) == 2 and all(type(n) is int for n in p) for p in pairs):
-        section.problems.append(
-            f"{section.where}att_context_size: {short(sizes)} is neither a pair nor a list of pairs"
-        )
+        section.problems.append(f"{section.where}att_context_size: {short(sizes)} is not a pair or a list of pairs")
         return 1, (0,)
     lefts, lookaheads = {left for left, _ in pairs}, tuple(right for _, right in pairs)
     one_left = len(lefts) == 1 and min(lefts) > 0 and min(lookaheads) >= 0
@@ -291,8 +289,8 @@ def _beside(top: Section, skipped: Container[str]) -> None:
     """What stands beside the model's parts."""
     target = top.values.get("target", TARGETS[0])
     if not isinstance(target, str) or target.rpartition(".")[2] not in TARGETS:
-        prompt = ", which has a prompt network after the encoder" if "Prompt" in short(target) else ""
-        top.problems.append(f"target: {short(target)}{prompt}, is not supported, only {', '.join(TARGETS)}")
+        prompt = " (it has a prompt network after the encoder)" if "Prompt" in short(target) else ""
+        top.problems.append(f"target: {short(target)} is not supported{prompt}, only {', '.join(TARGETS)}")
     defaults, loss = top.values.get("model_defaults"), top.values.get("loss")
     if isinstance(defaults, Mapping) and "num_prompts" in defaults:
         top.problems.append("model_defaults.num_prompts: a prompt network after the encoder is not supported")

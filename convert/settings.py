@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from convert.errors import ConvertError, listed, short
+from convert.errors import ConvertError, listed, reason, short
 
 SETTINGS_BYTES = 64 << 20  # of a settings file at most; large vocabularies are spelt out in them
 
@@ -119,4 +119,4 @@ def _parse(data: bytes, name: str, language: str, parse: Callable[[str], Any]) -
     except RecursionError:
         raise ConvertError(f"{name} is nested too deeply") from None
     except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:
-        raise ConvertError(f"{name} is not {language}: {' '.join(str(error).split())[:200]}") from None
+        raise ConvertError(f"{name} is not {language}: {reason(error)}") from None

@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import nemojax
 from convert import names
 from convert.archive import open_file
-from convert.errors import ConvertError, listed
+from convert.errors import ConvertError, listed, short
 from nemojax import checkpoint
 from nemojax.config import ModelConfig
 from nemojax.transducer import Transducer
@@ -37,6 +38,10 @@ class Tensor:
     @property
     def size(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         array = self.load()
@@ -63,6 +68,13 @@ class Source:
         return checkpoint.fill(self.config, self.tensors)
 
 
+@lru_cache(maxsize=4)
+def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter of ours."""
+    named = checkpoint.named_parameters(checkpoint.abstract_model(config))
+    return {name: tuple(leaf.shape) for name, leaf in named.items()}
+
+
 def account(config: ModelConfig, found: Mapping[str, Tensor], form: names.Form) -> dict[str, Tensor]:
     """Tensors under their names as our parameters, in our layout.
 
@@ -72,10 +84,10 @@ def account(config: ModelConfig, found: Mapping[str, Tensor], form: names.Form) 
       ConvertError: names what is missing, unknown, of another shape or of another type.
     """
     problems, taken, parameters = [], set(), {}
-    for ours, leaf in checkpoint.named_parameters(checkpoint.abstract_model(config)).items():
+    for ours, shape in shapes(config).items():
         name, layout = names.theirs(ours, form)
         taken.add(name)
-        expected = names.their_shape(leaf.shape, layout)
+        expected = names.their_shape(shape, layout)
         if name not in found:
             problems.append(f"{name} is missing")
         elif found[name].shape != expected:
@@ -83,8 +95,8 @@ def account(config: ModelConfig, found: Mapping[str, Tensor], form: names.Form) 
         elif found[name].dtype not in PARAMETER_TYPES:
             problems.append(f"{name} is {found[name].dtype}, not float32, float16 or bfloat16")
         else:
-            parameters[ours] = Tensor(leaf.shape, found[name].dtype, _checked(name, found[name], layout))
-    problems += [f"{name} is not a tensor of this model" for name in found if name not in taken]
+            parameters[ours] = Tensor(shape, found[name].dtype, _checked(name, found[name], layout))
+    problems += [f"{short(name)} is not a tensor of this model" for name in found if name not in taken]
     if problems:
         raise ConvertError(f"the tensors do not fit the settings: {listed(problems)}")
     return parameters
@@ -102,7 +114,9 @@ def _checked(name: str, tensor: Tensor, layout: names.Layout) -> Callable[[], np
 
 def given(array: Any, layout: names.Layout) -> Tensor:
     """An array of ours in their layout, turned when it is asked for."""
-    return Tensor(names.their_shape(array.shape, layout), array.dtype, lambda: layout.to_theirs(np.asarray(array)))
+    return Tensor(
+        names.their_shape(array.shape, layout), np.dtype(array.dtype), lambda: layout.to_theirs(np.asarray(array))
+    )
 
 
 def sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import sentencepiece
 
-from convert.errors import ConvertError, short
+from convert.errors import ConvertError, reason, short
 
 FILE = "tokenizer.json"
 MODEL_BYTES = 64 << 20
@@ -38,7 +38,7 @@ def pieces(model: bytes, name: str = "the tokenizer") -> list[Piece]:
         processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         found = [Piece(processor.id_to_piece(i), processor.get_score(i)) for i in range(processor.get_piece_size())]
     except (RuntimeError, ValueError) as error:
-        raise ConvertError(f"{name} is not a SentencePiece model: {short(str(error))}") from None
+        raise ConvertError(f"{name} is not a SentencePiece model: {reason(error)}") from None
     if not found:
         raise ConvertError(f"{name} is not a SentencePiece model, or has no pieces")
     return found
@@ -75,7 +75,7 @@ def from_json(values: Any, vocabulary: int) -> tuple[bytes, list[str]]:
     except ConvertError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConvertError(f"{FILE} is not a tokenizer of byte pairs or unigrams: {short(str(error))}") from None
+        raise ConvertError(f"{FILE} is not a tokenizer of byte pairs or unigrams: {reason(error)}") from None
     if missing := [i for i in range(vocabulary) if i not in texts]:
         raise ConvertError(f"{FILE} has no piece {missing[0]}, the model has {vocabulary} of them")
 

@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from convert.archive import Window
-from convert.errors import ConvertError, listed, short
+from convert.errors import ConvertError, listed, reason, short
 from convert.source import Tensor
 
 DESCRIPTION_BYTES = 8 << 20  # of data.pkl at most; 651 tensors take 0.1 MB
@@ -99,7 +99,7 @@ def _open_zip(window: Window) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(window)
     except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, OverflowError, EOFError) as error:
-        raise ConvertError(f"is not a whole zip file: {error}") from None
+        raise ConvertError(f"is not a whole zip file: {reason(error)}") from None
 
 
 def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -137,7 +137,7 @@ def _read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     try:
         data = archive.read(info)
     except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, RuntimeError, EOFError, zlib.error) as e:
-        raise ConvertError(f"is damaged in its entry {short(info.filename)}: {e}") from None
+        raise ConvertError(f"is damaged in its entry {short(info.filename)}: {reason(e)}") from None
     if len(data) != info.file_size:
         raise ConvertError(f"is cut short in its entry {short(info.filename)}")
     return data
@@ -163,7 +163,7 @@ def _run(description: bytes) -> Any:
     except ConvertError:
         raise
     except (ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError) as error:
-        raise ConvertError(f"has a damaged description of its tensors (data.pkl): {short(str(error))}") from None
+        raise ConvertError(f"has a damaged description of its tensors (data.pkl): {reason(error)}") from None
     return result
 
 

@@ -1,0 +1,59 @@
+import json
+
+import pytest
+
+from convert import huggingface_settings, safetensors_format, tokenizer_json
+from nemojax import checkpoint
+from tests.convert.samples import CONFIG, arrays, nemo_members, tar, theirs, tokenizer
+
+
+@pytest.fixture
+def nemo_file(tmp_path):
+    """Writes a .nemo archive; without arguments a good one."""
+
+    def write(members=None, name: str = "model.nemo", mode: str = "w", **changes):
+        path = tmp_path / name
+        path.write_bytes(
+            tar(nemo_members(changes.pop("config", CONFIG), **changes) if members is None else members, mode)
+        )
+        return path
+
+    return write
+
+
+@pytest.fixture
+def huggingface_directory(tmp_path):
+    """Writes a Hugging Face checkpoint by hand; files may be replaced or, as None, left out."""
+
+    def write(name: str = "model", tensors=None, **files):
+        directory = tmp_path / name
+        directory.mkdir()
+        tensors = theirs(CONFIG, "huggingface") if tensors is None else tensors
+        with open(directory / "model.safetensors", "wb") as file:
+            safetensors_format.write(file, tensors.items(), tensors)
+        contents = {
+            "config.json": json.dumps(huggingface_settings.to_settings(CONFIG, "float32", 0)),
+            "processor_config.json": json.dumps(huggingface_settings.to_processor(CONFIG)),
+            "tokenizer.json": json.dumps(tokenizer_json.to_json(tokenizer(CONFIG.vocabulary))),
+        }
+        for file, content in (contents | files).items():
+            if content is None:
+                (directory / file).unlink(missing_ok=True)
+            else:
+                (directory / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return directory
+
+    return write
+
+
+@pytest.fixture
+def native(tmp_path):
+    """Writes a native checkpoint."""
+
+    def write(name: str = "native", config=CONFIG, origin=None, dtype="float32", model=None):
+        directory = tmp_path / name
+        made = checkpoint.fill(config, arrays(config, dtype=dtype))
+        checkpoint.save(directory, made, model or tokenizer(config.vocabulary), origin or {})
+        return directory
+
+    return write

@@ -1,0 +1,230 @@
+"""Damage anywhere in a checkpoint: the same conversion or a ConvertError, never anything else, and soon."""
+
+import io
+import json
+import zipfile
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from convert import (
+    huggingface_settings,
+    nemo,
+    nemo_settings,
+    safetensors_format,
+    tokenizer_json,
+    torch_format,
+)
+from convert.errors import ConvertError
+from convert.settings import read_json
+from nemojax.config import EncoderConfig, FeatureConfig, JointConfig, ModelConfig, PredictionConfig
+from tests.convert.samples import arrays, nemo_members, rezipped, tar, theirs, tokenizer, torch_bytes, window
+from tests.convert.samples import settings as samples_settings
+
+SMALL = ModelConfig(
+    FeatureConfig(mel_bins=16),
+    EncoderConfig(layers=1, width=8, heads=2, feedforward_width=8, subsampling_channels=2, lookaheads=(1, 0)),
+    PredictionConfig(width=4, layers=1),
+    JointConfig(width=4),
+    vocabulary=30,
+)
+fuzzed = settings(
+    max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+
+
+@st.composite
+def damage(draw, data: bytes) -> bytes:
+    """Flipped bits, cuts, pieces that are zeroed, repeated, moved, or replaced; one to three of them."""
+    for _ in range(draw(st.integers(1, 3))):
+        if not data:
+            break
+        at = draw(st.integers(0, len(data) - 1))
+        size = draw(st.integers(1, 64))
+        match draw(st.sampled_from(["flip", "cut", "zero", "repeat", "move", "noise"])):
+            case "flip":
+                data = data[:at] + bytes([data[at] ^ (1 << draw(st.integers(0, 7)))]) + data[at + 1 :]
+            case "cut":
+                data = data[:at]
+            case "zero":
+                data = data[:at] + bytes(len(data[at : at + size])) + data[at + size :]
+            case "repeat":
+                data = data[: at + size] + data[at:]
+            case "move":
+                to = draw(st.integers(0, len(data) - 1))
+                data = data[:to] + data[at : at + size] + data[to:]
+            case "noise":
+                data = data[:at] + draw(st.binary(max_size=16)) + data[at + size :]
+    return data
+
+
+@cache
+def archive() -> bytes:
+    members = nemo_members(SMALL)
+    return tar({"model_weights.ckpt": members.pop("model_weights.ckpt")} | members)
+
+
+@cache
+def expected() -> dict[str, np.ndarray]:
+    return arrays(SMALL)
+
+
+def converts(path, identical: bool = True) -> None:
+    """Reads a .nemo file, all tensors of it; it may fail in one way only."""
+    try:
+        source = nemo.read(path)
+        found = source.arrays
+    except ConvertError as error:
+        assert 0 < len(str(error)) < 2000 and "\n" not in str(error)
+        return
+    if identical:
+        assert source.config == SMALL and source.tokenizer == tokenizer(SMALL.vocabulary)
+        assert all(np.array_equal(found[name], array) for name, array in expected().items())
+
+
+def test_the_archive_is_good(tmp_path):
+    (tmp_path / "good.nemo").write_bytes(archive())
+    assert nemo.read(tmp_path / "good.nemo").config == SMALL
+    converts(tmp_path / "good.nemo")
+
+
+@fuzzed
+@given(st.data())
+def test_damage_before_the_settings(tmp_path, data):
+    """In the headers and the weights, where every bit is covered by a checksum, or does not matter."""
+    whole = archive()
+    end = whole.index(b"model_config.yaml")
+    path = tmp_path / "model.nemo"
+    path.write_bytes(data.draw(damage(whole[:end])) + whole[end:])
+    converts(path)
+
+
+@fuzzed
+@given(st.data())
+def test_damage_anywhere(tmp_path, data):
+    """Settings and the tokenizer have no checksum: another conversion is possible."""
+    path = tmp_path / "model.nemo"
+    path.write_bytes(data.draw(damage(archive())))
+    converts(path, identical=False)
+
+
+@pytest.mark.parametrize("part", range(16))
+def test_cut_anywhere(tmp_path, part):
+    """Every archive that is cut short is refused, down to the padding behind its end."""
+    whole = archive()
+    end = len(whole.rstrip(b"\0")) // 512 * 512 + 512
+    path = tmp_path / "model.nemo"
+    for cut in range(part * 61, end + 1023, 16 * 61):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ConvertError):
+            nemo.read(path)
+
+
+def outcome(read) -> bool:
+    try:
+        read()
+    except ConvertError as error:
+        assert 0 < len(str(error)) < 2000 and "\n" not in str(error)
+        return False
+    return True
+
+
+@cache
+def weights() -> tuple[bytes, bytes]:
+    data = torch_bytes(theirs(SMALL, "nemo"))
+    with zipfile.ZipFile(io.BytesIO(data)) as made:
+        return data, made.read("archive/data.pkl")
+
+
+@fuzzed
+@given(st.data())
+def test_damaged_descriptions_behind_good_checksums(data):
+    whole, description = weights()
+    made = rezipped(whole, {"data.pkl": data.draw(damage(description))})
+    outcome(lambda: [np.asarray(tensor) for tensor in torch_format.read(window(made)).values()])
+
+
+@fuzzed
+@given(st.data())
+def test_damaged_zips(data):
+    made = data.draw(damage(weights()[0]))
+    outcome(lambda: [np.asarray(tensor) for tensor in torch_format.read(window(made)).values()])
+
+
+@fuzzed
+@given(st.data())
+def test_damaged_safetensors(data):
+    target, tensors = io.BytesIO(), {"a": np.ones((2, 3), np.float32), "b": np.zeros(4, np.float16)}
+    safetensors_format.write(target, tensors.items(), tensors)
+    made = data.draw(damage(target.getvalue()))
+    outcome(lambda: [np.asarray(tensor) for tensor in safetensors_format.read(window(made)).values()])
+
+
+@fuzzed
+@given(st.data())
+def test_damaged_settings_of_nemo(data):
+    made = data.draw(damage(nemo_settings.dump(samples_settings(SMALL))))
+    outcome(lambda: nemo_settings.to_config(nemo_settings.parse(made), 30))
+    outcome(lambda: nemo_settings.tokenizer_member(nemo_settings.parse(made)))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=5),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=5), values, max_size=3),
+    max_leaves=8,
+)
+
+
+def with_value(settings, data):
+    """Settings with one value, somewhere, replaced by anything."""
+    made = json.loads(json.dumps(settings))
+    place = made
+    while True:
+        keys = sorted(place) if isinstance(place, dict) else range(len(place))
+        key = data.draw(st.sampled_from(list(keys)))
+        if not isinstance(place[key], dict | list) or not place[key] or data.draw(st.booleans()):
+            place[key] = data.draw(JSON)
+            return made
+        place = place[key]
+
+
+@fuzzed
+@given(st.data())
+def test_settings_of_nemo_with_any_value(data):
+    made = with_value(samples_settings(SMALL), data)
+    outcome(lambda: nemo_settings.to_config(made, 30))
+    outcome(lambda: nemo_settings.tokenizer_member(made))
+
+
+@fuzzed
+@given(st.data())
+def test_settings_of_transformers_with_any_value(data):
+    settings = huggingface_settings.to_settings(SMALL, "float32", 0)
+    processor = huggingface_settings.to_processor(SMALL)
+    outcome(lambda: huggingface_settings.to_config(with_value(settings, data), processor, None))
+    outcome(lambda: huggingface_settings.to_config(settings, with_value(processor, data), None))
+    outcome(lambda: huggingface_settings.to_config(settings, None, data.draw(JSON)))
+
+
+@fuzzed
+@given(st.data())
+def test_tokenizers_with_any_value(data):
+    made = with_value(tokenizer_json.to_json(tokenizer(30)), data)
+    outcome(lambda: tokenizer_json.from_json(made, 30))
+
+
+@fuzzed
+@given(st.data())
+def test_damaged_json(data):
+    made = data.draw(damage(json.dumps(huggingface_settings.to_settings(SMALL, "float32", 0)).encode()))
+    outcome(lambda: huggingface_settings.to_config(read_json(made, "config.json"), None, None))
+
+
+@fuzzed
+@given(st.data())
+def test_damaged_sentencepiece_models(data):
+    made = data.draw(damage(tokenizer(30)))
+    outcome(lambda: tokenizer_json.pieces(made))

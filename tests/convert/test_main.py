@@ -1,0 +1,204 @@
+import os
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+
+import numpy as np
+import pytest
+
+from convert import __main__ as command
+from convert import nemo, output
+from nemojax import checkpoint
+from tests.convert.samples import CONFIG, arrays, nemo_members, settings
+
+COUNT = sum(array.size for array in arrays(CONFIG).values())
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command line; gives its exit code and what it said."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            command.main([str(argument) for argument in arguments])
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+def names(directory) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+def test_all_four(run, nemo_file, tmp_path):
+    for arguments in (
+        ("nemo", nemo_file(), tmp_path / "one"),
+        ("to-hf", tmp_path / "one", tmp_path / "there"),
+        ("hf", tmp_path / "there", tmp_path / "two"),
+        ("to-nemo", tmp_path / "two", tmp_path / "back.nemo"),
+    ):
+        code, out, _ = run(*arguments)
+        assert code == 0
+        assert out == f"{arguments[-1]}: {COUNT:,} parameters in {len(arrays(CONFIG))} tensors, 40 pieces\n"
+    assert names(tmp_path) == {"model.nemo", "one", "there", "two", "back.nemo"}
+    model, config, _, origin = checkpoint.load(tmp_path / "two")
+    assert config == CONFIG and origin["format"] == "huggingface"
+    for name, array in arrays(CONFIG).items():
+        np.testing.assert_array_equal(checkpoint.named_parameters(model)[name], array)
+
+
+def test_notes_are_printed(run, huggingface_directory, tmp_path):
+    code, out, _ = run("hf", huggingface_directory(**{"processor_config.json": None}), tmp_path / "out")
+    assert code == 0 and out.startswith("no processor_config.json: look-aheads 13, 6, 1, 0 are assumed\n")
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (("nemo", "none.nemo", "out"), "error: none.nemo can't be read: No such file or directory\n"),
+        (("nemo", ".", "out"), "error: . is a directory\n"),
+        (("hf", "none", "out"), "error: none is neither a directory nor a name on the hub (owner/model)\n"),
+        (("hf", ".", "out"), "error: .: has no config.json\n"),
+        (("to-nemo", "none", "out.nemo"), "error: none is not a directory\n"),
+        (("to-hf", "none", "out"), "error: none is not a directory\n"),
+        (("to-hf", ".", "out"), "error: . is not a nemojax checkpoint: it has no config.json, tokenizer.model,"),
+    ],
+)
+def test_mistakes_are_one_sentence(run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert code == 2 and out == "" and err.startswith(message) and err.count("\n") == 1
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("arguments", [(), ("nemo",), ("nemo", "a"), ("convert", "a", "b"), ("nemo", "a", "b", "c")])
+def test_wrong_usage(run, arguments):
+    assert run(*arguments)[0] == 2
+
+
+def test_existing_output_is_kept(run, nemo_file, native, tmp_path):
+    model, directory = nemo_file(), native()
+    for name in ("file", "directory"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "precious").write_text("x")
+    (tmp_path / "made.nemo").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    before = names(tmp_path)
+    for arguments in (
+        ("nemo", model, tmp_path / "directory"),
+        ("nemo", model, tmp_path / "made.nemo"),
+        ("hf", "owner/model", tmp_path / "directory"),
+        ("to-nemo", directory, tmp_path / "made.nemo"),
+        ("to-nemo", directory, tmp_path / "link"),
+        ("to-hf", directory, tmp_path / "directory"),
+    ):
+        code, _, err = run(*arguments)
+        assert code == 2 and "exists already" in err
+    assert names(tmp_path) == before and (tmp_path / "made.nemo").read_text() == "x"
+
+
+def test_an_empty_directory_may_be_filled(run, nemo_file, native, tmp_path):
+    for name, arguments in {"a": ("nemo", nemo_file()), "b": ("to-hf", native())}.items():
+        (tmp_path / name).mkdir()
+        assert run(*arguments, tmp_path / name)[0] == 0
+
+
+def test_bad_weights_leave_nothing(run, nemo_file, tmp_path):
+    members = nemo_members(CONFIG)
+    weights = bytearray(members["model_weights.ckpt"])
+    weights[len(weights) // 2] ^= 0x10
+    code, _, err = run("nemo", nemo_file(members | {"model_weights.ckpt": bytes(weights)}), tmp_path / "out")
+    assert code == 2 and "is damaged in its entry" in err and names(tmp_path) == {"model.nemo"}
+
+
+def test_unknown_settings_can_be_passed_over(run, nemo_file, tmp_path):
+    made = settings(CONFIG) | {"novelty": 1}
+    made["encoder"]["flash"] = True
+    model = nemo_file(settings=made)
+    code, _, err = run("nemo", model, tmp_path / "out")
+    assert code == 2 and "encoder.flash is an unknown setting (--skip-setting encoder.flash passes over it)" in err
+    assert run("nemo", model, tmp_path / "out", "--skip-setting", "encoder.flash", "novelty")[0] == 0
+    assert run("to-nemo", tmp_path / "out", tmp_path / "back.nemo")[0] == 0
+    assert nemo.read(tmp_path / "back.nemo", skipped=("encoder.flash", "novelty")).config == CONFIG
+
+
+COMMANDS = [("nemo", "out"), ("to-nemo", "out.nemo"), ("to-hf", "out")]
+
+
+@pytest.fixture
+def inputs(nemo_file, native):
+    return {"nemo": nemo_file(), "to-nemo": native(), "to-hf": native("native2")}
+
+
+@pytest.mark.parametrize("name,out", COMMANDS)
+@pytest.mark.parametrize("which,code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_interrupted_halfway(run, inputs, tmp_path, monkeypatch, name, out, which, code):
+    def bar(what):
+        def progress(items):
+            for i, item in enumerate(items):
+                if i == 20:
+                    os.kill(os.getpid(), which)
+                yield item
+
+        return progress
+
+    monkeypatch.setattr(command, "_bar", bar)
+    before = names(tmp_path)
+    assert run(name, inputs[name], tmp_path / out)[0] == code
+    assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("name,out", COMMANDS)
+def test_too_little_room(run, inputs, tmp_path, monkeypatch, name, out):
+    room = namedtuple("room", "total used free")(10**9, 10**9 - 1000, 1000)
+    monkeypatch.setattr(output.shutil, "disk_usage", lambda path: room)
+    before = names(tmp_path)
+    code, _, err = run(name, inputs[name], tmp_path / out)
+    assert code == 2 and " MB are free in " in err and names(tmp_path) == before
+
+
+@pytest.mark.parametrize("name,out", COMMANDS[1:])
+def test_a_disk_that_fills_up(run, inputs, tmp_path, monkeypatch, name, out):
+    def progress(items):
+        yield next(iter(items))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "_bar", lambda what: progress)
+    before = names(tmp_path)
+    code, _, err = run(name, inputs[name], tmp_path / out)
+    assert code == 2 and err == f"error: {tmp_path / out} can't be written: No space left on device\n"
+    assert names(tmp_path) == before
+
+
+def test_a_place_that_can_not_be_written(run, inputs, tmp_path):
+    (tmp_path / "file").write_text("x")
+    for name in ("nemo", "to-nemo", "to-hf"):
+        code, _, err = run(name, inputs[name], tmp_path / "file" / "out")
+        assert code == 2 and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_torch_is_not_needed(run, nemo_file, tmp_path, monkeypatch):
+    for module in ("torch", "nemo", "transformers", "safetensors", "tokenizers"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert run("nemo", nemo_file(), tmp_path / "one")[0] == 0
+    assert run("to-hf", tmp_path / "one", tmp_path / "there")[0] == 0
+    assert run("hf", tmp_path / "there", tmp_path / "two")[0] == 0
+    assert run("to-nemo", tmp_path / "two", tmp_path / "back.nemo")[0] == 0
+
+
+def test_nothing_is_written_where_nothing_was_read(run, tmp_path):
+    assert run("nemo", tmp_path / "none.nemo", tmp_path / "deep" / "er" / "out")[0] == 2
+    assert names(tmp_path) == set()
+
+
+def test_the_package_does_not_need_the_converters():
+    code = "import sys, nemojax.recognizer, nemojax.checkpoint; sys.exit('convert' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,90 @@
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from convert import names
+from nemojax import checkpoint
+from nemojax.config import PRESETS
+from tests.convert.samples import CONFIG, FAMILY, arrays
+
+
+@lru_cache
+def parameters(config):
+    return checkpoint.named_parameters(checkpoint.abstract_model(config))
+
+
+@pytest.mark.parametrize("form", ["nemo", "huggingface"])
+@pytest.mark.parametrize("config", [*PRESETS.values(), CONFIG, FAMILY])
+def test_every_parameter_has_a_name_of_its_own(config, form):
+    ours = parameters(config)
+    found = {names.theirs(name, form)[0] for name in ours}
+    assert len(found) == len(ours) and not any("#" in name for name in found)
+
+
+def test_the_release_has_651_tensors():
+    assert len(parameters(PRESETS["0.6b"])) == 651
+
+
+@pytest.mark.parametrize(
+    "ours,nemo,huggingface,shape",
+    [  # the names of reference/checkpoint.md; shapes as torch's modules have them
+        ("encoder.subsampling.conv_in.kernel", "encoder.pre_encode.conv.0.weight",
+         "encoder.subsampling.conv_in.weight", (256, 1, 3, 3)),
+        ("encoder.subsampling.depthwise.1.kernel", "encoder.pre_encode.conv.5.weight",
+         "encoder.subsampling.layers.1.depthwise_conv.weight", (256, 1, 3, 3)),
+        ("encoder.subsampling.pointwise.0.kernel", "encoder.pre_encode.conv.3.weight",
+         "encoder.subsampling.layers.0.pointwise_conv.weight", (256, 256, 1, 1)),
+        ("encoder.subsampling.linear.kernel", "encoder.pre_encode.out.weight",
+         "encoder.subsampling.linear.weight", (1024, 4352)),
+        ("encoder.blocks.23.attention.position.kernel", "encoder.layers.23.self_attn.linear_pos.weight",
+         "encoder.layers.23.self_attn.relative_k_proj.weight", (1024, 1024)),
+        ("encoder.blocks.0.attention.content_bias", "encoder.layers.0.self_attn.pos_bias_u",
+         "encoder.layers.0.self_attn.bias_u", (8, 128)),
+        ("encoder.blocks.10.convolution.pointwise1.kernel", "encoder.layers.10.conv.pointwise_conv1.weight",
+         "encoder.layers.10.conv.pointwise_conv1.weight", (2048, 1024, 1)),
+        ("encoder.blocks.1.convolution.depthwise.kernel", "encoder.layers.1.conv.depthwise_conv.weight",
+         "encoder.layers.1.conv.depthwise_conv.weight", (1024, 1, 9)),
+        ("encoder.blocks.1.convolution.norm.scale", "encoder.layers.1.conv.batch_norm.weight",
+         "encoder.layers.1.conv.norm.weight", (1024,)),
+        ("encoder.blocks.2.feedforward2.linear1.kernel", "encoder.layers.2.feed_forward2.linear1.weight",
+         "encoder.layers.2.feed_forward2.linear1.weight", (4096, 1024)),
+        ("prediction.embedding", "decoder.prediction.embed.weight", "decoder.embedding.weight", (1025, 640)),
+        ("prediction.lstm.1.input_kernel", "decoder.prediction.dec_rnn.lstm.weight_ih_l1",
+         "decoder.lstm.weight_ih_l1", (2560, 640)),
+        ("prediction.lstm.0.hidden_bias", "decoder.prediction.dec_rnn.lstm.bias_hh_l0",
+         "decoder.lstm.bias_hh_l0", (2560,)),
+        ("joint.encoder.kernel", "joint.enc.weight", "encoder_projector.weight", (640, 1024)),
+        ("joint.prediction.bias", "joint.pred.bias", "decoder.decoder_projector.bias", (640,)),
+        ("joint.output.kernel", "joint.joint_net.2.weight", "joint.head.weight", (1025, 640)),
+    ],
+)  # fmt: skip
+def test_names_and_shapes_of_the_release(ours, nemo, huggingface, shape):
+    leaf = parameters(PRESETS["0.6b"])[ours]
+    for form, expected in (("nemo", nemo), ("huggingface", huggingface)):
+        name, layout = names.theirs(ours, form)
+        assert name == expected and names.their_shape(leaf.shape, layout) == shape
+
+
+@pytest.mark.parametrize("config", [CONFIG, FAMILY])
+def test_layouts_are_undone(config):
+    for ours, array in arrays(config).items():
+        _, layout = names.theirs(ours, "nemo")
+        np.testing.assert_array_equal(layout.to_ours(np.ascontiguousarray(layout.to_theirs(array))), array)
+
+
+def test_layouts_put_numbers_where_they_belong():
+    """Against the definition of each of torch's layers, by index."""
+    rng = np.random.default_rng(0)
+    pointwise, depthwise = rng.normal(size=(5, 3, 1)), rng.normal(size=(4, 1, 7))
+    assert names.POINTWISE_1D.to_ours(pointwise)[2, 4] == pointwise[4, 2, 0]
+    assert names.DEPTHWISE_1D.to_ours(depthwise)[6, 3] == depthwise[3, 0, 6]
+    image, mixing = rng.normal(size=(6, 1, 3, 2)), rng.normal(size=(5, 4, 1, 1))
+    assert names.CONVOLUTION_2D.to_ours(image)[2, 1, 0, 5] == image[5, 0, 2, 1]
+    assert names.POINTWISE_2D.to_ours(mixing)[3, 4] == mixing[4, 3, 0, 0]
+
+
+def test_unknown_parameters_are_not_renamed():
+    for name in ("encoder.blocks.0.attention.gate", "encoder.extra.bias", "joint"):
+        with pytest.raises(KeyError):
+            names.theirs(name, "nemo")
