@@ -6,7 +6,7 @@ Exit codes: 0, all is done; 1, some recordings could not be transcribed; 2, the 
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,7 +24,7 @@ Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 def transcribe(
-    files: tyro.conf.Positional[tuple[str, ...]],
+    files: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE...")]],
     /,
     model: Path,
     lookahead: int | None = None,
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from nemojax.checkpoint import CheckpointError
     from nemojax.tokenizer import TokenizerError
 
-    commands = {"transcribe": transcribe, "info": info}
+    commands: dict[str, Callable[..., int]] = {"transcribe": transcribe, "info": info}
     try:
         return tyro.extras.subcommand_cli_from_dict(
             commands, prog="nemojax", description="A cache-aware streaming speech recogniser.", args=arguments
