@@ -21,7 +21,7 @@ def expand_manifest(path: str | Path) -> list[Recording | AudioError]:
     """
     path = Path(path)
     try:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+        lines = path.read_bytes().splitlines()
         tar = _Tar(path.with_suffix(".tar"))
     except OSError as error:
         return [AudioError(f"{path}: the manifest can't be read ({error.strerror})")]

@@ -83,6 +83,7 @@ def test_members_of_the_tar_beside_the_manifest(tmp_path):
         ({"audio_filepath": "a.wav", "duration": True}, "its duration is True, not"),
         ({"audio_filepath": "a.wav", "duration": float("nan")}, "its duration is nan, not"),
         ({"audio_filepath": "a.wav", "duration": float("inf")}, "its duration is inf, not"),
+        ({"audio_filepath": "a.wav", "offset": 10**400}, "its offset is 10"),
         ({"audio_filepath": "a.wav", "duration": 0}, "its duration is 0"),
         ({"audio_filepath": "a.wav", "text": 5}, "its text is 5, not text"),
     ],
