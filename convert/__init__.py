@@ -4,7 +4,9 @@ archive.py             a .nemo archive (tar or tar.gz), read where it lies
 torch_format.py        the weights in it: torch.save's format, read as data, and written
 safetensors_format.py  the weights of a Hugging Face checkpoint, read and written
 names.py               one table: our names, NeMo's, Hugging Face's, and how each tensor is laid out
-settings.py            what a settings file may say; nemo_settings.py and huggingface_settings.py say it
+settings.py            what a settings file may say
+nemo_settings.py       NeMo's settings to ours, and back: nemo_recipe.py
+huggingface_settings.py  Hugging Face's settings to ours, and back
 tokenizer_json.py      a SentencePiece model to tokenizer.json and back
 source.py              what was read, every tensor accounted for
 nemo.py                a whole .nemo file, in and out

@@ -109,7 +109,7 @@ def open_nemo(path: str | Path, scratch: str | Path | None = None) -> dict[str, 
         return _members(window)
     except ConvertError as error:
         raise ConvertError(f"{path}: {error}") from None
-    except (tarfile.TarError, zlib.error, EOFError, ValueError, OverflowError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError) as error:
         raise ConvertError(f"{path} is not a whole .nemo archive (tar or tar.gz): {reason(error)}") from None
     except OSError as error:
         raise ConvertError(f"{path} can't be read: {error.strerror or error}") from None

@@ -19,7 +19,7 @@ from typing import Any
 import librosa
 import numpy as np
 
-from convert import names, nemo_settings, tokenizer_json, torch_format
+from convert import names, nemo_recipe, nemo_settings, tokenizer_json, torch_format
 from convert.archive import Window, open_nemo
 from convert.errors import ConvertError, short
 from convert.output import new_file
@@ -144,7 +144,7 @@ def write(directory: str | Path, path: str | Path, progress: Callable[[Iterable]
     with new_file(path, 2 * size) as partial, tempfile.TemporaryFile(dir=partial.parent) as weights:
         torch_format.write(weights, progress(tensors.items()), tensors)
         with tarfile.open(partial, "w", format=tarfile.GNU_FORMAT) as tar:
-            _add(tar, nemo_settings.FILE, io.BytesIO(nemo_settings.dump(settings)))
+            _add(tar, nemo_settings.FILE, io.BytesIO(nemo_recipe.dump(settings)))
             for key, (_, data) in files.items():
                 _add(tar, artifacts[key], io.BytesIO(data))
             _add(tar, WEIGHTS, weights)
@@ -176,7 +176,7 @@ def _settings(
     config: ModelConfig, pieces: list[str], artifacts: Mapping[str, str], origin: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The settings that came with the weights, where they still stand for this model; else new ones."""
-    settings = nemo_settings.to_settings(config, pieces, artifacts)
+    settings = nemo_recipe.to_settings(config, pieces, artifacts)
     kept = origin.get("kept", {}).get("settings") if origin.get("format") == "nemo" else None
     if not isinstance(kept, str):
         return settings

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sentencepiece import sentencepiece_model_pb2
 
-from convert import names, nemo_settings, tokenizer_json, torch_format
+from convert import names, nemo_recipe, tokenizer_json, torch_format
 from convert.archive import Window, open_file
 from nemojax import checkpoint
 from nemojax.config import PRESETS, EncoderConfig, FeatureConfig, JointConfig, ModelConfig, PredictionConfig
@@ -92,14 +92,14 @@ def rezipped(data: bytes, change: dict[str, bytes | None], **options: Any) -> by
 def settings(config: ModelConfig) -> dict[str, Any]:
     """A model_config.yaml, parsed; its tokenizer is in the member "0_tokenizer.model"."""
     texts = [piece.text for piece in tokenizer_json.pieces(tokenizer(config.vocabulary))]
-    return nemo_settings.to_settings(config, texts, {"model_path": "0_tokenizer.model"})
+    return nemo_recipe.to_settings(config, texts, {"model_path": "0_tokenizer.model"})
 
 
 def nemo_members(config: ModelConfig, **changes: Any) -> dict[str, bytes]:
     """The members of a .nemo archive."""
     tensors = changes.get("tensors", theirs(config, "nemo"))
     return {
-        "model_config.yaml": nemo_settings.dump(changes.get("settings", settings(config))),
+        "model_config.yaml": nemo_recipe.dump(changes.get("settings", settings(config))),
         "0_tokenizer.model": changes.get("tokenizer", tokenizer(config.vocabulary)),
         "model_weights.ckpt": changes.get("weights") or torch_bytes(tensors),
     }

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from convert import (
     huggingface_settings,
     nemo,
+    nemo_recipe,
     nemo_settings,
     safetensors_format,
     tokenizer_json,
@@ -166,7 +167,7 @@ def test_damaged_safetensors(data):
 @fuzzed
 @given(st.data())
 def test_damaged_settings_of_nemo(data):
-    made = data.draw(damage(nemo_settings.dump(samples_settings(SMALL))))
+    made = data.draw(damage(nemo_recipe.dump(samples_settings(SMALL))))
     outcome(lambda: nemo_settings.to_config(nemo_settings.parse(made), 30))
     outcome(lambda: nemo_settings.tokenizer_member(nemo_settings.parse(made)))
 

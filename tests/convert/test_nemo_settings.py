@@ -5,9 +5,10 @@ import json
 import pytest
 import yaml
 
-from convert import nemo_settings
+from convert import nemo_recipe, nemo_settings
 from convert.errors import ConvertError
-from convert.nemo_settings import parse, to_config, to_settings
+from convert.nemo_recipe import to_settings
+from convert.nemo_settings import parse, to_config
 from nemojax.config import PRESETS
 from tests.convert.samples import CONFIG, FAMILY, settings
 
@@ -129,7 +130,7 @@ def test_the_multilingual_release_is_refused_by_name():
 def test_there_and_back(config):
     texts = [f"piece{i}" for i in range(config.vocabulary)]
     made = to_settings(config, texts, {"model_path": "0_tokenizer.model"})
-    again = parse(nemo_settings.dump(made))
+    again = parse(nemo_recipe.dump(made))
     assert again == made and to_config(again, config.vocabulary) == config
 
 
@@ -307,7 +308,7 @@ def test_yaml_that_is_no_settings(text, message):
 
 def test_strings_that_look_like_other_things_stay_strings():
     pieces = ["y", "n", "No", "true", "1e3", "1_0", "12:30", "~", "null", "0x1F", ".5", "-", "▁the", "é", "'", '"', "#"]
-    assert yaml.safe_load(nemo_settings.dump({"labels": pieces}))["labels"] == pieces
+    assert yaml.safe_load(nemo_recipe.dump({"labels": pieces}))["labels"] == pieces
     assert json.loads(json.dumps(pieces)) == pieces
 
 
