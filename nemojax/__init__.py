@@ -22,6 +22,10 @@ _PUBLIC = {
     "load": "recognizer",
     "Recognizer": "recognizer",
     "Stream": "recognizer",
+    "TranscriptionError": "recognizer",
+    "AudioError": "audio",
+    "open_audio": "audio",
+    "CheckpointError": "checkpoint",
     "Transcript": "transcript",
     "Word": "transcript",
     "ModelConfig": "config",
@@ -50,9 +54,11 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from nemojax.audio import AudioError, open_audio
+    from nemojax.checkpoint import CheckpointError
     from nemojax.config import PRESETS, ModelConfig
     from nemojax.decoding.greedy import Emission
-    from nemojax.recognizer import Recognizer, Stream, load
+    from nemojax.recognizer import Recognizer, Stream, TranscriptionError, load
     from nemojax.streaming import Segment, StreamState, init_state, prepare, step, transcribe_scan
     from nemojax.transcript import Transcript, Word
     from nemojax.transducer import Transducer
