@@ -77,12 +77,10 @@ def _lattice(fastemit, log_blank, log_label, frame_lengths, label_lengths):
 def _lattice_forward(fastemit, log_blank, log_label, frame_lengths, label_lengths):
     """Forward variables, diagonal by diagonal, each scaled so that its largest is one."""
     batch, frames, positions = log_blank.shape
-    frame, position = jnp.arange(frames)[None, :, None], jnp.arange(positions)[None, None]
-    last, labels = frame_lengths[:, None, None] - 1, label_lengths[:, None, None]
-    may_blank = ((frame < last) & (position <= labels)) | ((frame == last) & (position == labels))
-    may_label = (frame <= last) & (position < labels)
-    blank = _skew(jnp.where(may_blank, jnp.maximum(log_blank, NEVER), NEVER))
-    label = _skew(jnp.where(may_label, jnp.maximum(log_label, NEVER), NEVER))
+    frame_mask = (jnp.arange(frames)[None] < frame_lengths[:, None])[..., None]
+    position, labels = jnp.arange(positions)[None, None], label_lengths[:, None, None]
+    blank = _skew(jnp.where(frame_mask & (position <= labels), jnp.maximum(log_blank, NEVER), NEVER))
+    label = _skew(jnp.where(frame_mask & (position < labels), jnp.maximum(log_label, NEVER), NEVER))
 
     def step(alpha, moves):
         blank_BS, label_BS = moves

@@ -102,7 +102,8 @@ def test_what_has_no_alignment():
 
 def test_a_move_of_probability_zero_is_avoided():
     log_blank, log_label = random_nodes(2, rows=1)
-    log_label[0, :4, 0] = -np.inf  # the first label waits for the last frame
+    log_label[0, :4, 0] = -np.inf  # the first label waits for the last frame,
+    log_blank[0, 0, 1:] = -np.inf  # and some positions that it would lead to are shut off twice
     lengths = jnp.array([FRAMES], jnp.int32), jnp.array([POSITIONS - 1], jnp.int32)
     losses, (d_blank, d_label) = losses_and_gradients(log_blank, log_label, *lengths)
     only_path = log_blank[0, :4, 0].sum() + log_label[0, 4, :-1].sum() + log_blank[0, 4, -1]
