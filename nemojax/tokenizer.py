@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from sentencepiece import SentencePieceProcessor
 
+SPACE = "\u2581"  # how pieces write a space
+
 
 class TokenizerError(ValueError):
     """What is not a SentencePiece model, or a label that it does not have."""
@@ -54,6 +56,14 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         return self._processor.encode(text)
+
+    def unspelled(self, text: str) -> list[str]:
+        """The parts of a text that the model has no piece for, in its order; `encode` gives its unknown piece there."""
+        labels, unknown = self.encode(text), self._processor.unk_id()
+        if unknown not in labels:
+            return []
+        pieces = self._processor.encode_as_pieces(text)
+        return [piece.strip(SPACE) for piece, label in zip(pieces, labels, strict=True) if label == unknown]
 
     def decode(self, labels: Sequence[int]) -> str:
         """The text of some labels. Raises TokenizerError for a label that is out of range."""

@@ -183,3 +183,11 @@ def test_labels_out_of_range_are_named(tokenizers, label):
             use([1, label])
     with pytest.raises(TokenizerError):
         tokenizer.piece(label)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_has_no_piece(tokenizers, kind):
+    tokenizer = tokenizers[kind]
+    assert tokenizer.unspelled("The lazy dog.") == [] == tokenizer.unspelled("")
+    spelled = KINDS[kind].get("byte_fallback", False)
+    assert tokenizer.unspelled("a 日本 dog 😀.") == ([] if spelled else ["日本", "😀"])
