@@ -1,0 +1,12 @@
+"""Training data: manifests to batches of static shapes, in the order of the modules below.
+
+    corpus.py           manifests and a tokenizer to utterances; what is left out, and why
+    waveform.py         augmentation of samples
+    buckets.py          the (frames, labels) shapes of batches
+    plan.py             which utterances each step trains on: a function of seed and step
+    pipeline.py         the plan's steps as arrays, decoded in worker processes
+    validate.py         a command: everything that is wrong with some manifests
+    train_tokenizer.py  a command: a SentencePiece model from the texts of some manifests
+
+Nothing here imports jax: worker processes start fast and stay small.
+"""

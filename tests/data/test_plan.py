@@ -1,0 +1,233 @@
+"""The plan's contract: the same everywhere, any step at once, every utterance as often as its weight says."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nemojax.config import ConfigError, ModelConfig
+from nemojax.data.buckets import Bucket
+from nemojax.data.corpus import frames_of
+from nemojax.data.plan import Plan, PlanConfig, Row
+from nemojax.data.waveform import RECIPE, UNCHANGED, WaveformConfig, samples_at_speed
+from tests.data.corpora import corpus_of, random_corpus
+
+CONFIG = ModelConfig()
+SMALL = PlanConfig(batch_frames=600, bucket_count=5)
+
+
+def epoch_batches(plan, epoch):
+    return [plan.batch(step) for step in range(plan.first_step(epoch), plan.first_step(epoch + 1))]
+
+
+def members(batches) -> Counter:
+    return Counter(utterance for batch in batches for row in batch.rows for utterance in row.utterances)
+
+
+def row_size(corpus, row) -> tuple[int, int]:
+    """Frames and labels of a row, from its definition."""
+    if not row.utterances:
+        return 0, 0
+    samples = sum(corpus.samples[i] for i in row.utterances) + row.gap_samples * (len(row.utterances) - 1)
+    samples = samples_at_speed(samples, np.float64(row.speed)) + row.before_samples + row.after_samples
+    return int(frames_of(samples, CONFIG)), sum(len(corpus.labels_of(i)) for i in row.utterances)
+
+
+@st.composite
+def cases(draw):
+    sources = draw(st.integers(1, 3))
+    weights = draw(st.lists(st.sampled_from([0.3, 0.5, 1.0, 1.7, 2.0, 3.25]), min_size=sources, max_size=sources))
+    corpus = draw(st.integers(1, 60)), draw(st.integers(0, 99)), sources, weights
+    plan = {
+        "seed": draw(st.integers(0, 5)),
+        "batch_frames": draw(st.sampled_from([50, 600, 3000])),
+        "bucket_count": draw(st.integers(1, 8)),
+        "rows_multiple": draw(st.sampled_from([1, 2, 6])),
+    }
+    return corpus, plan, draw(st.sampled_from([UNCHANGED, RECIPE]))
+
+
+def plan_of(corpus, plan_config=SMALL, waveform=UNCHANGED) -> Plan:
+    return Plan(corpus, CONFIG, plan_config, waveform)
+
+
+def made(case, **options):
+    corpus, plan_config, waveform = case
+    corpus = random_corpus(*corpus)
+    return corpus, plan_of(corpus, PlanConfig(**{**plan_config, **options}), waveform)
+
+
+@settings(max_examples=60, deadline=None)
+@given(case=cases(), epochs=st.integers(1, 5))
+def test_every_utterance_comes_as_often_as_its_weight(case, epochs):
+    corpus, plan = made(case)
+    seen = Counter()
+    for epoch in range(epochs):
+        there = members(epoch_batches(plan, epoch))
+        times = np.array([there[i] for i in range(len(corpus))])
+        assert (times >= np.floor(corpus.weights)).all() and (times <= np.ceil(corpus.weights)).all()
+        for source in set(corpus.sources.tolist()):  # and so does each source as a whole
+            inside = corpus.sources == source
+            assert abs(times[inside].sum() - corpus.weights[inside].sum()) <= 1
+        seen += there
+    total = np.array([seen[i] for i in range(len(corpus))])
+    assert (np.abs(total - epochs * corpus.weights) < 1).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(case=cases())
+def test_rows_fit_their_buckets_and_batches_are_full(case):
+    corpus, plan = made(case)
+    assert not len(plan.unfit)
+    batches = epoch_batches(plan, 0)
+    for batch in batches:
+        assert batch.bucket in plan.buckets and len(batch.rows) == batch.bucket.batch
+        assert batch.bucket.batch % plan.settings.rows_multiple == 0 and batch.bucket.frames % 14 == 0
+        for row in batch.rows:
+            frames, labels = row_size(corpus, row)
+            assert frames <= batch.bucket.frames and labels <= batch.bucket.labels
+    # chosen buckets hold one another, so all that is left over meets in one batch, and its filler is at its end
+    partial = [batch for batch in batches if not batch.rows[-1].utterances]
+    assert len(partial) <= 1
+    for batch in partial:
+        empty = [not row.utterances for row in batch.rows]
+        assert empty == sorted(empty) and not all(empty)
+        assert batch.bucket == plan.buckets[-1] and batch.rows[-1] == Row()
+
+
+@settings(max_examples=30, deadline=None)
+@given(case=cases(), steps=st.lists(st.integers(0, 80), min_size=1, max_size=6))
+def test_any_step_at_once_and_in_any_order(case, steps):
+    in_order, plan = made(case)[1], made(case)[1]
+    want = [in_order.batch(step) for step in range(max(steps) + 1)]
+    assert [plan.batch(step) for step in steps] == [want[step] for step in steps]
+    assert [batch.step for batch in want] == list(range(len(want)))
+    assert [plan.position(step)[0] for step in steps] == [want[step].epoch for step in steps]
+
+
+@settings(max_examples=30, deadline=None)
+@given(case=cases(), hosts=st.sampled_from([1, 2, 3, 6]), step=st.integers(0, 30))
+def test_hosts_divide_every_batch_between_them(case, hosts, step):
+    _, plan = made(case, rows_multiple=6)
+    batch = plan.batch(step)
+    shares = [batch.rows[plan.host_rows(batch.bucket, host, hosts)] for host in range(hosts)]
+    assert sum(shares, ()) == batch.rows and len({len(share) for share in shares}) == 1
+
+
+def test_seed_and_epoch_change_the_order():
+    corpus = random_corpus(300)
+    plan, other = plan_of(corpus, SMALL), plan_of(corpus, replace(SMALL, seed=1))
+    first, second = epoch_batches(plan, 0), epoch_batches(plan, 1)
+    assert members(first) == members(second) == members(epoch_batches(other, 0))
+    rows = [[batch.rows for batch in batches] for batches in (first, second, epoch_batches(other, 0))]
+    assert rows[0] != rows[1] != rows[2] != rows[0]
+    assert len({batch.bucket for batch in first}) == 5
+    kinds = [batch.bucket.frames for batch in first]
+    assert kinds != sorted(kinds)  # the shapes of an epoch are mixed
+
+
+def test_a_resumed_run_is_told_from_another():
+    corpus, other = random_corpus(40), random_corpus(40, seed=1)
+    plans = [
+        plan_of(corpus, SMALL),
+        plan_of(other, SMALL),
+        plan_of(corpus, replace(SMALL, seed=3)),
+        plan_of(corpus, SMALL, RECIPE),
+        plan_of(replace(corpus, weights=corpus.weights * 2), SMALL),
+        plan_of(replace(corpus, recordings=corpus.recordings[::-1]), SMALL),
+        plan_of(corpus, replace(SMALL, buckets=(Bucket(280, 200, 4),))),
+    ]
+    assert len({plan.fingerprint for plan in plans}) == len(plans)
+    assert plan_of(random_corpus(40), SMALL).fingerprint == plans[0].fingerprint
+
+
+def test_buckets_that_do_not_hold_one_another():
+    """What is left over goes only where it fits, and what fits nowhere else waits in no other batch."""
+    buckets = (Bucket(14, 40, 4), Bucket(28, 10, 3), Bucket(70, 8, 2))
+    corpus = corpus_of([10_000] * 6 + [30_000] * 4 + [80_000], [30] * 5 + [5] + [9] * 4 + [7])
+    batches = epoch_batches(plan_of(corpus, PlanConfig(buckets=buckets)), 0)
+    assert members(batches) == Counter(range(11))
+    for batch in batches:
+        for row in batch.rows:
+            frames, labels = row_size(corpus, row)
+            assert frames <= batch.bucket.frames and labels <= batch.bucket.labels
+    wide = [batch for batch in batches if batch.bucket == buckets[0]]
+    assert [sum(bool(row.utterances) for row in batch.rows) for batch in sorted(wide, key=lambda b: b.rows)][-1] == 4
+
+
+def test_what_fits_no_bucket_is_left_out_and_known():
+    corpus = corpus_of([16_000, 160_000, 16_000, 8000], [4, 4, 90, 3])
+    plan = plan_of(corpus, PlanConfig(buckets=(Bucket(28, 20, 2),)))
+    assert plan.unfit.tolist() == [1, 2]
+    assert members(epoch_batches(plan, 0)) == Counter([0, 3])
+    with pytest.raises(ConfigError, match="none of the 1 utterances fits a bucket"):
+        plan_of(corpus_of([160_000], [4]), PlanConfig(buckets=(Bucket(28, 20, 2),)))
+
+
+def test_short_utterances_are_joined_within_their_manifest():
+    count = 200
+    corpus = corpus_of([8000] * count, [3] * count, np.arange(count) % 2, (1.0, 1.0))
+    config = WaveformConfig(join_probability=0.8, join_total_s=2.5, join_parts=4, join_gap_s=(0.1, 0.2))
+    rows = [row for batch in epoch_batches(plan_of(corpus, SMALL, config), 0) for row in batch.rows if row.utterances]
+    sizes = Counter(len(row.utterances) for row in rows)
+    assert set(sizes) == {1, 2, 3, 4} and 20 < sizes[1] < 60
+    for row in rows:
+        assert len({i % 2 for i in row.utterances}) == 1
+        assert 1600 <= row.gap_samples <= 3200
+        assert 8000 * len(row.utterances) + row.gap_samples * (len(row.utterances) - 1) <= 40_000
+    long = corpus_of([80_000] * 50, [3] * 50)
+    assert all(
+        len(row.utterances) < 2 for batch in epoch_batches(plan_of(long, SMALL, config), 0) for row in batch.rows
+    )
+
+
+def test_speed_and_silence_are_drawn_from_their_ranges():
+    config = WaveformConfig(speeds=(0.9, 1.1), silence_before_s=(0.1, 0.3), silence_after_s=(0.0, 0.0))
+    plan = plan_of(random_corpus(300), replace(SMALL, batch_frames=6000), config)
+    rows = [row for batch in epoch_batches(plan, 0) for row in batch.rows if row.utterances]
+    changed = [row for row in rows if row.speed != 1]
+    assert len(changed) > 290  # the others would be longer than the largest bucket
+    assert 100 < sum(row.speed == 0.9 for row in rows) < 200
+    before = np.array([row.before_samples for row in changed])
+    assert 1600 <= before.min() < 2000 and 4400 < before.max() <= 4800
+    assert all(row.after_samples == 0 for row in rows)
+
+
+def test_a_row_that_would_fit_no_bucket_is_left_as_it_is():
+    corpus = corpus_of([16_000] * 8, [4] * 8)  # 14 frames hold 16840 samples
+    config = WaveformConfig(speeds=(0.5,), silence_after_s=(1.0, 1.0), join_probability=1.0)
+    batches = epoch_batches(plan_of(corpus, PlanConfig(buckets=(Bucket(14, 8, 4),)), config), 0)
+    assert [row for batch in batches for row in batch.rows if row._replace(utterances=(), gap_samples=0) != Row()] == []
+    assert members(batches) == Counter(range(8))
+
+
+def test_rare_sources_leave_epochs_empty():
+    plan = plan_of(corpus_of([16_000] * 2, [4] * 2, weights=(0.01,)), SMALL)
+    assert plan.batch(0).epoch < plan.batch(1).epoch < 100
+    assert members([plan.batch(0), plan.batch(1)]) == Counter([0, 1])
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"buckets": (Bucket(20, 8, 4),)}, r"Bucket\(frames=20.*multiple of 14"),
+        ({"buckets": (Bucket(14, 8, 3),), "rows_multiple": 2}, "batch must be a multiple of 2"),
+        ({"buckets": (Bucket(14, 0, 4),)}, "must be at least 1"),
+        ({"batch_frames": 0}, "batch_frames must be at least 1"),
+        ({"seed": -1}, "seed must not be negative"),
+    ],
+)
+def test_settings_that_do_not_do(options, message):
+    with pytest.raises(ConfigError, match=message):
+        plan_of(random_corpus(5), PlanConfig(**options))
+
+
+def test_steps_and_hosts_that_there_are_not():
+    plan = plan_of(random_corpus(5), PlanConfig(buckets=(Bucket(280, 200, 4),)))
+    with pytest.raises(ValueError, match="-1 is none"):
+        plan.batch(-1)
+    with pytest.raises(ConfigError, match="can't be divided by 3 hosts"):
+        plan.host_rows(plan.buckets[0], 0, 3)
