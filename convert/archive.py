@@ -68,8 +68,8 @@ class _File:
         self.descriptor = descriptor
         self.size = os.fstat(descriptor).st_size
 
-    def __del__(self):
-        os.close(self.descriptor)
+    def __del__(self, close=os.close):  # bound here: `os` may be gone when Python ends
+        close(self.descriptor)
 
 
 def open_file(path: str | Path) -> Window:

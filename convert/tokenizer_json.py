@@ -1,7 +1,8 @@
 """SentencePiece models and Hugging Face's tokenizer.json, either made from the other.
 
-Both ways, a sequence of labels decodes to what transformers makes of it, special tokens left out. Text is
-encoded alike as well, but for several spaces in a row.
+Both ways a sequence of labels decodes to the same text, but for the unknown piece: SentencePiece shows it,
+transformers leaves it out among the special tokens. Text is encoded alike as well, but for several spaces in
+a row.
 """
 
 import base64
@@ -18,6 +19,9 @@ MARK = "▁"  # SentencePiece's sign for a space
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6  # kinds of pieces in SentencePiece's format
 ADDED = (CONTROL, USER_DEFINED)  # kinds that are matched as they are before text is cut into pieces
 BPE, UNIGRAM = 2, 1
+# decoders: bytes to characters; spaces at the front dropped as SentencePiece drops them, however many
+BYTES = {"type": "ByteFallback"}
+STRIP = [{"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1000, "stop": 0}]
 PAD, BLANK, UNK = "<pad>", "<blank>", "<unk>"
 
 
@@ -70,11 +74,11 @@ def from_json(values: Any, vocabulary: int) -> tuple[bytes, list[str]]:
         unk = model.get("unk_token", UNK) if model["type"] == "BPE" else texts[model["unk_id"]]
         if not all(type(i) is int and type(text) is str for i, text in texts.items()) or type(unk) is not str:
             raise ValueError("names")
-        bytes_join = _check_decoder(values.get("decoder"))
+        bytes_join, stripped = _check_decoder(values.get("decoder"))
         charsmap, notes = _charsmap(values.get("normalizer"))
     except ConvertError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ConvertError(f"{FILE} is not a tokenizer of byte pairs or unigrams: {reason(error)}") from None
     if missing := [i for i in range(vocabulary) if i not in texts]:
         raise ConvertError(f"{FILE} has no piece {missing[0]}, the model has {vocabulary} of them")
@@ -95,8 +99,7 @@ def from_json(values: Any, vocabulary: int) -> tuple[bytes, list[str]]:
     trainer.unk_piece, trainer.unk_surface = unk, ""
     trainer.bos_id = trainer.eos_id = trainer.pad_id = -1
     normalizer.name, normalizer.precompiled_charsmap = "custom", charsmap
-    # what transformers' decoder does: only the first space mark goes, however many there are
-    normalizer.add_dummy_prefix, normalizer.remove_extra_whitespaces = True, False
+    normalizer.add_dummy_prefix, normalizer.remove_extra_whitespaces = True, stripped
     serialised = proto.SerializeToString()
     if len(pieces(serialised, FILE)) != vocabulary:
         raise ConvertError(f"{FILE} does not make a SentencePiece model of {vocabulary} pieces")
@@ -119,20 +122,20 @@ def _vocabulary(model: Mapping[str, Any]) -> tuple[dict[int, str], dict[int, flo
     return texts, {i: -float(rank.get(text, last + i)) for i, text in texts.items()}
 
 
-def _check_decoder(decoder: Any) -> bool:
-    """Whether byte pieces are joined to characters. Raises ConvertError where SentencePiece decodes otherwise."""
+def _check_decoder(decoder: Any) -> tuple[bool, bool]:
+    """Whether byte pieces are joined to characters, and whether all spaces at the front are dropped.
+
+    Raises ConvertError where SentencePiece can't decode alike.
+    """
     steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
-    kinds = [step["type"] for step in steps]
-    metaspace = [step for step in steps if step["type"] == "Metaspace"]
-    marks = all(
-        step.get("replacement", MARK) == MARK and step.get("prepend_scheme", "always") in ("always", "first")
-        for step in metaspace
-    )
-    if kinds not in (["Metaspace"], ["ByteFallback", "Metaspace"], ["ByteFallback", "Fuse", "Metaspace"]) or not marks:
-        raise ConvertError(
-            f"{FILE} decodes by {short(kinds)}; only Metaspace, after ByteFallback or alone, is supported"
-        )
-    return "ByteFallback" in kinds
+    bytes_join = steps[0] == BYTES
+    steps = steps[1:] if bytes_join else steps
+    stripped = steps[1:] == STRIP
+    space = steps[0] if len(steps) == 1 or stripped else {}
+    marks = (space.get("replacement", MARK), space.get("prepend_scheme", "always"))
+    if space.get("type") != "Metaspace" or marks not in ((MARK, "always"), (MARK, "first")):
+        raise ConvertError(f"{FILE} has the decoder {short(decoder)}; only those that we write are supported")
+    return bytes_join, stripped
 
 
 def _charsmap(normalizer: Any) -> tuple[bytes, list[str]]:
@@ -154,7 +157,8 @@ def _charsmap(normalizer: Any) -> tuple[bytes, list[str]]:
 def to_json(model: bytes) -> dict[str, Any]:
     """tokenizer.json of a SentencePiece model, laid out as transformers' own converter does.
 
-    After the pieces come padding and blank. (Blank is a label later than the model's, as in the release.)
+    After the pieces come padding and blank. (Blank is a label later than the model's, as in the release.) Its
+    decoder leaves one space at the front for each bare space mark there; ours leaves what the model does.
     """
     proto = _proto()
     proto.ParseFromString(model)
@@ -164,7 +168,8 @@ def to_json(model: bytes) -> dict[str, Any]:
         label = vocabulary.get(token, max(len(proto.pieces), 1 + max(added, default=0)))
         added[label] = (token, True)
     metaspace = {"type": "Metaspace", "replacement": MARK, "prepend_scheme": "always", "split": True}
-    has_bytes = any(piece.type == BYTE for piece in proto.pieces)
+    decoders: list[Any] = [BYTES] if any(piece.type == BYTE for piece in proto.pieces) else []
+    decoders += [metaspace, *(STRIP if proto.normalizer_spec.remove_extra_whitespaces else [])]
     charsmap = base64.b64encode(proto.normalizer_spec.precompiled_charsmap).decode()
     spaces = [
         {"type": "Strip", "strip_left": False, "strip_right": True},
@@ -190,7 +195,7 @@ def to_json(model: bytes) -> dict[str, Any]:
         "normalizer": {"type": "Sequence", "normalizers": precompiled + spaces},
         "pre_tokenizer": metaspace,
         "post_processor": None,
-        "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, metaspace]} if has_bytes else metaspace,
+        "decoder": metaspace if len(decoders) == 1 else {"type": "Sequence", "decoders": decoders},
         "model": {
             "type": "BPE",
             "dropout": None,

@@ -22,7 +22,8 @@ def transformers_decode(values: dict, labels: list[int]) -> str:
     texts = {label: text for text, label in values["model"]["vocab"].items()}
     shown = [texts[label] for label in labels if label not in special]
     parts = [text.lstrip("▁").replace("▁", " ") if i == 0 else text.replace("▁", " ") for i, text in enumerate(shown)]
-    return "".join(parts)
+    text = "".join(parts)
+    return text.lstrip(" ") if values["decoder"]["type"] == "Sequence" else text
 
 
 def test_pieces():
@@ -50,10 +51,26 @@ def test_there_and_back_decodes_the_same():
     assert to_json(model)["model"] == JSON["model"]
 
 
-@pytest.mark.parametrize("labels", [[], [1, 2, 3], [18, 1, 2], [18, 18, 19], [0, 19, 0, 1], [19, 18, 18, 1]])
-def test_labels_decode_as_in_transformers(labels):
-    model, _ = from_json(JSON, 40)  # label 0, unknown, is a special token
-    assert Tokenizer(model).decode(labels) == transformers_decode(JSON, labels)
+@pytest.mark.parametrize("labels", [[], [1, 2, 3], [18, 1, 2], [17, 17, 19], [0, 19, 0, 1], [19, 17, 17, 1]])
+@pytest.mark.parametrize("decoder", [JSON["decoder"], JSON["decoder"]["decoders"][0]], ids=["stripped", "plain"])
+def test_labels_decode_as_in_transformers(labels, decoder):
+    values = JSON | {"decoder": decoder}
+    model, _ = from_json(values, 40)
+    assert pieces(model)[17].text == "▁"
+    assert Tokenizer(model).decode(labels) == transformers_decode(values, labels)
+    assert to_json(model)["decoder"] == decoder
+
+
+def test_byte_pieces():
+    values = copy.deepcopy(JSON)
+    values["model"]["vocab"] = {f"<0x{i:02X}>": i for i in range(256)} | {"<unk>": 256, "▁a": 257}
+    values["model"]["merges"], values["added_tokens"] = [], []
+    plain = Tokenizer(from_json(values, 258)[0])
+    assert plain.decode([257, 0xC3, 0xA9]) == "a<0xC3><0xA9>"  # as transformers does without the decoder for bytes
+    values["decoder"]["decoders"].insert(0, {"type": "ByteFallback"})
+    model, _ = from_json(values, 258)
+    assert Tokenizer(model).decode([257, 0xC3, 0xA9]) == "aé"
+    assert to_json(model)["decoder"] == values["decoder"]
 
 
 def test_kinds_of_pieces():
@@ -109,10 +126,12 @@ def test_other_normalizers_are_told():
         (lambda v: v["model"]["vocab"].pop("e"), "has no piece 18, the model has 40"),
         (lambda v: v["model"].update(unk_token="never"), "not a SentencePiece model"),
         (lambda v: v.update(added_tokens=[{"id": []}]), "not a tokenizer"),
-        (lambda v: v.update(decoder={"type": "WordPiece"}), r"decodes by \['WordPiece'\]; only Metaspace"),
+        (lambda v: v.update(decoder={"type": "WordPiece"}), r"has the decoder {'type': 'WordPiece'}; only those that"),
         (lambda v: v.update(decoder=None), "not a tokenizer"),
-        (lambda v: v["decoder"].update(prepend_scheme="never"), "only Metaspace"),
-        (lambda v: v["decoder"].update(replacement="_"), "only Metaspace"),
+        (lambda v: v["decoder"].update(decoders=[]), "not a tokenizer"),
+        (lambda v: v["decoder"]["decoders"][0].update(prepend_scheme="never"), "only those that we write"),
+        (lambda v: v["decoder"]["decoders"][0].update(replacement="_"), "only those that we write"),
+        (lambda v: v["decoder"]["decoders"].pop(), "only those that we write"),
     ],
 )
 def test_what_is_no_tokenizer(change, message):
