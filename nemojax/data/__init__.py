@@ -8,5 +8,5 @@
     validate.py         a command: everything that is wrong with some manifests
     train_tokenizer.py  a command: a SentencePiece model from the texts of some manifests
 
-Nothing here imports jax: worker processes start fast and stay small.
+Nothing here needs jax or a device; the log-mel front end and SpecAugment run inside the training step.
 """

@@ -35,7 +35,7 @@ class Row(NamedTuple):
     after_samples: int = 0
 
 
-class Batch(NamedTuple):
+class PlannedBatch(NamedTuple):
     step: int
     epoch: int
     bucket: Bucket
@@ -140,14 +140,14 @@ class Plan:
         self._first_steps = [0]  # of the epochs from 0 on, as far as is known
         self._epoch: tuple[int, Epoch] | None = None
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> PlannedBatch:
         """What a step trains on. Going to a far epoch the first time draws all before it."""
         number, index = self.position(step)
         epoch = self._drawn(number)
         bucket_index, members = epoch.batches[index]
         bucket = self.buckets[bucket_index]
         rows = [epoch.rows.row(member) for member in members.tolist()]
-        return Batch(step, number, bucket, tuple(rows + [Row()] * (bucket.batch - len(rows))))
+        return PlannedBatch(step, number, bucket, tuple(rows + [Row()] * (bucket.batch - len(rows))))
 
     def position(self, step: int) -> tuple[int, int]:
         """The epoch that a step is in, and its index there."""

@@ -1,0 +1,148 @@
+"""One planned batch as arrays: decoded, augmented, padded. What a worker process does for each step."""
+
+import dataclasses
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from nemojax.audio import ROUNDING_S, AudioError, Recording, open_audio
+from nemojax.config import ConfigError
+from nemojax.data import waveform
+from nemojax.data.corpus import header_duration_s
+from nemojax.data.plan import Plan, PlannedBatch, Row
+from nemojax.manifest import expand_manifest
+
+NOTHING = -1  # the utterance of an empty row
+
+
+class Batch(NamedTuple):
+    """A host's rows of a step. An empty row has lengths of 0.
+
+    Attributes:
+      samples: zeros up to `history_samples`, then the waveform, then zeros: what a stream's first segment holds.
+      sample_lengths: valid samples, those of the history included, as in `streaming.Segment`.
+      labels: zero beyond their lengths.
+      utterances: the index in the corpus of a row's first utterance; NOTHING for an empty row.
+    """
+
+    samples: Float32[np.ndarray, "B N"]
+    sample_lengths: Int32[np.ndarray, " B"]
+    labels: Int32[np.ndarray, "B U"]
+    label_lengths: Int32[np.ndarray, " B"]
+    utterances: Int32[np.ndarray, " B"]
+
+
+class Unreadable(NamedTuple):
+    """An utterance whose audio can't be used, and why."""
+
+    utterance: int
+    reason: str
+
+
+class Loader:
+    """Makes the batches of a plan, any step at any time; the same whoever makes them.
+
+    Raises:
+      ConfigError: a bucket can't be divided by the hosts, or there is no noise in the manifests named.
+    """
+
+    def __init__(self, plan: Plan, host: int = 0, hosts: int = 1):
+        if not 0 <= host < hosts:
+            raise ConfigError(f"host {host} is none of {hosts}; they count from 0")
+        self.plan, self.host, self.hosts = plan, host, hosts
+        for bucket in plan.buckets:
+            plan.host_rows(bucket, host, hosts)
+        self.noises = load_noises(plan.waveform.noise_manifests) if plan.waveform.noise_probability else ()
+
+    def __call__(self, step: int) -> tuple[Batch, list[Unreadable]]:
+        planned = self.plan.batch(step)
+        share = self.plan.host_rows(planned.bucket, self.host, self.hosts)
+        batch, unreadable = self._empty(planned), []
+        history = self.plan.config.history_samples
+        capacity = batch.samples.shape[1] - history
+        for index, row in enumerate(planned.rows[share]):
+            if not row.utterances:
+                continue
+            try:
+                generator = np.random.default_rng([self.plan.settings.seed, 3, step, share.start + index])
+                heard = self._waveform(row, generator)
+            except _Failed as failed:
+                unreadable.append(failed.unreadable)
+                continue
+            # a duration in a manifest is rounded: a recording may be longer than planned, but not by more
+            heard = heard[:capacity]
+            labels = np.concatenate([self.plan.corpus.labels_of(utterance) for utterance in row.utterances])
+            batch.samples[index, history : history + len(heard)] = heard
+            batch.sample_lengths[index] = history + len(heard)
+            batch.labels[index, : len(labels)] = labels
+            batch.label_lengths[index] = len(labels)
+            batch.utterances[index] = row.utterances[0]
+        return batch, unreadable
+
+    def _empty(self, planned: PlannedBatch) -> Batch:
+        frames, labels, rows = planned.bucket
+        rows //= self.hosts
+        return Batch(
+            np.zeros((rows, frames * self.plan.config.frame_samples), np.float32),
+            np.zeros(rows, np.int32),
+            np.zeros((rows, labels), np.int32),
+            np.zeros(rows, np.int32),
+            np.full(rows, NOTHING, np.int32),
+        )
+
+    def _waveform(self, row: Row, generator: np.random.Generator) -> np.ndarray:
+        parts = []
+        for utterance in row.utterances:
+            try:
+                parts.append(self._decoded(utterance))
+            except AudioError as error:
+                raise _Failed(Unreadable(utterance, str(error))) from None
+        samples = waveform.joined(parts, row.gap_samples)
+        samples = waveform.at_speed(samples, row.speed, self.plan.config.features.sample_rate_hz)
+        samples = waveform.with_silence(samples, row.before_samples, row.after_samples)
+        return waveform.augmented(samples, generator, self.plan.waveform, self._noise if self.noises else None)
+
+    def _decoded(self, utterance: int) -> np.ndarray:
+        recording, planned = self.plan.corpus.recordings[utterance], int(self.plan.corpus.samples[utterance])
+        rate_hz = self.plan.config.features.sample_rate_hz
+        with closing(open_audio(recording, model_rate_hz=rate_hz)) as audio:
+            samples = audio.read(planned + round(ROUNDING_S * rate_hz))
+            audio.read(1)  # where it ends with the file, the file has to say that it is whole
+        if not len(samples):
+            raise AudioError(f"{recording.name}: it holds no samples")
+        return samples
+
+    def _noise(self, samples: int, generator: np.random.Generator) -> np.ndarray:
+        """So many samples from a random place in a random recording of noise, or fewer where it is shorter."""
+        recording, seconds = self.noises[generator.integers(len(self.noises))]
+        rate_hz = self.plan.config.features.sample_rate_hz
+        wanted_s = samples / rate_hz
+        begin_s = generator.uniform(0, max(seconds - wanted_s, 0))
+        begin_s += recording.offset_s
+        part = dataclasses.replace(recording, offset_s=begin_s, duration_s=min(wanted_s, seconds))
+        with closing(open_audio(part, model_rate_hz=rate_hz)) as audio:
+            return audio.read(samples)
+
+
+class _Failed(Exception):
+    def __init__(self, unreadable: Unreadable):
+        self.unreadable = unreadable
+
+
+def load_noises(manifests: Sequence[Path]) -> tuple[tuple[Recording, float], ...]:
+    """The recordings of noise in some manifests, with their seconds. Raises ConfigError for one that can't be read."""
+    noises = []
+    for manifest in manifests:
+        for entry in expand_manifest(manifest):
+            try:
+                if isinstance(entry, AudioError):
+                    raise entry
+                seconds = header_duration_s(entry) if entry.duration_s is None else entry.duration_s
+            except AudioError as error:
+                raise ConfigError(f"noise: {error}") from None
+            noises.append((entry, seconds))
+    return tuple(noises)

@@ -1,0 +1,189 @@
+"""The plan's steps as batches of arrays, made ahead of time by worker processes.
+
+grain runs the workers. Worker i of n makes every n-th batch, whole, so that batches come in the order of steps
+and are the same whatever n is. All state is the number of the next step.
+"""
+
+import logging
+import multiprocessing
+import multiprocessing.connection
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from nemojax.config import ConfigError
+from nemojax.data.loading import Batch, Loader
+from nemojax.data.plan import Plan
+
+logger = logging.getLogger(__name__)
+
+ENDLESS = 2**40  # steps
+AHEAD = 2  # batches that each worker keeps ready
+SMALLEST_SHARED_BYTES = 2**16  # arrays below this go through a pipe
+SHARED_MEMORY = Path("/dev/shm")
+RESTARTS = 3  # of the workers without a batch between them
+UNREADABLE_LIMIT = 50  # so many utterances, if they are half of all, are no accident
+
+
+class DataError(RuntimeError):
+    """The pipeline can't go on; the message says why and what to do."""
+
+
+class Pipeline(Iterator[Batch]):
+    """Iterates over a host's batches from step `start` on, without end. Close it, or use it in a `with` block.
+
+    With workers, the program's main module must be importable without side effects (`if __name__ ==
+    "__main__"`), as always with Python's multiprocessing: workers are spawned.
+
+    Args:
+      workers: processes; 0 makes each batch here when it is asked for.
+      report: called with a sentence about each utterance that can't be read, once, and about dead workers.
+
+    Attributes:
+      step: of the next batch; a pipeline begun there goes on as this one would.
+      unreadable: the names of the utterances that could not be read so far, and why. Their rows were empty.
+      waited_s: seconds that were spent waiting for batches.
+
+    Raises:
+      DataError: workers die again and again, or too many utterances can't be read.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        start: int = 0,
+        workers: int = 2,
+        host: int = 0,
+        hosts: int = 1,
+        report: Callable[[str], Any] = logger.warning,
+    ):
+        if workers < 0:
+            raise ConfigError(f"workers must be at least 0, not {workers}")
+        self.plan, self.step, self.workers, self.waited_s = plan, start, workers, 0.0
+        self.unreadable: dict[str, str] = {}
+        self._loader, self._report = Loader(plan, host, hosts), report
+        self._read, self._restarts = 0, 0
+        self._batches: Any = None
+        self._closed = False
+
+    def __next__(self) -> Batch:
+        if self._closed:
+            raise DataError("the data pipeline is closed")
+        begin = time.perf_counter()
+        batch, unreadable = self._next()
+        self.waited_s += time.perf_counter() - begin
+        self.step += 1
+        self._note(int((batch.sample_lengths > 0).sum()), unreadable)
+        return batch
+
+    def close(self) -> None:
+        """Ends the workers. May be called again."""
+        self._closed = True
+        self._stop()
+
+    def __enter__(self) -> "Pipeline":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _next(self) -> Any:
+        if not self.workers:
+            return self._loader(self.step)
+        while True:
+            if self._batches is None:
+                self._batches = iter(_dataset(self._loader, self.step, self.workers, self._report))
+            try:
+                made = next(self._batches)
+                self._restarts = 0
+                return Batch(**made["batch"]), made["unreadable"]
+            except RuntimeError as error:
+                if "terminated unexpectedly" not in str(error):  # grain has no type of its own for it
+                    raise
+                self._stop()
+                self._restarts += 1
+                if self._restarts > RESTARTS:
+                    raise DataError(
+                        f"data workers died {self._restarts} times at step {self.step} ({error}); if memory is short, "
+                        "use fewer workers or smaller batches"
+                    ) from None
+                self._report(f"a data worker died at step {self.step}; the workers are started again")
+
+    def _stop(self) -> None:
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+
+    def _note(self, read: int, unreadable: list[tuple[int, str]]) -> None:
+        self._read += read
+        for utterance, reason in unreadable:
+            name = f"{utterance}: {self.plan.corpus.recordings[utterance].name}"
+            if name not in self.unreadable:
+                self.unreadable[name] = reason
+                self._report(f"left out of training: {reason}")
+        if len(self.unreadable) >= max(UNREADABLE_LIMIT, self._read):
+            last = next(reversed(self.unreadable.values()))
+            raise DataError(
+                f"{len(self.unreadable)} utterances can't be read, and only {self._read} could; the last: {last}; "
+                "check the manifests with python -m nemojax.data.validate"
+            )
+
+
+class _Steps:
+    """The batches of a loader from a step on, as grain's random access source."""
+
+    def __init__(self, loader: Loader, start: int):
+        self.loader, self.start = loader, start
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        batch, unreadable = self.loader(self.start + index)
+        return {"batch": batch._asdict(), "unreadable": [tuple(u) for u in unreadable]}
+
+
+def _dataset(loader: Loader, start: int, workers: int, report: Callable[[str], Any]) -> Any:
+    try:
+        import grain
+        from absl import flags
+    except ImportError:
+        raise DataError("data workers need grain: install nemojax[train]") from None
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain reads flags that only programs built on absl would parse
+    largest = max(bucket.frames * bucket.batch for bucket in loader.plan.buckets) // loader.hosts
+    needed = 4 * largest * loader.plan.config.frame_samples * workers * (AHEAD + 2)
+    smallest = SMALLEST_SHARED_BYTES
+    if SHARED_MEMORY.is_dir() and (free := shutil.disk_usage(SHARED_MEMORY).free) < needed:
+        smallest = 2**62
+        report(
+            f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB free and {needed / 2**20:.0f} MiB may be needed; "
+            "batches come through pipes, which is slower"
+        )
+    batches = grain.MapDataset.source(_Steps(loader, start)).to_iter_dataset(
+        grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    )
+    options = grain.experimental.DatasetOptions(min_shm_size=smallest)
+    batches = grain.experimental.WithOptionsIterDataset(batches, options)
+    return batches.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD), worker_init_fn=_begin_worker
+    )
+
+
+def _begin_worker(index: int, count: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # control-C is for the main process, which ends its workers
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    """A killed main process can't end its workers, which would wait for it for ever."""
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)

@@ -1,0 +1,164 @@
+"""A planned batch as arrays: history, padding, labels, hosts, recordings that can't be read."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from nemojax.audio import open_audio
+from nemojax.config import ConfigError, ModelConfig
+from nemojax.data import waveform
+from nemojax.data.buckets import Bucket
+from nemojax.data.corpus import Source, load_corpus
+from nemojax.data.loading import NOTHING, Loader
+from nemojax.data.plan import Plan, PlanConfig
+from nemojax.data.waveform import RECIPE, UNCHANGED, WaveformConfig
+from nemojax.tokenizer import Tokenizer
+from tests.data.corpora import write_manifest, write_speech
+
+CONFIG = ModelConfig()
+TEXTS = ["the quick dog", "a fine day", "one or two", "she said", "over the lazy fox", "it's a dog", "jumps"]
+SMALL = PlanConfig(batch_frames=90, bucket_count=3)
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    return write_speech(tmp_path, "said", TEXTS)
+
+
+@pytest.fixture
+def plan_of(manifest, pieces):
+    def plan_of(settings=SMALL, waveform=UNCHANGED, path=manifest):
+        return Plan(load_corpus([Source(path)], Tokenizer(pieces), CONFIG), CONFIG, settings, waveform)
+
+    return plan_of
+
+
+def decoded(plan, utterance):
+    return open_audio(plan.corpus.recordings[utterance]).read(10**7)
+
+
+def test_rows_hold_history_waveform_and_labels(plan_of, pieces):
+    plan, tokenizer = plan_of(), Tokenizer(pieces)
+    loader, seen = Loader(plan), []
+    for step in range(plan.first_step(1)):
+        planned = plan.batch(step)
+        batch, unreadable = loader(step)
+        assert not unreadable
+        frames, labels, rows = planned.bucket
+        assert batch.samples.shape == (rows, frames * 1280) and batch.labels.shape == (rows, labels)
+        for index, row in enumerate(planned.rows):
+            length, count = batch.sample_lengths[index], batch.label_lengths[index]
+            if not row.utterances:
+                assert batch.utterances[index] == NOTHING and not batch.samples[index].any()
+                assert length == 0 == count and not batch.labels[index].any()
+                continue
+            (utterance,) = row.utterances
+            seen.append(utterance)
+            samples = decoded(plan, utterance)
+            assert batch.utterances[index] == utterance and length == 1080 + len(samples)
+            assert not batch.samples[index, :1080].any() and not batch.samples[index, length:].any()
+            np.testing.assert_array_equal(batch.samples[index, 1080:length], samples)
+            assert batch.labels[index, :count].tolist() == tokenizer.encode(TEXTS[utterance])
+            assert not batch.labels[index, count:].any()
+    assert sorted(seen) == list(range(len(TEXTS)))
+
+
+def test_hosts_together_make_the_whole_batch(plan_of):
+    config = WaveformConfig(speeds=(0.9, 1.1), noise_probability=0.5, gain_db=(-6.0, 6.0))
+    plan = plan_of(PlanConfig(batch_frames=90, bucket_count=2, rows_multiple=2), config)
+    for step in range(3):
+        whole, _ = Loader(plan)(step)
+        halves = [Loader(plan, host, 2)(step)[0] for host in range(2)]
+        for name in whole._fields:
+            np.testing.assert_array_equal(
+                getattr(whole, name), np.concatenate([getattr(half, name) for half in halves]), strict=True
+            )
+    with pytest.raises(ConfigError, match="host 2 is none of 2"):
+        Loader(plan, 2, 2)
+    with pytest.raises(ConfigError, match="can't be divided by 7 hosts"):
+        Loader(plan, 0, 7)
+
+
+def test_any_step_is_the_same_whoever_makes_it(plan_of):
+    first, second = Loader(plan_of(waveform=RECIPE)), Loader(plan_of(waveform=RECIPE))
+    in_order = [first(step)[0] for step in range(6)]
+    for step in (5, 0, 3):
+        for one, other in zip(in_order[step], second(step)[0], strict=True):
+            np.testing.assert_array_equal(one, other)
+    epochs = [Loader(plan_of(waveform=WaveformConfig(gain_db=(-20.0, 0.0))))(step)[0] for step in (0, 40)]
+    assert np.abs(epochs[0].samples).max() != np.abs(epochs[1].samples).max()
+
+
+def test_what_the_plan_drew_is_done(plan_of, pieces):
+    """Joining, speed and silence, step by step as their functions do them; the labels are those of the joined text."""
+    config = WaveformConfig(
+        speeds=(1.25,), silence_before_s=(0.1, 0.3), silence_after_s=(0.2, 0.2), join_probability=1.0, join_parts=3
+    )
+    plan = plan_of(PlanConfig(buckets=(Bucket(140, 60, 2),)), config)
+    loader, joined = Loader(plan), 0
+    for step in range(plan.first_step(1)):
+        batch, _ = loader(step)
+        for index, row in enumerate(plan.batch(step).rows):
+            if not row.utterances:
+                continue
+            joined += len(row.utterances) > 1
+            parts = [decoded(plan, utterance) for utterance in row.utterances]
+            total = sum(map(len, parts)) + row.gap_samples * (len(parts) - 1)
+            want = waveform.at_speed(waveform.joined(parts, row.gap_samples), 1.25)
+            assert len(want) == -(-total * 4 // 5) and row.speed == 1.25
+            begin, end = 1080 + row.before_samples, 1080 + row.before_samples + len(want)
+            np.testing.assert_array_equal(batch.samples[index, begin:end], want)
+            assert batch.sample_lengths[index] == end + 3200 and not batch.samples[index, end:].any()
+            text = " ".join(TEXTS[utterance] for utterance in row.utterances)
+            labels = batch.labels[index, : batch.label_lengths[index]].tolist()
+            assert labels == Tokenizer(pieces).encode(text)
+    assert joined
+
+
+def test_what_can_not_be_read_leaves_its_row_empty(plan_of, tmp_path):
+    plan = plan_of(PlanConfig(buckets=(Bucket(42, 20, 7),)))
+    whole, none = Loader(plan)(0)
+    (tmp_path / "said-1.wav").write_bytes(b"RIFF and nothing else")
+    wav = (tmp_path / "said-2.wav").read_bytes()
+    (tmp_path / "said-2.wav").write_bytes(wav[:-500])
+    (tmp_path / "said-3.wav").unlink()
+    batch, unreadable = Loader(plan)(0)
+    assert not none and sorted(u.utterance for u in unreadable) == [1, 2, 3]
+    reasons = {u.utterance: u.reason for u in unreadable}
+    assert reasons[3] == "said-3.wav: there is no such file" and reasons[2].startswith("said-2.wav: truncated")
+    for index, row in enumerate(plan.batch(0).rows):
+        bad = row.utterances[0] in (1, 2, 3)
+        for part, before in zip(batch, whole, strict=True):
+            if bad:
+                assert not part[index].any() or part[index] == NOTHING
+            else:
+                np.testing.assert_array_equal(part[index], before[index])
+
+
+def test_recordings_longer_than_their_manifest_says(plan_of, tmp_path):
+    """Durations are rounded: up to 10 ms more are heard as far as there is room; what is beyond is not."""
+    room = 28 * 1280 - 1080
+    samples = np.full(room + 100, 0.25, np.float32)
+    soundfile.write(tmp_path / "longer.wav", samples, 16_000)
+    path = tmp_path / "longer.jsonl"
+    write_manifest(path, [{"audio_filepath": "longer.wav", "duration": room / 16_000, "text": "one or two"}])
+    batch, unreadable = Loader(plan_of(PlanConfig(buckets=(Bucket(28, 20, 1),)), path=path))(0)
+    assert not unreadable and batch.sample_lengths[0] == 28 * 1280 and (batch.samples[0, 1080:] == 0.25).all()
+
+
+def test_noise_from_a_manifest(plan_of, tmp_path):
+    noise = write_speech(tmp_path, "noise", ["-" * 30, "-"], seed=5)
+    config = WaveformConfig(noise_probability=1.0, noise_manifests=(noise,), noise_snr_db=(0.0, 0.0))
+    clean, noisy = (Loader(plan_of(waveform=w))(0)[0] for w in (UNCHANGED, config))
+    noises = [open_audio(entry).read(10**6) for entry, _ in Loader(plan_of(waveform=config)).noises]
+    for index, length in enumerate(clean.sample_lengths):
+        if length:
+            said = clean.samples[index, 1080:length]
+            added = noisy.samples[index, 1080:length] - said
+            assert 0.9 < np.square(said).mean() / np.square(added).mean() < 1.1
+            middle = added[500:600] / np.linalg.norm(added[500:600])
+            windows = [np.lib.stride_tricks.sliding_window_view(n, 100) for n in noises]
+            best = max((w @ middle / np.linalg.norm(w, axis=1)).max() for w in windows)
+            assert best > 0.999  # it is a piece of a recording
+    with pytest.raises(ConfigError, match=r"noise: .*missing\.jsonl: the manifest can't be read"):
+        Loader(plan_of(waveform=WaveformConfig(noise_probability=0.5, noise_manifests=(tmp_path / "missing.jsonl",))))

@@ -1,0 +1,183 @@
+"""The pipeline: the same batches whatever makes them and wherever it begins, and an end for its workers."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nemojax.config import ConfigError, ModelConfig
+from nemojax.data import pipeline as pipeline_module
+from nemojax.data.corpus import Source, load_corpus
+from nemojax.data.pipeline import DataError, Pipeline
+from nemojax.data.plan import Plan, PlanConfig
+from nemojax.data.waveform import RECIPE
+from nemojax.tokenizer import Tokenizer
+from tests.data.corpora import write_speech
+
+CONFIG = ModelConfig()
+TEXTS = ["the quick dog", "a fine day", "one or two", "she said", "over the lazy fox", "it's a dog", "jumps"]
+
+
+@pytest.fixture
+def plan(tmp_path, pieces):
+    manifest = write_speech(tmp_path, "said", TEXTS)
+    corpus = load_corpus([Source(manifest)], Tokenizer(pieces), CONFIG)
+    return Plan(corpus, CONFIG, PlanConfig(batch_frames=90, bucket_count=3), RECIPE)
+
+
+def assert_same(batches, others):
+    for batch, other in zip(batches, others, strict=True):
+        for one, same in zip(batch, other, strict=True):
+            np.testing.assert_array_equal(one, same, strict=True)
+
+
+def copied(batches):
+    return [type(batch)(*(np.array(part) for part in batch)) for batch in batches]
+
+
+def test_a_pipeline_begun_at_a_step_goes_on_as_the_first(plan):
+    whole = list(islice(Pipeline(plan, workers=0), 9))
+    resumed = Pipeline(plan, start=4, workers=0)
+    assert_same(islice(resumed, 5), whole[4:])
+    assert resumed.step == 9 and resumed.waited_s > 0
+
+
+def test_an_utterance_is_reported_once(plan, tmp_path):
+    (tmp_path / "said-2.wav").write_bytes(b"")
+    said = []
+    pipeline = Pipeline(plan, workers=0, report=said.append)
+    epochs = 3
+    batches = [next(pipeline) for _ in range(plan.first_step(epochs))]
+    assert said == ["left out of training: said-2.wav: it is empty (0 bytes)"]
+    assert list(pipeline.unreadable.items()) == [("2: said-2.wav", "said-2.wav: it is empty (0 bytes)")]
+    assert not any(2 in batch.utterances for batch in batches)
+
+
+def test_too_many_that_can_not_be_read_stop_it(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline_module, "UNREADABLE_LIMIT", 4)
+    for index in range(7):
+        (tmp_path / f"said-{index}.wav").unlink()
+    pipeline = Pipeline(plan, workers=0, report=lambda sentence: None)
+    with pytest.raises(DataError, match=r"utterances can't be read, and only 0 could; the last: said-.*no such file"):
+        list(islice(pipeline, 20))
+
+
+def test_what_is_asked_wrongly(plan):
+    with pytest.raises(ConfigError, match="workers must be at least 0, not -1"):
+        Pipeline(plan, workers=-1)
+    with Pipeline(plan, workers=0) as pipeline:
+        pass
+    with pytest.raises(DataError, match="closed"):
+        next(pipeline)
+
+
+def workers_of():
+    return [child for child in multiprocessing.active_children() if "grain" in child.name]
+
+
+def test_workers_make_the_same_batches_and_end(plan, tmp_path):
+    """And when one is killed, the others' work goes on at the same step."""
+    (tmp_path / "said-2.wav").write_bytes(b"")
+    want = list(islice(Pipeline(plan, start=2, workers=0, report=lambda sentence: None), 8))
+    said = []
+    with Pipeline(plan, start=2, workers=1, report=said.append) as pipeline:
+        made = copied(islice(pipeline, 3))
+        (worker,) = workers_of()
+        os.kill(worker.pid, signal.SIGKILL)
+        made += copied(islice(pipeline, 5))
+    assert_same(made, want)
+    assert "said-2.wav: it is empty (0 bytes)" in said[0] and len(said) == 2
+    assert "a data worker died" in said[1]
+    assert not workers_of()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 3])
+def test_the_number_of_workers_changes_nothing(plan, workers):
+    want = list(islice(Pipeline(plan, workers=0), 12))
+    with Pipeline(plan, workers=workers) as pipeline:
+        assert_same(copied(islice(pipeline, 12)), want)
+
+
+@pytest.mark.slow
+def test_workers_killed_again_and_again(plan):
+    """At random moments, also while they hand over a batch."""
+    want, made = list(islice(Pipeline(plan, workers=0), 40)), []
+    rng, said = np.random.default_rng(0), []
+    with Pipeline(plan, workers=2, report=said.append) as pipeline:
+        for count in range(40):
+            made += copied([next(pipeline)])
+            if count % 8 == 3:
+                time.sleep(rng.uniform(0, 0.05))
+                os.kill(rng.choice([child.pid for child in workers_of()]), signal.SIGKILL)
+    assert_same(made, want)
+    assert 1 <= len(said) <= 5
+
+
+@pytest.mark.slow
+def test_workers_that_never_live_are_an_error(plan, monkeypatch):
+    monkeypatch.setattr(pipeline_module, "_begin_worker", _die)
+    with Pipeline(plan, workers=1, report=lambda sentence: None) as pipeline:  # noqa: SIM117
+        with pytest.raises(DataError, match="data workers died 4 times at step 0"):
+            next(pipeline)
+
+
+def _die(index: int, count: int) -> None:
+    os._exit(9)
+
+
+@pytest.mark.slow
+def test_shared_memory_that_is_too_small_is_done_without(plan, monkeypatch):
+    monkeypatch.setattr(pipeline_module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 2**20})())
+    said, want = [], list(islice(Pipeline(plan, workers=0), 3))
+    with Pipeline(plan, workers=1, report=said.append) as pipeline:
+        assert_same(islice(pipeline, 3), want)
+    assert "has 1 MiB free" in said[0] and "through pipes" in said[0]
+
+
+MAIN = """
+import sys, time
+from tests.data.test_pipeline import CONFIG, Pipeline, Plan, PlanConfig, Source, Tokenizer, load_corpus, workers_of
+from pathlib import Path
+
+if __name__ == "__main__":
+    tokenizer = Tokenizer(Path(sys.argv[2]).read_bytes())
+    plan = Plan(load_corpus([Source(Path(sys.argv[1]))], tokenizer, CONFIG), CONFIG)
+    pipeline = Pipeline(plan, workers=2)
+    next(pipeline)
+    print(*[child.pid for child in workers_of()], flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_main_process_that_is_killed(tmp_path, pieces):
+    manifest = write_speech(tmp_path, "said", TEXTS)
+    (tmp_path / "pieces.model").write_bytes(pieces)
+    (tmp_path / "main.py").write_text(MAIN)
+    root = Path(__file__).parents[2]
+    command = [sys.executable, str(tmp_path / "main.py"), str(manifest), str(tmp_path / "pieces.model")]
+    main = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)}, text=True)
+    assert main.stdout is not None
+    pids = [int(pid) for pid in main.stdout.readline().split()]
+    assert len(pids) == 2 and all(Path(f"/proc/{pid}").exists() for pid in pids)
+    main.kill()
+    main.wait()
+    deadline = time.monotonic() + 20
+    while any(_runs(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(_runs(pid) for pid in pids)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
