@@ -15,7 +15,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from nemojax.config import EncoderConfig
-from nemojax.layers import Linear, einsum
+from nemojax.layers import Linear, dropout, einsum
+
+Chunk = int | Int[Array, ""]  # frames; traced in training, so that one compilation serves every look-ahead
 
 
 class AttentionCache(NamedTuple):
@@ -59,7 +61,7 @@ def relative_shift(score_BGHQR: Array, keys: int) -> Array:
     return flat[..., queries:].reshape(*lead, queries, distances)[..., :keys]
 
 
-def chunk_mask(queries: int, left: int, chunk: int) -> np.ndarray:
+def chunk_mask(queries: int, left: int, chunk: Chunk) -> np.ndarray | Array:
     """Which of a block's left + Q keys each of its Q queries may see, [Q, left + Q]."""
     start = np.arange(queries)[:, None] // chunk * chunk  # first frame of the query's chunk
     key = np.arange(-left, queries)[None]
@@ -84,6 +86,7 @@ class Attention(nnx.Module):
         self.position = Linear(width, width, use_bias=False, rngs=rngs)
         self.content_bias = nnx.Param(jnp.zeros((config.heads, config.head_width)))
         self.position_bias = nnx.Param(jnp.zeros((config.heads, config.head_width)))
+        self.dropout = config.attention_dropout
 
     def project_positions(self, config: EncoderConfig) -> Float[Array, "R H K"]:
         """This layer's projection of every distance that a block can hold; constant for given weights."""
@@ -97,11 +100,13 @@ class Attention(nnx.Module):
         mask: Bool[Array, "B T"],
         cache: AttentionCache,
         positions: Float[Array, "R H K"],
-        chunk: int,
+        chunk: Chunk,
+        key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], AttentionCache]:
         """Attends over a segment of whole chunks of `chunk` frames and the cached frames before it.
 
-        A query that may see no valid key gives zero before the output projection.
+        A query that may see no valid key gives zero before the output projection. With a `key`, as in every
+        layer, dropout is applied.
         """
         left, (batch, frames, width) = cache.keys.shape[1], x.shape
         heads = self.content_bias.shape
@@ -126,7 +131,7 @@ class Attention(nnx.Module):
 
         seen = chunk_mask(queries, left, chunk)[None, None, None] & valid_BGC[:, :, None, None]
         weight = jax.nn.softmax(jnp.where(seen, score_BGHQC, -1e30), axis=-1)
-        weight = jnp.where(seen, weight, 0.0)
+        weight = dropout(jnp.where(seen, weight, 0.0), self.dropout, key)
         y = einsum("bghqc,bgchk->bgqhk", weight, values_BGCHK)
         y = self.output(y.reshape(batch, blocks * queries, width)[:, :frames])
 

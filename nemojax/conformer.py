@@ -6,10 +6,10 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from nemojax.attention import Attention, AttentionCache
+from nemojax.attention import Attention, AttentionCache, Chunk
 from nemojax.config import EncoderConfig
 from nemojax.convolution import ConvolutionCache, ConvolutionModule
-from nemojax.layers import LayerNorm, Linear
+from nemojax.layers import LayerNorm, Linear, dropout, split
 
 
 class BlockCache(NamedTuple):
@@ -27,9 +27,10 @@ class FeedForward(nnx.Module):
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.linear1 = Linear(config.width, config.feedforward_width, config.use_bias, rngs=rngs)
         self.linear2 = Linear(config.feedforward_width, config.width, config.use_bias, rngs=rngs)
+        self.dropout = config.dropout
 
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return self.linear2(jax.nn.silu(self.linear1(x)))
+    def __call__(self, x: Float[Array, "B T D"], key: Array | None = None) -> Float[Array, "B T D"]:
+        return self.linear2(dropout(jax.nn.silu(self.linear1(x)), self.dropout, key))
 
 
 class ConformerBlock(nnx.Module):
@@ -45,6 +46,7 @@ class ConformerBlock(nnx.Module):
         self.norm_feedforward2 = LayerNorm(config.width)
         self.feedforward2 = FeedForward(config, rngs=rngs)
         self.norm_out = LayerNorm(config.width)
+        self.dropout = config.dropout
 
     def step(
         self,
@@ -52,16 +54,20 @@ class ConformerBlock(nnx.Module):
         mask: Bool[Array, "B T"],
         cache: BlockCache,
         positions: Float[Array, "R H K"],
-        chunk: int,
+        chunk: Chunk,
+        key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], BlockCache]:
+        keys = split(key, 7)
         with jax.named_scope("feedforward1"):
-            x = x + 0.5 * self.feedforward1(self.norm_feedforward1(x))
+            y = self.feedforward1(self.norm_feedforward1(x), keys[0])
+            x = x + 0.5 * dropout(y, self.dropout, keys[1])
         with jax.named_scope("attention"):
-            y, attention = self.attention.step(self.norm_attention(x), mask, cache.attention, positions, chunk)
-            x = x + y
+            y, attention = self.attention.step(self.norm_attention(x), mask, cache.attention, positions, chunk, keys[2])
+            x = x + dropout(y, self.dropout, keys[3])
         with jax.named_scope("convolution"):
             y, convolution = self.convolution.step(self.norm_convolution(x), mask, cache.convolution)
-            x = x + y
+            x = x + dropout(y, self.dropout, keys[4])
         with jax.named_scope("feedforward2"):
-            x = x + 0.5 * self.feedforward2(self.norm_feedforward2(x))
+            y = self.feedforward2(self.norm_feedforward2(x), keys[5])
+            x = x + 0.5 * dropout(y, self.dropout, keys[6])
         return self.norm_out(x), BlockCache(attention, convolution)

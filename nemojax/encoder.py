@@ -7,8 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from nemojax.attention import Chunk
 from nemojax.config import ModelConfig
 from nemojax.conformer import BlockCache, ConformerBlock
+from nemojax.layers import dropout, split
 from nemojax.subsampling import Subsampling, SubsamplingCache
 
 
@@ -40,20 +42,27 @@ class Encoder(nnx.Module):
         mask: Bool[Array, "B F"],
         cache: EncoderCache,
         positions: tuple[Float[Array, "R H K"], ...],
-        chunk: int,
+        chunk: Chunk,
+        key: Array | None = None,
+        *,
+        remat: bool = False,
     ) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"], EncoderCache]:
         """Encodes a segment of whole chunks of `chunk` frames, T = F / 8.
 
         The segment's first log-mel frame has index 8t - 7 where t is its first encoder frame; `mask` is false
-        for frames before the recording and past its end. Invalid encoder frames are zero.
+        for frames before the recording and past its end. Invalid encoder frames are zero. `remat` keeps the
+        input of each block alone for the backward pass, which computes the block again.
         """
         with jax.named_scope("subsampling"):
             x, mask, subsampling = self.subsampling.step(log_mel, mask, cache.subsampling)
         if self.config.scale_input:
             x = x * jnp.sqrt(jnp.float32(self.config.width))
+        key, *keys = split(key, 1 + len(self.blocks))
+        x = dropout(x, self.config.dropout, key)
         blocks = []
         for i, block in enumerate(self.blocks):
+            step = jax.checkpoint(block.step) if remat else block.step
             with jax.named_scope(f"block{i}"):
-                x, block_cache = block.step(x, mask, cache.blocks[i], positions[i], chunk)
+                x, block_cache = step(x, mask, cache.blocks[i], positions[i], chunk, keys[i])
             blocks.append(block_cache)
         return jnp.where(mask[..., None], x, 0.0), mask, EncoderCache(subsampling, tuple(blocks))

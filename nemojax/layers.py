@@ -5,6 +5,8 @@ accumulates in float32: with float32 weights it is exact float32 on every device
 weights it costs one pass of the matrix unit.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -23,6 +25,18 @@ def einsum(equation: str, x: Array, y: Array) -> Array:
 def rows(vector: Float[Array, " D"], ndim: int) -> Array:
     """A vector in float32 with leading axes, so that no rank is promoted silently."""
     return vector.astype(jnp.float32).reshape((1,) * (ndim - 1) + (-1,))
+
+
+def dropout(x: Array, rate: float, key: Array | None) -> Array:
+    """Zeroes each value with probability `rate` and scales the others by 1 / (1 - rate); `x` itself without a key."""
+    if key is None or rate == 0:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
+
+
+def split(key: Array | None, count: int) -> Sequence[Array | None]:
+    """A key for each part of a layer; none where there is none."""
+    return [None] * count if key is None else list(jax.random.split(key, count))
 
 
 class Linear(nnx.Module):

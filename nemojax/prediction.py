@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from nemojax.config import ModelConfig
-from nemojax.layers import einsum, rows
+from nemojax.layers import dropout, einsum, rows, split
 
 
 class LSTMState(NamedTuple):
@@ -31,7 +31,7 @@ class LSTMLayer(nnx.Module):
         centred = lambda shape: init(rngs.params(), shape) - width**-0.5
         self.input_kernel = nnx.Param(centred((width, 4 * width)))
         self.hidden_kernel = nnx.Param(centred((width, 4 * width)))
-        self.input_bias = nnx.Param(jnp.zeros(4 * width))
+        self.input_bias = nnx.Param(jnp.zeros(4 * width).at[width : 2 * width].set(1.0))  # remembers at first
         self.hidden_bias = nnx.Param(jnp.zeros(4 * width))
 
     def __call__(
@@ -50,13 +50,42 @@ class PredictionNetwork(nnx.Module):
         embedding = nnx.initializers.normal(1.0)(rngs.params(), (config.labels, width))
         self.embedding = nnx.Param(embedding.at[config.blank].set(0.0))  # blank starts a hypothesis: zero
         self.lstm = nnx.List([LSTMLayer(width, rngs=rngs) for _ in range(config.prediction.layers)])
+        self.config = config
 
-    def step(self, label: Int[Array, " B"], state: LSTMState) -> tuple[Float[Array, "B P"], LSTMState]:
+    def step(
+        self, label: Int[Array, " B"], state: LSTMState, key: Array | None = None
+    ) -> tuple[Float[Array, "B P"], LSTMState]:
         """The output after one more label (blank: at the start), and the state that goes with it."""
-        x = self.embedding[...][label].astype(jnp.float32)
+        return self._advance(self._embed(label), state, key)
+
+    def sequence(self, labels: Int[Array, "B U"], key: Array | None = None) -> Float[Array, "B S P"]:
+        """The outputs before the first of U labels and after each of them, S = U + 1.
+
+        A hypothesis starts with zeros here, not with the blank's embedding: the same, but no gradient moves
+        that embedding away from zero. Whatever labels follow a row's last change none before it.
+        """
+        embedded = jnp.pad(self._embed(labels), ((0, 0), (1, 0), (0, 0)))
+        keys = None if key is None else jax.random.split(key, embedded.shape[1])
+
+        def step(state, inputs):
+            y, state = self._advance(inputs[0], state, inputs[1])
+            return state, y
+
+        zeros = LSTMState.zeros(self.config, labels.shape[0])
+        _, y = jax.lax.scan(step, zeros, (jnp.swapaxes(embedded, 0, 1), keys))
+        return jnp.swapaxes(y, 0, 1)
+
+    def _embed(self, label: Int[Array, "*batch"]) -> Float[Array, "*batch P"]:
+        return self.embedding[...][label].astype(jnp.float32)
+
+    def _advance(
+        self, x: Float[Array, "B P"], state: LSTMState, key: Array | None
+    ) -> tuple[Float[Array, "B P"], LSTMState]:
         hidden, cell = [], []
-        for layer, h, c in zip(self.lstm, state.hidden, state.cell, strict=True):
+        keys = split(key, len(self.lstm))
+        for layer, h, c, layer_key in zip(self.lstm, state.hidden, state.cell, keys, strict=True):
             x, c = layer(x, h, c)
             hidden.append(x)
             cell.append(c)
+            x = dropout(x, self.config.prediction.dropout, layer_key)  # of what goes on, not of what comes again
         return x, LSTMState(tuple(hidden), tuple(cell))

@@ -85,22 +85,29 @@ def log_mel_mask(length: Int[Array, " B"], first: Bool[Array, " B"], frames: int
     return (needed <= length[:, None]) & ~(first[:, None] & (index < factor - 1))
 
 
+def listen(
+    config: ModelConfig, state: StreamState, segment: Segment
+) -> tuple[Float[Array, "B F M"], Bool[Array, "B F"], FeatureCache]:
+    """Log-mel frames of a segment of whole encoder frames, which of them are valid, and the cache after them."""
+    index, first = jnp.arange(segment.samples.shape[1])[None], state.position == 0
+    heard = (index < segment.length[:, None]) & ~(first[:, None] & (index < config.history_samples))
+    with jax.named_scope("features"):
+        log_mel, cache = features.step(segment.samples, heard, state.features, config.features)
+    return log_mel, log_mel_mask(segment.length, first, log_mel.shape[1], config), cache
+
+
 def encode(
     model: Transducer, constants: Constants, state: StreamState, segment: Segment, lookahead: int
 ) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"], StreamState]:
     """Encoder frames of a segment, which of them are valid, and the state after them (decoding apart)."""
     config, samples = model.config, segment.samples.shape[1]
-    chunk = config.chunk_frames(lookahead)
     if samples == 0 or samples % config.chunk_samples(lookahead):
         raise ValueError(
             f"a segment at lookahead {lookahead} must hold whole chunks of {config.chunk_samples(lookahead)} samples, "
             f"not {samples} samples"
         )
-    index, first = jnp.arange(samples)[None], state.position == 0
-    heard = (index < segment.length[:, None]) & ~(first[:, None] & (index < config.history_samples))
-    with jax.named_scope("features"):
-        log_mel, feature_cache = features.step(segment.samples, heard, state.features, config.features)
-        mask = log_mel_mask(segment.length, first, log_mel.shape[1], config)
+    log_mel, mask, feature_cache = listen(config, state, segment)
+    chunk = config.chunk_frames(lookahead)
     with jax.named_scope("encoder"):
         encoded, mask, encoder = model.encoder.step(log_mel, mask, state.encoder, constants.positions, chunk)
     position = state.position + encoded.shape[1]

@@ -37,9 +37,9 @@ def layer(request, tiny_model, family_model):
     return module, config, module.project_positions(config)
 
 
-def stepper(layer, chunk):
+def stepper(layer, chunk, key=None):
     module, _, positions = layer
-    return lambda x, mask, cache: module.step(x, mask, cache, positions, chunk)
+    return lambda x, mask, cache: module.step(x, mask, cache, positions, chunk, key)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 14])
@@ -91,3 +91,28 @@ def test_contract_catches_a_wrong_length(layer):
     x = jax.random.normal(jax.random.key(3), (2, 8, config.width))
     with pytest.raises(AssertionError):
         assert_streams(forgetful, x, jnp.ones((2, 8), bool), AttentionCache.zeros(config, 2), 2)
+
+
+def test_a_traced_chunk_equals_a_static_one_and_compiles_once(layer):
+    config, frames = layer[1], layer[1].left_context_frames + 14  # two blocks
+    x = jax.random.normal(jax.random.key(4), (2, frames, config.width))
+    mask, cache = jnp.ones((2, frames), bool), AttentionCache.zeros(config, 2)
+    traced = jax.jit(lambda chunk: stepper(layer, chunk)(x, mask, cache)[0])
+    for chunk in (1, 2, 7, 14):
+        np.testing.assert_array_equal(
+            attention.chunk_mask(28, 70, jnp.int32(chunk)), attention.chunk_mask(28, 70, chunk)
+        )
+        static = jax.jit(lambda x, chunk=chunk: stepper(layer, chunk)(x, mask, cache)[0])(x)
+        np.testing.assert_allclose(traced(jnp.int32(chunk)), static, atol=1e-6)
+    assert traced._cache_size() == 1
+
+
+def test_dropout_is_on_the_weights(layer):
+    config = layer[1]
+    ones = jnp.ones((512, 4, config.width))
+    mask, cache = jnp.ones((512, 4), bool), AttentionCache.zeros(config, 512)
+    step = jax.jit(lambda key: stepper(layer, 4, key)(ones, mask, cache)[0])
+    clean, dropped, again, other = step(None), *(step(jax.random.key(seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(dropped, again)
+    assert np.abs(dropped - other).max() > 1e-3 < np.abs(dropped - clean).max()
+    np.testing.assert_allclose(dropped.mean((0, 1)), clean.mean((0, 1)), atol=0.05)  # unbiased
