@@ -19,20 +19,25 @@ def expand_manifest(path: str | Path) -> list[Recording | AudioError]:
     `offset` and `duration`, in seconds, choose a part of it; `text` is what is said. More is ignored.
     A manifest that can't be read is one AudioError.
     """
+    return [entry for _, entry in numbered_entries(path)]
+
+
+def numbered_entries(path: str | Path) -> list[tuple[int, Recording | AudioError]]:
+    """What `expand_manifest` gives, each with the number of its line; 0 for what is wrong with the whole."""
     path = Path(path)
     try:
         lines = path.read_bytes().splitlines()
         tar = _Tar(path.with_suffix(".tar"))
     except OSError as error:
-        return [AudioError(f"{path}: the manifest can't be read ({error.strerror})")]
-    entries: list[Recording | AudioError] = []
+        return [(0, AudioError(f"{path}: the manifest can't be read ({error.strerror})"))]
+    entries: list[tuple[int, Recording | AudioError]] = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                entries.append(_recording(line, path.parent, tar))
+                entries.append((number, _recording(line, path.parent, tar)))
             except ValueError as error:
-                entries.append(AudioError(f"{path}: line {number}: {error}"))
-    return entries or [AudioError(f"{path}: the manifest names no recording")]
+                entries.append((number, AudioError(f"{path}: line {number}: {error}")))
+    return entries or [(0, AudioError(f"{path}: the manifest names no recording"))]
 
 
 class _Tar:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nemojax.audio import AudioError, Recording, open_audio
-from nemojax.manifest import expand_manifest
+from nemojax.manifest import expand_manifest, numbered_entries
 from tests.sounds import encoded, wave
 
 
@@ -93,6 +93,7 @@ def test_a_bad_line_is_named_and_the_others_go_on(tmp_path, line, message):
     first, bad, last = expand_manifest(path)
     assert isinstance(first, Recording) and isinstance(last, Recording) and last.name == "b.wav"
     assert isinstance(bad, AudioError) and str(bad).startswith(f"{path}: line 3: {message}")
+    assert [number for number, _ in numbered_entries(path)] == [1, 3, 4]
 
 
 def test_bytes_that_are_not_text(tmp_path):
@@ -110,6 +111,7 @@ def test_bytes_that_are_not_text(tmp_path):
 def test_manifests_that_can_not_be_read(tmp_path):
     (error,) = expand_manifest(tmp_path / "missing.jsonl")
     assert str(error) == f"{tmp_path / 'missing.jsonl'}: the manifest can't be read (No such file or directory)"
+    assert [number for number, _ in numbered_entries(tmp_path / "missing.jsonl")] == [0]
     (error,) = expand_manifest(tmp_path)
     assert isinstance(error, AudioError) and "Is a directory" in str(error)
     (error,) = expand_manifest(write(tmp_path / "empty.jsonl", ""))

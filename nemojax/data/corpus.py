@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nemojax.audio import AudioError, Recording, open_audio
+from nemojax.audio import MODEL_RATE_HZ, AudioError, Recording, open_audio
 from nemojax.config import ConfigError, ModelConfig
 from nemojax.manifest import expand_manifest
 from nemojax.tokenizer import Tokenizer
@@ -58,6 +58,9 @@ class Filters:
             raise ConfigError(f"filters: exclude {self.exclude!r} is not a regular expression ({error})") from None
 
 
+DEFAULT_FILTERS = Filters()
+
+
 class Problem(NamedTuple):
     """Why an utterance can't be trained on: in a word or two, the same for all alike, and in a sentence."""
 
@@ -81,23 +84,24 @@ def frames_of(samples: Any, config: ModelConfig) -> Any:
 
 def text_problems(
     text: str | None,
-    labels: Sequence[int],
-    duration_s: float,
-    tokenizer: Tokenizer,
+    duration_s: float | None,
+    tokenizer: Tokenizer | None,
     filters: Filters,
     config: ModelConfig,
 ) -> list[Problem]:
-    """All that keeps a text from being what is said in so many seconds."""
+    """All that keeps a text from being what is said in so many seconds, as far as these are known."""
     if text is None or not text.strip():
         return [Problem("no text", "its text is empty" if text is not None else "it has no text")]
     problems = []
-    if not filters.keep_unspelled and (unspelled := tokenizer.unspelled(text)):
-        shown = ", ".join(repr(part) for part in dict.fromkeys(unspelled))
-        problems.append(Problem("unspelled", f"the tokenizer can't spell {shown}"))
-    frames = frames_of(round(duration_s * config.features.sample_rate_hz), config)
-    if len(labels) > filters.max_labels_per_frame * frames:
-        message = f"its text has {len(labels)} labels for {frames} frames ({duration_s:.2f} s)"
-        problems.append(Problem("too many labels", message))
+    if tokenizer is not None:
+        if not filters.keep_unspelled and (unspelled := tokenizer.unspelled(text)):
+            shown = ", ".join(repr(part) for part in dict.fromkeys(unspelled))
+            problems.append(Problem("unspelled", f"the tokenizer can't spell {shown}"))
+        if duration_s is not None:
+            labels, frames = len(tokenizer.encode(text)), frames_of(round(duration_s * MODEL_RATE_HZ), config)
+            if labels > filters.max_labels_per_frame * frames:
+                message = f"its text has {labels} labels for {frames} frames ({duration_s:.2f} s)"
+                problems.append(Problem("too many labels", message))
     if filters.exclude and re.search(filters.exclude, text):
         problems.append(Problem("excluded", f"its text matches {filters.exclude!r}"))
     return problems
@@ -119,7 +123,7 @@ def header_duration_s(recording: Recording) -> float:
         samples = 0
         while block := len(audio.read(2**18)):
             samples += block
-        return samples / ModelConfig().features.sample_rate_hz
+        return samples / MODEL_RATE_HZ
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,12 +157,13 @@ class Corpus:
     def labels_of(self, utterance: int) -> np.ndarray:
         return self.labels[self.starts[utterance] : self.starts[utterance + 1]]
 
-    def hours(self, config: ModelConfig) -> float:
-        return float(self.samples.sum()) / config.features.sample_rate_hz / 3600
+    @property
+    def hours(self) -> float:
+        return float(self.samples.sum()) / MODEL_RATE_HZ / 3600
 
-    def report(self, config: ModelConfig) -> str:
+    def report(self) -> str:
         """What is in it and what is not, a line for each reason."""
-        lines = [f"{len(self)} utterances, {self.hours(config):.2f} h"]
+        lines = [f"{len(self)} utterances, {self.hours:.2f} h"]
         kinds: dict[str, list[Dropped]] = {}
         for dropped in self.dropped:
             kinds.setdefault(dropped.problem.kind, []).append(dropped)
@@ -174,7 +179,7 @@ def load_corpus(
     sources: Sequence[Source],
     tokenizer: Tokenizer,
     config: ModelConfig,
-    filters: Filters = Filters(),
+    filters: Filters = DEFAULT_FILTERS,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> Corpus:
     """Reads manifests. Audio is opened only where a manifest gives no duration.
@@ -197,7 +202,7 @@ def load_corpus(
         else:
             seconds, spelled = kept
             recordings.append(entry)
-            columns.append((index, sources[index].weight, round(seconds * config.features.sample_rate_hz)))
+            columns.append((index, sources[index].weight, round(seconds * MODEL_RATE_HZ)))
             labels.append(spelled)
     starts = np.concatenate([[0], np.cumsum([len(spelled) for spelled in labels])]).astype(np.int64)
     flat = np.fromiter((label for spelled in labels for label in spelled), np.int32, starts[-1])
@@ -212,7 +217,7 @@ def load_corpus(
         tuple(dropped),
     )
     if not len(corpus):
-        raise ConfigError(f"the manifests leave nothing to train on: {corpus.report(config)}")
+        raise ConfigError(f"the manifests leave nothing to train on: {corpus.report()}")
     return corpus
 
 
@@ -226,10 +231,8 @@ def _utterance(
         seconds = header_duration_s(entry) if entry.duration_s is None else entry.duration_s
     except AudioError as error:
         return Dropped(*_split(error))
-    labels = tokenizer.encode(entry.text or "")
-    problems = duration_problems(seconds, filters)
-    problems += text_problems(entry.text, labels, seconds, tokenizer, filters, config)
-    return Dropped(entry.name, seconds, problems[0]) if problems else (seconds, labels)
+    problems = duration_problems(seconds, filters) + text_problems(entry.text, seconds, tokenizer, filters, config)
+    return Dropped(entry.name, seconds, problems[0]) if problems else (seconds, tokenizer.encode(entry.text or ""))
 
 
 def _split(error: AudioError) -> tuple[str, float, Problem]:

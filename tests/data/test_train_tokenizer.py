@@ -1,0 +1,67 @@
+"""Tokenizer training: one command, the same bytes each time."""
+
+import pytest
+
+from nemojax.config import ConfigError
+from nemojax.data import train_tokenizer
+from nemojax.data.train_tokenizer import train
+from nemojax.tokenizer import Tokenizer
+from tests.data.corpora import write_manifest
+
+TEXTS = ["The quick brown fox, isn't it?", "jumps over the lazy dog.", "Hello there; how are you?", "It's a fine day."]
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    entries = [{"audio_filepath": f"{i}.wav", "text": text} for i, text in enumerate(TEXTS * 3)]
+    return write_manifest(tmp_path / "said.jsonl", [*entries, {"audio_filepath": "x.wav"}])
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_a_model_spells_its_texts(kind):
+    model = train(TEXTS, 40, kind)
+    tokenizer = Tokenizer(model)
+    assert model == train(TEXTS, 40, kind) and tokenizer.size == 40
+    for text in TEXTS:
+        assert tokenizer.decode(tokenizer.encode(text)) == text and not tokenizer.unspelled(text)
+    assert tokenizer.piece(0) == "<unk>" and "</s>" not in [tokenizer.piece(i) for i in range(40)]
+    assert tokenizer.unspelled("日") == ["日"]
+
+
+def test_bytes_spell_all_the_rest():
+    tokenizer = Tokenizer(train(TEXTS, 320, byte_fallback=True))
+    assert tokenizer.decode(tokenizer.encode("fine 日")) == "fine 日" and tokenizer.size == 320
+
+
+def test_the_command(manifest, tmp_path, capsys):
+    output, again = tmp_path / "tokenizer.model", tmp_path / "again.model"
+    for path, size in ((output, 60), (again, 60), (tmp_path / "other.model", 55)):
+        assert train_tokenizer.main([str(manifest), "--output", str(path), "--size", str(size)]) == 0
+    assert output.read_bytes() == again.read_bytes() == train(TEXTS * 3, 60)
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith(f"{output}: 60 pieces from 12 texts, ") and Tokenizer(output.read_bytes()).size == 60
+    distinct = tmp_path / "distinct.model"
+    arguments = ["--size", "40", "--type", "unigram", "--distinct"]
+    assert train_tokenizer.main([str(manifest), "--output", str(distinct), *arguments]) == 0
+    assert distinct.read_bytes() == train(TEXTS, 40, "unigram") and "from 4 texts" in capsys.readouterr().out
+
+
+def test_what_can_not_be_done(manifest, tmp_path, capsys):
+    def error(*arguments):
+        assert train_tokenizer.main([str(argument) for argument in arguments]) == 2
+        return capsys.readouterr().err
+
+    output = tmp_path / "tokenizer.model"
+    refused = error(manifest, "--output", output, "--size", 5000)
+    assert "12 texts can't make a tokenizer of 5000 pieces: Vocabulary size too high (5000)" in refused
+    assert not output.exists()
+    output.write_bytes(b"precious")
+    assert f"{output} exists already" in error(manifest, "--output", output, "--size", 50)
+    assert output.read_bytes() == b"precious"
+    assert "can't be written: No such file" in error(manifest, "--output", tmp_path / "no" / "where", "--size", 50)
+    missing = error(tmp_path / "none.jsonl", "--output", tmp_path / "new", "--size", 50)
+    assert "the manifest can't be read" in missing and "nemojax.data.validate" in missing
+    with pytest.raises(ConfigError, match="there is no text"):
+        train(["", "  "])
+    with pytest.raises(ConfigError, match="a text is longer than 65536 bytes; it begins 'aaa"):
+        train(["fine", "a" * 70_000])

@@ -1,0 +1,171 @@
+"""The validation command: everything that is wrong, where, and nothing else."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from nemojax.config import ModelConfig
+from nemojax.data import validate
+from nemojax.data.corpus import Filters
+from nemojax.data.validate import findings
+from nemojax.tokenizer import Tokenizer
+from tests.data.corpora import write_manifest, write_speech
+from tests.sounds import encoded, wave
+from tests.test_manifest import tarred
+
+FILES = {"a.wav": 32_000, "b.wav": 32_000, "c.wav": 32_000, "tiny.wav": 800, "long.wav": 400_000}
+
+
+@pytest.fixture
+def directory(tmp_path):
+    for index, (name, frames) in enumerate(FILES.items()):
+        (tmp_path / name).write_bytes(encoded(wave(frames, seed=index), 16_000))
+    (tmp_path / "zero.wav").write_bytes(encoded(np.zeros(16_000, np.float32), 16_000))
+    (tmp_path / "cut.wav").write_bytes(encoded(wave(16_000), 16_000)[:-2000])
+    flac = bytearray(encoded(wave(64_000), 16_000, "flac"))
+    flac[len(flac) // 2 :] = bytes(len(flac) - len(flac) // 2)
+    (tmp_path / "damaged.flac").write_bytes(flac)
+    return tmp_path
+
+
+def entry(name, text="a fine day", **more):
+    return {"audio_filepath": name, "text": text, **more}
+
+
+def found(manifests, tokenizer=None, **options):
+    return list(findings(manifests, tokenizer, ModelConfig(), **options))
+
+
+ENTRIES = [
+    entry("a.wav", duration=2.0),
+    entry("b.wav", duration=2.0, text="é day, ünder"),
+    entry("b.wav", duration=2.0),
+    entry("no.wav", duration=2.0),
+    entry("cut.wav"),
+    entry("c.wav", duration=1.5),
+    entry("tiny.wav", duration=0.05),
+    entry("long.wav", duration=25.0, text="one or two " * 60),
+    {"audio_filepath": "zero.wav", "duration": 1.0},
+    "{",
+    entry("zero.wav", duration=1.0, offset=0.5, text="  "),
+    entry("damaged.flac", duration=4.0),
+]
+EXPECTED = [
+    (2, "unspelled", "the tokenizer can't spell 'é', 'ü'"),
+    (3, "duplicate", "the same audio as in {path}:2"),
+    (4, "missing file", "there is no such file"),
+    (5, "unreadable", "truncated: it ends after 30044 of the 32044 bytes"),
+    (6, "duration", "the manifest says 1.50 s, the file lasts 2.00 s"),
+    (7, "too short", "it lasts 0.05 s, less than 0.1 s"),
+    (7, "too many labels", "its text has"),
+    (8, "too long", "it lasts 25.00 s, more than 20 s"),
+    (9, "no text", "it has no text"),
+    (10, "manifest", "it is not JSON"),
+    (11, "duration", "the manifest says 1.00 s from 0.50 s on, the file lasts 1.00 s"),
+    (11, "no text", "its text is empty"),
+]
+
+
+@pytest.fixture
+def bad(directory):
+    path = directory / "bad.jsonl"
+    path.write_text("\n".join(e if isinstance(e, str) else json.dumps(e) for e in ENTRIES))
+    return path
+
+
+def assert_found(findings, expected, path):
+    assert [(f.line, f.kind) for f in findings] == [(line, kind) for line, kind, _ in expected]
+    for finding, (_, _, message) in zip(findings, expected, strict=True):
+        assert finding.manifest == str(path) and finding.message.startswith(message.format(path=path)), finding
+
+
+def test_everything_wrong_is_listed(bad, pieces):
+    assert_found(found([bad], Tokenizer(pieces)), EXPECTED, bad)
+
+
+def test_decoding_finds_what_headers_do_not_show(bad, pieces):
+    more = found([bad], Tokenizer(pieces), decode=True)
+    kinds = Counter((f.line, f.kind) for f in more) - Counter((line, kind) for line, kind, _ in EXPECTED)
+    assert kinds == Counter({(9, "silent"): 1, (11, "silent"): 1, (12, "unreadable"): 1})
+
+
+@pytest.mark.slow
+def test_workers_find_the_same(bad, pieces):
+    assert found([bad], Tokenizer(pieces), decode=True, workers=2) == found([bad], Tokenizer(pieces), decode=True)
+
+
+def test_without_a_tokenizer_and_with_other_filters(bad):
+    kinds = Counter(f.kind for f in found([bad], filters=Filters(min_s=0.01, max_s=30.0, exclude="^one")))
+    assert kinds["too short"] == kinds["too long"] == kinds["unspelled"] == kinds["too many labels"] == 0
+    assert kinds["excluded"] == 1
+
+
+def test_good_manifests_have_nothing_wrong(directory, pieces):
+    samples = wave(48_000)
+    tarred(directory / "t.tar", {name: encoded(samples, 16_000, "flac") for name in ("x.flac", "y.flac")})
+    in_tar = [entry("x.flac", duration=3.004), entry("y.flac", duration=1.0), entry("y.flac", duration=1.0, offset=1.0)]
+    manifests = [
+        write_speech(directory, "said", ["one or two", "she said"]),
+        write_manifest(directory / "t.jsonl", in_tar),
+    ]
+    assert found(manifests, Tokenizer(pieces), decode=True) == []
+    again = found([manifests[0], manifests[0]])
+    assert [(f.kind, f.message) for f in again] == [
+        ("duplicate", f"the same audio as in {manifests[0]}:{n}") for n in (1, 2)
+    ]
+
+
+def test_a_manifest_that_can_not_be_read(directory):
+    (finding,) = found([directory / "none.jsonl"])
+    assert finding.line == 0 and finding.kind == "manifest" and finding.message.startswith("the manifest can't be read")
+
+
+@pytest.fixture
+def run(capsys):
+    def run(*arguments):
+        code = validate.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_the_command_prints_a_table(run, bad, directory, pieces):
+    (directory / "pieces.model").write_bytes(pieces)
+    code, out, err = run(bad, "--tokenizer", directory / "pieces.model")
+    lines = out.splitlines()
+    assert code == 1 and len(lines) == len(EXPECTED)
+    assert len({line.index(kind) for line, (_, kind, _) in zip(lines, EXPECTED, strict=True)}) == 1  # aligned
+    assert lines[2].split() == [f"{bad}:4", "missing", "file", "no.wav", "there", "is", "no", "such", "file"]
+    assert "12 entries, 10 with something wrong: 2 duration, 2 no text, 1 unspelled" in err
+
+
+def test_the_command_prints_json_lines(run, bad, checkpoint_directory):
+    code, out, _ = run(bad, "--model", checkpoint_directory, "--json", "--max-s", "30")
+    lines = [json.loads(line) for line in out.splitlines()]
+    expected = [(line, kind) for line, kind, _ in EXPECTED if kind != "too long"]
+    assert code == 1 and [(line["line"], line["kind"]) for line in lines] == expected
+    assert lines[0] == {
+        "manifest": str(bad),
+        "line": 2,
+        "name": "b.wav",
+        "kind": "unspelled",
+        "message": "the tokenizer can't spell 'é', 'ü'",
+    }
+
+
+def test_the_command_is_content(run, directory):
+    code, out, err = run(write_speech(directory, "said", ["one or two"]))
+    assert code == 0 and not out
+    assert "spelling and labels are not looked at" in err and "1 entries, 0 with something wrong\n" in err
+
+
+def test_what_is_asked_wrongly(run, bad, directory):
+    assert run(bad, "--tokenizer", directory / "none.model")[::2] == (
+        2,
+        f"error: {directory / 'none.model'} can't be read: No such file or directory\n",
+    )
+    assert run(bad, "--tokenizer", bad)[0] == run(bad, "--model", directory)[0] == run()[0] == 2
+    assert "give --model or --tokenizer" in run(bad, "--tokenizer", bad, "--model", directory)[2]
