@@ -4,7 +4,8 @@
     waveform.py         augmentation of samples
     buckets.py          the (frames, labels) shapes of batches
     plan.py             which utterances each step trains on: a function of seed and step
-    pipeline.py         the plan's steps as arrays, decoded in worker processes
+    loading.py          one step as arrays: decoded, augmented, padded
+    pipeline.py         all steps, made ahead of time by worker processes
     validate.py         a command: everything that is wrong with some manifests
     train_tokenizer.py  a command: a SentencePiece model from the texts of some manifests
 

@@ -15,6 +15,7 @@ from nemojax.manifest import expand_manifest
 from nemojax.tokenizer import Tokenizer
 
 LEAST_WEIGHT = 0.001
+JOINS_TRIED = 1000
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ class Corpus:
       samples: [n] at the model's rate.
       labels: of all utterances, one after the other; those of i begin at `starts[i]` and end at `starts[i + 1]`.
       dropped: the utterances left out.
+      joinable: whether the labels of a text and of another, joined, are those of both with a space between.
     """
 
     recordings: tuple[Recording, ...]
@@ -146,6 +148,7 @@ class Corpus:
     labels: np.ndarray
     starts: np.ndarray
     dropped: tuple[Dropped, ...] = ()
+    joinable: bool = True
 
     def __len__(self) -> int:
         return len(self.recordings)
@@ -215,6 +218,7 @@ def load_corpus(
         flat,
         starts,
         tuple(dropped),
+        _joinable(recordings[:JOINS_TRIED], tokenizer),
     )
     if not len(corpus):
         raise ConfigError(f"the manifests leave nothing to train on: {corpus.report()}")
@@ -233,6 +237,15 @@ def _utterance(
         return Dropped(*_split(error))
     problems = duration_problems(seconds, filters) + text_problems(entry.text, seconds, tokenizer, filters, config)
     return Dropped(entry.name, seconds, problems[0]) if problems else (seconds, tokenizer.encode(entry.text or ""))
+
+
+def _joinable(recordings: Sequence[Recording], tokenizer: Tokenizer) -> bool:
+    """It is in the nature of a tokenizer, so some texts show it."""
+    texts = [recording.text or "" for recording in recordings]
+    return all(
+        tokenizer.encode(f"{one} {other}") == tokenizer.encode(one) + tokenizer.encode(other)
+        for one, other in zip(texts, texts[1:] + texts[:1], strict=True)
+    )
 
 
 def _split(error: AudioError) -> tuple[str, float, Problem]:

@@ -115,6 +115,10 @@ class Plan:
         settings: PlanConfig = PlanConfig(),
         waveform: WaveformConfig = UNCHANGED,
     ):
+        if waveform.join_probability and not corpus.joinable:
+            raise ConfigError(
+                "utterances can't be joined: this tokenizer spells a word otherwise within a text than at its beginning"
+            )
         self.corpus, self.settings, self.waveform, self.config = corpus, settings, waveform, config
         self._frames, self._labels = frames_of(corpus.samples, config), corpus.label_counts
         self._phase = _phases(corpus.sources, np.random.default_rng([settings.seed, 0]))

@@ -1,0 +1,58 @@
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nemojax.config import PRESETS, ConfigError
+from nemojax.data.buckets import Bucket, check_buckets, choose_buckets, frames_multiple
+
+
+def padded(frames, sizes):
+    return sum(min(size for size in sizes if size >= frame) for frame in frames)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    frames=st.lists(st.integers(1, 110), min_size=1, max_size=40),
+    count=st.integers(1, 4),
+    rows_multiple=st.sampled_from([1, 4]),
+)
+def test_chosen_buckets_pad_the_least_and_hold_all(frames, count, rows_multiple):
+    labels = [frame // 3 + frame % 5 for frame in frames]
+    buckets = choose_buckets(
+        np.array(frames), np.array(labels), 400, count=count, multiple=14, rows_multiple=rows_multiple
+    )
+    assert 1 <= len(buckets) <= count and sorted(buckets) == list(buckets)
+    assert buckets[-1].labels >= max(labels) and all(bucket.frames % 14 == 0 for bucket in buckets)
+    assert [bucket.labels for bucket in buckets] == sorted(bucket.labels for bucket in buckets)
+    for bucket in buckets:
+        assert bucket.batch % rows_multiple == 0 and bucket.labels % 8 == 0
+        assert bucket.batch == rows_multiple or bucket.batch * bucket.frames <= 400
+        assert (bucket.batch + rows_multiple) * bucket.frames > 400
+    largest = -(-max(frames) // 14)
+    choices = [
+        [14 * size for size in (*sizes, largest)]
+        for number in range(count)
+        for sizes in combinations(range(1, largest), number)
+    ]
+    assert padded(frames, [bucket.frames for bucket in buckets]) == min(padded(frames, sizes) for sizes in choices)
+
+
+def test_a_few_long_texts_do_not_make_all_buckets_long():
+    frames, labels = np.repeat([14, 70], 500), np.repeat([5, 30], 500)
+    labels[7] = 60  # goes to a larger bucket
+    buckets = choose_buckets(frames, labels, 700, count=8, multiple=14)
+    assert buckets == (Bucket(14, 8, 50), Bucket(70, 64, 10))
+
+
+def test_every_look_ahead_cuts_a_bucket_into_whole_chunks(family_config):
+    assert frames_multiple(PRESETS["0.6b"]) == 14 and frames_multiple(family_config) == 7
+
+
+def test_given_buckets_are_tried_from_the_smallest():
+    buckets = [Bucket(28, 9, 2), Bucket(14, 9, 4), Bucket(14, 5, 8), Bucket(14, 9, 4)]
+    assert check_buckets(buckets, 14, 2) == (Bucket(14, 5, 8), Bucket(14, 9, 4), Bucket(28, 9, 2))
+    with pytest.raises(ConfigError, match="at least one bucket"):
+        check_buckets([], 14)

@@ -1,0 +1,130 @@
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sentencepiece import SentencePieceTrainer
+
+from nemojax.config import PRESETS, ConfigError, ModelConfig
+from nemojax.data.corpus import Filters, Source, frames_of, header_duration_s, load_corpus
+from nemojax.data.plan import Plan
+from nemojax.data.waveform import RECIPE
+from nemojax.manifest import expand_manifest
+from nemojax.tokenizer import Tokenizer
+from tests.data.corpora import write_manifest, write_speech
+from tests.sounds import encoded, wave, without_frame_count
+from tests.test_manifest import tarred
+
+CONFIG = ModelConfig()
+
+
+@given(samples=st.integers(0, 10**6))
+def test_frames_hold_all_samples(samples):
+    frames = frames_of(samples, CONFIG)
+    assert frames * 1280 >= samples + 1080 > (frames - 1) * 1280
+    # a hop that has begun and is not whole takes room, but makes no frame
+    assert frames - CONFIG.encoder_frames(samples) in ((0, 1) if samples >= 160 else (1,))
+
+
+def test_utterances_of_several_manifests(tmp_path, pieces):
+    tokenizer = Tokenizer(pieces)
+    first = write_speech(tmp_path, "first", ["one or two", "a fine day"])
+    sounds = {f"{i}.flac": encoded(wave(20_000 + i), 16_000, "flac") for i in range(2)}
+    tarred(tmp_path / "second.tar", sounds)
+    second = write_manifest(
+        tmp_path / "second.jsonl",
+        [{"audio_filepath": name, "text": f"she said {'ab'[i]}"} for i, name in enumerate(sounds)],
+    )
+    corpus = load_corpus([Source(first, 2.0), Source(second, 0.5)], tokenizer, CONFIG)
+    texts = ["one or two", "a fine day", "she said a", "she said b"]
+    assert [recording.text for recording in corpus.recordings] == texts and len(corpus) == 4
+    assert corpus.samples.tolist() == [16_000, 16_000, 20_000, 20_001]  # the last two from their headers
+    assert corpus.sources.tolist() == [0, 0, 1, 1] and corpus.weights.tolist() == [2.0, 2.0, 0.5, 0.5]
+    assert [corpus.labels_of(i).tolist() for i in range(4)] == [tokenizer.encode(text) for text in texts]
+    assert corpus.label_counts.tolist() == [len(tokenizer.encode(text)) for text in texts] and not corpus.dropped
+    assert corpus.hours == pytest.approx(72_001 / 16_000 / 3600)
+
+
+def test_what_is_left_out_is_counted_by_reason(tmp_path, pieces):
+    entries = [
+        {"audio_filepath": "a.wav", "duration": 2.0, "text": "a fine day"},
+        {"audio_filepath": "b.wav", "duration": 21.0, "text": "a fine day"},
+        {"audio_filepath": "c.wav", "duration": 22.0, "text": "é"},
+        {"audio_filepath": "d.wav", "duration": 0.05, "text": "a"},
+        {"audio_filepath": "e.wav", "duration": 2.0, "text": " "},
+        {"audio_filepath": "f.wav", "duration": 2.0},
+        {"audio_filepath": "g.wav", "duration": 2.0, "text": "fine é"},
+        {"audio_filepath": "h.wav", "duration": 0.2, "text": "one or two or one or two"},
+        {"audio_filepath": "i.wav", "duration": 2.0, "text": "a dog [noise]"},
+        {"audio_filepath": "missing.wav", "text": "a dog"},
+        {"audio_filepath": ""},
+    ]
+    manifest, tokenizer = write_manifest(tmp_path / "m.jsonl", entries), Tokenizer(pieces)
+    corpus = load_corpus([Source(manifest)], tokenizer, CONFIG, Filters(exclude=r"\[|\]", keep_unspelled=False))
+    assert [recording.name for recording in corpus.recordings] == ["a.wav"]
+    kinds = [(dropped.name, dropped.problem.kind) for dropped in corpus.dropped]
+    assert kinds[:6] == [
+        ("b.wav", "too long"),
+        ("c.wav", "too long"),
+        ("d.wav", "too short"),
+        ("e.wav", "no text"),
+        ("f.wav", "no text"),
+        ("g.wav", "unspelled"),
+    ]
+    assert kinds[6:] == [
+        ("h.wav", "too many labels"),
+        ("i.wav", "unspelled"),  # and excluded: the first reason counts
+        ("missing.wav", "unreadable"),
+        (str(manifest), "unreadable"),
+    ]
+    lines = corpus.report().splitlines()
+    assert lines[0] == "1 utterances, 0.00 h" and len(lines) == 7
+    assert "2 left out, 0.01 h: too long (the first: b.wav: it lasts 21.00 s, more than 20 s)" in lines
+    kept = load_corpus([Source(manifest)], tokenizer, CONFIG, Filters(exclude=r"\[", keep_unspelled=True, max_s=30.0))
+    assert [recording.name for recording in kept.recordings] == ["a.wav", "b.wav", "c.wav", "g.wav"]
+    assert [dropped.problem.kind for dropped in kept.dropped].count("excluded") == 1
+    with pytest.raises(ConfigError, match=r"leave nothing to train on: 0 utterances(.|\n)*too short"):
+        load_corpus([Source(manifest)], tokenizer, CONFIG, Filters(min_s=25.0, max_s=30.0))
+
+
+def test_durations_that_no_header_tells(tmp_path):
+    (tmp_path / "a.mp3").write_bytes(without_frame_count(encoded(wave(32_000), 16_000, "mp3")))
+    (tmp_path / "m.jsonl").write_text(json.dumps({"audio_filepath": "a.mp3"}))
+    (entry,) = expand_manifest(tmp_path / "m.jsonl")
+    assert header_duration_s(entry) == pytest.approx(2.0, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    "make,message",
+    [
+        (lambda: Source(Path("m.jsonl"), 0.0), "weight must be from 0.001 to 1000, not 0"),
+        (lambda: Source(Path("m.jsonl"), float("nan")), "weight must be"),
+        (lambda: Filters(min_s=3.0, max_s=2.0), "min_s 3.0 must be"),
+        (lambda: Filters(exclude="["), "is not a regular expression"),
+    ],
+)
+def test_settings_that_do_not_do(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_presets_agree_on_what_a_frame_is():
+    assert len({int(frames_of(np.int64(12_345), config)) for config in PRESETS.values()}) == 1
+
+
+def test_joining_needs_labels_that_can_be_joined(tmp_path):
+    manifest = write_speech(tmp_path, "said", ["one or two", "a fine day", "she said"])
+    for options, joinable in (({}, True), ({"add_dummy_prefix": False}, False)):
+        model = io.BytesIO()
+        texts = iter(["one or two", "a fine day", "she said so"])
+        SentencePieceTrainer.train(
+            sentence_iterator=texts, model_writer=model, vocab_size=30, minloglevel=2, hard_vocab_limit=False, **options
+        )
+        corpus = load_corpus([Source(manifest)], Tokenizer(model.getvalue()), CONFIG)
+        assert corpus.joinable == joinable
+    Plan(corpus, CONFIG)
+    with pytest.raises(ConfigError, match="utterances can't be joined"):
+        Plan(corpus, CONFIG, waveform=RECIPE)

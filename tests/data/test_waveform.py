@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+
+from nemojax.config import ConfigError
+from nemojax.data import waveform
+from nemojax.data.waveform import RECIPE, UNCHANGED, WaveformConfig
+from tests.sounds import wave
+
+
+def tone(hz: float, seconds: float = 1.0) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * hz * np.arange(int(16_000 * seconds)) / 16_000)).astype(np.float32)
+
+
+def pitch_hz(samples) -> float:
+    return float(np.argmax(np.abs(np.fft.rfft(samples * np.hanning(len(samples)))))) * 16_000 / len(samples)
+
+
+@pytest.mark.parametrize("speed", [0.5, 0.9, 1.1, 1.7])
+def test_speed_changes_length_and_pitch(speed):
+    changed = waveform.at_speed(tone(440), speed)
+    assert changed.dtype == np.float32 and len(changed) == -(-160_000 // round(10 * speed))
+    assert abs(pitch_hz(changed) - 440 * speed) < 2 and abs(changed[2000:-2000]).max() == pytest.approx(0.5, rel=0.02)
+    for length in (0, 1, 2, 999, 1000, 1001):
+        assert len(waveform.at_speed(wave(length), speed)) == waveform.samples_at_speed(np.int64(length), speed)
+    same = wave(100)
+    assert waveform.at_speed(same, 1.0) is same
+
+
+def test_joining_and_silence():
+    one, two = np.ones(2, np.float32), np.full(1, 2, np.float32)
+    np.testing.assert_array_equal(waveform.joined([one, two, one], 2), [1, 1, 0, 0, 2, 0, 0, 1, 1])
+    np.testing.assert_array_equal(waveform.joined([two], 5), [2])
+    np.testing.assert_array_equal(waveform.with_silence(one, 1, 2), [0, 1, 1, 0, 0])
+    assert waveform.with_silence(one, 1, 2).dtype == waveform.joined([one, two], 2).dtype == np.float32
+
+
+@pytest.mark.parametrize("snr_db", [-5.0, 0.0, 20.0])
+def test_noise_is_as_loud_as_the_ratio_says(snr_db):
+    said = waveform.with_silence(tone(300), 8000, 24_000)
+    noise = 7 * wave(5000, seed=3)
+    added = waveform.with_noise(said, noise, snr_db) - said
+    ratio = np.mean(tone(300) ** 2) / np.mean(added.astype(np.float64) ** 2)
+    assert 10 * np.log10(ratio) == pytest.approx(snr_db, abs=0.1)  # silence around it does not count
+    np.testing.assert_allclose(added[5000:10_000], added[:5000], atol=1e-5)  # repeated
+    assert added.dtype == np.float32
+
+
+def test_noise_for_silence_and_silence_for_noise():
+    said = tone(300)
+    np.testing.assert_array_equal(waveform.with_noise(said, np.zeros(5, np.float32), 0.0), said)
+    np.testing.assert_array_equal(waveform.with_noise(said, np.zeros(0, np.float32), 0.0), said)
+    silence = np.zeros(100, np.float32)
+    np.testing.assert_array_equal(waveform.with_noise(silence, wave(100), 0.0), silence)
+    assert len(waveform.with_noise(silence[:0], wave(100), 0.0)) == 0
+
+
+@pytest.mark.parametrize("colour", [0.0, 1.0, 2.0])
+def test_the_colour_of_noise_is_its_slope(colour):
+    noise = waveform.coloured_noise(2**17, colour, np.random.default_rng(0))
+    power = np.abs(np.fft.rfft(noise * np.hanning(len(noise)))) ** 2
+    low, high = (power[band : 2 * band].mean() for band in (400, 25_600))
+    assert 10 * np.log10(low / high) == pytest.approx(colour * 10 * np.log10(64), abs=1)
+    assert noise.dtype == np.float32
+    assert [len(waveform.coloured_noise(n, colour, np.random.default_rng(0))) for n in (0, 1, 2, 1000)] == [
+        0,
+        1,
+        2,
+        1000,
+    ]
+
+
+def test_gain():
+    np.testing.assert_allclose(waveform.with_gain(tone(300), -20.0), tone(300) / 10, rtol=1e-6)
+
+
+def test_what_is_drawn_depends_on_the_generator_alone():
+    config = WaveformConfig(noise_probability=0.5, gain_db=(-6.0, 6.0))
+    make = lambda seed: waveform.augmented(tone(300), np.random.default_rng(seed), config)
+    results = [make(seed) for seed in range(40)]
+    np.testing.assert_array_equal(results[0], make(0))
+    clean = [np.allclose(result / abs(result).max(), 2 * tone(300), atol=1e-3) for result in results]
+    assert 10 <= sum(clean) <= 30
+    gains = [
+        20 * np.log10(abs(result).max() / 0.5) for result, is_clean in zip(results, clean, strict=True) if is_clean
+    ]
+    assert min(gains) < -3 and max(gains) > 3 and max(map(abs, gains)) <= 6.01
+    snr_db = [10 * np.log10(np.mean(tone(300) ** 2) / np.mean((r - tone(300)) ** 2)) for r in _only_noise(40)]
+    assert min(snr_db) > 9.5 and max(snr_db) < 20.5 and max(snr_db) - min(snr_db) > 5
+
+
+def _only_noise(count):
+    config = WaveformConfig(noise_probability=1.0, noise_snr_db=(10.0, 20.0))
+    return [waveform.augmented(tone(300), np.random.default_rng(seed), config) for seed in range(count)]
+
+
+def test_nothing_is_done_unless_asked_for():
+    said = tone(300)
+    assert waveform.augmented(said, np.random.default_rng(0), UNCHANGED) is said
+    assert UNCHANGED.speeds == (1.0,) and UNCHANGED.join_probability == 0 and RECIPE != UNCHANGED
+    assert UNCHANGED.silence_before_s == UNCHANGED.silence_after_s == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"speeds": ()}, "speeds must be factors"),
+        ({"speeds": (0.9, 0.0)}, "speeds must be factors"),
+        ({"noise_probability": 1.5}, "noise_probability must be 0 to 1"),
+        ({"gain_db": (3.0, -3.0)}, "gain_db must be a range"),
+        ({"silence_after_s": (-1.0, 1.0)}, "silence_after_s must be a range"),
+        ({"join_parts": 1}, "join_parts must be at least 2"),
+    ],
+)
+def test_settings_that_do_not_do(options, message):
+    with pytest.raises(ConfigError, match=message):
+        WaveformConfig(**options)
