@@ -131,10 +131,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     same = {"seed": settings.seed, "batch_frames": settings.batch_frames, "corpus_hours": round(corpus.hours, 3)}
     with settings.output.open("a") as file:
         for waveform, workers in tqdm(list(product(settings.waveforms, settings.workers)), disable=None):
-                "seed": settings.seed,
-                "batch_frames": settings.batch_frames,
-                "corpus_hours": round(corpus.hours, 3),
-            }
             results.append({**measure(corpus, workers, waveform, settings), **same, **machine()})
             file.write(json.dumps(results[-1]) + "\n")
             file.flush()
