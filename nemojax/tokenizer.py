@@ -5,8 +5,6 @@ from collections.abc import Sequence
 
 from sentencepiece import SentencePieceProcessor
 
-SPACE = "\u2581"  # how pieces write a space
-
 
 class TokenizerError(ValueError):
     """What is not a SentencePiece model, or a label that it does not have."""
@@ -63,7 +61,7 @@ class Tokenizer:
         if unknown not in labels:
             return []
         pieces = self._processor.encode_as_pieces(text)
-        return [piece.strip(SPACE) for piece, label in zip(pieces, labels, strict=True) if label == unknown]
+        return [piece for piece, label in zip(pieces, labels, strict=True) if label == unknown]
 
     def decode(self, labels: Sequence[int]) -> str:
         """The text of some labels. Raises TokenizerError for a label that is out of range."""

@@ -111,7 +111,6 @@ class Loader:
         rate_hz = self.plan.config.features.sample_rate_hz
         with closing(open_audio(recording, model_rate_hz=rate_hz)) as audio:
             samples = audio.read(planned + round(ROUNDING_S * rate_hz))
-            audio.read(1)  # where it ends with the file, the file has to say that it is whole
         if not len(samples):
             raise AudioError(f"{recording.name}: it holds no samples")
         return samples

@@ -85,8 +85,15 @@ def test_any_step_is_the_same_whoever_makes_it(plan_of):
     for step in (5, 0, 3):
         for one, other in zip(in_order[step], second(step)[0], strict=True):
             np.testing.assert_array_equal(one, other)
-    epochs = [Loader(plan_of(waveform=WaveformConfig(gain_db=(-20.0, 0.0))))(step)[0] for step in (0, 40)]
-    assert np.abs(epochs[0].samples).max() != np.abs(epochs[1].samples).max()
+
+
+def test_every_step_and_row_draws_anew(plan_of, tmp_path):
+    path = write_speech(tmp_path, "alone", ["one or two"])
+    settings = PlanConfig(buckets=(Bucket(28, 20, 3),))
+    loader = Loader(plan_of(settings, WaveformConfig(gain_db=(-20.0, 0.0)), path))
+    loader.plan.corpus.weights[:] = 3
+    levels = [np.abs(row).max() for step in range(2) for row in loader(step)[0].samples]
+    assert len(set(levels)) == 6 and min(levels) > 0
 
 
 def test_what_the_plan_drew_is_done(plan_of, pieces):
@@ -144,6 +151,27 @@ def test_recordings_longer_than_their_manifest_says(plan_of, tmp_path):
     write_manifest(path, [{"audio_filepath": "longer.wav", "duration": room / 16_000, "text": "one or two"}])
     batch, unreadable = Loader(plan_of(PlanConfig(buckets=(Bucket(28, 20, 1),)), path=path))(0)
     assert not unreadable and batch.sample_lengths[0] == 28 * 1280 and (batch.samples[0, 1080:] == 0.25).all()
+
+
+def test_the_last_samples_are_not_lost_to_rounding(plan_of, tmp_path):
+    soundfile.write(tmp_path / "more.wav", np.full(16_050, 0.25, np.float32), 16_000)
+    path = tmp_path / "more.jsonl"
+    write_manifest(path, [{"audio_filepath": "more.wav", "duration": 1.0, "text": "one"}])
+    batch, _ = Loader(plan_of(PlanConfig(buckets=(Bucket(28, 20, 1),)), path=path))(0)
+    assert batch.sample_lengths[0] == 1080 + 16_050 and np.count_nonzero(batch.samples) == 16_050
+
+
+def test_noise_from_a_part_of_a_recording(plan_of, tmp_path):
+    """Zeros, then ones, then zeros: only the ones are named as noise."""
+    level = np.repeat([0.0, 0.5, 0.0], [16_000, 64_000, 16_000])
+    soundfile.write(tmp_path / "noise.wav", level, 16_000, subtype="FLOAT")
+    noise = tmp_path / "noise.jsonl"
+    write_manifest(noise, [{"audio_filepath": "noise.wav", "offset": 1.0, "duration": 4.0}])
+    config = WaveformConfig(noise_probability=1.0, noise_manifests=(noise,), noise_snr_db=(0.0, 0.0))
+    clean, noisy = (Loader(plan_of(waveform=w))(0)[0] for w in (UNCHANGED, config))
+    for index, length in enumerate(clean.sample_lengths):
+        added = (noisy.samples - clean.samples)[index, 1080:length]
+        assert np.ptp(added) < 1e-6 and (length == 0 or added[0] > 0)
 
 
 def test_noise_from_a_manifest(plan_of, tmp_path):

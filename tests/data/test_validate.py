@@ -104,8 +104,9 @@ def test_without_a_tokenizer_and_with_other_filters(bad):
 
 def test_good_manifests_have_nothing_wrong(directory, pieces):
     samples = wave(48_000)
-    tarred(directory / "t.tar", {name: encoded(samples, 16_000, "flac") for name in ("x.flac", "y.flac")})
+    tarred(directory / "t.tar", {name: encoded(samples, 16_000, "flac") for name in ("x.flac", "y.flac", "z.flac")})
     in_tar = [entry("x.flac", duration=3.004), entry("y.flac", duration=1.0), entry("y.flac", duration=1.0, offset=1.0)]
+    in_tar.append(entry("z.flac", duration=1.0, offset=1.0))
     manifests = [
         write_speech(directory, "said", ["one or two", "she said"]),
         write_manifest(directory / "t.jsonl", in_tar),
