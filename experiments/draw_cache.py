@@ -120,7 +120,8 @@ def draw() -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
         f"<title>A chunk of audio travels through the caches of a streaming encoder</title>"
-        f'<rect width="100%" height="100%" rx="8" fill="white"/><style>{"".join(styles)}</style>{"".join(shapes)}</svg>\n'
+        f'<rect width="100%" height="100%" rx="8" fill="white"/>'
+        f"<style>{''.join(styles)}</style>{''.join(shapes)}</svg>\n"
     )
 
 
