@@ -1,0 +1,306 @@
+"""Training as pure functions: a state and a batch to the next state.
+
+The forward pass is that of streaming: a whole utterance from zeros, its samples preceded by the virtual
+history, through `streaming.listen` and the encoder's own step. The look-ahead is traced, so one compilation
+per shape of batch serves them all. All randomness is a function of the seed and the step's number: a run
+goes on from a state as if it had never stopped.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, UInt
+
+from nemojax import augment, checkpoint, streaming
+from nemojax.augment import SpecAugmentConfig
+from nemojax.config import ConfigError, ModelConfig
+from nemojax.layers import split
+from nemojax.losses import rnnt_loss
+from nemojax.streaming import Segment
+from nemojax.transducer import Transducer
+
+DTYPES = ("bfloat16", "float32")
+Parameters = dict[str, Array]  # by path, as `checkpoint.named_parameters` has them
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The recipe; the defaults are the family's. Dropout rates and look-aheads are the model's own settings."""
+
+    learning_rate: float = 5.0  # Noam's factor
+    warmup_steps: int = 10_000
+    minimum_learning_rate: float = 1e-6  # after the warm-up
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 1e-3
+    clip_norm: float = 1.0
+    fastemit: float = 5e-3
+    spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
+    dither: float = 1e-5
+    lookahead_probabilities: tuple[float, ...] = ()  # of each of the model's look-aheads; () for uniform
+    dtype: str = "bfloat16"  # in which products are computed; weights and sums are float32
+    accumulation: int = 1  # parts that a batch is computed in, one after the other
+    remat: bool = False  # compute each block's activations twice rather than keep them
+    frozen: tuple[str, ...] = ()  # patterns of the paths of parameters that stay as they are, such as "encoder.*"
+    # skip a step whose gradient norm is so many times the recent median, or `clip_norm` where that is larger; inf for
+    # never. Clipping makes a bad step harmless, and a hard batch must not be skipped each time: only for explosions
+    skip_norm: float = 1000.0
+    skip_window: int = 101  # recent norms; before half of them are known, only what is not finite is skipped
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"dtype must be {' or '.join(DTYPES)}, not {self.dtype!r}")
+        for name in ("accumulation", "skip_window"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("learning_rate", "clip_norm", "skip_norm"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be greater than 0, not {getattr(self, name)}")
+        if any(p < 0 for p in self.lookahead_probabilities) or sum(self.lookahead_probabilities or (1,)) <= 0:
+            raise ConfigError(f"lookahead_probabilities {self.lookahead_probabilities} are not probabilities")
+
+
+class Batch(NamedTuple):
+    """The rows of a step. A row of no audio is filler: its sample length is 0, and it counts nowhere.
+
+    `samples` are what a stream's first segment holds: `config.history_samples` of virtual history, then the
+    utterance. N is a whole number of encoder frames (to be chunks at every look-ahead, as the data pipeline
+    makes it). `sample_lengths` include the history. What lies beyond lengths changes nothing.
+    """
+
+    samples: Float[Array, "B N"]
+    sample_lengths: Int[Array, " B"]
+    labels: Int[Array, "B U"]
+    label_lengths: Int[Array, " B"]
+
+
+class TrainState(NamedTuple):
+    """All that a run remembers. `step` counts calls, those skipped included, so it is also the data's position."""
+
+    step: Int[Array, ""]
+    parameters: Parameters  # float32
+    optimiser: Any  # optax's state, of the parameters that are not frozen
+    skipped: Int[Array, ""]  # steps in all
+    skipped_in_a_row: Int[Array, ""]
+    norms: Float[Array, " window"]  # gradient norms of the last steps that were not skipped; inf where there was none
+    seed: UInt[Array, ""]
+
+
+class Counts(NamedTuple):
+    """What a loss is of: rows that are not filler, their encoder frames, their labels."""
+
+    rows: Int[Array, ""]
+    frames: Int[Array, ""]
+    labels: Int[Array, ""]
+
+
+class Metrics(NamedTuple):
+    loss: Float[Array, ""]  # mean over rows, with FastEmit's factor
+    gradient_norm: Float[Array, ""]  # before clipping
+    learning_rate: Float[Array, ""]
+    lookahead: Int[Array, ""]
+    skipped: Bool[Array, ""]
+    counts: Counts
+
+
+def noam(recipe: TrainingConfig, width: int) -> optax.Schedule:
+    """The learning rate after so many updates (Vaswani et al. 2017, 5.3), as NeMo counts: the first two are equal."""
+
+    def schedule(updates):
+        step, warmup = jnp.maximum(updates, 1).astype(jnp.float32), max(recipe.warmup_steps, 1)
+        rate = recipe.learning_rate * width**-0.5 * jnp.minimum(step**-0.5, step * warmup**-1.5)
+        return jnp.where(step > recipe.warmup_steps, jnp.maximum(rate, recipe.minimum_learning_rate), rate)
+
+    return schedule
+
+
+def optimiser(config: ModelConfig, recipe: TrainingConfig) -> optax.GradientTransformation:
+    b1, b2 = recipe.betas
+    schedule = noam(recipe, config.encoder.width)
+    adamw = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=recipe.weight_decay)
+    return optax.chain(optax.clip_by_global_norm(recipe.clip_norm), adamw)
+
+
+def partition(parameters: Mapping[str, Any], frozen: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters to train, and those whose path matches one of the patterns.
+
+    Raises:
+      ConfigError: a pattern matches nothing, or all is frozen.
+    """
+    for pattern in frozen:
+        if not any(fnmatchcase(name, pattern) for name in parameters):
+            raise ConfigError(f"frozen: no parameter's path matches {pattern!r}; paths are like {min(parameters)!r}")
+    still = {name for name in parameters if any(fnmatchcase(name, pattern) for pattern in frozen)}
+    if len(still) == len(parameters):
+        raise ConfigError(f"frozen: {', '.join(frozen)} leave no parameter to train")
+    pick = lambda keep: {name: value for name, value in parameters.items() if (name in still) == keep}
+    return pick(False), pick(True)
+
+
+def init(model: Transducer, recipe: TrainingConfig) -> TrainState:
+    """The state of a run that starts from a model's weights, which are copied, in float32."""
+    named = checkpoint.named_parameters(model)
+    parameters = {name: jnp.array(value, jnp.float32, copy=True) for name, value in named.items()}
+    trained, _ = partition(parameters, recipe.frozen)
+    zero = lambda: jnp.zeros((), jnp.int32)  # each its own buffer: a step donates them all
+    return TrainState(
+        zero(),
+        parameters,
+        optimiser(model.config, recipe).init(trained),
+        zero(),
+        zero(),
+        jnp.full(recipe.skip_window, jnp.inf, jnp.float32),
+        jnp.asarray(recipe.seed, jnp.uint32),
+    )
+
+
+def model_of(state: TrainState, config: ModelConfig) -> Transducer:
+    return checkpoint.fill(config, state.parameters)
+
+
+def loss(
+    model: Transducer, batch: Batch, lookahead: int | Int[Array, ""], key: Array | None, recipe: TrainingConfig
+) -> tuple[Float[Array, ""], Counts]:
+    """The mean RNN-T loss over the rows that are not filler; without a key, without dropout and augmentation.
+
+    Products are computed in the type of the model's kernels.
+    """
+    config, (rows, samples) = model.config, batch.samples.shape
+    if samples == 0 or samples % config.frame_samples:
+        raise ValueError(f"a batch must hold whole encoder frames of {config.frame_samples} samples, not {samples}")
+    dither_key, mask_key, encoder_key, prediction_key, joint_key = split(key, 5)
+    heard = augment.dither(batch.samples, recipe.dither, dither_key)
+    segment = Segment(heard, batch.sample_lengths, jnp.ones(rows, bool), jnp.zeros(rows, bool))
+    constants = streaming.prepare(model)
+    state = streaming.init_state(model, constants, rows)
+    log_mel, mask, _ = streaming.listen(config, state, segment)
+    log_mel = augment.spec_augment(log_mel, mask, recipe.spec_augment, mask_key)
+    with jax.named_scope("encoder"):
+        encoded, mask, _ = model.encoder.step(
+            log_mel, mask, state.encoder, constants.positions, lookahead + 1, encoder_key, remat=recipe.remat
+        )
+    frame_lengths = mask.sum(1)
+    label_mask = jnp.arange(batch.labels.shape[1])[None] < batch.label_lengths[:, None]
+    labels = jnp.where(label_mask, batch.labels, 0)
+    with jax.named_scope("prediction"):
+        predicted = model.prediction.sequence(labels, prediction_key)
+    output = model.joint.output
+    assert output.bias is not None  # it always has one
+    with jax.named_scope("loss"):
+        value = rnnt_loss(
+            model.joint.encoder(encoded),
+            model.joint.prediction(predicted),
+            output.kernel[...],
+            output.bias[...],
+            labels,
+            frame_lengths,
+            batch.label_lengths,
+            blank=config.blank,
+            fastemit=recipe.fastemit,
+            dropout=config.joint.dropout if key is not None else 0.0,
+            key=joint_key,
+        )
+    filled = frame_lengths > 0
+    return value, Counts(filled.sum(), frame_lengths.sum(), (batch.label_lengths * filled).sum())
+
+
+def narrow(parameters: Parameters, dtype: str) -> Parameters:
+    """Kernels in the type in which products are computed; the rest stays in float32."""
+    return {name: p.astype(dtype) if name.endswith("kernel") else p for name, p in parameters.items()}
+
+
+def value_and_gradient(
+    parameters: Parameters,
+    batch: Batch,
+    lookahead: int | Int[Array, ""],
+    key: Array | None,
+    config: ModelConfig,
+    recipe: TrainingConfig,
+) -> tuple[tuple[Float[Array, ""], Counts], Parameters]:
+    """The loss and its gradient with respect to what is not frozen.
+
+    With `accumulation`, part i holds rows i, i + accumulation, ...; the mean is over all rows of the batch,
+    however filler is spread, so the result is that of the whole batch (but for what is random).
+    """
+    trained, frozen = partition(parameters, recipe.frozen)
+
+    def part_loss(trained, batch, key):
+        model = checkpoint.fill(config, narrow(trained | frozen, recipe.dtype))
+        return loss(model, batch, lookahead, key, recipe)
+
+    compute = jax.value_and_grad(part_loss, has_aux=True)
+    if recipe.accumulation == 1:
+        return compute(trained, batch, key)
+    return _accumulate(lambda batch, key: compute(trained, batch, key), batch, key, recipe.accumulation)
+
+
+def _accumulate(compute: Callable[[Batch, Array | None], Any], batch: Batch, key: Array | None, parts: int) -> Any:
+    if batch.samples.shape[0] % parts:
+        raise ValueError(f"a batch of {batch.samples.shape[0]} rows can't be computed in {parts} equal parts")
+    # every device has rows of every part: a row's place in the batch says where it is
+    split_rows = lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
+    keys = None if key is None else jax.random.split(key, parts)
+
+    def add(total, inputs):
+        (value, counts), gradient = compute(*inputs)
+        weigh = lambda x: x * counts.rows
+        part = (weigh(value), counts), jax.tree.map(weigh, gradient)
+        return jax.tree.map(jnp.add, total, part), None
+
+    pieces = jax.tree.map(split_rows, batch)
+    first = jax.tree.map(lambda x: x[0], (pieces, keys))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(compute, *first))
+    ((value, counts), gradient), _ = jax.lax.scan(add, zeros, (pieces, keys))
+    mean = lambda x: x / jnp.maximum(counts.rows, 1)
+    return (mean(value), counts), jax.tree.map(mean, gradient)
+
+
+def draw_lookahead(key: Array, config: ModelConfig, recipe: TrainingConfig) -> Int[Array, ""]:
+    """One of the model's look-aheads."""
+    lookaheads, probabilities = config.encoder.lookaheads, recipe.lookahead_probabilities
+    if probabilities and len(probabilities) != len(lookaheads):
+        raise ConfigError(
+            f"lookahead_probabilities: {len(probabilities)} for the {len(lookaheads)} look-aheads {lookaheads}"
+        )
+    weights = jnp.array(probabilities or [1.0] * len(lookaheads))
+    return jax.random.choice(key, jnp.array(lookaheads, jnp.int32), p=weights / weights.sum())
+
+
+def train_step(
+    state: TrainState, batch: Batch, config: ModelConfig, recipe: TrainingConfig
+) -> tuple[TrainState, Metrics]:
+    """One update, or none where the loss or the gradient is not finite, or the gradient's norm is exploded.
+
+    A skipped step changes `step` and the two counters of skipped steps alone.
+    """
+    lookahead_key, key = jax.random.split(jax.random.fold_in(jax.random.key(state.seed), state.step))
+    lookahead = draw_lookahead(lookahead_key, config, recipe)
+    (value, counts), gradient = value_and_gradient(state.parameters, batch, lookahead, key, config, recipe)
+    norm = optax.global_norm(gradient)
+    median = jnp.sort(state.norms)[recipe.skip_window // 2]
+    limit = recipe.skip_norm * jnp.maximum(median, recipe.clip_norm)
+    good = jnp.isfinite(value) & jnp.isfinite(norm) & (norm <= limit)
+
+    updates = state.step - state.skipped
+    trained, frozen = partition(state.parameters, recipe.frozen)
+    update, new_optimiser = optimiser(config, recipe).update(gradient, state.optimiser, trained)
+    new = optax.apply_updates(trained, update), new_optimiser, state.norms.at[updates % recipe.skip_window].set(norm)
+    trained, opt, norms = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, (trained, state.optimiser, state.norms))
+    after = TrainState(
+        state.step + 1,
+        trained | frozen,
+        opt,
+        state.skipped + ~good,
+        jnp.where(good, 0, state.skipped_in_a_row + 1),
+        norms,
+        state.seed,
+    )
+    return after, Metrics(value, norm, noam(recipe, config.encoder.width)(updates), lookahead, ~good, counts)
+
+
+train_step_jit = jax.jit(train_step, static_argnames=("config", "recipe"), donate_argnames="state")
