@@ -27,10 +27,14 @@ from convert.source import Source, shapes
 from nemojax import checkpoint
 from nemojax.config import ModelConfig
 
+Archive = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL.nemo")]
+Model = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIRECTORY|NAME")]
+Native = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIRECTORY")]
+Out = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
 Skip = Annotated[tuple[str, ...], tyro.conf.arg(name="skip-setting", metavar="NAME")]
 
 
-def from_nemo(model: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path], /, skip_setting: Skip = ()) -> None:
+def from_nemo(model: Archive, out: Out, /, skip_setting: Skip = ()) -> None:
     """A NeMo archive to a native checkpoint.
 
     Args:
@@ -39,16 +43,11 @@ def from_nemo(model: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path]
       skip_setting: unknown settings, by their full names, that are known to change nothing that is computed.
     """
     check_new(out)  # before anything is read or fetched
-    _save(nemo.read(model, out.absolute().parent if out.absolute().parent.is_dir() else None, skip_setting), out)
+    place = out.absolute().parent  # where there must be room anyway
+    _save(nemo.read(model, place if place.is_dir() else None, skip_setting), out)
 
 
-def from_huggingface(
-    model: tyro.conf.Positional[str],
-    out: tyro.conf.Positional[Path],
-    /,
-    revision: str | None = None,
-    skip_setting: Skip = (),
-) -> None:
+def from_huggingface(model: Model, out: Out, /, revision: str | None = None, skip_setting: Skip = ()) -> None:
     """A Hugging Face checkpoint to a native one.
 
     Args:
@@ -61,24 +60,24 @@ def from_huggingface(
     _save(huggingface.read(huggingface.fetch(model, revision), skip_setting), out)
 
 
-def to_nemo(checkpoint: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path], /) -> None:
+def to_nemo(directory: Native, out: Out, /) -> None:
     """A native checkpoint to a NeMo archive.
 
     Args:
-      checkpoint: the native checkpoint's directory.
+      directory: the native checkpoint.
       out: the new .nemo file.
     """
-    _report(out, nemo.write(checkpoint, out, _bar("writing")))
+    _report(out, nemo.write(directory, out, _bar("writing")))
 
 
-def to_huggingface(checkpoint: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path], /) -> None:
+def to_huggingface(directory: Native, out: Out, /) -> None:
     """A native checkpoint to a Hugging Face directory.
 
     Args:
-      checkpoint: the native checkpoint's directory.
+      directory: the native checkpoint.
       out: the new directory.
     """
-    _report(out, huggingface.write(checkpoint, out, _bar("writing")))
+    _report(out, huggingface.write(directory, out, _bar("writing")))
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -90,7 +89,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def _bar(what: str) -> Callable[[Iterable], Iterable]:
-    return partial(tqdm, desc=what, unit=" tensors", leave=False)
+    return partial(tqdm, desc=what, unit=" tensors", leave=False, disable=None)  # on a terminal
 
 
 def _save(source: Source, out: Path) -> None:

@@ -17,7 +17,7 @@ from convert.errors import ConvertError, reason, short
 from convert.huggingface_settings import EXTRACTOR_FILE, FILE, PROCESSOR_FILE
 from convert.output import new_directory
 from convert.settings import SETTINGS_BYTES, Everything, read_json
-from convert.source import Source, Tensor, account, given, origin
+from convert.source import Source, Tensor, account, given, kept, origin
 from nemojax import checkpoint
 from nemojax.config import ModelConfig
 
@@ -179,15 +179,13 @@ def _settings(config: ModelConfig, tokenizer: bytes, dtype: str, origin: Mapping
     pad = pieces.get(tokenizer_json.PAD, 0)
     settings = huggingface_settings.to_settings(config, dtype, pad)
     processor = huggingface_settings.to_processor(config)
-    kept = origin.get("kept", {}).get("settings") if origin.get("format") == "huggingface" else None
-    if isinstance(kept, str):
+    try:
         # those that came with the weights, where they still stand for this model
-        before = read_json(kept.encode(), FILE)
-        try:
-            if huggingface_settings.to_config(before, processor, None, Everything()) == config:
-                settings = before | {"dtype": dtype}
-        except ConvertError:
-            pass
+        before = read_json(str(kept(origin, "huggingface")["settings"]).encode(), FILE)
+        if huggingface_settings.to_config(before, processor, None, Everything()) == config:
+            settings = before | {"dtype": dtype}
+    except (KeyError, ConvertError):
+        pass
     return {
         FILE: settings,
         PROCESSOR_FILE: processor,

@@ -124,4 +124,4 @@ def theirs(ours: str, form: Form) -> tuple[str, Layout]:
 
 def their_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
     """The shape in their layout of a parameter of ours."""
-    return layout.to_theirs(np.broadcast_to(np.zeros(()), shape)).shape
+    return layout.to_theirs(np.broadcast_to(np.zeros((), bool), shape)).shape

@@ -21,10 +21,10 @@ import numpy as np
 
 from convert import names, nemo_recipe, nemo_settings, tokenizer_json, torch_format
 from convert.archive import Window, open_nemo
-from convert.errors import ConvertError, short
+from convert.errors import ConvertError, reason, short
 from convert.output import new_file
 from convert.settings import SETTINGS_BYTES, Everything
-from convert.source import Source, Tensor, account, given, origin
+from convert.source import Source, Tensor, account, given, kept, origin
 from nemojax import checkpoint
 from nemojax.config import FeatureConfig, ModelConfig
 
@@ -70,8 +70,8 @@ def _read(path: Path, members: Mapping[str, Window], skipped: Container[str]) ->
     auxiliary = [name for name in tensors if name.startswith("ctc_decoder.")]
     rest = {name: tensor for name, tensor in tensors.items() if name not in (WINDOW, FILTERS, *auxiliary)}
     notes = [f"left out the auxiliary CTC decoder: {', '.join(map(short, auxiliary))}"] if auxiliary else []
-    kept = {"settings": text.decode(), "constants": constants}
-    return Source(config, account(config, rest, "nemo"), tokenizer, origin("nemo", {path.name: path}, kept=kept), notes)
+    note = origin("nemo", {path.name: path}, kept={"settings": text.decode(), "constants": constants})
+    return Source(config, account(config, rest, "nemo"), tokenizer, note, notes)
 
 
 def _member(members: Mapping[str, Window], name: str, limit: int) -> bytes:
@@ -101,21 +101,35 @@ def _constants(tensors: Mapping[str, Tensor], features: FeatureConfig) -> dict[s
     Raises:
       ConvertError: a constant is another than what the settings stand for.
     """
+    shapes = {WINDOW: (features.window_samples,), FILTERS: (1, features.mel_bins, features.fft_samples // 2 + 1)}
+    present = [name for name in shapes if name in tensors]
     packed = {}
-    for name, expected in front_end(features).items():
-        if name in tensors:
-            stored = np.asarray(tensors[name]) if tensors[name].shape == expected.shape else None
-            if stored is None or not np.allclose(stored.astype(np.float32), expected, rtol=0, atol=CONSTANT_TOLERANCE):
-                raise ConvertError(f"{name} is not what the settings of the preprocessor stand for; not supported")
-            if not np.array_equal(stored, expected):
-                packed[name] = base64.b64encode(zlib.compress(stored.astype(np.float32).tobytes())).decode()
+    # their shapes first: what is computed is then no larger than the file
+    fit = all(tensors[name].shape == shapes[name] for name in present)
+    ours = front_end(features) if present and fit else {}
+    for name in present:
+        stored = np.asarray(tensors[name]).astype(np.float32) if ours else None
+        if stored is None or not _close(stored, ours[name]):
+            raise ConvertError(f"{name} is not what the settings of the preprocessor stand for; not supported")
+        if not np.array_equal(stored, ours[name]):
+            packed[name] = base64.b64encode(zlib.compress(stored.tobytes())).decode()
     return packed
 
 
-def _unpack(packed: str, expected: np.ndarray) -> np.ndarray:
-    data = zlib.decompressobj().decompress(base64.b64decode(packed), expected.nbytes)
-    stored = np.frombuffer(data, np.float32).reshape(expected.shape)
-    return stored if np.allclose(stored, expected, rtol=0, atol=CONSTANT_TOLERANCE) else expected
+def _close(stored: np.ndarray, expected: np.ndarray) -> bool:
+    return np.allclose(stored, expected, rtol=0, atol=CONSTANT_TOLERANCE)
+
+
+def _unpack(packed: Any, expected: np.ndarray) -> np.ndarray:
+    """A packed constant. Raises ConvertError where it is damaged."""
+    try:
+        data = zlib.decompressobj().decompress(base64.b64decode(packed), expected.nbytes)
+        stored = np.frombuffer(data, np.float32).reshape(expected.shape)
+    except (TypeError, ValueError, zlib.error) as error:
+        raise ConvertError(f"{checkpoint.ORIGIN} has a damaged constant: {reason(error)}") from None
+    if not _close(stored, expected):
+        raise ConvertError(f"{checkpoint.ORIGIN} has a constant that does not fit the settings")
+    return stored
 
 
 def write(directory: str | Path, path: str | Path, progress: Callable[[Iterable], Iterable] = iter) -> ModelConfig:
@@ -160,12 +174,10 @@ def _add(tar: tarfile.TarFile, name: str, data) -> None:
 
 def _tensors(config: ModelConfig, parameters: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, Tensor]:
     """NeMo's state dict."""
-    packed = origin.get("kept", {}).get("constants", {})
-    constants = {
-        name: _unpack(packed[name], expected) if name in packed else expected
-        for name, expected in front_end(config.features).items()
-    }
-    tensors = {name: given(array, names.SAME) for name, array in constants.items()}
+    packed = kept(origin, "nemo").get("constants", {})
+    tensors = {}
+    for name, expected in front_end(config.features).items():
+        tensors[name] = given(_unpack(packed[name], expected) if name in packed else expected, names.SAME)
     for ours, leaf in parameters.items():
         name, layout = names.theirs(ours, "nemo")
         tensors[name] = given(leaf, layout)
@@ -177,15 +189,11 @@ def _settings(
 ) -> dict[str, Any]:
     """The settings that came with the weights, where they still stand for this model; else new ones."""
     settings = nemo_recipe.to_settings(config, pieces, artifacts)
-    kept = origin.get("kept", {}).get("settings") if origin.get("format") == "nemo" else None
-    if not isinstance(kept, str):
-        return settings
-    before = nemo_settings.parse(kept.encode())
     try:
-        same = nemo_settings.to_config(before, len(pieces), skipped=Everything()) == config
-    except ConvertError:
-        same = False
-    if not same:
+        before = nemo_settings.parse(str(kept(origin, "nemo")["settings"]).encode())
+        if nemo_settings.to_config(before, len(pieces), skipped=Everything()) != config:
+            return settings
+    except (KeyError, ConvertError):
         return settings
     before.pop("aux_ctc", None)
     return before | {key: settings[key] for key in ("tokenizer", "target", "labels")}

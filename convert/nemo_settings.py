@@ -9,7 +9,7 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from convert.errors import ConvertError, short
-from convert.settings import Section, read_yaml
+from convert.settings import LARGEST, Section, read_yaml
 from nemojax.config import ConfigError, EncoderConfig, FeatureConfig, JointConfig, ModelConfig, PredictionConfig
 
 FILE = "model_config.yaml"
@@ -175,6 +175,7 @@ def _features(section: Section, skipped: Container[str]) -> FeatureConfig:
         if section.values.get(count) is None:
             section.skip([count])
             samples[what] = int(section.take(seconds, float, default_s) * rate_hz)
+            section.require(seconds, samples[what] <= rate_hz, "it is more than a second")
         else:
             section.only(seconds, [None], default_s)
             samples[what] = section.take(count, int)
@@ -231,7 +232,7 @@ def _contexts(section: Section) -> tuple[int, tuple[int, ...]]:
         section.problems.append(f"{section.where}att_context_size: {short(sizes)} is not a pair or a list of pairs")
         return 1, (0,)
     lefts, lookaheads = {left for left, _ in pairs}, tuple(right for _, right in pairs)
-    one_left = len(lefts) == 1 and min(lefts) > 0 and min(lookaheads) >= 0
+    one_left = len(lefts) == 1 and 0 < min(lefts) <= LARGEST and min(lookaheads) >= 0
     section.require("att_context_size", one_left, "only limited contexts, with the same left context in all")
     section.require("att_context_size", len(set(lookaheads)) == len(lookaheads), "a look-ahead is there twice")
     return lefts.pop(), lookaheads

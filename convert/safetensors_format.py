@@ -81,9 +81,12 @@ def _place(name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...], int, int]:
 
 def _loader(window: Window, dtype: np.dtype, shape: tuple[int, ...], start: int, size: int) -> Callable[[], np.ndarray]:
     def load() -> np.ndarray:
-        data = window.part(start, size).read()
+        try:
+            data = window.part(start, size).read()
+        except OSError as error:
+            raise ConvertError(f"can't be read: {error.strerror}") from None
         if len(data) != size:
-            raise ConvertError("is cut short")
+            raise ConvertError("was cut short while it was read")
         return np.frombuffer(data, dtype).reshape(shape)
 
     return load

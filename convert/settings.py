@@ -13,6 +13,8 @@ from convert.errors import ConvertError, listed, reason, short
 
 SETTINGS_BYTES = 64 << 20  # of a settings file at most; large vocabularies are spelt out in them
 
+LARGEST = 1 << 17  # number in any setting of these models; what is computed of them stays within bounds
+
 
 class Everything:
     """Contains any name."""
@@ -44,11 +46,14 @@ class Section:
         value = self.values[key]
         try:
             if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-                return float(value)  # YAML 1.1 reads 1e-5 as a string
-        except ValueError:
+                value = float(value)  # YAML 1.1 reads 1e-5 as a string
+        except (ValueError, OverflowError):
             pass
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             self.problems.append(f"{self.where}{key} must be {kind.__name__}, not {short(value)}")
+            return kind()
+        if isinstance(value, int | float) and not abs(value) <= LARGEST:
+            self.problems.append(f"{self.where}{key}: {short(value)} is beyond reason")
             return kind()
         return value
 

@@ -83,6 +83,9 @@ def account(config: ModelConfig, found: Mapping[str, Tensor], form: names.Form) 
     Raises:
       ConvertError: names what is missing, unknown, of another shape or of another type.
     """
+    layers = config.encoder.layers + config.prediction.layers
+    if layers > len(found):  # before a model of so many is made
+        raise ConvertError(f"the settings name {layers} layers, there are {len(found)} tensors")
     problems, taken, parameters = [], set(), {}
     for ours, shape in shapes(config).items():
         name, layout = names.theirs(ours, form)
@@ -117,6 +120,13 @@ def given(array: Any, layout: names.Layout) -> Tensor:
     return Tensor(
         names.their_shape(array.shape, layout), np.dtype(array.dtype), lambda: layout.to_theirs(np.asarray(array))
     )
+
+
+def kept(origin: Any, form: str) -> dict[str, Any]:
+    """What a checkpoint's note of its origin keeps for the way back to the form that it came from."""
+    if isinstance(origin, dict) and origin.get("format") == form and isinstance(origin.get("kept"), dict):
+        return origin["kept"]
+    return {}
 
 
 def sha256(path: Path) -> str:

@@ -80,8 +80,9 @@ def from_json(values: Any, vocabulary: int) -> tuple[bytes, list[str]]:
         raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ConvertError(f"{FILE} is not a tokenizer of byte pairs or unigrams: {reason(error)}") from None
-    if missing := [i for i in range(vocabulary) if i not in texts]:
-        raise ConvertError(f"{FILE} has no piece {missing[0]}, the model has {vocabulary} of them")
+    missing = next((i for i in range(vocabulary) if i not in texts), None)
+    if missing is not None:
+        raise ConvertError(f"{FILE} has no piece {missing}, the model has {vocabulary} of them")
 
     proto = _proto()
     for i in range(vocabulary):

@@ -11,7 +11,6 @@ import math
 import pickletools
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Any, NamedTuple
 
@@ -136,8 +135,8 @@ def _read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         raise ConvertError(f"is cut short in its entry {short(info.filename)}")
     try:
         data = archive.read(info)
-    except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, RuntimeError, EOFError, zlib.error) as e:
-        raise ConvertError(f"is damaged in its entry {short(info.filename)}: {reason(e)}") from None
+    except (zipfile.BadZipFile, struct.error, ValueError, RuntimeError, EOFError, OSError) as error:
+        raise ConvertError(f"is damaged in its entry {short(info.filename)}: {reason(error)}") from None
     if len(data) != info.file_size:
         raise ConvertError(f"is cut short in its entry {short(info.filename)}")
     return data

@@ -118,7 +118,7 @@ def test_a_member_that_claims_to_be_larger_than_the_file(file):
     info = header("model_weights.ckpt")
     info.size = 1 << 45
     data = info.tobuf(tarfile.GNU_FORMAT) + b"w" * 1024
-    with pytest.raises(ConvertError, match=r"cut short in its member 'model_weights\.ckpt'|not a whole"):
+    with pytest.raises(ConvertError, match=r"is cut short in its member 'model_weights\.ckpt'"):
         open_nemo(file(data))
 
 

@@ -70,7 +70,7 @@ def test_shards(huggingface_directory):
         (lambda m: m.update({"joint.head.bias": "config.json"}), "config.json is not a safetensors file"),
         (lambda m: m.pop("joint.head.bias"), "and its files differ in 'joint.head.bias'"),
         (lambda m: m.update({"more": m["joint.head.bias"]}), "and its files differ in 'more'"),
-        (lambda m: m.clear(), "joint.head.bias is missing|more"),
+        (lambda m: m.clear(), "the settings name 4 layers, there are 0 tensors"),
     ],
 )
 def test_an_index_that_is_wrong(huggingface_directory, change, message):
@@ -115,6 +115,13 @@ def test_directories_that_are_no_checkpoint(huggingface_directory, files, messag
     directory = huggingface_directory(**files)
     with pytest.raises(ConvertError, match=f"{directory}: .*{message}"):
         huggingface.read(directory)
+
+
+def test_a_vocabulary_of_any_size(huggingface_directory):
+    settings = huggingface_settings.to_settings(CONFIG, "float32", 0) | {"vocab_size": 1 << 17}
+    settings["blank_token_id"] = (1 << 17) - 1
+    with pytest.raises(ConvertError, match=r"tokenizer\.json has no piece 42, the model has 131071 of them"):
+        huggingface.read(huggingface_directory(**{"config.json": json.dumps(settings)}))
 
 
 def test_tensors_that_do_not_fit(huggingface_directory):

@@ -1,7 +1,9 @@
+import base64
 import hashlib
 import io
 import tarfile
 import zipfile
+import zlib
 
 import ml_dtypes
 import numpy as np
@@ -160,7 +162,8 @@ def test_hybrid_models_lose_their_ctc_decoder(nemo_file, tmp_path):
         (lambda t: t.update({"joint.enc.bias": np.ones((1, 24), np.float32)}), r"shape \[1, 24\]"),
         (lambda t: t.update({"joint.enc.bias": np.ones(24)}), r"joint\.enc\.bias is float64"),
         (lambda t: t.update({"joint.enc.bias": np.ones(24, np.int32)}), r"joint\.enc\.bias is int32"),
-        (lambda t: t.clear(), r"; and \d+ more"),
+        (lambda t: t.clear(), "the settings name 4 layers, there are 0 tensors"),
+        (lambda t: [t.pop(name) for name in list(t)[:50]], r"; and 42 more"),
         (
             lambda t: t.update({"a": t.pop("joint.enc.bias"), "joint.pred.bias": np.ones(2, np.float32)}),
             r"joint\.enc\.bias is missing; joint\.pred\.bias has the shape.*; 'a' is not a tensor",
@@ -179,6 +182,50 @@ def test_tensors_that_do_not_fit(nemo_file, change, message):
     change(tensors)
     with pytest.raises(ConvertError, match=message):
         nemo.read(nemo_file(tensors=tensors))
+
+
+@pytest.mark.parametrize(
+    "section,key",
+    [
+        ("preprocessor", "features"),
+        ("encoder", "n_layers"),
+        ("encoder", "d_model"),
+        ("encoder", "conv_kernel_size"),
+        ("encoder", "ff_expansion_factor"),
+        ("encoder", "subsampling_conv_channels"),
+        ("decoder", "pred_rnn_layers"),
+        ("decoder", "pred_hidden"),
+        ("joint", "joint_hidden"),
+    ],
+)
+@pytest.mark.parametrize("constants", [True, False])
+def test_settings_of_a_model_of_any_size(nemo_file, section, key, constants):
+    """Nothing is made of the size that a file claims, before it is compared with what there is."""
+    made = settings(CONFIG)
+    place = made[section].get({"decoder": "prednet", "joint": "jointnet"}.get(section), made[section])
+    assert key in place
+    place[key] = 1 << 17
+    if key == "features":
+        made["encoder"]["feat_in"] = 1 << 17
+    for name in ("encoder_hidden", "pred_hidden"):
+        del made["joint"]["jointnet"][name]
+    tensors = theirs(CONFIG, "nemo") | (nemo.front_end(CONFIG.features) if constants else {})
+    with pytest.raises(ConvertError, match=r"do not fit|name 13107\d layers, there are|is not what the settings"):
+        nemo.read(nemo_file(settings=made, tensors=tensors))
+
+
+@pytest.mark.parametrize(
+    "constant,message",
+    [("?", "damaged constant"), (3, "damaged constant"), ("AAAA", "damaged constant"), (None, "does not fit")],
+)
+def test_a_note_of_the_origin_that_is_damaged(native, tmp_path, constant, message):
+    if constant is None:
+        constant = base64.b64encode(zlib.compress(np.ones(400, np.float32).tobytes())).decode()
+    origin = {"format": "nemo", "kept": {"settings": "a: [", "constants": {WINDOW: constant}}}
+    with pytest.raises(ConvertError, match=message):
+        nemo.write(native(origin=origin), tmp_path / "out.nemo")
+    nemo.write(native("other", origin={"format": "nemo", "kept": {"settings": "a: ["}}), tmp_path / "out.nemo")
+    assert nemo.read(tmp_path / "out.nemo").config == CONFIG
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -230,6 +230,15 @@ def test_supported_values_arrive():
         ("encoder.n_layers", 0, "encoder.layers must be at least 1"),
         ("encoder.n_heads", 7, "not a multiple of encoder.heads"),
         ("encoder.flash", 1, "encoder.flash is an unknown setting"),
+        # numbers that would make a conversion take for ever
+        ("encoder.n_layers", 10**9, "encoder.n_layers: 1000000000 is beyond reason"),
+        ("encoder.d_model", 2**100, "encoder.d_model: .* is beyond reason"),
+        ("encoder.att_context_size", [2**62, 0], "only limited contexts"),
+        ("encoder.dropout", float("nan"), "encoder.dropout: nan is beyond reason"),
+        ("preprocessor.window_size", float("inf"), "preprocessor.window_size: inf is beyond reason"),
+        ("preprocessor.window_size", "1e300", "preprocessor.window_size: .* is beyond reason"),
+        ("preprocessor.window_size", 10**400, "preprocessor.window_size must be float"),
+        ("preprocessor.window_stride", 2, "preprocessor.window_stride: 2 is not supported: it is more than a second"),
         # other prediction and joint networks
         ("decoder._target_", "nemo.collections.asr.modules.StatelessTransducerDecoder", "only RNNTDecoder"),
         ("decoder.normalization_mode", "layer", "decoder.normalization_mode: layer"),
