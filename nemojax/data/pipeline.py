@@ -1,7 +1,8 @@
 """The plan's steps as batches of arrays, made ahead of time by worker processes.
 
-grain runs the workers. Worker i of n makes every n-th batch, whole, so that batches come in the order of steps
-and are the same whatever n is. All state is the number of the next step.
+Each of n workers is a grain pipeline with a process of its own, which makes every n-th batch, whole. So batches
+are the same whatever n is, one worker can be started again without the others, and all state is the number of
+the next step.
 """
 
 import logging
@@ -13,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from nemojax.data.plan import Plan
 
 logger = logging.getLogger(__name__)
 
-ENDLESS = 2**40  # steps
+ENDLESS = 2**40  # steps, or bytes
 AHEAD = 2  # batches that each worker keeps ready
 SMALLEST_SHARED_BYTES = 2**16  # arrays below this go through a pipe
 SHARED_MEMORY = Path("/dev/shm")
@@ -69,7 +71,7 @@ class Pipeline(Iterator[Batch]):
         self.unreadable: dict[str, str] = {}
         self._loader, self._report = Loader(plan, host, hosts), report
         self._read, self._restarts = 0, 0
-        self._batches: Any = None
+        self._running: dict[int, _Worker] = {}  # by the remainder of their steps
         self._closed = False
 
     def __next__(self) -> Batch:
@@ -96,29 +98,35 @@ class Pipeline(Iterator[Batch]):
     def _next(self) -> Any:
         if not self.workers:
             return self._loader(self.step)
+        if not self._running:
+            smallest = _smallest_shared(self._loader, self.workers, self._report)
+            steps = range(self.step, self.step + self.workers)
+            self._running = {at % self.workers: _Worker(self._loader, at, self.workers, smallest) for at in steps}
         while True:
-            if self._batches is None:
-                self._batches = iter(_dataset(self._loader, self.step, self.workers, self._report))
+            worker = self._running[self.step % self.workers]
             try:
-                made = next(self._batches)
+                made = worker.take()
                 self._restarts = 0
                 return Batch(**made["batch"]), made["unreadable"]
             except RuntimeError as error:
                 if "terminated unexpectedly" not in str(error):  # grain has no type of its own for it
                     raise
-                self._stop()
+                worker.close()
                 self._restarts += 1
                 if self._restarts > RESTARTS:
                     raise DataError(
                         f"data workers died {self._restarts} times at step {self.step} ({error}); if memory is short, "
                         "use fewer workers or smaller batches"
                     ) from None
-                self._report(f"a data worker died at step {self.step}; the workers are started again")
+                self._report(f"a data worker died; another makes its batches from step {self.step} on")
+                again = _Worker(self._loader, self.step, self.workers, worker.smallest)
+                self._running[self.step % self.workers] = again
 
     def _stop(self) -> None:
-        if self._batches is not None:
-            self._batches.close()
-            self._batches = None
+        if self._running:
+            with ThreadPoolExecutor(len(self._running)) as pool:  # each takes a second or two
+                list(pool.map(_Worker.close, self._running.values()))
+            self._running = {}
 
     def _note(self, read: int, unreadable: list[tuple[int, str]]) -> None:
         self._read += read
@@ -136,44 +144,71 @@ class Pipeline(Iterator[Batch]):
 
 
 class _Steps:
-    """The batches of a loader from a step on, as grain's random access source."""
+    """Every `stride`-th batch of a loader from a step on, as grain's random access source."""
 
-    def __init__(self, loader: Loader, start: int):
-        self.loader, self.start = loader, start
+    def __init__(self, loader: Loader, start: int, stride: int):
+        self.loader, self.start, self.stride = loader, start, stride
 
     def __len__(self) -> int:
         return ENDLESS
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        batch, unreadable = self.loader(self.start + index)
+        batch, unreadable = self.loader(self.start + index * self.stride)
         return {"batch": batch._asdict(), "unreadable": [tuple(u) for u in unreadable]}
 
 
-def _dataset(loader: Loader, start: int, workers: int, report: Callable[[str], Any]) -> Any:
+class _Worker:
+    """A process that makes batches ahead of time. `smallest` is the size of arrays that go through shared memory."""
+
+    def __init__(self, loader: Loader, start: int, stride: int, smallest: int):
+        try:
+            import grain
+            from absl import flags
+        except ImportError:
+            raise DataError("data workers need grain: install nemojax[train]") from None
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # grain reads flags that only programs built on absl would parse
+        batches = grain.MapDataset.source(_Steps(loader, start, stride)).to_iter_dataset(
+            grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+        )
+        options = grain.experimental.DatasetOptions(min_shm_size=smallest)
+        batches = grain.experimental.WithOptionsIterDataset(batches, options).mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=1, per_worker_buffer_size=AHEAD), worker_init_fn=_begin_worker
+        )
+        self.smallest = smallest
+        self._batches = iter(batches)
+        # the process begins with the first batch asked for, which must not wait for the workers before it
+        self._first: Future | None = Future()
+        threading.Thread(target=_fulfil, args=(self._first, self._batches), daemon=True).start()
+
+    def take(self) -> dict[str, Any]:
+        first, self._first = self._first, None
+        return next(self._batches) if first is None else first.result()
+
+    def close(self) -> None:
+        if self._first is not None:
+            wait([self._first])
+        self._batches.close()
+
+
+def _fulfil(future: Future, batches: Iterator) -> None:
     try:
-        import grain
-        from absl import flags
-    except ImportError:
-        raise DataError("data workers need grain: install nemojax[train]") from None
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # grain reads flags that only programs built on absl would parse
+        future.set_result(next(batches))
+    except BaseException as error:
+        future.set_exception(error)
+
+
+def _smallest_shared(loader: Loader, workers: int, report: Callable[[str], Any]) -> int:
+    """The size in bytes from which arrays go through shared memory: none do where it is too small for them."""
     largest = max(bucket.frames * bucket.batch for bucket in loader.plan.buckets) // loader.hosts
     needed = 4 * largest * loader.plan.config.frame_samples * workers * (AHEAD + 2)
-    smallest = SMALLEST_SHARED_BYTES
-    if SHARED_MEMORY.is_dir() and (free := shutil.disk_usage(SHARED_MEMORY).free) < needed:
-        smallest = 2**62
-        report(
-            f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB free and {needed / 2**20:.0f} MiB may be needed; "
-            "batches come through pipes, which is slower"
-        )
-    batches = grain.MapDataset.source(_Steps(loader, start)).to_iter_dataset(
-        grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    if not SHARED_MEMORY.is_dir() or (free := shutil.disk_usage(SHARED_MEMORY).free) >= needed:
+        return SMALLEST_SHARED_BYTES
+    report(
+        f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB free and {needed / 2**20:.0f} MiB may be needed; "
+        "batches come through pipes, which is slower"
     )
-    options = grain.experimental.DatasetOptions(min_shm_size=smallest)
-    batches = grain.experimental.WithOptionsIterDataset(batches, options)
-    return batches.mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD), worker_init_fn=_begin_worker
-    )
+    return ENDLESS
 
 
 def _begin_worker(index: int, count: int) -> None:

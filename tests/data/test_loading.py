@@ -1,5 +1,6 @@
 """A planned batch as arrays: history, padding, labels, hosts, recordings that can't be read."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
@@ -12,6 +13,7 @@ from nemojax.data.corpus import Source, load_corpus
 from nemojax.data.loading import NOTHING, Loader
 from nemojax.data.plan import Plan, PlanConfig
 from nemojax.data.waveform import RECIPE, UNCHANGED, WaveformConfig
+from nemojax.streaming import cut
 from nemojax.tokenizer import Tokenizer
 from tests.data.corpora import write_manifest, write_speech
 
@@ -190,3 +192,17 @@ def test_noise_from_a_manifest(plan_of, tmp_path):
             assert best > 0.999  # it is a piece of a recording
     with pytest.raises(ConfigError, match=r"noise: .*missing\.jsonl: the manifest can't be read"):
         Loader(plan_of(waveform=WaveformConfig(noise_probability=0.5, noise_manifests=(tmp_path / "missing.jsonl",))))
+
+
+@pytest.mark.parametrize("lookahead", CONFIG.encoder.lookaheads)
+def test_a_row_is_what_streaming_hears(plan_of, lookahead):
+    """One segment of whole chunks at every look-ahead, as `cut` makes it of the same recording."""
+    plan = plan_of()
+    batch, _ = Loader(plan)(0)
+    for index, row in enumerate(plan.batch(0).rows):
+        if row.utterances:
+            samples = decoded(plan, row.utterances[0])[None]
+            chunks = batch.samples.shape[1] // CONFIG.chunk_samples(lookahead)
+            segment = cut(jnp.asarray(samples), jnp.array([samples.shape[1]]), lookahead, chunks, CONFIG)
+            np.testing.assert_array_equal(segment.samples, batch.samples[None, index : index + 1])
+            np.testing.assert_array_equal(segment.length, batch.sample_lengths[None, index : index + 1])
