@@ -20,7 +20,7 @@ from nemojax import augment, checkpoint, streaming
 from nemojax.augment import SpecAugmentConfig
 from nemojax.config import ConfigError, ModelConfig
 from nemojax.layers import split
-from nemojax.losses import rnnt_loss
+from nemojax.losses import reduce_losses, rnnt_loss
 from nemojax.streaming import Segment
 from nemojax.transducer import Transducer
 
@@ -89,6 +89,17 @@ class TrainState(NamedTuple):
     skipped_in_a_row: Int[Array, ""]
     norms: Float[Array, " window"]  # gradient norms of the last steps that were not skipped; inf where there was none
     seed: UInt[Array, ""]
+
+
+class Placement(NamedTuple):
+    """How a step is spread over devices, as `sharding` makes it; by default it is not."""
+
+    gather: Callable[[Parameters], Parameters] = lambda parameters: parameters  # each whole on every device
+    # function(rows, shared, key), of arrays with and without a leading axis B: each device computes its own rows
+    by_rows: Callable[[Callable], Callable] = lambda function: function
+
+
+ONE_DEVICE = Placement()
 
 
 class Counts(NamedTuple):
@@ -164,7 +175,12 @@ def model_of(state: TrainState, config: ModelConfig) -> Transducer:
 
 
 def loss(
-    model: Transducer, batch: Batch, lookahead: int | Int[Array, ""], key: Array | None, recipe: TrainingConfig
+    model: Transducer,
+    batch: Batch,
+    lookahead: int | Int[Array, ""],
+    key: Array | None,
+    recipe: TrainingConfig,
+    placement: Placement = ONE_DEVICE,
 ) -> tuple[Float[Array, ""], Counts]:
     """The mean RNN-T loss over the rows that are not filler; without a key, without dropout and augmentation.
 
@@ -178,7 +194,8 @@ def loss(
     segment = Segment(heard, batch.sample_lengths, jnp.ones(rows, bool), jnp.zeros(rows, bool))
     constants = streaming.prepare(model)
     state = streaming.init_state(model, constants, rows)
-    log_mel, mask, _ = streaming.listen(config, state, segment)
+    listen = placement.by_rows(lambda rows, shared, key: streaming.listen(config, *rows))
+    log_mel, mask, _ = listen((state, segment), (), None)
     log_mel = augment.spec_augment(log_mel, mask, recipe.spec_augment, mask_key)
     with jax.named_scope("encoder"):
         encoded, mask, _ = model.encoder.step(
@@ -189,22 +206,20 @@ def loss(
     labels = jnp.where(label_mask, batch.labels, 0)
     with jax.named_scope("prediction"):
         predicted = model.prediction.sequence(labels, prediction_key)
-    output = model.joint.output
+    output, dropout = model.joint.output, config.joint.dropout if key is not None else 0.0
     assert output.bias is not None  # it always has one
+
+    def row_losses(rows, shared, key):
+        joint, lattice = rows
+        settings: dict[str, Any] = {"blank": config.blank, "fastemit": recipe.fastemit, "dropout": dropout, "key": key}
+        return rnnt_loss(*joint, *shared, *lattice, **settings, reduction="none")
+
     with jax.named_scope("loss"):
-        value = rnnt_loss(
-            model.joint.encoder(encoded),
-            model.joint.prediction(predicted),
-            output.kernel[...],
-            output.bias[...],
-            labels,
-            frame_lengths,
-            batch.label_lengths,
-            blank=config.blank,
-            fastemit=recipe.fastemit,
-            dropout=config.joint.dropout if key is not None else 0.0,
-            key=joint_key,
-        )
+        joint = model.joint.encoder(encoded), model.joint.prediction(predicted)
+        lattice = labels, frame_lengths, batch.label_lengths
+        weights = output.kernel[...], output.bias[...]
+        losses = placement.by_rows(row_losses)((joint, lattice), weights, joint_key)
+        value = reduce_losses(losses, frame_lengths, batch.label_lengths, "mean_batch")
     filled = frame_lengths > 0
     return value, Counts(filled.sum(), frame_lengths.sum(), (batch.label_lengths * filled).sum())
 
@@ -221,6 +236,7 @@ def value_and_gradient(
     key: Array | None,
     config: ModelConfig,
     recipe: TrainingConfig,
+    placement: Placement = ONE_DEVICE,
 ) -> tuple[tuple[Float[Array, ""], Counts], Parameters]:
     """The loss and its gradient with respect to what is not frozen.
 
@@ -230,8 +246,8 @@ def value_and_gradient(
     trained, frozen = partition(parameters, recipe.frozen)
 
     def part_loss(trained, batch, key):
-        model = checkpoint.fill(config, narrow(trained | frozen, recipe.dtype))
-        return loss(model, batch, lookahead, key, recipe)
+        whole = placement.gather(narrow(trained | frozen, recipe.dtype))
+        return loss(checkpoint.fill(config, whole), batch, lookahead, key, recipe, placement)
 
     compute = jax.value_and_grad(part_loss, has_aux=True)
     if recipe.accumulation == 1:
@@ -272,7 +288,11 @@ def draw_lookahead(key: Array, config: ModelConfig, recipe: TrainingConfig) -> I
 
 
 def train_step(
-    state: TrainState, batch: Batch, config: ModelConfig, recipe: TrainingConfig
+    state: TrainState,
+    batch: Batch,
+    config: ModelConfig,
+    recipe: TrainingConfig,
+    placement: Placement = ONE_DEVICE,
 ) -> tuple[TrainState, Metrics]:
     """One update, or none where the loss or the gradient is not finite, or the gradient's norm is exploded.
 
@@ -280,7 +300,7 @@ def train_step(
     """
     lookahead_key, key = jax.random.split(jax.random.fold_in(jax.random.key(state.seed), state.step))
     lookahead = draw_lookahead(lookahead_key, config, recipe)
-    (value, counts), gradient = value_and_gradient(state.parameters, batch, lookahead, key, config, recipe)
+    (value, counts), gradient = value_and_gradient(state.parameters, batch, lookahead, key, config, recipe, placement)
     norm = optax.global_norm(gradient)
     median = jnp.sort(state.norms)[recipe.skip_window // 2]
     limit = recipe.skip_norm * jnp.maximum(median, recipe.clip_norm)
