@@ -83,13 +83,15 @@ def test_an_index_that_is_wrong(huggingface_directory, change, message):
 
 
 def test_a_tensor_in_two_shards(huggingface_directory):
-    directory = huggingface_directory()
-    weight_map = sharded(directory, theirs(CONFIG, "huggingface"))
-    copy = next(iter(weight_map.values()))
-    (directory / "copy.safetensors").write_bytes((directory / copy).read_bytes())
-    weight_map["copied"] = "copy.safetensors"
+    """Even where the index names one of them."""
+    directory, tensors = huggingface_directory(), theirs(CONFIG, "huggingface")
+    weight_map = sharded(directory, tensors)
+    again = {"joint.head.bias": tensors["joint.head.bias"] + 1}
+    with open(directory / "z.safetensors", "wb") as target:
+        safetensors_format.write(target, again.items(), again)
+    weight_map["joint.head.bias"] = "z.safetensors"
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(ConvertError, match=r"index\.json and its files differ"):
+    with pytest.raises(ConvertError, match=r"index\.json and its files differ in a tensor (that is )?there twice"):
         huggingface.read(directory)
 
 
