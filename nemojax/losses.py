@@ -97,11 +97,9 @@ def rnnt_loss_logits(
     """`rnnt_loss` of any joint network's logits. They, and their gradient, are held whole."""
     _, frames, positions, vocabulary = logits.shape
     _check(labels, frames, positions, vocabulary, blank, reduction)
-    frame_mask, position_mask, label_mask = _masks(frames, positions, frame_lengths, label_lengths)
-    node_mask = frame_mask[:, :, None] & position_mask[:, None]
-    logits = jnp.where(node_mask[..., None], logits.astype(jnp.float32), 0)
+    _, _, label_mask = _masks(frames, positions, frame_lengths, label_lengths)
     next_label = _next_label(labels, label_mask, vocabulary)
-    log_blank, log_label = logit_log_probs(blank, float(clamp), logits, next_label)
+    log_blank, log_label = logit_log_probs(blank, float(clamp), logits.astype(jnp.float32), next_label)
     losses = lattice_loss(log_blank, log_label, frame_lengths, label_lengths, fastemit)
     losses = _reject(losses, labels, label_mask, vocabulary)
     return reduce_losses(losses, frame_lengths, label_lengths, reduction)
@@ -151,12 +149,16 @@ def _blank_and_label(logits: Array, next_label: Array, blank: int) -> tuple[Arra
 def _logit_gradient(
     logits: Array, normaliser: Array, next_label: Array, d_blank: Array, d_label: Array, blank: int, clamp: float
 ) -> Array:
-    """The gradient of logits from those of the two log-probabilities: one elementwise expression, no scatter."""
+    """The gradient of logits from those of the two log-probabilities: one elementwise expression, no scatter.
+
+    It is zero at a node that no alignment uses, whatever is there.
+    """
     index = jnp.arange(logits.shape[-1])[None, None, None]
     at_blank, at_label = index == blank, index == next_label[:, None, :, None]
     d_blank, d_label = d_blank[..., None], d_label[..., None]
     gradient = jnp.where(at_blank, d_blank, 0) + jnp.where(at_label, d_label, 0)
-    gradient -= (d_blank + d_label) * jnp.exp(logits - normaliser[..., None])
+    either = d_blank + d_label
+    gradient -= jnp.where(either != 0, either * jnp.exp(logits - normaliser[..., None]), 0)
     return jnp.clip(gradient, -clamp, clamp) if clamp > 0 else gradient
 
 
