@@ -9,6 +9,7 @@ weights/          orbax: one array per parameter, under the parameter's path in 
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def save(
         (partial / CONFIG).write_text(model.config.to_json())
         (partial / TOKENIZER).write_bytes(tokenizer)
         (partial / ORIGIN).write_text(json.dumps(dict(origin), indent=2) + "\n")
-        parameters = list(progress(named_parameters(model).items()))
+        parameters = progress(list(named_parameters(model).items()))
         arrays = {name: jax.device_put(np.ascontiguousarray(leaf)) for name, leaf in parameters}
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(save_concurrent_gb=CONCURRENT_GB)) as checkpointer:
             checkpointer.save(partial / WEIGHTS, args=ocp.args.PyTreeSave(arrays))
@@ -104,8 +105,23 @@ def save(
         partial.rename(directory)
     except OSError as error:
         raise CheckpointError(f"{directory} can't be written: {error.strerror or error}") from None
+    except ValueError as error:  # what orbax makes of a failed write
+        raise CheckpointError(f"{directory} can't be written: {_first_line(error)}") from None
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
+
+
+def _remove(directory: Path) -> None:
+    """Removes a directory, again where orbax's threads still wrote to it."""
+    for _ in range(10):
+        shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists():
+            return
+        time.sleep(0.1)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def read_settings(directory: str | Path) -> tuple[ModelConfig, bytes, dict[str, Any]]:
@@ -163,6 +179,5 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
     except CheckpointError as error:
         raise CheckpointError(f"{directory}: {error}") from None
     except Exception as error:  # orbax and tensorstore have no common type for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"the weights in {weights} can't be read: {reason}") from None
+        raise CheckpointError(f"the weights in {weights} can't be read: {_first_line(error)}") from None
     return jax.tree.unflatten(jax.tree.structure(model), [arrays[name] for name in wanted]), config, tokenizer, origin

@@ -83,7 +83,7 @@ class Hypothesis:
                 text,
                 start_s=round(self.frames[first] * frame_s, 3),
                 end_s=round(min((self.frames[last] + 1) * frame_s, duration_s), 3),
-                confidence=math.exp(min(self.log_probs[first : last + 1])),
+                confidence=round(math.exp(min(self.log_probs[first : last + 1])), 4),
             )
             for text, first, last in tokenizer.words(self.tokens)
         )
