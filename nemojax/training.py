@@ -202,10 +202,8 @@ def loss(
             log_mel, mask, state.encoder, constants.positions, lookahead + 1, encoder_key, remat=recipe.remat
         )
     frame_lengths = mask.sum(1)
-    label_mask = jnp.arange(batch.labels.shape[1])[None] < batch.label_lengths[:, None]
-    labels = jnp.where(label_mask, batch.labels, 0)
     with jax.named_scope("prediction"):
-        predicted = model.prediction.sequence(labels, prediction_key)
+        predicted = model.prediction.sequence(batch.labels, prediction_key)
     output, dropout = model.joint.output, config.joint.dropout if key is not None else 0.0
     assert output.bias is not None  # it always has one
 
@@ -216,7 +214,7 @@ def loss(
 
     with jax.named_scope("loss"):
         joint = model.joint.encoder(encoded), model.joint.prediction(predicted)
-        lattice = labels, frame_lengths, batch.label_lengths
+        lattice = batch.labels, frame_lengths, batch.label_lengths
         weights = output.kernel[...], output.bias[...]
         losses = placement.by_rows(row_losses)((joint, lattice), weights, joint_key)
         value = reduce_losses(losses, frame_lengths, batch.label_lengths, "mean_batch")
