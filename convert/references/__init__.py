@@ -4,6 +4,7 @@ tokenizer.py            a SentencePiece model of made-up words
 nemo_model.py           NeMo's model, built, and run with every seam recorded
 transformers_model.py   the same of transformers, on NeMo's weights
 traces.py               the form in which both are recorded
+sound.py                something to hear
 
 Needs the parity extra (torch, NeMo, transformers); they are imported where they are used.
 """

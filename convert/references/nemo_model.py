@@ -1,9 +1,10 @@
 """NeMo's model on random weights, and what it makes of a recording, seam by seam.
 
 Random weights that a comparison can trust: every bias, scale and norm is off its initial value, so that none
-can be forgotten, and blank is calibrated so that greedy decoding speaks, though not at every frame.
+can be forgotten; attention prefers some frames to others; and greedy decoding speaks, though not at every frame.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ from convert.references.tokenizer import train_tokenizer
 from convert.references.traces import Chunk, Decoding, Trace, array, chunk_bounds, double_loop, watching
 
 LABELS_PER_FRAME = 0.3  # that blank is calibrated to
-LOGIT_SCALE = 4.0  # standard deviation of a label's logit: a few nats, as in a trained model
+# as they are initialised, attention is all but uniform, and a wrong score would hardly show
+ATTENTION_SCALE, POSITION_BIAS_SCALE = 2.5, 5.0
+DRAWS = 100  # of output weights, at most
+FRAME_SCALE, LABEL_SCALE = 1.0, 2.0  # a label changes more than a frame does, or labels would repeat
+LOGIT_SCALE = 4.0  # a few nats, as in a trained model
 
 
 def settings(size: Size, tokenizer_directory: str) -> dict[str, Any]:
@@ -119,6 +124,10 @@ def build(size: Size, seed: int, tokenizer_directory: str | Path, recordings: Se
         for name, parameter in model.named_parameters():
             if "bias" in name or "norm" in name:
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+            if re.search(r"linear_(q|k|pos)\.weight$", name):
+                parameter.mul_(ATTENTION_SCALE)
+            if "pos_bias" in name:
+                parameter.mul_(POSITION_BIAS_SCALE)
         calibrate(model, recordings, generator)
     return model
 
@@ -126,9 +135,10 @@ def build(size: Size, seed: int, tokenizer_directory: str | Path, recordings: Se
 def calibrate(model: Any, recordings: Sequence[np.ndarray], generator: Any) -> None:
     """Makes the joint network of random weights speak, and depend on frames and labels alike.
 
-    Each unit's input from the encoder, and from the prediction network, gets mean 0 and variance 1 over the
-    recordings' frames at every look-ahead and over random labels; so does each label's logit, times LOGIT_SCALE,
-    over random pairs of the two. Blank's bias is then set for about LABELS_PER_FRAME labels per encoder frame.
+    Each unit's input from the encoder, over the recordings' frames at every look-ahead, its input from the
+    prediction network, over random labels, and each label's logit, over random pairs of the two, get mean 0 and
+    the standard deviations FRAME_SCALE, LABEL_SCALE and LOGIT_SCALE. Blank's bias makes about LABELS_PER_FRAME
+    labels per encoder frame; output weights are drawn anew until no look-ahead is silent or babbles.
     """
     import torch
 
@@ -144,27 +154,34 @@ def calibrate(model: Any, recordings: Sequence[np.ndarray], generator: Any) -> N
     labels = torch.randint(model.decoder.vocab_size, (1, 512), generator=generator)
     predicted = model.decoder.predict(labels, None, add_sos=False, batch_size=1)[0][0]
 
-    def standardise(linear: Any, inputs: Any, scale: float = 1.0) -> None:
-        outputs = linear(inputs)
-        factor = scale / outputs.std(0)
-        linear.weight.mul_(factor[:, None])
-        linear.bias.sub_(outputs.mean(0)).mul_(factor)
-
-    standardise(model.joint.enc, spoken)
-    standardise(model.joint.pred, predicted)
+    standardise(model.joint.enc, spoken, FRAME_SCALE)
+    standardise(model.joint.pred, predicted, LABEL_SCALE)
     chosen = torch.randint(len(spoken), (len(predicted),), generator=generator)
     hidden = torch.relu(model.joint.enc(spoken[chosen]) + model.joint.pred(predicted))
-    standardise(model.joint.joint_net[-1], hidden, LOGIT_SCALE)
-
-    bias, low, high = model.joint.joint_net[-1].bias, 0.0, 10.0 * LOGIT_SCALE
-    for _ in range(10):
-        bias[-1] = (low + high) / 2
+    output = model.joint.joint_net[-1]
+    for _ in range(DRAWS):
+        output.weight.copy_(torch.randn(output.weight.shape, generator=generator))
+        standardise(output, hidden, LOGIT_SCALE)
+        logits = output(hidden)
+        # as if each look were at a random pair: a label with this probability makes LABELS_PER_FRAME of them
+        lead = (logits[:, :-1].amax(1) - logits[:, -1]).quantile(1 / (1 + LABELS_PER_FRAME))
+        output.bias[-1].add_(lead)
         hypotheses = model.decoding.rnnt_decoder_predictions_tensor(
             encoder_output=encoded, encoded_lengths=frames, return_hypotheses=True
         )
-        emitted = sum(len(hypothesis.y_sequence) for hypothesis in hypotheses)
-        too_many = emitted > LABELS_PER_FRAME * int(frames.sum())
-        low, high = (float(bias[-1]), high) if too_many else (low, float(bias[-1]))
+        emitted = torch.tensor([len(hypothesis.y_sequence) for hypothesis in hypotheses])
+        rates = emitted.view(len(at_each), -1).sum(1) / frames.view(len(at_each), -1).sum(1)  # at each look-ahead
+        if rates.min() > LABELS_PER_FRAME / 3 and rates.max() < 3 * LABELS_PER_FRAME:
+            return
+    raise ValueError(f"in {DRAWS} draws no output weights speak at every look-ahead; choose another seed")
+
+
+def standardise(linear: Any, inputs: Any, scale: float) -> None:
+    """Gives each output of a linear layer mean 0 and standard deviation `scale` over the inputs."""
+    outputs = linear(inputs)
+    factor = scale / outputs.std(0)
+    linear.weight.mul_(factor[:, None])
+    linear.bias.sub_(outputs.mean(0)).mul_(factor)
 
 
 def load(path: str | Path) -> Any:

@@ -1,4 +1,4 @@
-"""What the models hear: real speech where it is to be had, glides of many lengths everywhere."""
+"""What the models hear: real speech where it is to be had, and recordings of awkward lengths."""
 
 import io
 import json
@@ -25,15 +25,6 @@ def real_speech(rng: np.random.Generator, corpus: str, least_s: float, most_s: f
         samples, rate_hz = soundfile.read(io.BytesIO(tar.extractfile(name).read()), dtype="float32")
     assert rate_hz == 16_000 and samples.ndim == 1
     return {f"{corpus}/{name}": samples}
-
-
-def glides(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Something like speech: voiced glides with pauses, and a little noise."""
-    seconds = np.arange(samples) / 16_000
-    speed, depth, pitch_hz = rng.uniform(1, 3), rng.uniform(30, 80), rng.uniform(100, 220)
-    phase = 2 * np.pi * np.cumsum(pitch_hz + depth * np.sin(speed * seconds)) / 16_000
-    voiced = sum(np.sin(k * phase) / k for k in range(1, 12)) * (np.sin(5.3 * seconds + rng.uniform(0, 6)) > -0.4)
-    return (0.1 * voiced + 0.003 * rng.standard_normal(samples)).astype(np.float32)
 
 
 def boundaries(lookahead: int) -> dict[str, int]:

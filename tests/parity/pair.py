@@ -10,10 +10,11 @@ import numpy as np
 from convert import nemo
 from convert.references import SIZES, nemo_model, transformers_model
 from convert.references.nemo_model import Nemo
+from convert.references.sound import glides
 from convert.references.traces import Chunk, Decoding, Trace
 from convert.references.transformers_model import Transformers
 from nemojax import checkpoint
-from tests.parity.audio import boundaries, glides, real_speech
+from tests.parity.audio import boundaries, real_speech
 from tests.tracing import Run, Traced
 
 ROWS = 10  # recordings side by side in nemojax

@@ -12,8 +12,9 @@ import pytest
 import nemojax
 from convert.references import SIZES, nemo_model, transformers_model
 from convert.references.nemo_model import Nemo
+from convert.references.sound import glides
 from convert.references.transformers_model import Transformers
-from tests.parity.audio import glides, real_speech
+from tests.parity.audio import real_speech
 from tests.parity.test_decoding import SEAMS
 from tests.tracing import Traced
 
