@@ -194,7 +194,7 @@ class Nemo:
     """NeMo's model, one recording at a time."""
 
     def __init__(self, model: Any):
-        self.model = model
+        self._model = model
         self.blank = model.decoder.vocab_size
         encoder = model.encoder
         self._modules = {"subsampling": encoder.pre_encode}
@@ -205,6 +205,11 @@ class Nemo:
                 f"block{i}": layer,
             }
         self._inputs = {"scaled": encoder.layers[0]}
+
+    @property
+    def model(self) -> Any:
+        """In evaluation mode: NeMo's own `transcribe` leaves its modules in training mode, with dropout."""
+        return self._model.eval()
 
     def log_mel(self, samples: np.ndarray) -> np.ndarray:
         import torch
@@ -272,7 +277,7 @@ class Nemo:
         left = self.model.encoder.att_context_size_all[0][0]
         self.model.encoder.set_default_att_context_size([left, lookahead])
 
-    def decode(self, encoded: np.ndarray, stream: list[Chunk] | None = None) -> tuple[list[int], list[int], str]:
+    def decode(self, encoded: np.ndarray) -> tuple[list[int], list[int], str]:
         """NeMo's own greedy decoding of encoder frames: tokens, their frames, text."""
         import torch
 
