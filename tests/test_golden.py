@@ -85,9 +85,7 @@ def test_stream(golden, lookahead):
                 compared += 1
             if theirs:
                 seams.compare_caches("transformers", caches, theirs, f"{key}, chunk {i}")
-        assert compared == len(
-            [name for name in golden.values if name.startswith(f"{key}.chunk") and "encoder" in name]
-        )
+        assert compared == sum(name.endswith(".encoder") for name in golden.under(f"{key}.chunk"))
         seams.compare("NeMo", "encoder", run.trace["encoder"], golden.values[f"{key}.offline.encoder"], key)
         assert run.tokens == golden.values[f"{key}.tokens"].tolist()
         assert run.frames == golden.values[f"{key}.frames"].tolist()
@@ -99,8 +97,7 @@ def test_stream(golden, lookahead):
 def test_every_parameter_is_seen(golden):
     """Any parameter that is a little off is noticed, but for what changes nothing.
 
-    A bias of the keys adds the same to all scores of a query; the keys in the caches hold it. So does, nearly,
-    the content bias of the first block, whose keys are almost alike: random subsampling hardly tells frames apart.
+    A bias of the keys adds the same to all scores of a query; the keys in the caches hold it.
     """
     arrays = checkpoint.named_parameters(golden.model)
     unnoticed = set()
@@ -109,7 +106,6 @@ def test_every_parameter_is_seen(golden):
         traced = Traced(changed)
         if not differs(golden, traced.run(golden.recordings, 13, 1)[0], traced, golden.values):
             unnoticed.add(name)
-    unnoticed.discard("encoder.blocks.0.attention.content_bias")
     assert len(arrays) > 60 and unnoticed == {name for name in arrays if name.endswith("attention.key.bias")}
 
 

@@ -18,6 +18,7 @@ from convert.references.traces import Chunk, Decoding, Trace, array, chunk_bound
 LABELS_PER_FRAME = 0.3  # that blank is calibrated to
 # as they are initialised, attention is all but uniform, and a wrong score would hardly show
 ATTENTION_SCALE, POSITION_BIAS_SCALE = 2.5, 5.0
+SUBSAMPLED_SCALE = 0.15  # more would bring out the rounding of log-mel
 DRAWS = 100  # of output weights, at most
 FRAME_SCALE, LABEL_SCALE = 1.0, 2.0  # a label changes more than a frame does, or labels would repeat
 LOGIT_SCALE = 4.0  # a few nats, as in a trained model
@@ -135,7 +136,8 @@ def build(size: Size, seed: int, tokenizer_directory: str | Path, recordings: Se
 def calibrate(model: Any, recordings: Sequence[np.ndarray], generator: Any) -> None:
     """Makes the joint network of random weights speak, and depend on frames and labels alike.
 
-    Each unit's input from the encoder, over the recordings' frames at every look-ahead, its input from the
+    The subsampling's output, all but constant with random weights, varies by SUBSAMPLED_SCALE about a constant part
+    of about 1. Each unit's input from the encoder, over the recordings' frames at every look-ahead, its input from the
     prediction network, over random labels, and each label's logit, over random pairs of the two, get mean 0 and
     the standard deviations FRAME_SCALE, LABEL_SCALE and LOGIT_SCALE. Blank's bias makes about LABELS_PER_FRAME
     labels per encoder frame; output weights are drawn anew until no look-ahead is silent or babbles.
@@ -145,6 +147,9 @@ def calibrate(model: Any, recordings: Sequence[np.ndarray], generator: Any) -> N
     lengths = torch.tensor([len(samples) for samples in recordings])
     padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(samples) for samples in recordings], batch_first=True)
     log_mel, frames = model.preprocessor(input_signal=padded, length=lengths)
+    subsampling = model.encoder.pre_encode.out
+    standardise(subsampling, subsampled(model, log_mel, frames), SUBSAMPLED_SCALE)
+    subsampling.bias.add_(torch.randn(subsampling.bias.shape, generator=generator))
     at_each = []
     for context in model.encoder.att_context_size_all:
         model.encoder.set_default_att_context_size(context)
@@ -162,6 +167,7 @@ def calibrate(model: Any, recordings: Sequence[np.ndarray], generator: Any) -> N
     for _ in range(DRAWS):
         output.weight.copy_(torch.randn(output.weight.shape, generator=generator))
         standardise(output, hidden, LOGIT_SCALE)
+        output.bias[0] = -10.0 * LOGIT_SCALE  # the unknown piece: no training text holds it
         logits = output(hidden)
         # as if each look were at a random pair: a label with this probability makes LABELS_PER_FRAME of them
         lead = (logits[:, :-1].amax(1) - logits[:, -1]).quantile(1 / (1 + LABELS_PER_FRAME))
@@ -182,6 +188,15 @@ def standardise(linear: Any, inputs: Any, scale: float) -> None:
     factor = scale / outputs.std(0)
     linear.weight.mul_(factor[:, None])
     linear.bias.sub_(outputs.mean(0)).mul_(factor)
+
+
+def subsampled(model: Any, log_mel: Any, frames: Any) -> Any:
+    """What the subsampling's linear layer is given for the first recording of a batch."""
+    inputs: list[Any] = []
+    handle = model.encoder.pre_encode.out.register_forward_pre_hook(lambda _, args: inputs.append(args[0][0]))
+    _, length = model.encoder(audio_signal=log_mel, length=frames)
+    handle.remove()
+    return inputs[0][: int(length[0])]
 
 
 def load(path: str | Path) -> Any:

@@ -70,6 +70,6 @@ def test_faint_bins_have_a_bar_of_their_own():
     theirs = np.array([[0.0, -1.0, -17.0]], np.float32)
     seams = Seams()
     seams.compare("NeMo", "log_mel", theirs + np.array([[0, 0, 3e-3]], np.float32), theirs, "here")
-    assert seams.lines["log_mel 70 dB down", "NeMo"].values == 1 and seams.lines["log_mel", "NeMo"].values == 2
+    assert seams.lines["log_mel 65 dB down", "NeMo"].values == 1 and seams.lines["log_mel", "NeMo"].values == 2
     with pytest.raises(AssertionError):
         seams.compare("NeMo", "log_mel", theirs + np.array([[0, 3e-3, 0]], np.float32), theirs, "here")
