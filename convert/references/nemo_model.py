@@ -302,6 +302,14 @@ class Nemo:
         )[0]
         return np.asarray(hypothesis.y_sequence).tolist(), np.asarray(hypothesis.timestamp).tolist(), hypothesis.text
 
+    def tidied(self, text: str) -> str:
+        """What NeMo's decoding makes of its tokenizer's text: no space before punctuation.
+
+        transformers and SentencePiece keep such spaces, and so does nemojax.
+        """
+        decoding = self.model.decoding
+        return decoding.space_before_punct_pattern.sub(r"\2", text) if decoding.supported_punctuation else text
+
     def decode_stream(self, chunks: list[Chunk]) -> list[int]:
         """NeMo's own greedy decoding, chunk by chunk."""
         import torch

@@ -74,9 +74,15 @@ def test_streamed_tokens(pair, seams, lookahead):
 
 
 def test_texts(pair):
-    tokenizer = Tokenizer(pair.source.tokenizer)
+    """Text is that of NeMo's tokenizer, and NeMo's own once spaces before punctuation are gone, as NeMo has it."""
+    tokenizer, nemo = Tokenizer(pair.source.tokenizer), pair.nemo
     for name, trace in pair.nemo_offline(13).items():
-        tokens, _, text = pair.nemo.decode(trace["encoder"])
-        assert tokenizer.decode(tokens) == text, name
-    everything = np.random.default_rng(pair.seed).permutation(np.arange(tokenizer.size)).tolist()
-    assert tokenizer.decode(everything) == pair.nemo.model.tokenizer.ids_to_text(everything)
+        tokens, _, text = nemo.decode(trace["encoder"])
+        assert tokenizer.decode(tokens) == nemo.model.tokenizer.ids_to_text(tokens), name
+        assert nemo.tidied(tokenizer.decode(tokens)) == text, name
+    rng = np.random.default_rng(pair.seed)
+    for _ in range(20):
+        tokens = rng.permutation(np.arange(tokenizer.size)).tolist()
+        assert tokenizer.decode(tokens) == nemo.model.tokenizer.ids_to_text(tokens)
+        text = nemo.model.decoding.decode_tokens_to_str_with_strip_punctuation(tokens)
+        assert nemo.tidied(tokenizer.decode(tokens)) == text
