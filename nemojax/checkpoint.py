@@ -99,14 +99,15 @@ def save(
         (partial / ORIGIN).write_text(json.dumps(dict(origin), indent=2) + "\n")
         parameters = progress(list(named_parameters(model).items()))
         arrays = {name: jax.device_put(np.ascontiguousarray(leaf)) for name, leaf in parameters}
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(save_concurrent_gb=CONCURRENT_GB)) as checkpointer:
-            checkpointer.save(partial / WEIGHTS, args=ocp.args.PyTreeSave(arrays))
+        try:
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(save_concurrent_gb=CONCURRENT_GB)) as checkpointer:
+                checkpointer.save(partial / WEIGHTS, args=ocp.args.PyTreeSave(arrays))
+        except ValueError as error:  # what orbax makes of a failed write
+            raise CheckpointError(f"{directory} can't be written: {_first_line(error)}") from None
         partial.chmod(0o755)
         partial.rename(directory)
     except OSError as error:
         raise CheckpointError(f"{directory} can't be written: {error.strerror or error}") from None
-    except ValueError as error:  # what orbax makes of a failed write
-        raise CheckpointError(f"{directory} can't be written: {_first_line(error)}") from None
     finally:
         _remove(partial)
 
