@@ -7,12 +7,7 @@ as it goes into batches, padding apart. Without workers, what one core does in a
 that does not depend on what else the machine does. Results are JSON lines, and a table at the end.
 """
 
-import importlib.metadata
 import json
-import os
-import platform
-import re
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -25,6 +20,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tqdm import tqdm
 
+from experiments.machine import machine
 from nemojax.config import ConfigError, ModelConfig
 from nemojax.data.corpus import Corpus, Source, load_corpus
 from nemojax.data.pipeline import AHEAD, Pipeline
@@ -33,6 +29,7 @@ from nemojax.data.train_tokenizer import texts_of, train
 from nemojax.data.waveform import RECIPE, UNCHANGED
 from nemojax.tokenizer import Tokenizer
 
+PACKAGES = ("grain", "numpy", "soundfile", "soxr")
 WAVEFORMS = {"none": UNCHANGED, "recipe": RECIPE}
 
 
@@ -86,24 +83,6 @@ def measure(corpus: Corpus, workers: int, waveform: str, settings: Settings) -> 
     }
 
 
-def machine() -> dict[str, Any]:
-    """What the results depend on: hardware, its load, versions, commit."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
-    )
-    cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    packages = ("grain", "numpy", "soundfile", "soxr")
-    return {
-        "commit": described.stdout.strip() or None,
-        "cpu": model[1] if model else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        "versions": {package: importlib.metadata.version(package) for package in packages},
-    }
-
-
 def table(results: list[dict[str, Any]]) -> str:
     heads = ["workers", "waveform", "audio hours per hour", "per core hour", "batches per second", "first batch, s"]
     names = [
@@ -131,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     same = {"seed": settings.seed, "batch_frames": settings.batch_frames, "corpus_hours": round(corpus.hours, 3)}
     with settings.output.open("a") as file:
         for waveform, workers in tqdm(list(product(settings.waveforms, settings.workers)), disable=None):
-            results.append({**measure(corpus, workers, waveform, settings), **same, **machine()})
+            results.append({**measure(corpus, workers, waveform, settings), **same, **machine(PACKAGES)})
             file.write(json.dumps(results[-1]) + "\n")
             file.flush()
     print(table(results))

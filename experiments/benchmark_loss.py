@@ -11,10 +11,7 @@ The torch forms are measured where torch, torchaudio and NeMo can be imported, a
 """
 
 import dataclasses
-import importlib.metadata
 import json
-import os
-import platform
 import re
 import statistics
 import subprocess
@@ -29,6 +26,8 @@ from typing import Any
 import numpy as np
 import tyro
 from tqdm import tqdm
+
+from experiments import machine
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,7 @@ SIZES = {
     "medium": Size(4, 250, 80, 1025, 640),  # four utterances of 20 s, the released models' joint
     "large": Size(32, 250, 80, 1025, 640),  # a batch of a large accelerator
 }
+PACKAGES = ("jax", "jaxlib", "numpy", "torch", "torchaudio", "nemo_toolkit", "numba")
 PASSES = ("forward", "gradient")
 TOLERANCE = 1e-4  # relative, between the losses of two forms
 
@@ -213,36 +213,10 @@ def device(form: str) -> dict[str, Any]:
         import torch
 
         return {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"}
-    import jax
-
-    return {"device": jax.devices()[0].device_kind}
+    return {"device": machine.device()}
 
 
 # The command.
-
-
-def machine() -> dict[str, Any]:
-    """What the results depend on: hardware, versions, commit."""
-
-    def version(package: str) -> str | None:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            return None
-
-    packages = ("jax", "jaxlib", "numpy", "torch", "torchaudio", "nemo_toolkit", "numba")
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
-    )
-    cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    return {
-        "commit": described.stdout.strip() or None,
-        "cpu": model[1] if model else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in packages},
-    }
 
 
 def run(form: str, size: str, which: str, settings: Settings) -> dict[str, Any]:
@@ -282,7 +256,7 @@ def benchmark(settings: Settings) -> None:
         for name in given:
             if name not in known:
                 raise SystemExit(f"{name!r} is none of {', '.join(known)}")
-    common = {"benchmark": "rnnt_loss", "seed": settings.seed, **machine()}
+    common = {"benchmark": "rnnt_loss", "seed": settings.seed, **machine.machine(PACKAGES)}
     cells = [(size, form, which) for size in settings.sizes for form in settings.forms for which in PASSES]
     results: list[dict[str, Any]] = []
     given_up = set()
@@ -298,7 +272,7 @@ def benchmark(settings: Settings) -> None:
                     given_up.add((size, form, which))
                 row = {"size": size, "form": form, "pass": which, "repeat": repeat, **result}
                 results.append(row)
-                row = row | {"shape": dataclasses.asdict(SIZES[size]), "load": os.getloadavg()[0], **common}
+                row = row | {"shape": dataclasses.asdict(SIZES[size]), **common, "load": machine.load()}
                 file.write(json.dumps(row) + "\n")
                 file.flush()
     print("\n".join(table(results)))
