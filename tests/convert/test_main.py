@@ -152,7 +152,12 @@ def test_interrupted_halfway(run, inputs, tmp_path, monkeypatch, name, out, whic
 
     monkeypatch.setattr(command, "_bar", bar)
     before = names(tmp_path)
-    assert run(name, inputs[name], tmp_path / out)[0] == code
+    # a shell's background jobs ignore control-C, and what they start inherits that
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert run(name, inputs[name], tmp_path / out)[0] == code
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     assert names(tmp_path) == before
 
 
