@@ -119,10 +119,10 @@ def with_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndar
     """
     active = np.count_nonzero(samples)
     noise = np.resize(noise, len(samples))
-    power = np.square(noise, dtype=np.float64).mean() if len(noise) else 0.0
+    power = float(np.square(noise, dtype=np.float64).mean()) if len(noise) else 0.0
     if not active or not power:
         return samples
-    wanted = np.square(samples, dtype=np.float64).sum() / active / 10 ** (snr_db / 10)
+    wanted = float(np.square(samples, dtype=np.float64).sum()) / active / 10 ** (snr_db / 10)
     return samples + noise * np.float32(np.sqrt(wanted / power))
 
 
