@@ -89,7 +89,7 @@ class Settings:
 
 
 class Scored(NamedTuple):
-    """One utterance; `position` is its place in the list that was given. Words and characters are of normalised text."""
+    """One utterance; `position` is its place in the list given. Words and characters are of normalised text."""
 
     position: int
     name: str
