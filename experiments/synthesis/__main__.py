@@ -37,6 +37,7 @@ from nemojax.data.train_tokenizer import texts_of
 TWO_SENTENCES = 0.25  # the share of clips with two, a pause between them
 AHEAD = 4  # sentences in work, per worker
 REPORTED = 5
+HOPELESS = 20  # failures more than clips: the synthesiser does not work
 FORMATS = {"ogg": ("OGG", "OPUS"), "flac": ("FLAC", "PCM_16")}
 
 
@@ -59,6 +60,8 @@ class Settings:
     """The synthesisers to use."""
     format: Literal["ogg", "flac"] = "ogg"
     """Opus in Ogg, or FLAC."""
+    compression: float | None = None
+    """From 0 to 1, as libsndfile counts; 0.95 is about 19 kilobits a second in Ogg. By default that library's own."""
     workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
 
     def __post_init__(self):
@@ -68,6 +71,8 @@ class Settings:
             raise ConfigError(f"--workers must be at least 1, not {self.workers}")
         if not 0 <= self.texts_share <= 1:
             raise ConfigError(f"--texts-share must be from 0 to 1, not {self.texts_share}")
+        if self.compression is not None and not 0 <= self.compression <= 1:
+            raise ConfigError(f"--compression must be from 0 to 1, not {self.compression}")
         if not self.programs:
             raise ConfigError("--programs must name at least one synthesiser")
 
@@ -103,24 +108,26 @@ def clips(
         yield Clip(text, voice, drawn_delivery(voice, rng))
 
 
-def speak(clip: Clip, format: str) -> Result:
+def speak(clip: Clip, format: str, compression: float | None) -> Result:
     try:
         samples = spoken(clip.text, clip.voice, clip.delivery)
     except SynthesisError as error:
         return Result(clip, 0.0, b"", str(error))
     container, subtype = FORMATS[format]
     file = io.BytesIO()
-    soundfile.write(file, samples, RATE_HZ, format=container, subtype=subtype)
+    level = {} if compression is None else {"compression_level": compression}
+    soundfile.write(file, samples, RATE_HZ, format=container, subtype=subtype, **level)
     return Result(clip, len(samples) / RATE_HZ, file.getvalue())
 
 
-def speak_all(wanted: Iterator[Clip], format: str, workers: int) -> Iterator[Result]:
+def speak_all(wanted: Iterator[Clip], settings: Settings) -> Iterator[Result]:
     """Results in the order of the clips. The synthesisers are processes of their own, so threads drive them."""
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(settings.workers) as pool:
         pending: list[Future[Result]] = []
         try:
             while True:
-                pending += [pool.submit(speak, clip, format) for clip in islice(wanted, AHEAD * workers - len(pending))]
+                for clip in islice(wanted, AHEAD * settings.workers - len(pending)):
+                    pending.append(pool.submit(speak, clip, settings.format, settings.compression))
                 if not pending:
                     return
                 yield pending.pop(0).result()
@@ -149,7 +156,7 @@ def write_set(
             stack.callback(path.unlink, missing_ok=True)
         archive = stack.enter_context(tarfile.open(partial[0], "w", format=tarfile.USTAR_FORMAT))
         bar = stack.enter_context(tqdm(total=seconds and round(seconds), desc=name, unit="s", smoothing=0.05))
-        results = speak_all(wanted, settings.format, settings.workers)
+        results = speak_all(wanted, settings)
         stack.callback(results.close)
         for result in results:
             if result.problem:
@@ -157,6 +164,11 @@ def write_set(
                 if len(failures) <= REPORTED:
                     bar.write(
                         f"left out: {result.clip.voice.speaker}: {result.clip.text!r}: {result.problem}", sys.stderr
+                    )
+                if len(failures) > len(lines) + HOPELESS:
+                    raise ConfigError(
+                        f"{name}: {len(failures)} of {len(failures) + len(lines)} sentences could not be spoken; "
+                        f"the first problem: {failures[0].problem}"
                     )
                 continue
             file = f"{name}-{len(lines):06d}.{settings.format}"

@@ -49,6 +49,8 @@ def spoken(text: str, voice: Voice, delivery: Delivery) -> np.ndarray:
             done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=LIMIT_S)
         except subprocess.TimeoutExpired:
             raise SynthesisError(f"{voice.program} took over {LIMIT_S:g} s") from None
+        except OSError as error:
+            raise SynthesisError(f"{command[0]} can't be started ({error.strerror})") from None
         if done.returncode or not wav.exists():
             complaint = done.stderr.decode(errors="replace").strip().splitlines()
             raise SynthesisError(f"{voice.program} failed: {complaint[-1] if complaint else done.returncode}")

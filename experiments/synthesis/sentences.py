@@ -34,7 +34,7 @@ def _filled(form: str, rng: random.Random) -> str:
 def vocabulary() -> frozenset[str]:
     """All words that sentences are made of, in lower case."""
     forms = " ".join(form for rule in [*RULES.values(), *TOPICS.values()] for form in rule)
-    return frozenset(re.findall(r"[a-z'-]*[a-z]", re.sub(r"{\w+}", " ", forms).lower()))
+    return frozenset(re.findall(r"[a-z][a-z'-]*", re.sub(r"{\w+}(?:'s)?", " ", forms).lower()))
 
 
 def held_out(text: str) -> bool:

@@ -1,0 +1,350 @@
+"""Synthetic speech: its sentences, its voices, and the command, with a made synthesiser and with real ones."""
+
+import itertools
+import json
+import random
+import re
+import shutil
+from collections import Counter
+from contextlib import closing
+
+import numpy as np
+import pytest
+import soundfile
+
+from experiments.synthesis import __main__ as command
+from experiments.synthesis import programs
+from experiments.synthesis.grammar import RULES, TOPICS
+from experiments.synthesis.sentences import held_out, is_spoken_as_written, sentence, sentences, vocabulary
+from experiments.synthesis.voices import PROGRAMS, VOICES, Delivery, drawn_delivery
+from nemojax.audio import open_audio
+from nemojax.config import ModelConfig
+from nemojax.data.corpus import Source, header_duration_s, load_corpus
+from nemojax.data.train_tokenizer import train
+from nemojax.manifest import expand_manifest
+from nemojax.tokenizer import Tokenizer
+from tests.data.corpora import write_manifest
+from tests.sounds import wave
+
+INSTALLED = [program for program in PROGRAMS if shutil.which(program)]
+SETS = ("synthetic_train", "synthetic_dev", "synthetic_new_voice")
+
+
+def made(count, seed=0):
+    rng = random.Random(seed)
+    return [sentence(rng) for _ in range(count)]
+
+
+def entries(directory, name):
+    return [json.loads(line) for line in (directory / f"{name}.jsonl").read_text().splitlines()]
+
+
+def run(directory, *arguments):
+    return command.main([str(directory), *map(str, arguments)])
+
+
+# sentences
+
+
+def test_sentences_are_what_is_spoken():
+    words = vocabulary()
+    assert len(words) >= 1200
+    for text in made(5000):
+        assert re.fullmatch(r"[A-Z][A-Za-z ,'-]*[.?!]", re.sub(r"[!,]? not ", " not ", text)), text
+        assert is_spoken_as_written(text) and "  " not in text and " ," not in text, text
+        assert 1 <= len(text.split()) <= 14, text
+        for word in re.findall(r"[\w'-]+", text.lower()):
+            parts = [word] if word in words else word.removesuffix("'s").split("-")
+            assert words.issuperset(parts) or word == "an", text
+        assert not re.search(r"\ba [aeio]|\ban [^aeiouh]|\ban uni|\ban use", text), text
+        assert not re.search(r"\b([a-z]+) (and|or) \1\b", text), text
+
+
+def test_every_rule_is_used_and_every_use_has_a_rule():
+    forms = itertools.chain(*RULES.values(), *TOPICS.values())
+    used = {slot for form in forms for slot in re.findall(r"{(\w+)}", form)}
+    assert used == set(RULES)
+    assert all(form and form.count("{") == form.count("}") for form in itertools.chain(*RULES.values()))
+
+
+def test_sentences_are_many_and_spread_over_words_and_digits():
+    texts = made(10_000)
+    assert len(set(texts)) > 8000 and max(Counter(texts).values()) < 50
+    counts = Counter(re.findall(r"[\w'-]+", " ".join(texts).lower()))
+    assert len(counts) > 1100
+    assert min(counts[digit] for digit in RULES["digit"]) > 150
+    assert {text[-1] for text in texts} == set(".?!")
+
+
+def test_a_seed_decides_all():
+    assert made(50, seed=3) == made(50, seed=3) != made(50, seed=4)
+    voices = [voice for voice in VOICES if not voice.left_out]
+    one, same, other = (
+        list(itertools.islice(command.clips(seed, voices, False), 50)) for seed in ("1 train", "1 train", "2 train")
+    )
+    assert one == same != other
+
+
+def test_held_out_sentences_are_never_trained_on_whatever_the_seed():
+    def drawn(seed, kept, count):
+        return list(itertools.islice(sentences(random.Random(seed), kept), count))
+
+    train, dev = drawn(0, False, 8000), drawn(1, True, 800)
+    assert not set(train) & set(dev)
+    assert not any(map(held_out, train)) and all(map(held_out, dev))
+    assert 0.08 < sum(map(held_out, made(5000))) / 5000 < 0.12
+    assert held_out(dev[0]) == held_out(dev[0].upper()) == held_out(re.sub(r"[,.?!]", "", dev[0]))
+    assert max(count for text, count in Counter(train).items() if len(text.split()) > 4) == 1
+
+
+def test_every_sentence_of_a_pair_is_of_its_split():
+    voices = [voice for voice in VOICES if not voice.left_out]
+    texts = [clip.text for clip in itertools.islice(command.clips("0", voices, False), 2000)]
+    pairs = [parts for text in texts if len(parts := re.split(r"(?<=[.?!]) ", text)) == 2]
+    assert 0.2 < len(pairs) / len(texts) < 0.3
+    assert not any(held_out(part) for parts in pairs for part in parts)
+
+
+@pytest.mark.parametrize("text", ["in 1840", "Mr. & Mrs. Brown", "naïve", "", "...", "a/b", "5"])
+def test_texts_that_are_not_words_alone_are_not_spoken(text):
+    assert not is_spoken_as_written(text)
+
+
+# voices
+
+
+def test_voices():
+    seen, left_out = [v for v in VOICES if not v.left_out], [v for v in VOICES if v.left_out]
+    assert len(VOICES) == len({voice.speaker for voice in VOICES}) > 60
+    share = Counter()
+    for voice in seen:
+        share[voice.program] += voice.share
+    assert share.total() == pytest.approx(1) and share["espeak-ng"] == pytest.approx(0.5)
+    assert {voice.program for voice in left_out} == {"espeak-ng", "flite"}
+    names = {part for voice in seen for part in voice.name.split("+")[1:]}
+    assert not names & {part for voice in left_out for part in voice.name.split("+")[1:]}
+    rng = random.Random(0)
+    for voice in VOICES:
+        delivery = drawn_delivery(voice, rng)
+        for value, (low, high) in zip(delivery, (voice.speeds, voice.pitches, voice.sizes), strict=True):
+            assert low - 1e-3 <= value <= high + 1e-3 and 0.5 < low <= 1 <= high < 1.5
+
+
+# the command, with a made synthesiser
+
+FAKE = """#!/bin/sh
+if [ "$1" = "-lv" ]; then echo "Voices available: slt awb kal16 rms"; exit; fi
+read text
+case "$text" in *"{refused}"*) echo "out of tune" >&2; exit 1;; esac
+while [ "$1" != "-o" ]; do shift; done
+cp "{wav}" "$2"
+"""
+
+
+@pytest.fixture
+def bare_path(tmp_path, monkeypatch):
+    """A PATH of one empty directory."""
+    programs._names.cache_clear()
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    monkeypatch.setenv("PATH", str(directory))
+    yield directory
+    programs._names.cache_clear()
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch, bare_path):
+    """Installs a flite that gives the same sound for all texts, and fails for those that hold a word."""
+    monkeypatch.setenv("PATH", f"{bare_path}:/usr/bin:/bin")
+    soundfile.write(tmp_path / "sound.wav", np.tile(0.3 * wave(8000), 12), 16_000)
+
+    def install(refused="xylophone", voices=None):
+        script = FAKE.format(refused=refused, wav=tmp_path / "sound.wav")
+        (bare_path / "flite").write_text(script.replace("slt awb", voices) if voices else script)
+        (bare_path / "flite").chmod(0o755)
+
+    return install
+
+
+FLITE = ("--programs", "flite", "--workers", 2, "--format", "flac")
+
+
+def test_sets_of_a_made_synthesiser(tmp_path, fake, capsys):
+    fake(refused=" a ")
+    assert run(tmp_path / "out", "--hours", 0.05, "--dev", 9, "--new-voice", 8, *FLITE) == 0
+    printed = capsys.readouterr()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        f"{name}.{kind}" for name in SETS for kind in ("jsonl", "tar")
+    )
+    train, dev, new_voice = (entries(tmp_path / "out", name) for name in SETS)
+    total = sum(entry["duration"] for entry in train)
+    assert 180 <= total < 180 + train[-1]["duration"]
+    assert 0 < len(dev) <= 9 and "left out: flite/" in printed.err and "out of tune" in printed.err
+    refused = sum(int(left) for left in re.findall(r"(\d+) left out", printed.out))
+    assert refused > 2 and not any(" a " in entry["text"] for entry in train)
+    for entry in train + dev + new_voice:
+        assert set(entry) == {
+            *("audio_filepath", "duration", "text", "speaker"),
+            *("synthesiser", "voice", "speed", "pitch", "size"),
+        }
+        seconds = 6 / entry["size"]
+        assert entry["duration"] == pytest.approx(seconds, abs=0.01) and entry["speaker"] == f"flite/{entry['voice']}"
+    assert {entry["voice"] for entry in new_voice} == {"rms"}
+    assert {entry["voice"] for entry in train + dev} == {"slt", "awb", "kal16"}
+
+
+def test_nothing_is_overwritten_and_nothing_half_made_stays(tmp_path, fake, capsys):
+    fake()
+    (tmp_path / "synthetic_dev.jsonl").write_text("kept")
+    assert run(tmp_path, "--hours", 0.001, *FLITE) == 2
+    assert "synthetic_dev.jsonl exists already" in capsys.readouterr().err
+    assert (tmp_path / "synthetic_dev.jsonl").read_text() == "kept" and not list(tmp_path.glob("synthetic_train*"))
+    fake(refused="")
+    assert run(tmp_path / "other", "--hours", 0.001, *FLITE) == 2
+    message = capsys.readouterr().err
+    assert "could not be spoken" in message and "flite failed: out of tune" in message
+    assert not list((tmp_path / "other").iterdir())
+
+
+def test_texts_of_other_manifests(tmp_path, fake, capsys):
+    fake()
+    texts = [text for text in ("Printing, then, may be an art.", "Nor is that all.") if not held_out(text)]
+    written = write_manifest(
+        tmp_path / "other.jsonl", [{"audio_filepath": "a.wav", "text": text} for text in [*texts, "in 1840"]]
+    )
+    arguments = ("--hours", 0.05, "--dev", 5, "--new-voice", 5, "--texts", written, "--texts-share", 0.5)
+    assert run(tmp_path / "out", *arguments, *FLITE) == 0
+    assert f"{len(texts)} of {len(texts) + 1} texts" in capsys.readouterr().out
+    train, dev, new_voice = ([entry["text"] for entry in entries(tmp_path / "out", name)] for name in SETS)
+    assert texts and {text for text in train if text in texts} == set(texts)
+    assert 0.2 < sum(text in texts for text in train) / len(train) < 0.8
+    assert not set(texts) & set(dev + new_voice)
+
+
+def test_a_missing_program_is_named_with_its_package(tmp_path, bare_path, capsys):
+    assert run(tmp_path / "out") == 2
+    assert capsys.readouterr().err == (
+        "error: espeak-ng is not installed: install the Debian package espeak-ng, or leave it out with --programs\n"
+    )
+    assert run(tmp_path / "out", "--programs", "festival", "--new-voice", 0) == 2
+    assert "install the Debian package festival" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_voice_is_named_with_its_package(tmp_path, fake, bare_path, capsys):
+    fake(voices="slt")
+    assert run(tmp_path / "out", *FLITE) == 2
+    assert "flite has no voice awb here: install the Debian package flite" in capsys.readouterr().err
+    (bare_path / "festival").write_text("#!/bin/sh\necho '(kal_diphone)'\n")
+    (bare_path / "festival").chmod(0o755)
+    assert run(tmp_path / "out", "--programs", "festival", "--new-voice", 0) == 2
+    assert "install the Debian package festvox-us-slt-hts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--hours", -1], "must not be negative"),
+        (["--workers", 0], "--workers must be at least 1"),
+        (["--texts-share", 2], "must be from 0 to 1"),
+        (["--compression", 2], "must be from 0 to 1"),
+        (["--programs", "festival"], "give --new-voice 0"),
+        (["--texts", "nowhere.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_wrong_settings_are_said(tmp_path, monkeypatch, arguments, message, capsys):
+    monkeypatch.setattr(command, "require", lambda voices: None)
+    try:
+        status = run(tmp_path / "out", *arguments)
+    except SystemExit as exit:  # the parser's own, for a value out of range
+        status = exit.code
+    error = " ".join(capsys.readouterr().err.split())
+    assert status == 2 and message in error and "Traceback" not in error
+
+
+def test_level():
+    samples = np.concatenate([np.zeros(8000), 0.01 * wave(8000), np.zeros(100)]).astype(np.float32)
+    levels = [programs.levelled(gain * samples) for gain in (1, 20)]
+    np.testing.assert_allclose(*levels, rtol=1e-4)
+    assert np.sqrt(np.square(levels[0][8000:16_000]).mean()) == pytest.approx(programs.LEVEL, rel=0.02)
+    click = samples.copy()
+    click[9000] = 1.0
+    assert np.abs(programs.levelled(click)).max() == pytest.approx(programs.PEAK)
+    with pytest.raises(programs.SynthesisError, match="no sound"):
+        programs.levelled(np.zeros(16_000, np.float32))
+
+
+# real synthesisers
+
+
+def some_installed():
+    if not INSTALLED:
+        pytest.skip("none of espeak-ng, flite and festival is installed")
+    voices = [voice for voice in VOICES if voice.program in INSTALLED]
+    try:
+        programs.require(voices)
+    except command.ConfigError as error:
+        pytest.skip(str(error))
+    return voices
+
+
+def test_clips_can_be_trained_on_and_are_the_same_again(tmp_path):
+    voices = some_installed()
+    new_voice = 2 if any(voice.left_out for voice in voices) else 0
+    arguments = ("--hours", 0.004, "--dev", 2, "--new-voice", new_voice, "--format", "flac", "--programs", *INSTALLED)
+    assert run(tmp_path / "one", *arguments, "--workers", 1) == run(tmp_path / "two", *arguments, "--workers", 3) == 0
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+    names = SETS if new_voice else SETS[:2]
+    tokenizer = Tokenizer(train([e["text"] for name in names for e in entries(tmp_path / "one", name)], 64))
+    corpus = load_corpus([Source(tmp_path / "one" / f"{name}.jsonl") for name in names], tokenizer, ModelConfig())
+    assert not corpus.dropped and corpus.hours > 0.004
+    for recording, samples in zip(corpus.recordings, corpus.samples, strict=True):
+        with closing(open_audio(recording)) as audio:
+            heard = audio.read(10**6)
+        assert len(heard) == pytest.approx(samples, abs=2) and 0.02 < heard.std() < 0.2
+
+
+def test_opus(tmp_path, fake):
+    fake()
+    arguments = ("--hours", 0, "--dev", 3, "--new-voice", 0, "--programs", "flite")
+    assert run(tmp_path / "plain", *arguments) == run(tmp_path / "small", *arguments, "--compression", 0.98) == 0
+    assert entries(tmp_path / "plain", "synthetic_dev") == entries(tmp_path / "small", "synthetic_dev")
+    plain, small = (expand_manifest(tmp_path / name / "synthetic_dev.jsonl") for name in ("plain", "small"))
+    assert sum(recording.size_bytes for recording in small) < 0.8 * sum(recording.size_bytes for recording in plain)
+    for recording in plain + small:
+        assert recording.name.endswith(".ogg") and header_duration_s(recording) == pytest.approx(
+            recording.duration_s, abs=1e-3
+        )
+
+
+def test_voices_take_speed_and_pitch():
+    text = "The small green house is near the river."
+    for voice in some_installed():
+        if voice.program == "espeak-ng" and voice.name != "en-us+m1":
+            continue
+        plain, fast = (programs.spoken(text, voice, Delivery(speed, 1, 1)) for speed in (1, 1.25))
+        assert 0.7 < len(fast) / len(plain) < 0.9, voice.speaker
+        if voice.pitches != (1, 1):
+            high = programs.spoken(text, voice, Delivery(1, 1.25, 1))
+            assert pitch_hz(high) / pitch_hz(plain) == pytest.approx(1.25, abs=0.08), voice.speaker
+            assert len(high) == pytest.approx(len(plain), rel=0.1), voice.speaker
+        if voice.sizes != (1, 1):
+            small = programs.spoken(text, voice, Delivery(1, 1, 1.12))
+            assert pitch_hz(small) / pitch_hz(plain) == pytest.approx(1.12, abs=0.08), voice.speaker
+            assert len(small) == pytest.approx(len(plain), rel=0.1), voice.speaker
+
+
+def test_every_voice_is_heard_as_its_own():
+    text = "The small green house is near the river."
+    spoken = {voice.speaker: programs.spoken(text, voice, Delivery(1, 1, 1)) for voice in some_installed()}
+    assert len({samples.tobytes() for samples in spoken.values()}) == len(spoken)
+
+
+def pitch_hz(samples):
+    """The median fundamental frequency of the loud frames, by autocorrelation."""
+    frames = np.lib.stride_tricks.sliding_window_view(samples, 1024)[::256]
+    frames = frames[np.square(frames).mean(1) > np.square(samples).mean()]
+    power = np.square(np.abs(np.fft.rfft(frames, 2048)))
+    lags = np.fft.irfft(power)[:, 40:280]
+    return float(16_000 / (40 + np.median(lags.argmax(1))))
