@@ -38,6 +38,7 @@ class TrainingConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 1e-3
     clip_norm: float = 1.0
+    average_decay: float = 0.0  # of the running average of the weights, which is what is evaluated; 0 for none
     fastemit: float = 5e-3
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     dither: float = 1e-5
@@ -61,6 +62,8 @@ class TrainingConfig:
         for name in ("learning_rate", "clip_norm", "skip_norm"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be greater than 0, not {getattr(self, name)}")
+        if not 0 <= self.average_decay < 1:
+            raise ConfigError(f"average_decay must be at least 0 and less than 1, not {self.average_decay}")
         if any(p < 0 for p in self.lookahead_probabilities) or sum(self.lookahead_probabilities or (1,)) <= 0:
             raise ConfigError(f"lookahead_probabilities {self.lookahead_probabilities} are not probabilities")
 
@@ -84,6 +87,7 @@ class TrainState(NamedTuple):
 
     step: Int[Array, ""]
     parameters: Parameters  # float32
+    average: Parameters  # of those that are not frozen, over the last updates; empty without `average_decay`
     optimiser: Any  # optax's state, of the parameters that are not frozen
     skipped: Int[Array, ""]  # steps in all
     skipped_in_a_row: Int[Array, ""]
@@ -162,6 +166,7 @@ def init(model: Transducer, recipe: TrainingConfig) -> TrainState:
     return TrainState(
         zero(),
         parameters,
+        {name: jnp.array(p, copy=True) for name, p in trained.items()} if recipe.average_decay else {},
         optimiser(model.config, recipe).init(trained),
         zero(),
         zero(),
@@ -171,7 +176,14 @@ def init(model: Transducer, recipe: TrainingConfig) -> TrainState:
 
 
 def model_of(state: TrainState, config: ModelConfig) -> Transducer:
-    return checkpoint.fill(config, state.parameters)
+    """The model as it is evaluated and kept: of averaged weights, where an average is taken."""
+    return checkpoint.fill(config, state.parameters | state.average)
+
+
+def averaged(average: Parameters, trained: Parameters, updates: Int[Array, ""], decay: float) -> Parameters:
+    """The running average after an update; early on it forgets faster, so that it does not hold on to the start."""
+    kept = jnp.minimum(decay, (1 + updates) / (10 + updates))
+    return {name: kept * average[name] + (1 - kept) * trained[name] for name in average}
 
 
 def loss(
@@ -307,11 +319,15 @@ def train_step(
     updates = state.step - state.skipped
     trained, frozen = partition(state.parameters, recipe.frozen)
     update, new_optimiser = optimiser(config, recipe).update(gradient, state.optimiser, trained)
-    new = optax.apply_updates(trained, update), new_optimiser, state.norms.at[updates % recipe.skip_window].set(norm)
-    trained, opt, norms = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, (trained, state.optimiser, state.norms))
+    updated = optax.apply_updates(trained, update)
+    average = averaged(state.average, updated, updates, recipe.average_decay)
+    new = updated, average, new_optimiser, state.norms.at[updates % recipe.skip_window].set(norm)
+    old = trained, state.average, state.optimiser, state.norms
+    trained, average, opt, norms = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
     after = TrainState(
         state.step + 1,
         trained | frozen,
+        average,
         opt,
         state.skipped + ~good,
         jnp.where(good, 0, state.skipped_in_a_row + 1),

@@ -1,0 +1,57 @@
+"""What a run begins with: a model, its tokenizer, and where both came from."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+
+import nemojax
+from experiments.run_directory import RunError
+from experiments.settings import Experiment
+from nemojax import checkpoint
+from nemojax.data.train_tokenizer import texts_of, train
+from nemojax.tokenizer import Tokenizer
+from nemojax.transducer import Transducer
+from nemojax.transfer import with_vocabulary
+
+
+class Start(NamedTuple):
+    model: Transducer
+    tokenizer: bytes
+    origin: dict[str, Any]
+
+
+def start(experiment: Experiment) -> Start:
+    """A model of `experiment.model`'s settings, or that of `experiment.init`, with the tokenizer that goes with it.
+
+    Raises:
+      RunError: the tokenizer can't be read.
+      CheckpointError, ConfigError, TokenizerError: of what the settings name.
+    """
+    tokenizer = _read(experiment.tokenizer) if experiment.tokenizer is not None else None
+    if experiment.init is None:
+        if tokenizer is None:
+            manifests = [source.manifest for source in experiment.sources()]
+            tokenizer = train(texts_of(manifests), experiment.model.vocabulary)
+        size = Tokenizer(tokenizer).size
+        if size != experiment.model.vocabulary:
+            raise RunError(
+                f"the tokenizer has {size} pieces, the model {experiment.model.vocabulary}; "
+                f"set --model.vocabulary {size}"
+            )
+        model = Transducer(experiment.model, rngs=nnx.Rngs(experiment.training.seed))
+        return Start(model, tokenizer, {"format": "nemojax", "nemojax": nemojax.__version__})
+    model, _, theirs, origin = checkpoint.load(experiment.init, jnp.float32)
+    if tokenizer is not None and tokenizer != theirs:
+        model = with_vocabulary(model, Tokenizer(tokenizer).size, experiment.training.seed)
+    began = {"directory": experiment.init.name, "origin": origin}
+    origin = {"format": "nemojax", "nemojax": nemojax.__version__, "init": began}
+    return Start(model, tokenizer if tokenizer is not None else theirs, origin)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(f"the tokenizer {path} can't be read: {error.strerror}") from None

@@ -1,0 +1,25 @@
+"""A trained model that learns another vocabulary: what the tokenizer decides is made anew, all else is kept."""
+
+import dataclasses
+
+from flax import nnx
+
+from nemojax import checkpoint
+from nemojax.transducer import Transducer
+
+# what has a row or a column for each label
+BY_LABEL = ("prediction.embedding", "joint.output.kernel", "joint.output.bias")
+
+
+def with_vocabulary(model: Transducer, vocabulary: int, seed: int = 0) -> Transducer:
+    """The model for a tokenizer of `vocabulary` pieces, the parameters that know labels drawn at random.
+
+    Blank's output is kept: when to wait is learnt from speech, not from a tokenizer.
+    """
+    config = dataclasses.replace(model.config, vocabulary=vocabulary)
+    fresh = checkpoint.named_parameters(Transducer(config, rngs=nnx.Rngs(seed)))
+    old = checkpoint.named_parameters(model)
+    new = old | {name: fresh[name].astype(old[name].dtype) for name in BY_LABEL}
+    for name in BY_LABEL[1:]:  # blank is the last label
+        new[name] = new[name].at[..., -1].set(old[name][..., -1])
+    return checkpoint.fill(config, new)
