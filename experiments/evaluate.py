@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, NamedTuple
+from typing import IO, Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import tyro
@@ -45,6 +45,7 @@ from nemojax.tokenizer import TokenizerError
 from nemojax.transcript import Transcript
 
 PACKAGES = ("nemojax", "jax", "jaxlib", "flax", "numpy", "sentencepiece", "soxr", "rapidfuzz", "whisper-normalizer")
+T = TypeVar("T")
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
@@ -204,12 +205,16 @@ def read_corpora(settings: Settings) -> list[Corpus]:
     labels = [path.stem if stems.count(path.stem) == 1 else str(path) for path in settings.manifests]
     corpora = []
     for path, label in zip(settings.manifests, labels, strict=True):
-        numbered = numbered_entries(path)
-        count = min(settings.limit or len(numbered), len(numbered))
-        chosen = [numbered[index * len(numbered) // count] for index in range(count)]
+        chosen = spread(numbered_entries(path), settings.limit)
         speakers = _speakers(path, [number for number, _ in chosen]) if settings.draw == "speakers" else None
         corpora.append(Corpus(path, label, [entry for _, entry in chosen], speakers))
     return corpora
+
+
+def spread(items: Sequence[T], count: int | None) -> list[T]:
+    """At most so many of some items, spread evenly over them; None for all."""
+    count = min(count or len(items), len(items))
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 def _speakers(path: Path, numbers: Sequence[int]) -> list[str]:

@@ -20,7 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from experiments.dev import score, select
+from experiments.evaluate import evaluate, spread
 from experiments.run_directory import (
     METRICS,
     ORIGIN,
@@ -39,6 +39,8 @@ from nemojax.config import ModelConfig
 from nemojax.data.corpus import Corpus, load_corpus
 from nemojax.data.pipeline import Pipeline
 from nemojax.data.plan import Plan
+from nemojax.manifest import expand_manifest
+from nemojax.metrics import total
 from nemojax.recognizer import Recognizer
 from nemojax.tokenizer import Tokenizer
 from nemojax.training import Batch
@@ -71,7 +73,7 @@ class Run:
         jax.config.update("jax_compilation_cache_dir", str((directory / COMPILED).absolute()))
         self.checkpoints = Checkpoints(directory / "checkpoints", experiment.keep)
         self._prepare_step(began)
-        self.dev = {path.stem: select(path, experiment.dev_utterances) for path in experiment.dev}
+        self.dev = {path.stem: spread(expand_manifest(path), experiment.dev_utterances) for path in experiment.dev}
         self._asked_to_stop = False
         self._skipped_in_a_row = int(self.state.skipped_in_a_row)
 
@@ -241,8 +243,9 @@ class Run:
         for name, entries in self.dev.items():
             for lookahead in self.config.encoder.lookaheads:
                 began = time.perf_counter()
-                scored = score(recognizer, entries, lookahead, self.experiment.dev_batch)
-                words, characters = scored.words, scored.characters
+                batch = min(self.experiment.dev_batch, len(entries))
+                scored = evaluate(recognizer, entries, lookahead, batch, report=self._report)
+                words, characters = total(u.words for u in scored), total(u.characters for u in scored)
                 wers.append(words.rate)
                 self._write(
                     "dev",
@@ -252,7 +255,7 @@ class Run:
                     cer=characters.rate,
                     errors=words.errors,
                     words=words.reference,
-                    failed=len(scored.failed),
+                    failed=len(entries) - len(scored),
                     seconds=round(time.perf_counter() - began, 2),
                 )
         mean = float(np.nanmean(wers))
@@ -285,9 +288,9 @@ class Run:
             return self._asked_to_stop
         return bool(np.any(multihost_utils.process_allgather(np.array(self._asked_to_stop))))
 
-    def _report(self, sentence: str) -> None:
-        self.say(sentence)
-        self._write("data", message=sentence)
+    def _report(self, sentence: object) -> None:
+        self.say(str(sentence))
+        self._write("data", message=str(sentence))
 
     def _write(self, kind: str, step: int | None = None, **values: Any) -> None:
         if self._metrics is not None:
