@@ -136,15 +136,9 @@ def speak_all(wanted: Iterator[Clip], settings: Settings) -> Iterator[Result]:
                 future.cancel()
 
 
-class Count(NamedTuple):
-    clips: int
-    hours: float
-    failures: int
-
-
 def write_set(
     output: Path, name: str, wanted: Iterator[Clip], settings: Settings, seconds: float | None = None
-) -> Count:
+) -> None:
     """A set of so many seconds, or of all clips wanted: NAME.tar and NAME.jsonl, which appear when whole."""
     tar, manifest = output / f"{name}.tar", output / f"{name}.jsonl"
     heard: Counter[str] = Counter()
@@ -188,7 +182,6 @@ def write_set(
         partial[1].rename(manifest)
     shares = ", ".join(f"{program} {seconds / heard.total():.0%}" for program, seconds in sorted(heard.items()))
     print(f"{name}: {len(lines)} clips, {heard.total() / 3600:.2f} h ({shares}), {len(failures)} left out")
-    return Count(len(lines), heard.total() / 3600, len(failures))
 
 
 def entry(file: str, result: Result) -> dict[str, Any]:
