@@ -6,15 +6,18 @@ Exit codes: 0, all is done; 1, some recordings could not be transcribed; 2, the 
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tyro
 from tqdm import tqdm
 
-from nemojax.audio import AudioError, AudioSource, Recording, open_audio
+from nemojax.audio import MODEL_RATE_HZ, AudioError, AudioSource, Recording, open_audio
+from nemojax.bundled import SMALL
 from nemojax.config import ConfigError
 from nemojax.manifest import expand_manifest
 from nemojax.transcript import Transcript
@@ -26,9 +29,10 @@ Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 def transcribe(
     files: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE...")]],
     /,
-    model: Path,
+    model: Path = SMALL,
     lookahead: int | None = None,
     stream: Flag = False,
+    live: Flag = False,
     batch_size: int = 8,
     json: Flag = False,
     dtype: Literal["float32", "bfloat16"] = "float32",
@@ -38,10 +42,11 @@ def transcribe(
     Args:
       files: wav, flac, ogg or mp3 files; - is standard input (a wav, or raw 16 kHz 16-bit mono); a .jsonl file
         is a manifest of recordings.
-      model: a directory that nemojax-convert wrote.
+      model: a directory that nemojax-convert or training wrote; without it, the small model that comes with nemojax.
       lookahead: frames of 80 ms that a chunk looks ahead: 0, 1, 6 or 13 for the released model, more is more
         accurate; None is the model's default.
       stream: go through a recording chunk by chunk, as if it were live, and print text as it comes.
+      live: the same, and each chunk is heard when it would be spoken, no sooner.
       batch_size: recordings computed side by side, when not streaming.
       json: print one JSON object for each recording.
       dtype: bfloat16 takes half the memory of float32.
@@ -54,10 +59,13 @@ def transcribe(
         raise ConfigError(f"--batch-size must be at least 1, not {batch_size}")
     recognizer = api.load(model, dtype)
     lookahead = recognizer.lookahead(lookahead)
+    stream = stream or live
     out = _Output(json, named=len(files) > 1 or files[0].endswith(MANIFESTS))
     if stream:
+        if live:  # compiling would hold up the first chunk
+            recognizer.stream(lookahead).push(np.zeros(recognizer.config.chunk_samples(lookahead), np.float32))
         for name, source in _sources(files):
-            out.stream(name, source, recognizer.stream(lookahead))
+            out.stream(name, source, recognizer.stream(lookahead), live)
     else:
         names: list[str] = []
 
@@ -74,11 +82,11 @@ def transcribe(
     return out.exit_code
 
 
-def info(model: tyro.conf.Positional[Path], /) -> int:
+def info(model: tyro.conf.Positional[Path] = SMALL, /) -> int:
     """Say what a checkpoint is.
 
     Args:
-      model: a directory that nemojax-convert wrote.
+      model: a directory that nemojax-convert or training wrote; without it, the small model that comes with nemojax.
     """
     from nemojax.checkpoint import abstract_model, read_settings
     from nemojax.transducer import parameter_count
@@ -135,7 +143,7 @@ class _Output:
         prefix = f"{name}: " if self.named else ""
         print(result.to_json(name) if self.json else prefix + result.text, flush=True)
 
-    def stream(self, name: str, source: AudioSource | AudioError, stream: Any) -> None:
+    def stream(self, name: str, source: AudioSource | AudioError, stream: Any, live: bool = False) -> None:
         """Hears one recording as it comes; text is appended to the line as soon as it is known."""
         if isinstance(source, AudioError):
             return self._fail(source)
@@ -144,7 +152,11 @@ class _Output:
         try:
             if self.named:
                 say(f"{name}: ")
+            due_s = time.monotonic()
             while len(heard := source.read_available(stream.chunk_samples)):
+                due_s += len(heard) / MODEL_RATE_HZ
+                if live:
+                    time.sleep(max(due_s - time.monotonic(), 0))
                 say(stream.push(heard).text)
             shown = len(stream.text)
             transcript = stream.finish()

@@ -65,6 +65,17 @@ def test_stream_prints_what_it_hears(run, files, recognizer):
     assert code == 0 and out == f"{files}/a.wav: {text[0]}\n{files}/silence.wav: {text[1]}\n"
 
 
+def test_live_hears_each_chunk_when_it_is_spoken(run, files, recognizer, monkeypatch):
+    now, slept = [100.0], []
+    monkeypatch.setattr(cli.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(
+        cli.time, "sleep", lambda seconds: slept.append(seconds) or now.__setitem__(0, now[0] + seconds)
+    )
+    code, out, _ = run("transcribe", "--live", files / "a.wav", "--lookahead", 6)
+    assert code == 0 and out == recognizer.transcribe(files / "a.wav", 6).text + "\n"
+    assert sum(slept) == pytest.approx(2.5) and max(slept) < 0.561  # as long as the recording; a chunk at most
+
+
 def test_what_was_done_to_the_audio_is_said(run, files):
     code, _, err = run("transcribe", files / "c.wav")
     assert code == 0 and f"{files}/c.wav: resampled from 22050 Hz, mixed down from 2 channels" in err

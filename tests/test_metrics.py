@@ -115,11 +115,13 @@ def test_case():
         ("Yes, I go. Now!", "yes I go? now.,", (2, 1, 1, 3)),
         ("Yes, I go.", "Yes I, go.", (0, 1, 1, 2)),  # in the wrong place
         ("Yes, I go.", "No, we go.", (0, 0, 0, 2)),  # after a wrong word
+        ("a, b c", "x y, c", (0, 1, 1, 1)),  # wrong words hold marks apart too
         ("hello, world.", "hello.", (0, 1, 0, 2)),  # after a word that is left out
         ("hello.", "hello, world.", (0, 0, 1, 1)),
         ("Yes.", "?Yes.", (0, 0, 1, 1)),  # before the first word
         ('"Well-known" (so he said)', "well known, so he said", (0, 0, 1, 0)),  # quotes, brackets and hyphens
         ("It is 3.5, or 10:30.", "It is 3 5, or 10 30.", (0, 0, 0, 2)),  # marks within numbers
+        ("Yes,9 times; 9.Yes", "yes 9 times 9 yes", (0, 3, 0, 3)),  # and beside them
         ("one. two?", "", (0, 2, 0, 2)),
         ("", "one. two?", (0, 0, 2, 0)),
         ("no", "marks", (0, 0, 0, 0)),
@@ -173,7 +175,7 @@ def test_an_interval_is_as_wide_as_theory_says():
 
 
 def test_an_interval_weighs_utterances_by_their_words():
-    counts = [ErrorCounts(0, 0, 0, 1)] * 50 + [ErrorCounts(50, 0, 0, 100)] * 50
+    counts = [ErrorCounts(0, 0, 0, 1)] * 50 + [ErrorCounts(10, 20, 20, 100)] * 50
     low, high = bootstrap_interval(counts)
     assert 0.49 < low < total(counts).rate < high <= 0.5
 
