@@ -15,8 +15,8 @@ import random
 import sys
 import tarfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -120,7 +120,7 @@ def speak(clip: Clip, format: str, compression: float | None) -> Result:
     return Result(clip, len(samples) / RATE_HZ, file.getvalue())
 
 
-def speak_all(wanted: Iterator[Clip], settings: Settings) -> Iterator[Result]:
+def speak_all(wanted: Iterator[Clip], settings: Settings) -> Generator[Result, None, None]:
     """Results in the order of the clips. The synthesisers are processes of their own, so threads drive them."""
     with ThreadPoolExecutor(settings.workers) as pool:
         pending: list[Future[Result]] = []
@@ -141,7 +141,7 @@ def write_set(
 ) -> None:
     """A set of so many seconds, or of all clips wanted: NAME.tar and NAME.jsonl, which appear when whole."""
     tar, manifest = output / f"{name}.tar", output / f"{name}.jsonl"
-    heard: Counter[str] = Counter()
+    heard: dict[str, float] = defaultdict(float)  # seconds
     lines: list[str] = []
     failures: list[Result] = []
     partial = tar.with_suffix(".tar.partial"), manifest.with_suffix(".jsonl.partial")
@@ -171,8 +171,8 @@ def write_set(
             archive.addfile(member, io.BytesIO(result.encoded))
             lines.append(json.dumps(entry(file, result)))
             heard[result.clip.voice.program] += result.seconds
-            bar.update(round(heard.total()) - bar.n)
-            if seconds is not None and heard.total() >= seconds:
+            bar.update(round(sum(heard.values())) - bar.n)
+            if seconds is not None and sum(heard.values()) >= seconds:
                 break
         archive.close()
         if not lines:
@@ -180,8 +180,8 @@ def write_set(
         partial[1].write_text("\n".join(lines) + "\n")
         partial[0].rename(tar)
         partial[1].rename(manifest)
-    shares = ", ".join(f"{program} {seconds / heard.total():.0%}" for program, seconds in sorted(heard.items()))
-    print(f"{name}: {len(lines)} clips, {heard.total() / 3600:.2f} h ({shares}), {len(failures)} left out")
+    shares = ", ".join(f"{program} {heard[program] / sum(heard.values()):.0%}" for program in sorted(heard))
+    print(f"{name}: {len(lines)} clips, {sum(heard.values()) / 3600:.2f} h ({shares}), {len(failures)} left out")
 
 
 def entry(file: str, result: Result) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 Program = Literal["espeak-ng", "flite", "festival"]
@@ -64,9 +65,9 @@ def _espeak() -> list[Voice]:
     """Every variant, each with two accents, together half of the clips."""
     pairs = [(ACCENTS[(index + turn) % len(ACCENTS)], v) for index, v in enumerate(VARIANTS) for turn in (0, 3)]
     pairs = list(dict.fromkeys(pairs))
-    spans = {"speeds": (0.8, 1.2), "pitches": (0.8, 1.25), "sizes": (1.0, 1.0)}
-    voices = [Voice("espeak-ng", f"{accent}+{variant}", 0.5 / len(pairs), **spans) for accent, variant in pairs]
-    return [*voices, Voice("espeak-ng", f"en-us+{LEFT_OUT_VARIANT}", 0.5, left_out=True, **spans)]
+    voice = partial(Voice, "espeak-ng", speeds=(0.8, 1.2), pitches=(0.8, 1.25), sizes=(1.0, 1.0))
+    voices = [voice(f"{accent}+{variant}", 0.5 / len(pairs)) for accent, variant in pairs]
+    return [*voices, voice(f"en-us+{LEFT_OUT_VARIANT}", 0.5, left_out=True)]
 
 
 VOICES: tuple[Voice, ...] = (
