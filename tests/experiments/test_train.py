@@ -146,7 +146,8 @@ def test_dev_rates_and_the_best_checkpoint(experiment, speech):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "_evaluate", evaluate)
         patch.setattr("experiments.loop.FINAL_MODEL", "model")
-        said(dataclasses.replace(evaluated, keep=1))
+        said(dataclasses.replace(evaluated, keep=1, tensorboard=True))
+    assert list((experiment.run / "tensorboard").glob("events*"))
     rows = [row for row in read_metrics(experiment.run / "metrics.jsonl") if row["kind"] == "dev"]
     assert [(row["step"], row["lookahead"]) for row in rows] == [(s, r) for s in (4, 8, 12) for r in (13, 6, 1, 0)]
     assert all(row["manifest"] == "dev" and row["words"] == 11 and row["failed"] == 0 for row in rows)
