@@ -106,12 +106,18 @@ _TABLE: dict[str, tuple[Rule, str, Layout]] = {
 }
 
 
-def theirs(ours: str, form: Form) -> tuple[str, Layout]:
+def theirs(ours: str, form: Form, joint_dropout: bool = True) -> tuple[str, Layout]:
     """What one of our parameters is called in another form, and how it is laid out there.
+
+    Args:
+      joint_dropout: whether the joint network has dropout. Where it has none, NeMo numbers no layer for it.
 
     Raises:
       KeyError: it is not in the table.
     """
+    if form == "nemo" and ours.startswith("joint.output.") and not joint_dropout:
+        name, layout = theirs(ours, form)
+        return name.replace("joint_net.2", "joint_net.1"), layout
     if ours in _TABLE:  # a name with numbers of its own, as in the subsampling
         rule, end, layout = _TABLE[ours]
         return getattr(rule, form) + end, layout

@@ -179,7 +179,7 @@ def _tensors(config: ModelConfig, parameters: Mapping[str, Any], origin: Mapping
     for name, expected in front_end(config.features).items():
         tensors[name] = given(_unpack(packed[name], expected) if name in packed else expected, names.SAME)
     for ours, leaf in parameters.items():
-        name, layout = names.theirs(ours, "nemo")
+        name, layout = names.theirs(ours, "nemo", config.joint.dropout > 0)
         tensors[name] = given(leaf, layout)
     return tensors
 

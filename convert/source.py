@@ -88,7 +88,7 @@ def account(config: ModelConfig, found: Mapping[str, Tensor], form: names.Form) 
         raise ConvertError(f"the settings name {layers} layers, there are {len(found)} tensors")
     problems, taken, parameters = [], set(), {}
     for ours, shape in shapes(config).items():
-        name, layout = names.theirs(ours, form)
+        name, layout = names.theirs(ours, form, config.joint.dropout > 0)
         taken.add(name)
         expected = names.their_shape(shape, layout)
         if name not in found:

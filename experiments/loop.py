@@ -174,6 +174,8 @@ class Run:
             self._steps(pipeline)
         if self.chief:
             self._export()
+        if jax.process_count() > 1:  # who ends early is taken for dead
+            multihost_utils.sync_global_devices("the end")
 
     def _steps(self, pipeline: Pipeline) -> None:
         experiment, before = self.experiment, None

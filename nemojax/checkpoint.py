@@ -100,7 +100,7 @@ def save(
         parameters = progress(list(named_parameters(model).items()))
         arrays = {name: jax.device_put(np.ascontiguousarray(leaf)) for name, leaf in parameters}
         try:
-            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(save_concurrent_gb=CONCURRENT_GB)) as checkpointer:
+            with _checkpointer(save_concurrent_gb=CONCURRENT_GB) as checkpointer:
                 checkpointer.save(partial / WEIGHTS, args=ocp.args.PyTreeSave(arrays))
         except ValueError as error:  # what orbax makes of a failed write
             raise CheckpointError(f"{directory} can't be written: {_first_line(error)}") from None
@@ -110,6 +110,18 @@ def save(
         raise CheckpointError(f"{directory} can't be written: {error.strerror or error}") from None
     finally:
         _remove(partial)
+
+
+def _checkpointer(**settings: Any) -> Any:
+    """Orbax for this process alone: others of the same job need not take part, and are not waited for."""
+    import orbax.checkpoint as ocp
+
+    here = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone, **settings)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _remove(directory: Path) -> None:
@@ -165,7 +177,7 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
     config, tokenizer, origin = read_settings(directory)
     weights = Path(directory).absolute() / WEIGHTS
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(restore_concurrent_gb=CONCURRENT_GB)) as checkpointer:
+        with _checkpointer(restore_concurrent_gb=CONCURRENT_GB) as checkpointer:
             stored = checkpointer.metadata(weights).item_metadata.tree
             model = abstract_model(config)
             wanted = {name: leaf.shape for name, leaf in named_parameters(model).items()}

@@ -18,6 +18,8 @@ from nemojax.layers import Linear, einsum, rows
 KERNEL = 3
 STRIDE = 2
 STAGES = 3
+# of log-mel bins of speech at an ordinary level: what fresh weights take them for
+LOG_MEL_MEAN, LOG_MEL_DEVIATION = -11.4, 3.8
 
 
 class SubsamplingCache(NamedTuple):
@@ -80,6 +82,11 @@ class Subsampling(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         channels = config.encoder.subsampling_channels
         self.conv_in = Convolution(channels, rngs=rngs)
+        # drawn for inputs of mean 0 and deviation 1, and made to see log-mel as such. Else every channel follows the
+        # mean, which is all that the layers after it would get to see
+        kernel = self.conv_in.kernel[...] / LOG_MEL_DEVIATION
+        self.conv_in.kernel = nnx.Param(kernel)
+        self.conv_in.bias = nnx.Param(-LOG_MEL_MEAN * kernel.sum((0, 1, 2)))
         self.depthwise = nnx.List([Convolution(channels, rngs=rngs) for _ in range(STAGES - 1)])
         self.pointwise = nnx.List([Linear(channels, channels, rngs=rngs) for _ in range(STAGES - 1)])
         self.linear = Linear(channels * bins_per_stage(config)[-1], config.encoder.width, rngs=rngs)

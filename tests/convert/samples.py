@@ -67,7 +67,7 @@ def theirs(config: ModelConfig, form: names.Form, seed: int = 0, dtype: Any = np
     """Random parameters as another toolkit names and lays them out."""
     found = {}
     for ours, array in arrays(config, seed, dtype).items():
-        name, layout = names.theirs(ours, form)
+        name, layout = names.theirs(ours, form, config.joint.dropout > 0)
         found[name] = np.ascontiguousarray(layout.to_theirs(array))
     return found
 

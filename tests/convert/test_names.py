@@ -66,6 +66,16 @@ def test_names_and_shapes_of_the_release():
             assert name == expected and names.their_shape(leaves[ours].shape, layout) == shape
 
 
+@pytest.mark.parametrize(
+    "form, dropout, expected",
+    [("nemo", True, "joint.joint_net.2.bias"), ("nemo", False, "joint.joint_net.1.bias")]
+    + [("huggingface", dropout, "joint.head.bias") for dropout in (True, False)],
+)
+def test_nemo_numbers_no_layer_for_dropout_that_is_not_there(form, dropout, expected):
+    assert names.theirs("joint.output.bias", form, dropout)[0] == expected
+    assert names.theirs("joint.encoder.bias", form, dropout) == names.theirs("joint.encoder.bias", form)
+
+
 @pytest.mark.parametrize("config", [CONFIG, FAMILY])
 def test_layouts_are_undone(config):
     for ours, array in arrays(config).items():

@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import hashlib
 import io
 import tarfile
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from convert import nemo, nemo_settings, torch_format
+from convert.archive import open_nemo
 from convert.errors import ConvertError
 from convert.nemo import FILTERS, WINDOW
 from nemojax import checkpoint
@@ -51,6 +53,17 @@ def test_read(nemo_file, config, mode):
     assert source.origin["format"] == "nemo"
     assert source.origin["files"] == {"model.nemo": hashlib.sha256(path.read_bytes()).hexdigest()}
     assert set(source.origin["versions"]) == {"nemojax", "jax", "numpy"}
+
+
+def test_a_joint_network_without_dropout(nemo_file, tmp_path):
+    config = dataclasses.replace(CONFIG, joint=dataclasses.replace(CONFIG.joint, dropout=0.0))
+    source = nemo.read(nemo_file(config=config))
+    assert source.config == config and same(source.arrays, arrays(config))
+    checkpoint.save(tmp_path / "native", source.model(), source.tokenizer, source.origin)
+    nemo.write(tmp_path / "native", tmp_path / "back.nemo")
+    assert "joint.joint_net.1.weight" in torch_format.read(open_nemo(tmp_path / "back.nemo")["model_weights.ckpt"])
+    back = nemo.read(tmp_path / "back.nemo")
+    assert back.config == config and same(back.arrays, source.arrays)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
