@@ -10,6 +10,7 @@ model/             at the end: the best weights as a native checkpoint
 """
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,11 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from nemojax.training import TrainState
 
 SETTINGS, TOKENIZER, ORIGIN, METRICS = "settings.json", "tokenizer.model", "origin.json", "metrics.jsonl"
+
+
+# what orbax warns of at each checkpoint without metrics, and of a directory that it is told not to write to
+NOISE = ("Requested `tracked_metric`", "CheckpointManagerOptions.read_only", "Given directory is read only")
+logging.getLogger("absl").addFilter(lambda record: not str(record.msg).startswith(NOISE))
 
 
 class RunError(RuntimeError):

@@ -98,7 +98,9 @@ def save(
         (partial / TOKENIZER).write_bytes(tokenizer)
         (partial / ORIGIN).write_text(json.dumps(dict(origin), indent=2) + "\n")
         parameters = progress(list(named_parameters(model).items()))
-        arrays = {name: jax.device_put(np.ascontiguousarray(leaf)) for name, leaf in parameters}
+        # orbax does not take one process's own arrays for the job's; numpy arrays it does
+        place = jax.device_put if jax.process_count() == 1 else np.asarray
+        arrays = {name: place(np.ascontiguousarray(leaf)) for name, leaf in parameters}
         try:
             with _checkpointer(save_concurrent_gb=CONCURRENT_GB) as checkpointer:
                 checkpointer.save(partial / WEIGHTS, args=ocp.args.PyTreeSave(arrays))
