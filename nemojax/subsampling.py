@@ -18,6 +18,7 @@ from nemojax.layers import Linear, einsum, rows
 KERNEL = 3
 STRIDE = 2
 STAGES = 3
+RELU_GAIN = 2.0  # makes up for what a ReLU takes (He et al. 2015)
 # of log-mel bins of speech at an ordinary level: what fresh weights take them for
 LOG_MEL_MEAN, LOG_MEL_DEVIATION = -11.4, 3.8
 
@@ -60,8 +61,8 @@ def window_taps(x: Float[Array, "B F freq channels"], cache: Float[Array, "B 1 f
 class Convolution(nnx.Module):
     """3 x 3 convolution from one input channel, or depthwise (each channel with its own kernel)."""
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
-        init = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=(0, 1), out_axis=3)
+    def __init__(self, channels: int, gain: float, *, rngs: nnx.Rngs):
+        init = nnx.initializers.variance_scaling(gain, "fan_in", "normal", in_axis=(0, 1), out_axis=3)
         self.kernel = nnx.Param(init(rngs.params(), (KERNEL, KERNEL, 1, channels)))
         self.bias = nnx.Param(jnp.zeros(channels))
 
@@ -81,15 +82,16 @@ class Subsampling(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         channels = config.encoder.subsampling_channels
-        self.conv_in = Convolution(channels, rngs=rngs)
+        self.conv_in = Convolution(channels, RELU_GAIN, rngs=rngs)
         # drawn for inputs of mean 0 and deviation 1, and made to see log-mel as such. Else every channel follows the
         # mean, which is all that the layers after it would get to see
         kernel = self.conv_in.kernel[...] / LOG_MEL_DEVIATION
         self.conv_in.kernel = nnx.Param(kernel)
         self.conv_in.bias = nnx.Param(-LOG_MEL_MEAN * kernel.sum((0, 1, 2)))
-        self.depthwise = nnx.List([Convolution(channels, rngs=rngs) for _ in range(STAGES - 1)])
-        self.pointwise = nnx.List([Linear(channels, channels, rngs=rngs) for _ in range(STAGES - 1)])
-        self.linear = Linear(channels * bins_per_stage(config)[-1], config.encoder.width, rngs=rngs)
+        self.depthwise = nnx.List([Convolution(channels, 1.0, rngs=rngs) for _ in range(STAGES - 1)])
+        self.pointwise = nnx.List([Linear(channels, channels, gain=RELU_GAIN, rngs=rngs) for _ in range(STAGES - 1)])
+        flat = channels * bins_per_stage(config)[-1]
+        self.linear = Linear(flat, config.encoder.width, gain=RELU_GAIN, rngs=rngs)
 
     def step(
         self, log_mel: Float[Array, "B F M"], mask: Bool[Array, "B F"], cache: SubsamplingCache
