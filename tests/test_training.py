@@ -21,7 +21,9 @@ from tests.conftest import random_model
 FRAMES = 28  # encoder frames of a batch: whole chunks at every look-ahead
 PLAIN = TrainingConfig(dtype="float32", fastemit=0.0)
 FROZEN = ("encoder.subsampling.*", "joint.output.bias")
-RECIPE = TrainingConfig(dtype="float32", learning_rate=0.5, warmup_steps=10, frozen=FROZEN, skip_norm=2.0)
+RECIPE = TrainingConfig(
+    dtype="float32", learning_rate=0.5, warmup_steps=10, frozen=FROZEN, skip_norm=2.0, average_decay=0.2
+)
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +227,34 @@ def test_a_bad_step_is_skipped_and_counted(state, batch, step, cause):
     assert int(metrics.counts.rows) == 3 and np.isfinite(recovered.norms).sum() == 2
 
 
+def test_weights_are_averaged(state, batch, step):
+    """With a tenth of the start after the first update, and 2 / 11 of what was before after the second."""
+    first, _ = step(state, batch)
+    second, _ = step(first, batch)
+    assert set(second.average) == {
+        name for name in state.parameters if not name.startswith(("encoder.sub", "joint.output.b"))
+    }
+    for name, average in second.average.items():
+        expected = 0.1 * state.parameters[name] + 0.9 * first.parameters[name]
+        np.testing.assert_allclose(first.average[name], expected, atol=1e-7)
+        expected = 2 / 11 * first.average[name] + 9 / 11 * second.parameters[name]
+        np.testing.assert_allclose(average, expected, atol=1e-7)
+    late = training.averaged({"x": jnp.ones(1)}, {"x": jnp.zeros(1)}, jnp.int32(10**6), 0.2)
+    assert late["x"][0] == np.float32(0.2)
+
+
+def test_the_auxiliary_loss_is_for_the_encoder(config, parameters, batch, plain):
+    (value, _), gradient = plain(parameters, batch, 6, None)
+    with_ctc = [
+        compiled(config, dataclasses.replace(PLAIN, ctc_weight=w))(parameters, batch, 6, None) for w in (1.0, 3.0)
+    ]
+    added = [float(v - value) for (v, _), _ in with_ctc]
+    assert added[0] > 1 and added[1] == pytest.approx(3 * added[0], rel=1e-4)
+    for name, want in gradient.items():
+        same = np.allclose(with_ctc[0][1][name], want, rtol=1e-3, atol=1e-6)
+        assert same == name.startswith(("prediction.", "joint.prediction.")), name
+
+
 def test_frozen_parts_stay_bit_equal(parameters, state, batch, step):
     after, _ = step(state, batch)
     for name, value in after.parameters.items():
@@ -260,6 +290,8 @@ def test_lookahead_probabilities(config):
         ({"dtype": "float16"}, "dtype must be bfloat16 or float32, not 'float16'"),
         ({"accumulation": 0}, "accumulation must be at least 1"),
         ({"clip_norm": 0.0}, "clip_norm must be greater than 0"),
+        ({"average_decay": 1.0}, "average_decay must be at least 0 and less than 1"),
+        ({"ctc_weight": -1.0}, "ctc_weight must be at least 0"),
         ({"lookahead_probabilities": (-1.0, 2.0)}, "are not probabilities"),
     ],
 )
