@@ -142,13 +142,14 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
         Experiment(model=MODELS["114m"]),
     ),
     "small": (
-        "The model that comes with the package: 4.4M parameters, trained on two CPU cores.",
+        "A model of 4.4M parameters, for two CPU cores.",
         Experiment(
             model=SMALL,
             training=TrainingConfig(
                 dtype="float32",
-                learning_rate=0.8,
-                warmup_steps=800,
+                learning_rate=0.2,
+                warmup_steps=1000,
+                ctc_weight=0.5,
                 average_decay=0.999,
                 spec_augment=SpecAugmentConfig(time_masks=4),
             ),
