@@ -181,6 +181,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(experiment, undisturbed, monke
 
     def on_a_full_disk(self, step, state, wer=None):
         if step == 8:
+            self.wait()  # until that of step 4 is whole
             monkeypatch.setattr("experiments.loop.Run._note", lambda self, entry: None)
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
         save(self, step, state, wer)
