@@ -277,9 +277,11 @@ def test_presets_are_the_familys():
 # As programs of their own.
 
 
-def program(run: Path, speech, *more: str, environment: dict[str, str] | None = None) -> subprocess.Popen:
+def program(
+    run: Path, speech, *more: str, steps: int = 24, environment: dict[str, str] | None = None
+) -> subprocess.Popen:
     command = [sys.executable, "-m", "experiments.train", "smoke", str(run), "--train", str(speech[0]), *more]
-    command += ["--model.vocabulary", "40", "--steps", "24", "--save-every", "5"]
+    command += ["--model.vocabulary", "40", "--steps", str(steps), "--save-every", "5"]
     return subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, **(environment or {})}, stderr=subprocess.PIPE, text=True
     )
@@ -317,7 +319,7 @@ def test_kill_9_at_random_moments(tmp_path, speech):
 @pytest.mark.slow
 def test_sigterm_to_the_program(tmp_path, speech):
     run = tmp_path / "run"
-    process = program(run, speech)
+    process = program(run, speech, steps=300)
     while len(losses(run)) < 7:
         assert process.poll() is None
         time.sleep(0.05)
@@ -325,8 +327,8 @@ def test_sigterm_to_the_program(tmp_path, speech):
     errors = finish(process, 143)
     step = Checkpoints(run / "checkpoints", None).last
     assert f"stopped after step {step}, which is saved" in errors
-    finish(program(run, speech))
-    assert [step for step, _ in losses(run)] == list(range(1, 25))
+    finish(program(run, speech, steps=step + 5))
+    assert [step for step, _ in losses(run)] == list(range(1, step + 6))
 
 
 @pytest.mark.slow
