@@ -42,7 +42,7 @@ from convert.references.nemo_model import Nemo
 from convert.references.traces import Chunk, Decoding
 from convert.references.transformers_model import Transformers
 from experiments.agreement import NEAR_TIE, Comparison, Difference, Heard, listing, parting, table, tally
-from experiments.evaluate import spread
+from experiments.evaluate import spread, writable
 from experiments.machine import device, machine
 from nemojax.audio import AudioError, open_audio
 from nemojax.checkpoint import CheckpointError
@@ -282,11 +282,7 @@ def run(settings: Settings) -> int:
         tqdm.write(f"error: {error}", file=sys.stderr)
         failed.append(error)
 
-    try:
-        output = settings.output.open("a", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{settings.output} can't be written ({error.strerror})") from None
-    with output:
+    with writable(settings.output, "a") as output:
         references = load_references(settings.model)
         for manifest in settings.manifests:
             recordings = read_recordings(manifest, settings.limit, recognizer.config, report)

@@ -201,14 +201,18 @@ class Corpus(NamedTuple):
 
 
 def read_corpora(settings: Settings) -> list[Corpus]:
-    stems = [path.stem for path in settings.manifests]
-    labels = [path.stem if stems.count(path.stem) == 1 else str(path) for path in settings.manifests]
     corpora = []
-    for path, label in zip(settings.manifests, labels, strict=True):
+    for label, path in labels(settings.manifests).items():
         chosen = spread(numbered_entries(path), settings.limit)
         speakers = _speakers(path, [number for number, _ in chosen]) if settings.draw == "speakers" else None
         corpora.append(Corpus(path, label, [entry for _, entry in chosen], speakers))
     return corpora
+
+
+def labels(manifests: Sequence[Path]) -> dict[str, Path]:
+    """Manifests by a short name, unique among them."""
+    stems = [path.stem for path in manifests]
+    return {path.stem if stems.count(path.stem) == 1 else str(path): path for path in manifests}
 
 
 def spread(items: Sequence[T], count: int | None) -> list[T]:
@@ -294,8 +298,8 @@ def run(settings: Settings) -> int:
 
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
-        output = stack.enter_context(_writable(settings.output, "a"))
-        utterances = stack.enter_context(_writable(settings.utterances, "w")) if settings.utterances else None
+        output = stack.enter_context(writable(settings.output, "a"))
+        utterances = stack.enter_context(writable(settings.utterances, "w")) if settings.utterances else None
         for corpus in corpora:
             first: list[Scored] = []
             for lookahead in lookaheads:
@@ -316,7 +320,7 @@ def run(settings: Settings) -> int:
     return 1 if errors else 0
 
 
-def _writable(path: Path, mode: str) -> IO[str]:
+def writable(path: Path, mode: str) -> IO[str]:
     try:
         return path.open(mode, encoding="utf-8")
     except OSError as error:

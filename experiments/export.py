@@ -16,8 +16,9 @@ import tyro
 
 from experiments.run_directory import ORIGIN, SETTINGS, TOKENIZER, Checkpoints, RunError
 from nemojax import checkpoint, training
+from nemojax.augment import SpecAugmentConfig
 from nemojax.config import ConfigError, ModelConfig
-from nemojax.training import SpecAugmentConfig, TrainingConfig
+from nemojax.training import TrainingConfig
 
 
 def export(run: Path, out: Path, step: int | None = None, dtype: str = "float32", replace: bool = False) -> int:

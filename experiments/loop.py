@@ -6,12 +6,14 @@ whenever it is killed, the same command goes on from the last checkpoint as if i
 
 import dataclasses
 import json
+import math
 import signal
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,7 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from experiments.evaluate import evaluate, spread
+from experiments.evaluate import evaluate, labels, spread
 from experiments.run_directory import (
     METRICS,
     ORIGIN,
@@ -32,9 +34,10 @@ from experiments.run_directory import (
     saved_steps,
     write_json,
 )
-from experiments.settings import Experiment, changes
+from experiments.settings import FIXED, Experiment, changes
 from experiments.start import Start, start
 from nemojax import checkpoint, sharding, training
+from nemojax.audio import AudioError, Recording
 from nemojax.config import ModelConfig
 from nemojax.data.corpus import Corpus, load_corpus
 from nemojax.data.pipeline import Pipeline
@@ -67,13 +70,14 @@ class Run:
             raise RunError(f"{directory} can't be written: {error.strerror}") from None
         began = start(experiment) if not (directory / SETTINGS).exists() else self._began()
         self.config: ModelConfig = began.model.config
-        self.tokenizer, self.origin = Tokenizer(began.tokenizer), began.origin
+        self.tokenizer = Tokenizer(began.tokenizer)
         self.plan = self._plan()
         self.changed = self._keep_settings(began)
         jax.config.update("jax_compilation_cache_dir", str((directory / COMPILED).absolute()))
         self.checkpoints = Checkpoints(directory / "checkpoints", experiment.keep)
         self._prepare_step(began)
-        self.dev = {path.stem: spread(expand_manifest(path), experiment.dev_utterances) for path in experiment.dev}
+        self.dev = {label: self._dev_entries(path) for label, path in labels(experiment.dev).items()}
+        self._reported: set[str] = set()
         self._asked_to_stop = False
         self._skipped_in_a_row = int(self.state.skipped_in_a_row)
 
@@ -96,9 +100,15 @@ class Run:
             sources = experiment.sources()
             corpus: Corpus = load_corpus(sources, self.tokenizer, self.config, experiment.filters, progress)
         self.say(corpus.report())
-        rows = jax.device_count() * experiment.training.accumulation
-        settings = dataclasses.replace(experiment.plan, rows_multiple=max(rows, experiment.plan.rows_multiple))
+        rows = math.lcm(jax.device_count() * experiment.training.accumulation, experiment.plan.rows_multiple)
+        settings = dataclasses.replace(experiment.plan, rows_multiple=rows)
         return Plan(corpus, self.config, settings, experiment.waveform)
+
+    def _dev_entries(self, path: Path) -> list[Recording | AudioError]:
+        entries = expand_manifest(path)
+        if not any(isinstance(entry, Recording) for entry in entries):
+            raise RunError(f"--dev {path}: {entries[0] if entries else 'it is empty'}")
+        return spread(entries, self.experiment.dev_utterances)
 
     def _keep_settings(self, began: Start) -> dict[str, Any]:
         """Writes the settings down, or compares them with those of the run that is gone on with."""
@@ -109,19 +119,24 @@ class Run:
         }
         if path.exists():
             different = changes(json.loads(path.read_text()), now)
-            if different and not self.experiment.accept_changes:
-                listed = "; ".join(f"{name}: {old!r} then, {new!r} now" for name, (old, new) in different.items())
+            fixed = {name: change for name, change in different.items() if name.startswith(FIXED)}
+            if fixed or (different and not self.experiment.accept_changes):
+                shown = fixed or different
+                listed = "; ".join(f"{name}: {old!r} then, {new!r} now" for name, (old, new) in shown.items())
                 raise RunError(
                     f"{self.experiment.run} was begun with other settings ({listed}); "
-                    "use those, another directory, or --accept-changes"
+                    f"use those{', or' if fixed else ','} another directory{'' if fixed else ', or --accept-changes'}"
                 )
         else:
             different = {}
-            if self.chief:
-                (self.experiment.run / TOKENIZER).write_bytes(began.tokenizer)
-                write_json(self.experiment.run / ORIGIN, began.origin)
         if self.chief:
-            write_json(path, now)  # last: where it is, all else is
+            try:
+                if not path.exists():
+                    (self.experiment.run / TOKENIZER).write_bytes(began.tokenizer)
+                    write_json(self.experiment.run / ORIGIN, began.origin)
+                write_json(path, now)  # last: where it is, all else is
+            except OSError as error:
+                raise RunError(f"{self.experiment.run} can't be written: {error.strerror}") from None
         return different
 
     def _prepare_step(self, began: Start) -> None:
@@ -237,16 +252,17 @@ class Run:
 
     def _evaluate(self) -> float | None:
         """WER and CER of each dev manifest at each look-ahead, by the streaming step; their mean WER."""
+        if not self.dev:
+            return None
         model = self._host_model()
-        if not self.chief or not self.dev:
+        if not self.chief:
             return None
         recognizer = Recognizer(jax.tree.map(jnp.asarray, model), self.config, self.tokenizer)
         wers = []
         for name, entries in self.dev.items():
             for lookahead in self.config.encoder.lookaheads:
                 began = time.perf_counter()
-                batch = min(self.experiment.dev_batch, len(entries))
-                scored = evaluate(recognizer, entries, lookahead, batch, report=self._report)
+                scored = evaluate(recognizer, entries, lookahead, self.experiment.dev_batch, report=self._report)
                 words, characters = total(u.words for u in scored), total(u.characters for u in scored)
                 wers.append(words.rate)
                 self._write(
@@ -260,9 +276,12 @@ class Run:
                     failed=len(entries) - len(scored),
                     seconds=round(time.perf_counter() - began, 2),
                 )
-        mean = float(np.nanmean(wers))
-        self.say(f"step {self.step}: dev WER {100 * mean:.2f} %")
-        return mean
+        finite = [wer for wer in wers if math.isfinite(wer)]
+        if not finite:  # nothing could be scored, as was said
+            return None
+        self._bar.wer = sum(finite) / len(finite)
+        self.say(f"step {self.step}: dev WER {self._bar.wer:.2%}")
+        return self._bar.wer
 
     def _host_model(self) -> Any:
         """The model as it is evaluated, in host memory; every process takes part, and the chief gets it."""
@@ -291,8 +310,10 @@ class Run:
         return bool(np.any(multihost_utils.process_allgather(np.array(self._asked_to_stop))))
 
     def _report(self, sentence: object) -> None:
-        self.say(str(sentence))
-        self._write("data", message=str(sentence))
+        if (message := str(sentence)) not in self._reported:  # once, not at each look-ahead of each evaluation
+            self._reported.add(message)
+            self.say(message)
+            self._write("data", message=message)
 
     def _write(self, kind: str, step: int | None = None, **values: Any) -> None:
         if self._metrics is not None:
@@ -300,10 +321,10 @@ class Run:
 
 
 class _Bar:
-    """A progress bar with the mean loss, utterances per second, and the share of the time spent waiting for data."""
+    """A progress bar: mean loss, last dev WER, utterances per second, share of the time spent waiting for data."""
 
     def __init__(self, bar: tqdm, pipeline: Pipeline):
-        self._bar, self._pipeline = bar, pipeline
+        self._bar, self._pipeline, self.wer = bar, pipeline, math.nan
         now = time.perf_counter(), pipeline.waited_s, 0
         self._marks: deque[tuple[float, float, int]] = deque([now], SMOOTHED)
         self._losses: deque[float] = deque(maxlen=SMOOTHED)
@@ -315,6 +336,7 @@ class _Bar:
         self._marks.append((time.perf_counter(), self._pipeline.waited_s, utterances))
         shown = {
             "loss": f"{np.mean(self._losses or [np.nan]):.3f}",
+            "WER": f"{self.wer:.1%}",
             "utt/s": f"{self._utterances_per_s:.1f}",
             "waiting": f"{self.waited_share:.0%}",
         }

@@ -1,6 +1,6 @@
 """What a training run keeps on disk.
 
-settings.json      the settings it was begun with
+settings.json      the settings it goes by
 tokenizer.model    the SentencePiece model
 origin.json        where its first weights came from
 metrics.jsonl      one line for each step, evaluation and event: the truth
@@ -11,6 +11,7 @@ model/             at the end: the best weights as a native checkpoint
 
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -148,11 +149,18 @@ class Metrics:
         self._writer = _summary_writer(path.parent / "tensorboard", step) if tensorboard else None
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        # a loss may be NaN, which JSON does not know
+        known = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
+        try:
+            self._file.write(json.dumps({"kind": kind, "step": step, **known}, allow_nan=False) + "\n")
+        except OSError as error:
+            raise RunError(
+                f"{self.path} can't be written: {error.strerror}; free some space and run the same command again"
+            ) from None
         if self._writer is not None:
             names = [str(values[key]) for key in ("manifest", "lookahead") if kind == "dev"]
             for key, value in values.items():
-                if (isinstance(value, int | float) and key not in ("manifest", "lookahead")) or key == "loss":
+                if isinstance(value, int | float) and key not in ("manifest", "lookahead"):
                     self._writer.add_scalar("/".join([kind, *names, key]), value, step)
 
     def close(self) -> None:

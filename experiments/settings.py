@@ -31,6 +31,9 @@ FREE = frozenset(
     | {"stop_after_skipped", "tensorboard", "distributed", "accept_changes"}
 )
 
+# what a run's state holds, and can't be changed under it
+FIXED = ("model.", "init", "tokenizer", "training.seed", "training.frozen", "training.average", "training.skip_window")
+
 
 @dataclass(frozen=True)
 class Experiment:

@@ -1,9 +1,8 @@
 """An auxiliary loss for a transducer's first steps: CTC (Graves et al. 2006) through its own joint network.
 
-A transducer that has heard nothing yet learns first what a text is like and when words come, neither of which needs
-the sound; and an encoder whose frames tell only the time forgets how to tell sounds apart. CTC has no labels
-to go by: its joint network is given the encoder's frame alone, so the frame must say what is heard. There are no
-parameters of its own.
+A transducer can lower its loss without the sound for a while: by what texts are like, and by when words come. Here
+the joint network is given the encoder's frame alone, without the labels before, so the frame must say what is
+heard. There are no parameters of its own. That it is enough to start from nothing on little speech is not shown.
 """
 
 import jax

@@ -41,7 +41,7 @@ class TrainingConfig:
     clip_norm: float = 1.0
     average_decay: float = 0.0  # of the running average of the weights, which is what is evaluated; 0 for none
     fastemit: float = 5e-3
-    ctc_weight: float = 0.0  # of the auxiliary loss in `ctc`, which a model that starts from nothing needs at first
+    ctc_weight: float = 0.0  # of the auxiliary loss in `ctc`; not part of the family's recipe
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     dither: float = 1e-5
     lookahead_probabilities: tuple[float, ...] = ()  # of each of the model's look-aheads; () for uniform

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 from flax import nnx
 
 from nemojax import checkpoint
@@ -17,9 +18,14 @@ def with_vocabulary(model: Transducer, vocabulary: int, seed: int = 0) -> Transd
     Blank's output is kept: when to wait is learnt from speech, not from a tokenizer.
     """
     config = dataclasses.replace(model.config, vocabulary=vocabulary)
-    fresh = checkpoint.named_parameters(Transducer(config, rngs=nnx.Rngs(seed)))
     old = checkpoint.named_parameters(model)
-    new = old | {name: fresh[name].astype(old[name].dtype) for name in BY_LABEL}
+
+    @jax.jit  # so that of the fresh model only what is wanted is ever made
+    def fresh():
+        named = checkpoint.named_parameters(Transducer(config, rngs=nnx.Rngs(seed)))
+        return {name: named[name].astype(old[name].dtype) for name in BY_LABEL}
+
+    new = old | fresh()
     for name in BY_LABEL[1:]:  # blank is the last label
         new[name] = new[name].at[..., -1].set(old[name][..., -1])
     return checkpoint.fill(config, new)

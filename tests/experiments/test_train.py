@@ -17,7 +17,7 @@ import pytest
 from experiments import train
 from experiments.export import export
 from experiments.loop import Run, Stopped
-from experiments.run_directory import Checkpoints, RunError, read_metrics
+from experiments.run_directory import Checkpoints, Metrics, RunError, read_metrics
 from experiments.settings import PRESETS, Experiment
 from nemojax import checkpoint
 from nemojax.data.plan import PlanConfig
@@ -145,7 +145,6 @@ def test_dev_rates_and_the_best_checkpoint(experiment, speech):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "_evaluate", evaluate)
-        patch.setattr("experiments.loop.FINAL_MODEL", "model")
         said(dataclasses.replace(evaluated, keep=1, tensorboard=True))
     assert list((experiment.run / "tensorboard").glob("events*"))
     rows = [row for row in read_metrics(experiment.run / "metrics.jsonl") if row["kind"] == "dev"]
@@ -182,7 +181,6 @@ def test_a_full_disk_leaves_the_checkpoint_before(experiment, undisturbed, monke
     def on_a_full_disk(self, step, state, wer=None):
         if step == 8:
             self.wait()  # until that of step 4 is whole
-            monkeypatch.setattr("experiments.loop.Run._note", lambda self, entry: None)
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
         save(self, step, state, wer)
 
@@ -193,7 +191,6 @@ def test_a_full_disk_leaves_the_checkpoint_before(experiment, undisturbed, monke
                 said(experiment)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    monkeypatch.undo()
     assert Checkpoints(experiment.run / "checkpoints", None).steps == [4]
     said(experiment)
     assert losses(experiment.run) == undisturbed
@@ -208,6 +205,38 @@ def test_other_settings_are_refused_unless_accepted(experiment):
     rows = read_metrics(experiment.run / "metrics.jsonl")
     assert [row["changed"] for row in rows if row["kind"] == "settings"] == [{"training.learning_rate": 0.01}]
     assert len(losses(experiment.run)) == 8
+
+
+def test_what_the_state_holds_can_not_be_changed(experiment):
+    said(dataclasses.replace(experiment, steps=1))
+    wider = dataclasses.replace(experiment.model, max_symbols_per_frame=3)
+    with pytest.raises(
+        RunError, match=r"model.max_symbols_per_frame: 10 then, 3 now\); use those, or another directory"
+    ):
+        said(dataclasses.replace(experiment, model=wider, accept_changes=True))
+
+
+def test_metrics_that_can_not_be_written_or_are_not_numbers(tmp_path):
+    metrics = Metrics(tmp_path / "metrics.jsonl", 0)
+    metrics.write("train", 1, loss=float("nan"), skipped=True)
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {
+        "kind": "train",
+        "step": 1,
+        "loss": None,
+        "skipped": True,
+    }
+    metrics._file = Path("/dev/full").open("w", buffering=1)
+    with pytest.raises(RunError, match=r"metrics.jsonl can't be written: No space left on device; free some space"):
+        metrics.write("train", 2, loss=1.0)
+
+
+def test_dev_manifests_are_told_apart_and_must_be_there(experiment, speech, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = write_speech(tmp_path / "other", "dev", TEXTS[3:], seed=2)
+    run = Run(dataclasses.replace(experiment, dev=(speech[1], other)), lambda sentence: None)
+    assert {label: len(entries) for label, entries in run.dev.items()} == {str(speech[1]): 3, str(other): 3}
+    with pytest.raises(RunError, match=r"--dev .*nowhere.jsonl: "):
+        Run(dataclasses.replace(experiment, run=tmp_path / "run2", dev=(tmp_path / "nowhere.jsonl",)), lambda s: None)
 
 
 def test_starting_from_a_checkpoint_with_and_without_another_tokenizer(experiment, speech, tmp_path):
