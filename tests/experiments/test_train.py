@@ -225,7 +225,7 @@ def test_metrics_that_can_not_be_written_or_are_not_numbers(tmp_path):
         "loss": None,
         "skipped": True,
     }
-    metrics._file = Path("/dev/full").open("w", buffering=1)
+    metrics._file = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115
     with pytest.raises(RunError, match=r"metrics.jsonl can't be written: No space left on device; free some space"):
         metrics.write("train", 2, loss=1.0)
 
