@@ -150,9 +150,8 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             model=SMALL,
             training=TrainingConfig(
                 dtype="float32",
-                learning_rate=0.2,
-                warmup_steps=1000,
-                ctc_weight=0.5,
+                learning_rate=0.1,  # at most 4e-4: batches are a thousandth of the family's
+                warmup_steps=500,
                 average_decay=0.999,
                 spec_augment=SpecAugmentConfig(time_masks=4),
             ),

@@ -1,5 +1,6 @@
 """What a run begins with: a model, its tokenizer, and where both came from."""
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,9 @@ from nemojax.data.train_tokenizer import texts_of, train
 from nemojax.tokenizer import Tokenizer
 from nemojax.transducer import Transducer
 from nemojax.transfer import with_vocabulary
+
+
+BLANK_SHARE = 0.75  # of an alignment's steps: 12.5 frames a second, and about four labels
 
 
 class Start(NamedTuple):
@@ -40,7 +44,7 @@ def start(experiment: Experiment) -> Start:
                 f"the tokenizer has {size} pieces, the model {experiment.model.vocabulary}; "
                 f"set --model.vocabulary {size}"
             )
-        model = Transducer(experiment.model, rngs=nnx.Rngs(experiment.training.seed))
+        model = with_blank_prior(Transducer(experiment.model, rngs=nnx.Rngs(experiment.training.seed)))
         return Start(model, tokenizer, {"format": "nemojax", "nemojax": nemojax.__version__})
     model, _, theirs, origin = checkpoint.load(experiment.init, jnp.float32)
     if tokenizer is not None and tokenizer != theirs:
@@ -48,6 +52,18 @@ def start(experiment: Experiment) -> Start:
     began = {"directory": experiment.init.name, "origin": origin}
     origin = {"format": "nemojax", "nemojax": nemojax.__version__, "init": began}
     return Start(model, tokenizer if tokenizer is not None else theirs, origin)
+
+
+def with_blank_prior(model: Transducer) -> Transducer:
+    """A fresh model that expects blank as often as it occurs.
+
+    Else the first thing that training teaches is to say blank, and it teaches all layers: the encoder's output becomes
+    one large constant, beside which the sound is lost.
+    """
+    odds = BLANK_SHARE / (1 - BLANK_SHARE) * model.config.vocabulary  # against each label
+    named = checkpoint.named_parameters(model)
+    bias = named["joint.output.bias"].at[model.config.blank].set(math.log(odds))
+    return checkpoint.fill(model.config, named | {"joint.output.bias": bias})
 
 
 def _read(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import resource
 import signal
@@ -19,6 +20,7 @@ from experiments.export import export
 from experiments.loop import Run, Stopped
 from experiments.run_directory import Checkpoints, Metrics, RunError, read_metrics
 from experiments.settings import PRESETS, Experiment
+from experiments.start import BLANK_SHARE, start
 from nemojax import checkpoint
 from nemojax.data.plan import PlanConfig
 from nemojax.training import TrainingConfig
@@ -237,6 +239,13 @@ def test_dev_manifests_are_told_apart_and_must_be_there(experiment, speech, tmp_
     assert {label: len(entries) for label, entries in run.dev.items()} == {str(speech[1]): 3, str(other): 3}
     with pytest.raises(RunError, match=r"--dev .*nowhere.jsonl: "):
         Run(dataclasses.replace(experiment, run=tmp_path / "run2", dev=(tmp_path / "nowhere.jsonl",)), lambda s: None)
+
+
+def test_a_fresh_model_expects_blank_as_often_as_it_occurs(experiment):
+    model = start(experiment).model
+    flat = jax.nn.softmax(model.joint.output.bias[...])
+    assert math.isclose(flat[model.config.blank], BLANK_SHARE, abs_tol=1e-6)
+    np.testing.assert_allclose(flat[:-1], (1 - BLANK_SHARE) / model.config.vocabulary, rtol=1e-5)
 
 
 def test_starting_from_a_checkpoint_with_and_without_another_tokenizer(experiment, speech, tmp_path):
