@@ -16,7 +16,6 @@ from nemojax.tokenizer import Tokenizer
 from nemojax.transducer import Transducer
 from nemojax.transfer import with_vocabulary
 
-
 BLANK_SHARE = 0.75  # of an alignment's steps: 12.5 frames a second, and about four labels
 
 
