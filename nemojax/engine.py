@@ -20,7 +20,7 @@ import heapq
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -62,6 +62,7 @@ class Engine:
         smallest that has all slots in use.
       patience_s: how long a step waits for those that have no chunk yet.
       backlog: so many chunks of a stream may wait; then `push` does.
+      on_step: called in the event loop with the streams that a step was for, once they are told what it brought.
     """
 
     def __init__(
@@ -71,13 +72,14 @@ class Engine:
         slots: Sequence[int] = (8, 64),
         patience_s: float = 0.01,
         backlog: int = 4,
+        on_step: Callable[[Sequence[LiveStream]], object] = lambda streams: None,
     ):
         if not slots or min(slots) < 1 or backlog < 1 or patience_s < 0:
             raise ConfigError("an engine needs at least one slot, a backlog of at least 1 and a patience of at least 0")
         self.recognizer, self.lookahead = recognizer, recognizer.lookahead(lookahead)
         self.chunk_samples = recognizer.config.chunk_samples(self.lookahead)
         self.sizes, self.patience_s, self.backlog = tuple(sorted(set(slots))), patience_s, backlog
-        self.steps = 0
+        self.on_step, self.steps = on_step, 0
         self._state = init_state(recognizer.model, recognizer.constants, self.sizes[0])
         self._spare_steps = 0
         self._wake = threading.Condition()  # guards what follows
@@ -253,14 +255,16 @@ class Engine:
                     (stream, stream._read(emission if stream in heard else None, stream in over))
                     for stream in dict.fromkeys([*work.heard, *work.ended])
                 ]
-                self._loop.call_soon_threadsafe(self._tell, told, heard, over)
+                self._loop.call_soon_threadsafe(self._tell, told, work.heard, over)
         except Exception as error:
             self._stop(f"the engine failed: {error}")
             while self._work.get() is not None:  # so that the stepper is not kept from its end
                 pass
             raise
 
-    def _tell(self, told: list[tuple[LiveStream, Update]], heard: set[LiveStream], over: set[LiveStream]) -> None:
+    def _tell(self, told: list[tuple[LiveStream, Update]], heard: list[LiveStream], over: set[LiveStream]) -> None:
         self._unfinished -= over
-        for stream, update in told:
-            stream._tell(update, int(stream in heard), stream in over)
+        for index, (stream, update) in enumerate(told):  # those that were heard come first
+            stream._tell(update, int(index < len(heard)), stream in over)
+        if heard:
+            self.on_step(heard)
