@@ -4,7 +4,10 @@ Text goes to standard output; what was done to the audio, what failed, and progr
 Exit codes: 0, all is done; 1, some recordings could not be transcribed; 2, the command or the model is wrong.
 """
 
+import hashlib
 import os
+import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -129,6 +132,20 @@ def _in_order(results: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
             due += 1
 
 
+def keep_compiled() -> None:
+    """Has jax keep compiled steps on disk, for later runs: in `$JAX_COMPILATION_CACHE_DIR`, or the user's cache.
+
+    Compiled code is for one kind of processor, and home directories are shared: each kind has its own directory. It
+    changes nothing once jax is imported.
+    """
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = re.search(r"^(?:flags|Features)\s*:.*", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
+    kind = hashlib.sha256(f"{platform.machine()} {flags and flags[0]}".encode()).hexdigest()[:12]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nemojax" / kind
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
 class _Output:
     """Prints results and errors, and remembers whether any failed."""
 
@@ -178,6 +195,7 @@ class _Output:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    keep_compiled()
     from nemojax.checkpoint import CheckpointError
     from nemojax.tokenizer import TokenizerError
 

@@ -4,12 +4,15 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nemojax.config import ModelConfig
-from nemojax.decoding.greedy import Emission
 from nemojax.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # the command line shows transcripts' help without jax
+    from nemojax.decoding.greedy import Emission
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Hypothesis:
     frames: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
 
-    def extend(self, emission: Emission, row: int) -> tuple[list[int], list[int]]:
+    def extend(self, emission: "Emission", row: int) -> tuple[list[int], list[int]]:
         """Takes in one row of an emission (of numpy arrays); returns its new labels and their frames."""
         length = int(emission.length[row])
         tokens, frames = emission.labels[row, :length].tolist(), emission.frames[row, :length].tolist()
