@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 from nemojax import augment, checkpoint, streaming
 from nemojax.augment import SpecAugmentConfig
 from nemojax.config import ConfigError, ModelConfig
+from nemojax.ctc import ctc_losses
 from nemojax.layers import split
 from nemojax.losses import reduce_losses, rnnt_loss
 from nemojax.streaming import Segment
@@ -40,6 +41,7 @@ class TrainingConfig:
     clip_norm: float = 1.0
     average_decay: float = 0.0  # of the running average of the weights, which is what is evaluated; 0 for none
     fastemit: float = 5e-3
+    ctc_weight: float = 0.0  # of the auxiliary loss in `ctc`; not part of the family's recipe
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     dither: float = 1e-5
     lookahead_probabilities: tuple[float, ...] = ()  # of each of the model's look-aheads; () for uniform
@@ -62,6 +64,8 @@ class TrainingConfig:
         for name in ("learning_rate", "clip_norm", "skip_norm"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be greater than 0, not {getattr(self, name)}")
+        if self.ctc_weight < 0:
+            raise ConfigError(f"ctc_weight must be at least 0, not {self.ctc_weight}")
         if not 0 <= self.average_decay < 1:
             raise ConfigError(f"average_decay must be at least 0 and less than 1, not {self.average_decay}")
         if any(p < 0 for p in self.lookahead_probabilities) or sum(self.lookahead_probabilities or (1,)) <= 0:
@@ -115,7 +119,7 @@ class Counts(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    loss: Float[Array, ""]  # mean over rows, with FastEmit's factor
+    loss: Float[Array, ""]  # mean over rows, with FastEmit's factor and the auxiliary loss
     gradient_norm: Float[Array, ""]  # before clipping
     learning_rate: Float[Array, ""]
     lookahead: Int[Array, ""]
@@ -222,7 +226,11 @@ def loss(
     def row_losses(rows, shared, key):
         joint, lattice = rows
         settings: dict[str, Any] = {"blank": config.blank, "fastemit": recipe.fastemit, "dropout": dropout, "key": key}
-        return rnnt_loss(*joint, *shared, *lattice, **settings, reduction="none")
+        losses = rnnt_loss(*joint, *shared, *lattice, **settings, reduction="none")
+        if not recipe.ctc_weight:
+            return losses
+        (encoded, _), (kernel, bias), (labels, frames, counts) = joint, shared, lattice
+        return losses + recipe.ctc_weight * ctc_losses(encoded, kernel, bias, labels, frames, counts, config.blank)
 
     with jax.named_scope("loss"):
         joint = model.joint.encoder(encoded), model.joint.prediction(predicted)

@@ -243,6 +243,18 @@ def test_weights_are_averaged(state, batch, step):
     assert late["x"][0] == np.float32(0.2)
 
 
+def test_the_auxiliary_loss_is_for_the_encoder(config, parameters, batch, plain):
+    (value, _), gradient = plain(parameters, batch, 6, None)
+    with_ctc = [
+        compiled(config, dataclasses.replace(PLAIN, ctc_weight=w))(parameters, batch, 6, None) for w in (1.0, 3.0)
+    ]
+    added = [float(v - value) for (v, _), _ in with_ctc]
+    assert added[0] > 1 and added[1] == pytest.approx(3 * added[0], rel=1e-4)
+    for name, want in gradient.items():
+        same = np.allclose(with_ctc[0][1][name], want, rtol=1e-3, atol=1e-6)
+        assert same == name.startswith(("prediction.", "joint.prediction.")), name
+
+
 def test_frozen_parts_stay_bit_equal(parameters, state, batch, step):
     after, _ = step(state, batch)
     for name, value in after.parameters.items():
@@ -279,6 +291,7 @@ def test_lookahead_probabilities(config):
         ({"accumulation": 0}, "accumulation must be at least 1"),
         ({"clip_norm": 0.0}, "clip_norm must be greater than 0"),
         ({"average_decay": 1.0}, "average_decay must be at least 0 and less than 1"),
+        ({"ctc_weight": -1.0}, "ctc_weight must be at least 0"),
         ({"lookahead_probabilities": (-1.0, 2.0)}, "are not probabilities"),
     ],
 )
