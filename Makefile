@@ -4,7 +4,16 @@ VENV ?= .venv
 PARITY_VENV ?= .venv-parity
 WORKERS ?= 2
 
-.PHONY: test check fast slow parity golden clean
+.PHONY: demo test check fast slow parity golden clean
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)/bin/python -m pip install --quiet -e .
+	touch $@
+
+demo: $(VENV)/installed  ## hear a recording with the small model, text appearing chunk by chunk
+	$(VENV)/bin/nemojax transcribe --live nemojax/small/example.ogg
 
 test: check fast  ## set up, check style and types, run the fast tests
 

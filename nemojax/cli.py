@@ -20,6 +20,7 @@ import tyro
 from tqdm import tqdm
 
 from nemojax.audio import MODEL_RATE_HZ, AudioError, AudioSource, Recording, open_audio
+from nemojax.bundled import SMALL
 from nemojax.config import ConfigError
 from nemojax.manifest import expand_manifest
 from nemojax.transcript import Transcript
@@ -31,7 +32,7 @@ Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 def transcribe(
     files: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE...")]],
     /,
-    model: Path,
+    model: Path = SMALL,
     lookahead: int | None = None,
     stream: Flag = False,
     live: Flag = False,
@@ -44,7 +45,7 @@ def transcribe(
     Args:
       files: wav, flac, ogg or mp3 files; - is standard input (a wav, or raw 16 kHz 16-bit mono); a .jsonl file
         is a manifest of recordings.
-      model: a directory that nemojax-convert or training wrote.
+      model: a directory that nemojax-convert or training wrote; without it, the small model that comes with nemojax.
       lookahead: frames of 80 ms that a chunk looks ahead: 0, 1, 6 or 13 for the released model, more is more
         accurate; None is the model's default.
       stream: go through a recording chunk by chunk, as if it were live, and print text as it comes.
@@ -84,11 +85,11 @@ def transcribe(
     return out.exit_code
 
 
-def info(model: tyro.conf.Positional[Path], /) -> int:
+def info(model: tyro.conf.Positional[Path] = SMALL, /) -> int:
     """Say what a checkpoint is.
 
     Args:
-      model: a directory that nemojax-convert or training wrote.
+      model: a directory that nemojax-convert or training wrote; without it, the small model that comes with nemojax.
     """
     from nemojax.checkpoint import abstract_model, read_settings
     from nemojax.transducer import parameter_count

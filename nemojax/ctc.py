@@ -1,8 +1,8 @@
 """An auxiliary loss for a transducer's first steps: CTC (Graves et al. 2006) through its own joint network.
 
-A transducer can lower its loss without the sound for a while: by what texts are like, and by when words come. Here
-the joint network is given the encoder's frame alone, without the labels before, so the frame must say what is
-heard. There are no parameters of its own. That it is enough to start from nothing on little speech is not shown.
+A transducer can lower its loss without the sound for a long while: by what texts are like, and by when words come. Here
+the joint network is given the encoder's frame alone, without the labels before, so the frame must say what is heard.
+There are no parameters of its own. The small model's card has what it did there.
 """
 
 import jax

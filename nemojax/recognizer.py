@@ -12,6 +12,7 @@ import numpy as np
 
 from nemojax import checkpoint
 from nemojax.audio import AudioError, AudioSource, as_mono, open_audio
+from nemojax.bundled import SMALL
 from nemojax.config import ModelConfig
 from nemojax.streaming import Segment, init_state, prepare, step_jit
 from nemojax.tokenizer import Tokenizer
@@ -32,11 +33,11 @@ class TranscriptionError(AudioError):
         super().__init__("\n  ".join(lines + [str(error) for error in errors.values()]))
 
 
-def load(directory: str | Path, dtype: str = "float32") -> "Recognizer":
+def load(directory: str | Path = SMALL, dtype: str = "float32") -> "Recognizer":
     """A recogniser from a directory that `nemojax-convert` or training wrote.
 
     Args:
-      directory: a native checkpoint.
+      directory: a native checkpoint; without it, the small model that comes with the package.
       dtype: "float32", exact, or "bfloat16", half the memory and faster (accumulation, softmax, norms,
         features and decoding scores stay float32).
 

@@ -1,0 +1,6 @@
+"""The small English model that comes with the package; `small/README.md` is its model card."""
+
+from pathlib import Path
+
+SMALL = Path(__file__).parent / "small"  # a native checkpoint, and a recording to try it on
+EXAMPLE = SMALL / "example.ogg"
