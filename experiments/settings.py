@@ -166,7 +166,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             ),
             filters=Filters(max_s=17.0),
             plan=PlanConfig(batch_frames=900, bucket_count=5),
-            steps=12_500,
+            steps=12_000,
             evaluate_every=1_000,
             save_every=500,
             dev_utterances=60,

@@ -33,6 +33,6 @@ stage --steps 5368 "${short[@]}" --training.learning-rate 0.4
 stage --steps 6616 "${larger[@]}" --training.learning-rate 0.5 --training.ctc-weight 0
 stage --steps 9054 "${larger[@]}" --training.learning-rate 0.5 --training.ctc-weight 0.5
 stage --steps 11080 --training.learning-rate 0.4 --training.ctc-weight 0.4
-stage --steps 12850 --training.learning-rate 0.12 --training.ctc-weight 0.3
+stage --steps 12201 --training.learning-rate 0.12 --training.ctc-weight 0.3
 
 [ -e "$out/model" ] || $python -m experiments.export "$out/run" "$out/model" --dtype bfloat16
