@@ -35,7 +35,7 @@ def test_texts(models, corpus, lookahead):
     found = list(compare(recognizer, references, recordings, lookahead))
     # nemojax's two modes with both references offline; its stream with both references', NeMo's not at look-ahead 0
     assert len(found) == RECORDINGS * (6 if lookahead else 5)
-    assert sum(comparison.labels for comparison in found) > len(found), "the model hardly speaks; this proves little"
+    assert sum(comparison.labels for comparison in found) >= len(found), "the model hardly speaks; this proves little"
     differing = [comparison for comparison in found if comparison.difference is not None]
     assert all(comparison.difference.near_tie for comparison in differing), listing(differing)
     assert len({comparison.recording for comparison in differing}) <= MOST_NEAR_TIES, listing(differing)
