@@ -7,8 +7,9 @@
 # and at the end the model. It may be killed at any moment: the same command goes on. It needs
 # pip install '.[train,experiments]', and Debian's espeak-ng flite festival festvox-kallpc16k festvox-us-slt-hts.
 set -euo pipefail
+speech=$(realpath "$1") out=$(realpath -m "$2")
 cd "$(dirname "$0")/.."
-speech=$1 out=$2 python=${PYTHON:-python}
+python=${PYTHON:-python}
 grid=$speech/train/grid.jsonl digits=$speech/train/fsdd.jsonl
 read_aloud=("$speech"/train/{librispeech_clean,ljspeech}.jsonl)
 synthetic=$out/synthetic/synthetic_train.jsonl
@@ -24,7 +25,8 @@ stage() {
 }
 
 # Easy things first: short utterances and small batches; then larger ones, the auxiliary CTC loss, and all lengths; last,
-# a lower rate. These are the stages that the model that ships went through.
+# a lower rate. These are the stages that the model that ships went through, its settings being changed by hand (and the
+# digits coming once in the first); as a script they have not been run from beginning to end.
 short=(--filters.max-s 4 --plan.batch-frames 420 --plan.bucket-count 4 --waveform.join-probability 0 --training.ctc-weight 0)
 larger=(--filters.max-s 4.5 --plan.batch-frames 900 --plan.bucket-count 4)
 stage --steps 2396 "${short[@]}" --training.learning-rate 0.1
@@ -35,4 +37,4 @@ stage --steps 9054 "${larger[@]}" --training.learning-rate 0.5 --training.ctc-we
 stage --steps 11080 --training.learning-rate 0.4 --training.ctc-weight 0.4
 stage --steps 12201 --training.learning-rate 0.12 --training.ctc-weight 0.3
 
-[ -e "$out/model" ] || $python -m experiments.export "$out/run" "$out/model" --dtype bfloat16
+[ -e "$out/model" ] || $python -m experiments.export "$out/run" "$out/model" --step 12201 --dtype bfloat16

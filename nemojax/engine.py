@@ -203,7 +203,8 @@ class Engine:
                     del self._ready[stream]
                     if stream._complete:
                         self._end(stream)
-            self._ready_since_s = time.monotonic()
+            if stepping:  # telling an end must not make those that are ready wait longer
+                self._ready_since_s = time.monotonic()
             ended, self._ended = self._ended, []
         return _Work(self._hear(taken, slots) if taken else None, [stream for stream, _ in taken], ended)
 
