@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,6 +160,18 @@ def test_a_wrong_model_or_setting_exits_with_2(run, files, tmp_path):
     ):
         code, out, err = run("transcribe", *arguments, **({} if model is None else {"model": model}))
         assert code == 2 and message in err and not out and "Traceback" not in err
+
+
+def test_where_compiled_steps_are_kept(monkeypatch, tmp_path):
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        monkeypatch.setenv(name, "")  # so that it is as before afterwards
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cli.keep_compiled()
+    assert Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).parent == tmp_path / "nemojax"
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")  # the user's choice
+    cli.keep_compiled()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "elsewhere"
 
 
 def test_a_misspelt_command_exits_with_2(capsys, files):
