@@ -4,6 +4,7 @@
     hf DIRECTORY OUT       a Hugging Face directory, or a name on the hub, to a native checkpoint
     to-nemo DIRECTORY OUT  a native checkpoint to a NeMo archive
     to-hf DIRECTORY OUT    a native checkpoint to a Hugging Face directory
+    int8 DIRECTORY OUT     a native checkpoint to one whose encoder has its weights in int8
 
 Exit code 0; 2 with a sentence on standard error where something can't be converted, and nothing written.
 """
@@ -23,8 +24,8 @@ from tqdm import tqdm
 from convert import huggingface, nemo
 from convert.errors import ConvertError, reason
 from convert.output import check_new
-from convert.source import Source, shapes
-from nemojax import checkpoint
+from convert.source import Source, read_native, shapes
+from nemojax import checkpoint, int8
 from nemojax.config import ModelConfig
 
 Archive = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL.nemo")]
@@ -80,11 +81,25 @@ def to_huggingface(directory: Native, out: Out, /) -> None:
     _report(out, huggingface.write(directory, out, _bar("writing")))
 
 
+def to_int8(directory: Native, out: Out, /) -> None:
+    """A native checkpoint to one whose encoder has its weights in int8, for live streams on a CPU.
+
+    Args:
+      directory: the native checkpoint.
+      out: the new directory.
+    """
+    check_new(out)
+    model, config, tokenizer, origin = read_native(directory)
+    checkpoint.save(out, int8.quantise(model), tokenizer, origin | {"int8": True}, _bar("writing"))
+    _report(out, config)
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "nemo": from_nemo,
     "hf": from_huggingface,
     "to-nemo": to_nemo,
     "to-hf": to_huggingface,
+    "int8": to_int8,
 }
 
 

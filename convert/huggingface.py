@@ -17,7 +17,7 @@ from convert.errors import ConvertError, reason, short
 from convert.huggingface_settings import EXTRACTOR_FILE, FILE, PROCESSOR_FILE
 from convert.output import new_directory
 from convert.settings import SETTINGS_BYTES, Everything, read_json
-from convert.source import Source, Tensor, account, given, kept, origin
+from convert.source import Source, Tensor, account, given, kept, origin, read_native
 from nemojax import checkpoint
 from nemojax.config import ModelConfig
 
@@ -157,7 +157,7 @@ def write(directory: str | Path, path: str | Path, progress: Callable[[Iterable]
       CheckpointError: `directory` is not a checkpoint.
       ConvertError: `path` exists or can't be written, or transformers can't express the model.
     """
-    model, config, tokenizer, origin = checkpoint.load(directory)
+    model, config, tokenizer, origin = read_native(directory)
     tensors = {}
     for ours, leaf in checkpoint.named_parameters(model).items():
         name, layout = names.theirs(ours, "huggingface")

@@ -24,7 +24,7 @@ from convert.archive import Window, open_nemo
 from convert.errors import ConvertError, reason, short
 from convert.output import new_file
 from convert.settings import SETTINGS_BYTES, Everything
-from convert.source import Source, Tensor, account, given, kept, origin
+from convert.source import Source, Tensor, account, given, kept, origin, read_native
 from nemojax import checkpoint
 from nemojax.config import FeatureConfig, ModelConfig
 
@@ -142,7 +142,7 @@ def write(directory: str | Path, path: str | Path, progress: Callable[[Iterable]
       CheckpointError: `directory` is not a checkpoint.
       ConvertError: `path` exists or can't be written, or NeMo can't express the model.
     """
-    model, config, tokenizer, origin = checkpoint.load(directory)
+    model, config, tokenizer, origin = read_native(directory)
     pieces = tokenizer_json.pieces(tokenizer)
     listing = "".join(f"{piece.text}\t{piece.score:g}\n" for piece in pieces)
     files = {

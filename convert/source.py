@@ -16,7 +16,7 @@ import nemojax
 from convert import names
 from convert.archive import open_file
 from convert.errors import ConvertError, listed, short
-from nemojax import checkpoint
+from nemojax import checkpoint, int8
 from nemojax.config import ModelConfig
 from nemojax.transducer import Transducer
 
@@ -146,3 +146,16 @@ def origin(form: str, files: Mapping[str, Path], **more: Any) -> dict[str, Any]:
         "versions": {"nemojax": nemojax.__version__, "jax": version("jax"), "numpy": np.__version__},
         **more,
     }
+
+
+def read_native(directory: str | Path) -> tuple[Transducer, ModelConfig, bytes, dict[str, Any]]:
+    """A checkpoint of ours, to be written for another toolkit; see `checkpoint.load`.
+
+    Raises:
+      CheckpointError: it is not a checkpoint.
+      ConvertError: its weights are in int8, which the others can't express.
+    """
+    loaded = checkpoint.load(directory)
+    if int8.is_quantised(loaded[0]):
+        raise ConvertError(f"{directory} has weights in int8; convert the checkpoint that it was made of")
+    return loaded

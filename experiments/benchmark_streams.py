@@ -62,7 +62,7 @@ class Settings:
     """Different recordings of that length, made by joining those of the manifests; streams share them."""
     patience_ms: float = 5.0
     """How long a step waits for streams whose chunk is not there yet."""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: Literal["float32", "bfloat16", "int8"] = "bfloat16"
     seed: int = 0
     output: Path = Path("benchmark_streams.jsonl")
     plot: Path | None = None

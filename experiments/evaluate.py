@@ -68,7 +68,7 @@ class Settings:
     limit: int | None = None
     """At most so many recordings of each manifest, spread evenly over it."""
     batch_size: int = 16
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     draw: Literal["utterances", "speakers"] = "utterances"
     """What the bootstrap draws: utterances, or all of a speaker's together (the manifest's `speaker`)."""
     confidence: float = 0.95

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from nemojax import int8
 from nemojax.config import ConfigError, ModelConfig
 from nemojax.transducer import Transducer
 
@@ -169,7 +171,7 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
 
     Args:
       dtype: of the parameters in memory; None for the type that each was saved in. They are converted as they are read,
-        a few at a time: a bfloat16 model never exists in float32.
+        a few at a time: a bfloat16 model never exists in float32. What was saved in int8 (see `int8`) stays so.
 
     Raises:
       CheckpointError: it is not a checkpoint, or its weights are damaged or do not fit its settings.
@@ -181,14 +183,15 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
     try:
         with _checkpointer(restore_concurrent_gb=CONCURRENT_GB) as checkpointer:
             stored = checkpointer.metadata(weights).item_metadata.tree
-            model = abstract_model(config)
+            model, rounded = abstract_model(config), [n for n, array in stored.items() if array.dtype == jnp.int8]
+            if rounded:
+                model = jax.eval_shape(int8.quantise, model)
             wanted = {name: leaf.shape for name, leaf in named_parameters(model).items()}
             _check(wanted, {name: tuple(array.shape) for name, array in stored.items()})
             here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-            item = {
-                name: jax.ShapeDtypeStruct(shape, dtype or stored[name].dtype, sharding=here)
-                for name, shape in wanted.items()
-            }
+            kept = {*rounded, *(f"{name}_scale" for name in rounded)}
+            types = {name: stored[name].dtype if dtype is None or name in kept else dtype for name in wanted}
+            item = {n: jax.ShapeDtypeStruct(shape, types[n], sharding=here) for n, shape in wanted.items()}
             restore_args = ocp.checkpoint_utils.construct_restore_args(item)
             arrays = checkpointer.restore(weights, args=ocp.args.PyTreeRestore(item=item, restore_args=restore_args))
     except CheckpointError as error:

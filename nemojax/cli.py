@@ -38,7 +38,7 @@ def transcribe(
     live: Flag = False,
     batch_size: int = 8,
     json: Flag = False,
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32",
 ) -> int:
     """Transcribe recordings.
 
@@ -52,7 +52,7 @@ def transcribe(
       live: the same, and each chunk is heard when it would be spoken, no sooner.
       batch_size: recordings computed side by side, when not streaming.
       json: print one JSON object for each recording.
-      dtype: bfloat16 takes half the memory of float32.
+      dtype: bfloat16 takes half the memory of float32; int8 a quarter, and is the fastest for live streams on a CPU.
     """
     from nemojax import recognizer as api  # only now: importing jax takes seconds
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nemojax import checkpoint
+from nemojax import checkpoint, int8
 from nemojax.audio import AudioError, AudioSource, as_mono, open_audio
 from nemojax.bundled import SMALL
 from nemojax.config import ModelConfig
@@ -38,16 +38,19 @@ def load(directory: str | Path = SMALL, dtype: str = "float32") -> "Recognizer":
 
     Args:
       directory: a native checkpoint; without it, the small model that comes with the package.
-      dtype: "float32", exact, or "bfloat16", half the memory and faster (accumulation, softmax, norms,
-        features and decoding scores stay float32).
+      dtype: "float32", exact; "bfloat16", half the memory and faster (accumulation, softmax, norms, features
+        and decoding scores stay float32); or "int8", the encoder's weights in int8 and all else in float32, for
+        live streams on a CPU. Weights that were saved in int8 stay so.
 
     Raises:
       CheckpointError: it is not a checkpoint, or not a complete one.
     """
-    dtypes: dict[str, Any] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+    dtypes: dict[str, Any] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "int8": jnp.float32}
     if str(dtype) not in dtypes:
         raise ValueError(f"dtype must be one of {', '.join(dtypes)}, not {dtype!r}")
     model, config, tokenizer, origin = checkpoint.load(directory, dtypes[dtype])
+    if dtype == "int8" and not int8.is_quantised(model):
+        model = int8.quantise(model)
     return Recognizer(model, config, Tokenizer(tokenizer), origin)
 
 
@@ -66,7 +69,7 @@ class Recognizer:
 
     @property
     def dtype(self) -> str:
-        return str(self.model.leaves[0].dtype)
+        return "int8" if int8.is_quantised(self.model) else str(self.model.leaves[0].dtype)
 
     def lookahead(self, lookahead: int | None) -> int:
         """The look-ahead asked for, or the default one. Raises ConfigError where it does not fit."""
