@@ -36,6 +36,10 @@ class TrainingConfig:
     learning_rate: float = 5.0  # Noam's factor
     warmup_steps: int = 10_000
     minimum_learning_rate: float = 1e-6  # after the warm-up
+    # from the update `cooldown_from` on, the rate falls in a straight line, to the minimum after `cooldown_steps` more;
+    # 0 for never. Not part of the family's recipe
+    cooldown_from: int = 0
+    cooldown_steps: int = 0
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 1e-3
     clip_norm: float = 1.0
@@ -64,6 +68,9 @@ class TrainingConfig:
         for name in ("learning_rate", "clip_norm", "skip_norm"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be greater than 0, not {getattr(self, name)}")
+        for name in ("cooldown_from", "cooldown_steps"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be at least 0, not {getattr(self, name)}")
         if self.ctc_weight < 0:
             raise ConfigError(f"ctc_weight must be at least 0, not {self.ctc_weight}")
         if not 0 <= self.average_decay < 1:
@@ -133,6 +140,8 @@ def noam(recipe: TrainingConfig, width: int) -> optax.Schedule:
     def schedule(updates):
         step, warmup = jnp.maximum(updates, 1).astype(jnp.float32), max(recipe.warmup_steps, 1)
         rate = recipe.learning_rate * width**-0.5 * jnp.minimum(step**-0.5, step * warmup**-1.5)
+        if recipe.cooldown_steps:
+            rate *= jnp.clip(1 - (step - recipe.cooldown_from) / recipe.cooldown_steps, 0, 1)
         return jnp.where(step > recipe.warmup_steps, jnp.maximum(rate, recipe.minimum_learning_rate), rate)
 
     return schedule

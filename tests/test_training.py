@@ -275,6 +275,16 @@ def test_the_schedule_is_noams():
     assert low(1) < 1e-5 and low(10_000_000) == np.float32(1e-3)
 
 
+def test_the_rate_cools_down_in_a_straight_line():
+    usual = training.noam(TrainingConfig(), 512)
+    cooled = training.noam(TrainingConfig(cooldown_from=20_000, cooldown_steps=1_000), 512)
+    assert cooled(20_000) == usual(20_000) and cooled(500) == usual(500)
+    np.testing.assert_allclose(
+        [cooled(20_250), cooled(20_750)], [usual(20_250) * 0.75, usual(20_750) * 0.25], rtol=1e-5
+    )
+    assert cooled(21_000) == cooled(30_000) == np.float32(1e-6)
+
+
 def test_lookahead_probabilities(config):
     recipe = TrainingConfig(lookahead_probabilities=(0.0, 3.0, 1.0, 0.0))
     draw = jax.jit(jax.vmap(lambda key: training.draw_lookahead(key, config, recipe)))
@@ -292,6 +302,7 @@ def test_lookahead_probabilities(config):
         ({"clip_norm": 0.0}, "clip_norm must be greater than 0"),
         ({"average_decay": 1.0}, "average_decay must be at least 0 and less than 1"),
         ({"ctc_weight": -1.0}, "ctc_weight must be at least 0"),
+        ({"cooldown_steps": -1}, "cooldown_steps must be at least 0"),
         ({"lookahead_probabilities": (-1.0, 2.0)}, "are not probabilities"),
     ],
 )
