@@ -25,7 +25,7 @@ from convert import huggingface, nemo
 from convert.errors import ConvertError, reason
 from convert.output import check_new
 from convert.source import Source, read_native, shapes
-from nemojax import checkpoint, int8
+from nemojax import checkpoint, packed
 from nemojax.config import ModelConfig
 
 Archive = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL.nemo")]
@@ -90,7 +90,7 @@ def to_int8(directory: Native, out: Out, /) -> None:
     """
     check_new(out)
     model, config, tokenizer, origin = read_native(directory)
-    checkpoint.save(out, int8.quantise(model), tokenizer, origin | {"int8": True}, _bar("writing"))
+    checkpoint.save(out, packed.quantise(model), tokenizer, origin | {"int8": True}, _bar("writing"))
     _report(out, config)
 
 

@@ -16,7 +16,7 @@ import nemojax
 from convert import names
 from convert.archive import open_file
 from convert.errors import ConvertError, listed, short
-from nemojax import checkpoint, int8
+from nemojax import checkpoint, packed
 from nemojax.config import ModelConfig
 from nemojax.transducer import Transducer
 
@@ -156,6 +156,6 @@ def read_native(directory: str | Path) -> tuple[Transducer, ModelConfig, bytes, 
       ConvertError: its weights are in int8, which the others can't express.
     """
     loaded = checkpoint.load(directory)
-    if int8.is_quantised(loaded[0]):
+    if packed.is_quantised(loaded[0]):
         raise ConvertError(f"{directory} has weights in int8; convert the checkpoint that it was made of")
     return loaded

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from experiments.accuracy import plot_format
 from experiments.evaluate import writable
 from experiments.machine import device, machine
-from nemojax import int8
+from nemojax import packed
 from nemojax.config import PRESETS, ConfigError, ModelConfig
 from nemojax.streaming import Segment, cut, init_state, prepare, step_jit, transcribe_scan
 from nemojax.transducer import Transducer, freeze
@@ -91,13 +91,13 @@ class Bench:
         model = Transducer(settings.config(), rngs=nnx.Rngs(settings.seed))
         if settings.dtype == "bfloat16":
             model = jax.tree.map(lambda x: x.astype(jnp.bfloat16), model)
-        self._leaves = jax.tree.leaves(int8.quantise(model) if settings.dtype == "int8" else model)
+        self._leaves = jax.tree.leaves(packed.quantise(model) if settings.dtype == "int8" else model)
 
     def _model(self, config: ModelConfig):
         """The weights do not depend on the left context."""
         shaped = jax.eval_shape(lambda: Transducer(config, rngs=nnx.Rngs(0)))
         if self._settings.dtype == "int8":
-            shaped = jax.eval_shape(int8.quantise, shaped)
+            shaped = jax.eval_shape(packed.quantise, shaped)
         return freeze(jax.tree.unflatten(jax.tree.structure(shaped), self._leaves))
 
     def step(self, streams: int, left_context_frames: int, lookahead: int) -> Callable[[], float]:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from nemojax import int8
+from nemojax import packed
 from nemojax.config import ConfigError, ModelConfig
 from nemojax.transducer import Transducer
 
@@ -171,7 +171,7 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
 
     Args:
       dtype: of the parameters in memory; None for the type that each was saved in. They are converted as they are read,
-        a few at a time: a bfloat16 model never exists in float32. What was saved in int8 (see `int8`) stays so.
+        a few at a time: a bfloat16 model never exists in float32. What was saved in int8 (see `packed`) stays so.
 
     Raises:
       CheckpointError: it is not a checkpoint, or its weights are damaged or do not fit its settings.
@@ -185,7 +185,7 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
             stored = checkpointer.metadata(weights).item_metadata.tree
             model, rounded = abstract_model(config), [n for n, array in stored.items() if array.dtype == jnp.int8]
             if rounded:
-                model = jax.eval_shape(int8.quantise, model)
+                model = jax.eval_shape(packed.quantise, model)
             wanted = {name: leaf.shape for name, leaf in named_parameters(model).items()}
             _check(wanted, {name: tuple(array.shape) for name, array in stored.items()})
             here = jax.sharding.SingleDeviceSharding(jax.devices()[0])

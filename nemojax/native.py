@@ -1,8 +1,7 @@
 """The one product that is not written in JAX, compiled for the machine that it runs on.
 
 A C++ compiler is needed once (`c++`, or what $CXX names); what it makes is kept beside the compiled steps. Without one,
-or with NEMOJAX_NATIVE=0, products of int8 weights take the plain path in `int8`, which is slower, and the first of them
-says so.
+or with NEMOJAX_NATIVE=0, products take the plain path, which is slower.
 """
 
 import ctypes
@@ -12,33 +11,37 @@ import os
 import shutil
 import subprocess
 import tempfile
-import warnings
 from pathlib import Path
 
 import jax
 
-SOURCE = Path(__file__).with_name("int8_product.cc")
-SYMBOL = "nemojax_int8_product"
+SOURCE = Path(__file__).with_name("panel_product.cc")
+PRODUCT, SCALED_PRODUCT = "nemojax_panel_product", "nemojax_scaled_panel_product"
 SWITCH = "NEMOJAX_NATIVE"
-FLAGS = ("-O3", "-march=native", "-ffast-math", "-std=c++17", "-shared", "-fPIC")
+FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-shared", "-fPIC")
 
 
 class CompileError(Exception):
     """The source could not be compiled; says why."""
 
 
-@functools.cache
 def available() -> bool:
-    """Whether products of int8 weights may call `SYMBOL` on this machine's CPU; compiles it at the first call."""
+    """Whether the products may be called on this machine's CPU; the first call compiles them."""
+    return why_not() is None
+
+
+@functools.cache
+def why_not() -> str | None:
+    """Why they may not; None where they may."""
     if os.environ.get(SWITCH) == "0":
-        return False
+        return f"${SWITCH} is 0"
     try:
         library = ctypes.CDLL(str(compiled(_directory())))
     except (CompileError, OSError) as error:
-        warnings.warn(f"products of int8 weights take the slower, plain path: {error}", stacklevel=2)
-        return False
-    jax.ffi.register_ffi_target(SYMBOL, jax.ffi.pycapsule(getattr(library, SYMBOL)), platform="cpu")
-    return True
+        return str(error)
+    for symbol in (PRODUCT, SCALED_PRODUCT):
+        jax.ffi.register_ffi_target(symbol, jax.ffi.pycapsule(getattr(library, symbol)), platform="cpu")
+    return None
 
 
 def _directory() -> Path:
@@ -64,7 +67,7 @@ def compiled(directory: Path) -> Path:
     cpuinfo = Path("/proc/cpuinfo")
     flags = next((x for x in cpuinfo.read_text().splitlines() if x.startswith(("flags", "Features"))), "")
     made_of = [SOURCE.read_text(), " ".join(command), told, jax.__version__, flags]
-    library = directory / f"int8-{hashlib.sha256(chr(0).join(made_of).encode()).hexdigest()[:16]}.so"
+    library = directory / f"panels-{hashlib.sha256(chr(0).join(made_of).encode()).hexdigest()[:16]}.so"
     if not library.exists():
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory) as scratch:

@@ -1,9 +1,10 @@
-// y = (x W) s for a few rows x, with W in int8 and a scale s for each output: what a live step spends its time on.
+// y = x W for float32 rows x, with W in float32, bfloat16, or int8 with a scale for each output: what a live step spends
+// its time on.
 //
-// With so few rows a product takes as long as reading W takes, so W is read once, straight on, and widened in registers;
-// all sums are float32. W lies in panels of 16 outputs, [panels, inputs, 16], a panel being contiguous. Threads take
-// panels as they come. `nemojax/native.py` compiles this for the machine that it runs on; `nemojax/int8.py` has the same
-// in JAX.
+// With few rows a product takes as long as reading W takes, so W is read once, straight on, and widened in registers; all
+// sums are float32. W lies in panels of 16 outputs, [panels, inputs, 16], a panel being contiguous. Threads take panels
+// as they come. `nemojax/native.py` compiles this for the machine that it runs on; `nemojax/packed.py` has the same in
+// JAX.
 
 #include <algorithm>
 #include <atomic>
@@ -34,7 +35,17 @@ constexpr int kLanes = 8, kMostRows = 5;
 constexpr int kParts = kPanel / kLanes;
 typedef float Floats __attribute__((vector_size(kLanes * sizeof(float))));
 
-// Compilers widen bytes to floats one by one, but for these.
+struct BFloat16 {
+  uint16_t bits;
+};
+
+inline Floats Widened(const float* weights) {
+  Floats floats;
+  std::memcpy(&floats, weights, sizeof(floats));
+  return floats;
+}
+
+// Compilers widen these one by one where they are not told how.
 inline Floats Widened(const int8_t* weights) {
 #if defined(__AVX512F__)
   return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)weights)));
@@ -47,9 +58,24 @@ inline Floats Widened(const int8_t* weights) {
 #endif
 }
 
+inline Floats Widened(const BFloat16* weights) {  // the upper half of a float32
+#if defined(__AVX512F__)
+  return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)weights)), 16);
+#elif defined(__AVX2__)
+  return (Floats)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)weights)), 16);
+#else
+  Floats floats;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const uint32_t bits = uint32_t{weights[lane].bits} << 16;
+    std::memcpy((char*)&floats + lane * sizeof(float), &bits, sizeof(float));
+  }
+  return floats;
+#endif
+}
+
 // One panel for `kRows` rows. Sums run in `kChains` chains, so that an addition need not wait for the one before.
-template <int kRows, int kChains>
-void Panel(const float* x, int64_t inputs, const int8_t* weights, const float* scale, int64_t columns, float* y,
+template <int kRows, int kChains, typename Weight>
+void Panel(const float* x, int64_t inputs, const Weight* weights, const float* scale, int64_t columns, float* y,
            int64_t stride) {
   Floats sums[kRows][kChains][kParts] = {};
   const auto add = [&](int64_t i, int chain) {
@@ -67,13 +93,14 @@ void Panel(const float* x, int64_t inputs, const int8_t* weights, const float* s
     for (int64_t o = 0; o < columns; ++o) {
       float sum = 0;
       for (int chain = 0; chain < kChains; ++chain) sum += sums[row][chain][o / kLanes][o % kLanes];
-      y[row * stride + o] = sum * scale[o];
+      y[row * stride + o] = scale ? sum * scale[o] : sum;
     }
   }
 }
 
-void Panels(const float* x, int64_t rows, int64_t inputs, const int8_t* weights, const float* scale, int64_t columns,
-            float* y, int64_t stride) {
+template <typename Weight>
+void Rows(const float* x, int64_t rows, int64_t inputs, const Weight* weights, const float* scale, int64_t columns,
+          float* y, int64_t stride) {
   while (rows > 0) {
     // 9 rows are 5 and 4 rather than 8 and 1: each pass widens the weights again
     const int64_t passes = (rows + kMostRows - 1) / kMostRows, now = (rows + passes - 1) / passes;
@@ -116,21 +143,20 @@ struct Work {
   }
 };
 
-ffi::Error Product(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::S8> weights,
-                   ffi::Buffer<ffi::F32> scale, ffi::ResultBuffer<ffi::F32> y) {
-  const int64_t rows = x.dimensions()[0], inputs = x.dimensions()[1];
-  const int64_t panels = weights.dimensions()[0], outputs = scale.dimensions()[0];
-  const int64_t panel_bytes = inputs * kPanel, each = std::max<int64_t>(1, kTaskBytes / panel_bytes);
+template <typename Weight>
+ffi::Error Product(ffi::ThreadPool& pool, const ffi::Buffer<ffi::F32>& x, const Weight* weights, int64_t panels,
+                   const float* scale, ffi::ResultBuffer<ffi::F32>& y) {
+  const int64_t rows = x.dimensions()[0], inputs = x.dimensions()[1], outputs = y->dimensions()[1];
+  const int64_t panel_size = inputs * kPanel;
+  const int64_t each = std::max<int64_t>(1, kTaskBytes / (panel_size * int64_t{sizeof(Weight)}));
   const float* x_data = x.typed_data();
-  const int8_t* weights_data = weights.typed_data();
-  const float* scale_data = scale.typed_data();
   float* y_data = y->typed_data();
 
   const auto task = [=](int64_t index) {
     for (int64_t panel = index * each; panel < std::min(panels, (index + 1) * each); ++panel) {
       const int64_t first = panel * kPanel, columns = std::min<int64_t>(kPanel, outputs - first);
-      Panels(x_data, rows, inputs, weights_data + panel * panel_bytes, scale_data + first, columns, y_data + first,
-             outputs);
+      Rows(x_data, rows, inputs, weights + panel * panel_size, scale ? scale + first : nullptr, columns,
+           y_data + first, outputs);
     }
   };
   auto work = std::make_shared<Work>();
@@ -142,9 +168,33 @@ ffi::Error Product(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ff
   return ffi::Error::Success();
 }
 
+ffi::Error PanelProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::AnyBuffer weights,
+                        ffi::ResultBuffer<ffi::F32> y) {
+  const int64_t panels = weights.dimensions()[0];
+  if (weights.element_type() == ffi::BF16) {
+    return Product(pool, x, (const BFloat16*)weights.untyped_data(), panels, nullptr, y);
+  }
+  if (weights.element_type() == ffi::F32) {
+    return Product(pool, x, (const float*)weights.untyped_data(), panels, nullptr, y);
+  }
+  return ffi::Error::InvalidArgument("weights without a scale are float32 or bfloat16");
+}
+
+ffi::Error ScaledPanelProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::S8> weights,
+                              ffi::Buffer<ffi::F32> scale, ffi::ResultBuffer<ffi::F32> y) {
+  return Product(pool, x, weights.typed_data(), weights.dimensions()[0], scale.typed_data(), y);
+}
+
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(nemojax_int8_product, Product,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(nemojax_panel_product, PanelProduct,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Ret<ffi::Buffer<ffi::F32>>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(nemojax_scaled_panel_product, ScaledPanelProduct,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::Buffer<ffi::F32>>()

@@ -1,0 +1,127 @@
+"""The linear layers of the encoder's blocks with their kernels in panels, as `native` multiplies them: for a CPU.
+
+A live step reads every weight once and does little with it, so its time is that of reading them: in bfloat16 there is
+half as much to read as in float32, in int8, with a scale for each output, a quarter. Only the weights are rounded:
+activations stay float32, and products are summed in float32.
+
+Panels hold 16 outputs each, [P, I, 16], the last one filled up with zeros; each is read straight on. `pack` changes how
+a model's kernels lie, and `quantise` makes them int8 too; a checkpoint may hold the latter. Where `native` is not
+available its products are computed plainly, here.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int8, Shaped
+
+from nemojax import native
+from nemojax.layers import Linear, einsum, rows
+from nemojax.transducer import FrozenModel, Transducer, thaw
+
+PANEL = 16
+
+
+@jax.jit
+def panels(kernel: Shaped[Array, "I O"]) -> Shaped[Array, "P I 16"]:
+    inputs, outputs = kernel.shape
+    padded = jnp.pad(kernel, ((0, 0), (0, -outputs % PANEL)))
+    return padded.reshape(inputs, -1, PANEL).transpose(1, 0, 2)
+
+
+def unpacked(kernel: Shaped[Array, "P I 16"], outputs: int) -> Shaped[Array, "I O"]:
+    return kernel.transpose(1, 0, 2).reshape(kernel.shape[1], -1)[:, :outputs]
+
+
+@jax.jit
+def quantised(kernel: Float[Array, "I O"]) -> tuple[Int8[Array, "P I 16"], Float[Array, " O"]]:
+    """The nearest multiples of a scale, of which an output's largest weight is 127; and the scales."""
+    kernel = kernel.astype(jnp.float32)
+    largest = jnp.abs(kernel).max(0)
+    scale = jnp.where(largest > 0, largest, 1.0) / 127
+    return panels(jnp.round(kernel / scale[None]).astype(jnp.int8)), scale
+
+
+def product(
+    x: Float[Array, "*batch I"], kernel: Shaped[Array, "P I 16"], outputs: int, scale: Float[Array, " O"] | None = None
+) -> Float[Array, "*batch O"]:
+    """x W, in float32, where W is the packed kernel times the scales."""
+    flat = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+    arguments = (flat, kernel) if scale is None else (flat, kernel, scale.astype(jnp.float32))
+    plain = lambda *given: _plain(outputs, *given)
+    if len(flat) and native.available():
+        y = jax.lax.platform_dependent(*arguments, cpu=lambda *given: _native(outputs, *given), default=plain)
+    else:
+        y = plain(*arguments)
+    return y.reshape(*x.shape[:-1], outputs)
+
+
+def _native(outputs: int, x: Array, kernel: Array, *scale: Array) -> Array:
+    shape = jax.ShapeDtypeStruct((len(x), outputs), jnp.float32)
+    return jax.ffi.ffi_call(native.SCALED_PRODUCT if scale else native.PRODUCT, shape)(x, kernel, *scale)
+
+
+def _plain(outputs: int, x: Array, kernel: Array, *scale: Array) -> Array:
+    y = einsum("bi,io->bo", x, unpacked(kernel, outputs).astype(jnp.float32))
+    return y * rows(scale[0], 2) if scale else y
+
+
+class PackedLinear(nnx.Module):
+    """What `layers.Linear` computes, but that activations are never rounded to the kernel's type."""
+
+    def __init__(self, linear: Linear, int8: bool):
+        self.outputs, self.bias = linear.kernel.shape[1], linear.bias
+        kernel, scale = quantised(linear.kernel[...]) if int8 else (panels(linear.kernel[...]), None)
+        self.kernel = nnx.Param(kernel)
+        self.kernel_scale = None if scale is None else nnx.Param(scale)
+
+    def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
+        scale = None if self.kernel_scale is None else self.kernel_scale[...]
+        y = product(x, self.kernel[...], self.outputs, scale)
+        return y if self.bias is None else y + rows(self.bias[...], y.ndim)
+
+
+def pack(model: Transducer) -> Transducer:
+    """The same model with the blocks' kernels in panels, in the type they have, and all else in float32."""
+    model = jax.tree.map(lambda x: x, model)  # a tree of its own, of the same arrays
+    kernels = {id(getattr(module, name).kernel[...]) for module, name in _layers(model)}
+    model = jax.tree.map(lambda x: x if id(x) in kernels else x.astype(jnp.float32), model)
+    return _replaced(model, int8=False)
+
+
+def quantise(model: Transducer) -> Transducer:
+    """The same model with the blocks' kernels in int8, and all else in the type it has.
+
+    Projections of positions are left as they are: they are computed once. So are subsampling, prediction network and
+    joint network: they are small, and labels depend on them directly.
+    """
+    model = jax.tree.map(lambda x: x, model)
+    return _replaced(model, int8=True)
+
+
+def _replaced(model: Transducer, int8: bool) -> Transducer:
+    """Changes the tree that it is given, layer by layer: a kernel that nothing else holds is not kept."""
+    for module, name in list(_layers(model)):
+        setattr(module, name, PackedLinear(getattr(module, name), int8))
+    return model
+
+
+def _layers(model: Transducer) -> Iterator[tuple[nnx.Module, str]]:
+    """The blocks' linear layers: each as an attribute of a module."""
+    for block in model.encoder.blocks:
+        for module in (block.feedforward1, block.attention, block.convolution, block.feedforward2):
+            yield from (
+                (module, name)
+                for name, layer in vars(module).items()
+                if isinstance(layer, Linear) and name != "position"
+            )
+
+
+def is_quantised(model: Transducer | FrozenModel) -> bool:
+    return weights_dtype(model) == jnp.int8
+
+
+def weights_dtype(model: Transducer | FrozenModel):
+    """The type of the blocks' kernels."""
+    return thaw(model).encoder.blocks[0].feedforward1.linear1.kernel[...].dtype

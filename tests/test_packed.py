@@ -1,0 +1,224 @@
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nemojax
+from convert.__main__ import main as convert
+from convert.references.sound import glides
+from nemojax import checkpoint, native, packed, recognizer, streaming
+from nemojax.layers import Linear
+from nemojax.packed import PackedLinear, pack, panels, product, quantise, quantised, unpacked
+from nemojax.transducer import thaw
+
+COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler here")
+
+
+def dequantised(values, scale) -> np.ndarray:
+    return np.asarray(unpacked(values, len(scale)), np.float64) * np.asarray(scale, np.float64)
+
+
+@settings(max_examples=20, deadline=None)
+@given(inputs=st.integers(1, 40), outputs=st.integers(1, 40), seed=st.integers(0, 2**16))
+def test_a_kernel_is_rounded_to_the_nearest_step(inputs, outputs, seed):
+    kernel = np.random.default_rng(seed).standard_normal((inputs, outputs)).astype(np.float32)
+    kernel[:, 0] *= 100  # each output has a scale of its own
+    values, scale = quantised(jnp.asarray(kernel))
+    assert values.dtype == jnp.int8 and values.shape == (-(-outputs // 16), inputs, 16)
+    assert (np.abs(dequantised(values, scale) - kernel) <= np.asarray(scale) * 0.5001).all()
+    assert (np.abs(np.asarray(unpacked(values, outputs))).max(0) == 127).all()
+
+
+def test_an_output_of_zeros_stays_so():
+    values, scale = quantised(jnp.zeros((8, 3)))
+    assert not dequantised(values, scale).any() and np.isfinite(scale).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 64), (2, 5, 64), (64,), (0, 64), (100, 64)])
+def test_a_product_is_that_of_the_rounded_kernel(shape):
+    rng = np.random.default_rng(0)
+    values, scale = quantised(jnp.asarray(rng.standard_normal((64, 41)), jnp.float32))
+    x = rng.standard_normal(shape).astype(np.float32)
+    y = jax.jit(lambda *given: product(given[0], given[1], 41, given[2]))(jnp.asarray(x), values, scale)
+    assert y.shape == (*shape[:-1], 41)
+    np.testing.assert_allclose(y, x @ dequantised(values, scale), rtol=1e-4, atol=1e-4)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("inputs, outputs", [(1, 1), (7, 16), (130, 33), (1024, 4096)])
+def test_the_native_product_is_the_plain_one(kind, inputs, outputs):
+    assert native.available()
+    rng = np.random.default_rng(inputs)
+    weights = jnp.asarray(rng.standard_normal((inputs, outputs)), jnp.float32)
+    arguments = quantised(weights) if kind == "int8" else (panels(weights.astype(kind)),)
+    for rows in [*range(1, 18), 64, 70] if inputs < 1024 else (1, 2, 3, 7, 14, 70):
+        x = jnp.asarray(rng.standard_normal((rows, inputs)), jnp.float32)
+        found, expected = packed._native(outputs, x, *arguments), packed._plain(outputs, x, *arguments)
+        bound = 2e-6 * np.sqrt(inputs) * float(jnp.abs(expected).max() + 1)
+        np.testing.assert_allclose(found, expected, atol=bound)
+
+
+@needs_compiler
+def test_what_is_not_a_number_stays_so_and_in_its_row():
+    kernel = panels(jnp.ones((8, 16)))
+    x = jnp.ones((7, 8)).at[3, 2].set(jnp.nan).at[5, 0].set(jnp.inf)
+    y = np.asarray(packed._native(16, x, kernel))
+    assert np.isnan(y[3]).all() and np.isinf(y[5]).all() and (y[[0, 1, 2, 4, 6]] == 8).all()
+
+
+@needs_compiler
+def test_many_products_at_once_do_not_wait_for_each_other():
+    """More products in flight than there are threads: none may hold up what another needs."""
+    arguments = quantised(jnp.asarray(np.random.default_rng(0).standard_normal((256, 1024)), jnp.float32))
+
+    @jax.jit
+    def fan(x):
+        return sum(packed._native(1024, x + i, *arguments) for i in range(32))
+
+    x = jnp.ones((2, 256))
+    expected = sum(packed._plain(1024, x + i, *arguments) for i in range(32))
+    for _ in range(20):
+        np.testing.assert_allclose(fan(x), expected, rtol=1e-3, atol=1e-2)
+
+
+def test_without_a_compiler_it_is_plain_and_says_so(monkeypatch, tmp_path, converted):
+    monkeypatch.setenv("CXX", "false")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(native, "why_not", native.why_not.__wrapped__)
+    assert not native.available()
+    with pytest.warns(UserWarning, match="slower, plain path: false failed"):
+        nemojax.load(converted)
+    monkeypatch.setenv("CXX", "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(native.CompileError, match=r"no C\+\+ compiler"):
+        native.compiled(tmp_path)
+
+
+def test_it_can_be_switched_off(monkeypatch):
+    monkeypatch.setenv(native.SWITCH, "0")
+    assert native.why_not.__wrapped__() == "$NEMOJAX_NATIVE is 0"
+
+
+@needs_compiler
+def test_what_was_compiled_is_kept(tmp_path, monkeypatch):
+    first = native.compiled(tmp_path)
+    made = first.stat().st_mtime_ns
+    assert native.compiled(tmp_path) == first and first.stat().st_mtime_ns == made
+    monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-DANOTHER"))
+    assert native.compiled(tmp_path) != first
+
+
+@pytest.mark.parametrize("int8, error", [(False, 1e-5), (True, 0.05)])
+def test_a_layer_keeps_its_bias(int8, error):
+    linear = Linear(32, 41, rngs=nnx.Rngs(0))
+    linear.bias[...] = jnp.arange(41.0)
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 32)), jnp.float32)
+    np.testing.assert_allclose(PackedLinear(linear, int8)(x), linear(x), atol=error)
+
+
+LAYERS = {
+    f"encoder.blocks.{block}.{layer}.kernel"
+    for block in range(2)
+    for layer in (
+        *("feedforward1.linear1", "feedforward1.linear2", "feedforward2.linear1", "feedforward2.linear2"),
+        *("attention.query", "attention.key", "attention.value", "attention.output"),
+        *("convolution.pointwise1", "convolution.pointwise2"),
+    )
+}
+
+
+def test_the_blocks_are_quantised_and_nothing_else(tiny_model):
+    before = checkpoint.named_parameters(tiny_model)
+    model = quantise(tiny_model)
+    after = checkpoint.named_parameters(model)
+    assert {name for name, value in after.items() if value.dtype == jnp.int8} == LAYERS
+    assert set(after) == set(before) | {f"{name}_scale" for name in LAYERS}
+    assert all(value is before[name] for name, value in after.items() if name in before and name not in LAYERS)
+    assert not packed.is_quantised(tiny_model) and packed.is_quantised(model)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_packing_keeps_every_weight(tiny_model, dtype):
+    narrow = jax.tree.map(lambda x: x.astype(dtype), tiny_model)
+    before, after = checkpoint.named_parameters(narrow), checkpoint.named_parameters(pack(narrow))
+    assert set(after) == set(before)
+    for name, value in after.items():
+        assert value.dtype == (dtype if name in LAYERS else jnp.float32), name
+        same = unpacked(value, before[name].shape[1]) if name in LAYERS else value
+        np.testing.assert_array_equal(same.astype(jnp.float32), before[name].astype(jnp.float32))
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype, error", [("float32", 2e-5), ("bfloat16", 0.1)])
+def test_a_large_model_is_packed_on_a_cpu(checkpoint_directory, monkeypatch, dtype, error):
+    """Whatever is packed hears what the plain model hears, streaming and offline."""
+    monkeypatch.setattr(recognizer, "PACKED_PARAMETERS", 0)
+    samples = glides(np.random.default_rng(0), 48_000)
+
+    def hear() -> tuple:
+        one = nemojax.load(checkpoint_directory, dtype)
+        assert one.dtype == dtype
+        state = streaming.init_state(one.model, one.constants, 1)
+        segments = streaming.cut(jnp.asarray(samples[None]), jnp.array([48_000]), 6, 10, one.config)
+        first = jax.tree.map(lambda x: x[0], segments)
+        encoded, *_ = streaming.encode(thaw(one.model), one.constants, state, first, 6)
+        return jax.tree.structure(one.model), encoded, one.transcribe(samples, 6).tokens
+
+    fast = hear()
+    monkeypatch.setattr(native, "available", lambda: False)
+    plain = hear()
+    assert fast[0] != plain[0]
+    np.testing.assert_allclose(fast[1], plain[1], atol=error)
+    if dtype == "float32":
+        assert fast[2] == plain[2]
+
+
+def test_a_small_model_is_left_as_it_is(checkpoint_directory):
+    assert isinstance(thaw(nemojax.load(checkpoint_directory).model).encoder.blocks[0].feedforward1.linear1, Linear)
+
+
+@pytest.fixture(scope="module")
+def converted(checkpoint_directory, tmp_path_factory):
+    out = tmp_path_factory.mktemp("int8") / "model"
+    convert(["int8", str(checkpoint_directory), str(out)])
+    return out
+
+
+def test_a_quantised_checkpoint_is_what_loading_quantises(converted, checkpoint_directory):
+    stored, made = nemojax.load(converted), nemojax.load(checkpoint_directory, "int8")
+    assert stored.dtype == made.dtype == "int8"
+    assert jax.tree.structure(stored.model) == jax.tree.structure(made.model)
+    for one, other in zip(jax.tree.leaves(stored.model), jax.tree.leaves(made.model), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+def test_scales_are_never_narrowed(converted):
+    model, *_ = checkpoint.load(converted, jnp.bfloat16)
+    types = {name: str(value.dtype) for name, value in checkpoint.named_parameters(model).items()}
+    assert {types[name] for name in types if name.endswith("kernel_scale")} == {"float32"}
+    assert types["joint.output.kernel"] == "bfloat16"
+
+
+def test_streaming_equals_offline(converted):
+    recognizer = nemojax.load(converted)
+    samples = glides(np.random.default_rng(0), 48_000)
+    for lookahead in (6, 0):
+        stream = recognizer.stream(lookahead)
+        stream.push(samples)
+        assert stream.finish().tokens == recognizer.transcribe(samples, lookahead).tokens
+
+
+def test_other_toolkits_refuse_it(converted, tmp_path, capsys):
+    for command in ("to-nemo", "to-hf", "int8"):
+        with pytest.raises(SystemExit) as end:
+            convert([command, str(converted), str(tmp_path / command)])
+        assert end.value.code == 2 and "has weights in int8" in capsys.readouterr().err
+        assert not (tmp_path / command).exists()
