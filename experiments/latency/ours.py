@@ -1,0 +1,83 @@
+"""nemojax as a contender."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.latency.contender import Step
+from nemojax import features, streaming
+from nemojax.config import FeatureConfig, ModelConfig
+from nemojax.decoding import greedy
+from nemojax.features import FeatureCache
+from nemojax.recognizer import load
+from nemojax.streaming import Segment
+from nemojax.transducer import thaw
+
+
+@partial(jax.jit, static_argnames="lookahead")
+def encode(model, constants, state, segment, lookahead):
+    return streaming.encode(thaw(model), constants, state, segment, lookahead)
+
+
+@jax.jit
+def decode(model, encoded, length, prediction):
+    window = min(streaming.WINDOW_FRAMES, encoded.shape[1])
+    return greedy.greedy(thaw(model), encoded, length, prediction, window)
+
+
+def log_mel_of(samples: np.ndarray, mel_bins: int) -> np.ndarray:
+    """Log-mel frames of a recording, [F, M], for a peer that makes none."""
+    config = ModelConfig(features=FeatureConfig(mel_bins=mel_bins))
+    hop, before = config.features.hop_samples, config.history_samples
+    padded = np.pad(samples, (before, -(before + len(samples)) % hop))
+    cache = FeatureCache.zeros(config.features, 1)
+    heard = (jnp.arange(len(padded)) >= before) & (jnp.arange(len(padded)) < before + len(samples))
+    frames, _ = features.step(jnp.asarray(padded[None]), heard[None], cache, config.features)
+    return np.asarray(frames[0, config.subsampling_factor - 1 :])
+
+
+class Nemojax:
+    def __init__(self, directory: Path, dtype: str):
+        self._recognizer = load(directory / "native", dtype)
+
+    def stream(self, samples: np.ndarray, lookahead: int, parts: bool = True) -> Iterator[Step]:
+        """The whole step is what a user calls, `Stream.push`; its two parts are compiled, and timed, apart."""
+        whole = self._whole(samples, lookahead)
+        if not parts:
+            yield from (Step(seconds, math.nan, math.nan, tokens) for seconds, tokens in whole)
+            return
+        for (seconds, tokens), part in zip(list(whole), self._parts(samples, lookahead), strict=True):
+            yield Step(seconds, *part, tokens)
+
+    def _whole(self, samples: np.ndarray, lookahead: int) -> Iterator[tuple[float, tuple[int, ...]]]:
+        stream, begin = self._recognizer.stream(lookahead), 0
+        chunk, history = stream.chunk_samples, self._recognizer.config.history_samples
+        for end in range(chunk - history, len(samples) + 1, chunk):
+            start = time.perf_counter()
+            update = stream.push(samples[begin:end])
+            yield time.perf_counter() - start, update.tokens
+            begin = end
+
+    def _parts(self, samples: np.ndarray, lookahead: int) -> Iterator[tuple[float, float]]:
+        model, constants, config = self._recognizer.model, self._recognizer.constants, self._recognizer.config
+        chunk, padded = config.chunk_samples(lookahead), np.pad(samples, (config.history_samples, 0))
+        state, on = streaming.init_state(model, constants, 1), jnp.ones(1, bool)
+        for heard in padded[: len(padded) // chunk * chunk].reshape(-1, chunk):
+            start = time.perf_counter()
+            segment = Segment(jnp.asarray(heard[None]), jnp.full(1, chunk, jnp.int32), on, ~on)
+            encoded, mask, state = encode(model, constants, state, segment, lookahead)
+            jax.block_until_ready(encoded)
+            middle = time.perf_counter()
+            emission, prediction = decode(model, encoded, mask.sum(1), state.prediction)
+            jax.device_get(emission)
+            yield middle - start, time.perf_counter() - middle
+            state = state._replace(prediction=prediction)
+
+    def transcribe(self, recordings: Sequence[np.ndarray], lookahead: int, batch_size: int) -> list[tuple[int, ...]]:
+        return [t.tokens for t in self._recognizer.transcribe(list(recordings), lookahead, batch_size)]

@@ -1,0 +1,76 @@
+"""One set of random weights, in the form that each contender reads; and what they hear.
+
+`directory` gets model.nemo, native/, huggingface/, onnx/ and recordings.npz. Blank is calibrated on speech, so that
+about 0.3 labels are said at an encoder frame, as in English.
+"""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from convert import huggingface, nemo
+from convert.references import SIZES, nemo_model
+from convert.references.sound import glides
+from experiments.latency.onnx_export import export
+from nemojax import checkpoint
+from nemojax.audio import open_audio
+from nemojax.manifest import expand_manifest
+
+RATE_HZ = 16_000
+CALIBRATED_S = 8.0
+
+
+def read_speech(manifests: Sequence[Path], seconds: Sequence[float], seed: int) -> list[np.ndarray]:
+    """A recording of each length, joined of the manifests' one after the other; without manifests, made-up sounds.
+
+    Raises:
+      AudioError: a recording can't be read.
+    """
+    rng = np.random.default_rng(seed)
+    if not manifests:
+        return [glides(rng, round(length_s * RATE_HZ)) for length_s in seconds]
+    needed, pieces, total = round(max(seconds) * RATE_HZ), [], 0
+    entries = [entry for manifest in manifests for entry in expand_manifest(manifest)]
+    for index in rng.permutation(len(entries)):
+        with closing(open_audio(entries[index])) as audio:
+            pieces.append(audio.read(needed))
+        total += len(pieces[-1])
+        if total >= 2 * needed:
+            break
+    speech = np.concatenate(pieces)
+    speech = np.tile(speech, -(-2 * needed // len(speech)))
+    starts = rng.integers(0, needed, len(seconds))
+    return [speech[start : start + round(length_s * RATE_HZ)] for start, length_s in zip(starts, seconds, strict=True)]
+
+
+def prepare(size: str, seed: int, recordings: Sequence[np.ndarray], directory: Path, onnx: bool) -> None:
+    """Writes all that is not there yet; says what, on standard error."""
+    import torch
+
+    say = partial(print, file=sys.stderr, flush=True)
+
+    done = directory / f"{size}-{seed}{'-onnx' if onnx else ''}.done"
+    directory.mkdir(parents=True, exist_ok=True)
+    np.savez(directory / "recordings.npz", *recordings)
+    if done.exists():
+        return
+    with torch.no_grad():
+        say(f"{size}: random weights, in NeMo's form")
+        heard = [samples[: round(CALIBRATED_S * RATE_HZ)] for samples in recordings[:2]]
+        model = nemo_model.build(SIZES[size], seed, directory, heard)
+        model.save_to(str(directory / "model.nemo"))
+        for name in ("native", "huggingface", "onnx"):
+            shutil.rmtree(directory / name, ignore_errors=True)
+        say("nemojax's form, and transformers'")
+        source = nemo.read(directory / "model.nemo")
+        checkpoint.save(directory / "native", source.model(), source.tokenizer, source.origin)
+        huggingface.write(directory / "native", directory / "huggingface")
+        if onnx:
+            say("ONNX graphs, float32 and int8")
+            export(model, directory / "onnx", SIZES[size].lookaheads)
+    done.touch()

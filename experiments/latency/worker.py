@@ -1,0 +1,97 @@
+"""The process in which a contender answers: requests are lines of JSON on standard input, answers on standard output.
+
+    python -m experiments.latency.worker CONTENDER DIRECTORY THREADS
+
+Its first answer is `{"ready": true}`, when the weights are loaded. A request names what to do:
+
+    {"do": "stream", "recording": 0, "lookahead": 6}                            -> steps, tokens
+    {"do": "first", "recording": 0, "lookahead": 6}                             -> tokens, of the first chunk with any
+    {"do": "batch", "recordings": [0, 1], "lookahead": 6, "batch_size": 8}      -> seconds, tokens
+
+each with the peak of the process's memory since it began. The process ends with its input.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.latency.contender import Contender
+
+
+def nemojax(directory: Path, dtype: str, threads: int) -> Contender:
+    from experiments.latency.ours import Nemojax
+
+    return Nemojax(directory, dtype)
+
+
+def peer(name: str) -> Callable[[Path, str, int], Contender]:
+    def load(directory: Path, dtype: str, threads: int) -> Contender:
+        import torch
+
+        from experiments.latency import peers
+
+        torch.set_num_threads(threads)
+        return getattr(peers, name)(directory, dtype)
+
+    return load
+
+
+CONTENDERS: dict[str, tuple[Callable[[Path, str, int], Contender], str]] = {
+    "nemojax float32": (nemojax, "float32"),
+    "nemojax bfloat16": (nemojax, "bfloat16"),
+    "nemojax int8": (nemojax, "int8"),
+    "transformers float32": (peer("Transformers"), "float32"),
+    "transformers bfloat16": (peer("Transformers"), "bfloat16"),
+    "NeMo float32": (peer("Nemo"), "float32"),
+    "onnxruntime float32": (peer("OnnxRuntime"), "float32"),
+    "onnxruntime int8": (peer("OnnxRuntime"), "int8"),
+}
+
+
+def answer(contender: Contender, recordings: list[np.ndarray], request: dict[str, Any]) -> dict[str, Any]:
+    lookahead = request["lookahead"]
+    match request["do"]:
+        case "stream":
+            steps = list(contender.stream(recordings[request["recording"]], lookahead))
+            return {"steps": [step[:3] for step in steps], "tokens": [t for step in steps for t in step.tokens]}
+        case "first":
+            steps = contender.stream(recordings[request["recording"]], lookahead, parts=False)
+            return {"tokens": next((step.tokens for step in steps if step.tokens), ())}
+        case "batch":
+            heard = [recordings[index] for index in request["recordings"]]
+            start = time.perf_counter()
+            tokens = contender.transcribe(heard, lookahead, request["batch_size"])
+            return {"seconds": time.perf_counter() - start, "tokens": tokens}
+    raise ValueError(f"nothing is known of {request['do']!r}")
+
+
+def peak_bytes() -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def main() -> None:
+    name, directory, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries print; answers go where nothing else does
+    load, dtype = CONTENDERS[name]
+    with np.load(directory / "recordings.npz") as file:
+        recordings = [file[key] for key in file.files]
+    contender = load(directory, dtype, threads)
+
+    def say(values: dict[str, Any]) -> None:
+        print(json.dumps(values), file=answers, flush=True)
+
+    say({"ready": True})
+    for line in sys.stdin:
+        say({**answer(contender, recordings, json.loads(line)), "peak_bytes": peak_bytes()})
+
+
+if __name__ == "__main__":
+    main()
