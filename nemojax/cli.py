@@ -39,6 +39,8 @@ def transcribe(
     batch_size: int = 8,
     json: Flag = False,
     dtype: Literal["float32", "bfloat16", "int8"] = "float32",
+    output: Path | None = None,
+    shard: str | None = None,
 ) -> int:
     """Transcribe recordings.
 
@@ -53,9 +55,16 @@ def transcribe(
       batch_size: recordings computed side by side, when not streaming.
       json: print one JSON object for each recording.
       dtype: bfloat16 takes half the memory of float32; int8 a quarter, and is the fastest for live streams on a CPU.
+      output: of one manifest, a directory for the results, in which a job that was killed goes on, and which several
+        processes may share; see nemojax.bulk.
+      shard: INDEX/COUNT, which of those processes this is; by default a task's place in its Slurm step.
     """
     from nemojax import recognizer as api  # only now: importing jax takes seconds
 
+    if output is not None:
+        return _transcribe_bulk(files, model, lookahead, batch_size, dtype, output, shard, stream or live or json)
+    if shard is not None:
+        raise ConfigError("--shard is for a manifest with --output")
     if not files:
         raise ConfigError("name at least one file to transcribe, or - for standard input")
     if batch_size < 1:
@@ -83,6 +92,49 @@ def transcribe(
                 bar.clear()
                 out.write(names[index], result)
     return out.exit_code
+
+
+def _transcribe_bulk(
+    files: Sequence[str],
+    model: Path,
+    lookahead: int | None,
+    batch_size: int,
+    dtype: str,
+    output: Path,
+    shard: str | None,
+    others: bool,
+) -> int:
+    from nemojax import bulk
+    from nemojax import recognizer as api
+
+    if len(files) != 1 or not files[0].endswith(MANIFESTS):
+        raise ConfigError(
+            f"--output is for one manifest ({' or '.join(MANIFESTS)}), not {', '.join(files) or 'nothing'}"
+        )
+    if others:
+        raise ConfigError("--output does not go with --stream, --live or --json: its results are JSON lines")
+    if batch_size < 1:
+        raise ConfigError(f"--batch-size must be at least 1, not {batch_size}")
+    place = bulk.Shard.parse(shard) if shard is not None else bulk.Shard.of_environment()
+    recognizer = api.load(model, dtype)
+    failed = False
+
+    def report(error: AudioError) -> None:
+        nonlocal failed
+        failed = True
+        print(f"error: {error}", file=sys.stderr)
+
+    with tqdm(unit="s", desc=f"share {place.index} of {place.count}", disable=None, leave=False) as bar:
+        try:
+            outcome = bulk.transcribe_manifest(
+                recognizer, Path(files[0]), output, lookahead, batch_size, place, bar.update, report
+            )
+        except AudioError as error:
+            raise ConfigError(str(error)) from None
+    waiting = outcome.recordings - outcome.done
+    where = f"others are at work on {waiting} more" if waiting else f"{output / bulk.TRANSCRIPTS}"
+    print(f"{outcome.done} of {outcome.recordings} recordings have a result, {outcome.failed} of them failed; {where}")
+    return 1 if failed or (outcome.failed and not waiting) else 0
 
 
 def info(model: tyro.conf.Positional[Path] = SMALL, /) -> int:

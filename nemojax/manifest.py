@@ -3,6 +3,7 @@
 import json
 import os
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,53 @@ def expand_manifest(path: str | Path) -> list[Recording | AudioError]:
 
 def numbered_entries(path: str | Path) -> list[tuple[int, Recording | AudioError]]:
     """What `expand_manifest` gives, each with the number of its line; 0 for what is wrong with the whole."""
-    path = Path(path)
     try:
-        lines = path.read_bytes().splitlines()
-        tar = _Tar(path.with_suffix(".tar"))
-    except OSError as error:
-        return [(0, AudioError(f"{path}: the manifest can't be read ({error.strerror})"))]
-    entries: list[tuple[int, Recording | AudioError]] = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                entries.append((number, _recording(line, path.parent, tar)))
-            except ValueError as error:
-                entries.append((number, AudioError(f"{path}: line {number}: {error}")))
+        manifest = Manifest(path)
+        entries = [(number, manifest.entry(number, line)) for number, _, line in manifest.lines()]
+    except AudioError as error:
+        return [(0, error)]
     return entries or [(0, AudioError(f"{path}: the manifest names no recording"))]
+
+
+class Manifest:
+    """A manifest that is read line by line, and never held whole.
+
+    Raises:
+      AudioError: it can't be read.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        try:
+            self.path.open("rb").close()
+            self._tar = _Tar(self.path.with_suffix(".tar"))
+        except OSError as error:
+            raise AudioError(f"{path}: the manifest can't be read ({error.strerror})") from None
+
+    def lines(self) -> Iterator[tuple[int, int, bytes]]:
+        """Every line that is not blank: its number, from 1 on, the byte that it begins at, itself."""
+        try:
+            with self.path.open("rb") as file:
+                offset = 0
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        yield number, offset, line
+                    offset += len(line)
+        except OSError as error:
+            raise AudioError(f"{self.path}: the manifest can't be read ({error.strerror})") from None
+
+    def line(self, offset: int) -> bytes:
+        """The line that begins at a byte."""
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return file.readline()
+
+    def entry(self, number: int, line: bytes) -> Recording | AudioError:
+        """The recording that a line names, or what is wrong with it."""
+        try:
+            return _recording(line, self.path.parent, self._tar)
+        except ValueError as error:
+            return AudioError(f"{self.path}: line {number}: {error}")
 
 
 class _Tar:
