@@ -1,0 +1,179 @@
+"""Makes the tables and plots that README and the model card quote, again, from the rows in `experiments/results`.
+
+    python -m experiments.record [--check]
+
+A document says where a table goes:
+
+    <!-- record: small-wer -->
+    <!-- end of record -->
+
+What is between the two lines is replaced; where there are no rows yet, the document says so. With --check nothing is
+written. Exit codes: 0, all was as it should be, or now is; 1, with --check: something is not what the rows make it;
+2, a document names a table that is not known here.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from experiments.accuracy import plot
+from nemojax.config import ConfigError
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "experiments/results"
+DOCUMENTS = (ROOT / "README.md", ROOT / "nemojax/small/README.md")
+PLOTS = {"small": ROOT / "experiments/figures/small.svg"}
+BLOCK = re.compile(r"(<!-- record: ([\w-]+) -->\n).*?(<!-- end of record -->)", re.S)
+NAMES = {
+    "grid": "GRID dev",
+    "fsdd": "digits dev",
+    "synthetic_dev": "synthetic, new sentences",
+    "synthetic_new_voice": "synthetic, new sentences and voices",
+    "ljspeech": "LJ Speech dev",
+    "librispeech_clean": "LibriSpeech dev",
+    "librispeech_other": "LibriSpeech test-other",
+    "kept": "the new speaker",
+}
+SIGNIFICANT = 0.05
+NOT_YET = "*Not measured yet.*"
+Row = dict[str, Any]
+
+
+def rows(name: str) -> list[Row]:
+    return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text().splitlines()]
+
+
+def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = ["---"] + ["---:"] * (len(heads) - 1)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, rule, *lines))
+
+
+def rate(measure: Row | None) -> str:
+    """In percent, with its interval."""
+    if measure is None or measure["rate"] is None:
+        return ""
+    interval = "" if measure["low"] is None else f" [{100 * measure['low']:.1f}, {100 * measure['high']:.1f}]"
+    return f"{100 * measure['rate']:.1f}{interval}"
+
+
+def unique(found: Sequence[Row], key: str) -> list[Any]:
+    return list(dict.fromkeys(row[key] for row in found))
+
+
+def small_wer() -> str:
+    """WER of each set at each look-ahead; † where it differs from the first's beyond chance."""
+    found = rows("small")
+    delays = {row["lookahead"]: f"{row['chunk_ms']:.0f} ms" for row in found}
+    lines = []
+    for label in unique(found, "label"):
+        at = {row["lookahead"]: row for row in found if row["label"] == label}
+        first = next(iter(at.values()))
+        differs = lambda row: row["p_value"] is not None and row["p_value"] < SIGNIFICANT
+        cells = [rate(at[r]["wer"]) + (" †" if differs(at[r]) else "") for r in delays]
+        lines.append([NAMES[label], f"{first['utterances']}, {first['wer']['reference']}", *cells])
+    return markdown(["", "utterances, words", *delays.values()], lines)
+
+
+def small_rest() -> str:
+    """CER, case and punctuation at the first look-ahead."""
+    found = rows("small")
+    lines = [
+        [NAMES[row["label"]], *(rate(row[name]) for name in ("cer", "case_error", "punctuation_error"))]
+        for row in found
+        if row["lookahead"] == found[0]["lookahead"]
+    ]
+    return markdown([f"at {found[0]['chunk_ms']:.0f} ms", "CER", "case", "punctuation"], lines)
+
+
+def references() -> str:
+    """Of how many recordings NeMo and transformers say what nemojax says, label for label."""
+    found = rows("compare_references")
+    lines = []
+    for manifest in unique(found, "manifest"):
+        here = [row for row in found if row["manifest"] == manifest]
+        for reference in unique(here, "reference"):
+            of = [row for row in here if row["reference"] == reference]
+            lookaheads = ", ".join(str(r) for r in unique(of, "lookahead"))
+            total, same, ties = (sum(row[key] for row in of) for key in ("recordings", "identical", "near_ties"))
+            name = NAMES[Path(manifest).stem]
+            differing = total - same - ties
+            lines.append([name, reference, lookaheads, f"{total:,}", f"{same:,}", f"{ties:,}", f"{differing:,}"])
+    heads = ["", "reference", "look-aheads", "comparisons", "identical", "near-ties", "different"]
+    return markdown(heads, lines)
+
+
+def fine_tune() -> str:
+    """WER before and after, at each look-ahead."""
+    found = rows("fine_tune")
+    delays = {row["lookahead"]: f"{row['chunk_ms']:.0f} ms" for row in found}
+    lines = []
+    for label in unique(found, "label"):
+        models = unique(found, "model")
+        for model, when in zip(models, ("before", "after"), strict=True):
+            at = {row["lookahead"]: row for row in found if row["label"] == label and row["model"] == model}
+            first = next(iter(at.values()))
+            words = f"{first['utterances']}, {first['wer']['reference']}"
+            lines.append([f"{NAMES[label]}, {when}", words, *(rate(at[r]["wer"]) for r in delays)])
+    return markdown(["", "utterances, words", *delays.values()], lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "small-wer": small_wer,
+    "small-rest": small_rest,
+    "references": references,
+    "fine-tune": fine_tune,
+}
+
+
+def remade(text: str, document: str = "") -> str:
+    """A document with its tables made again. Raises ConfigError for a name that is not known."""
+
+    def replace(match: re.Match[str]) -> str:
+        if match[2] not in TABLES:
+            raise ConfigError(f"{document}: {match[2]!r} is none of {', '.join(TABLES)}")
+        try:
+            table = TABLES[match[2]]()
+        except FileNotFoundError:
+            table = NOT_YET
+        return f"{match[1]}\n{table}\n\n{match[3]}"
+
+    return BLOCK.sub(replace, text)
+
+
+def command(check: bool = False) -> int:
+    """Make the tables and plots of README and the model card from the rows in experiments/results.
+
+    Args:
+      check: write nothing, and say what differs.
+    """
+    code = 0
+    for path in DOCUMENTS:
+        before = path.read_text()
+        after = remade(before, path.name)
+        if after != before:
+            if check:
+                print(f"{path.relative_to(ROOT)} is not what the rows make it", file=sys.stderr)
+                code = 1
+            else:
+                path.write_text(after)
+    for name, path in PLOTS.items():
+        if not check:
+            plot(rows(name), path)
+    return code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    try:
+        return tyro.cli(command, prog="python -m experiments.record", args=arguments)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
