@@ -171,7 +171,7 @@ def test_the_study_of_lookaheads(run, manifest, tmp_path):
     assert rows[1]["wer"]["rate"] == 0 and rows[1]["cer"]["rate"] == 0  # whose texts these are
     assert all(row["revisions"] == 0 and row["real_time_factor"] > 0 for row in rows)
     delays = [row["delay_ms"]["mean"] for row in rows if row["delay_ms"]]
-    assert delays == sorted(delays, reverse=True)
+    assert delays[-1] < min(delays[:-1])  # the shortest chunk says it first
     assert len(out.splitlines()) == 2 + 4 and (tmp_path / "plot.svg").stat().st_size > 5_000
 
 
