@@ -5,7 +5,7 @@ utterance, is None. A row needs `label`, `lookahead` and `chunk_ms` to be shown 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     heads = ["manifest", "look-ahead", "delay, ms", "utterances", "WER, %" + interval, "S + D + I, words"]
     heads += ["CER, %" + interval, "case, %" + interval, "punctuation, %" + interval]
     heads += [f"p against {compared}", "real-time factor"]
-    lines = [heads, ["---"] + ["---:"] * (len(heads) - 1)]
+    lines = []
     for row in rows:
         wer = row["wer"]
         itself = row["lookahead"] == row["against"]
@@ -84,7 +84,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         cells += [_percent(row[name]) for name in MEASURES if name != "wer"]
         factor = row["real_time_factor"]
         lines.append([*cells, p_value, "" if factor is None else f"{factor:.3f}"])
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return markdown(heads, lines)
+
+
+def markdown(heads: Sequence[str], lines: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A table whose first `left` columns are text."""
+    rule = ["---"] * left + ["---:"] * (len(heads) - left)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, rule, *lines))
 
 
 def _percent(measure: dict[str, Any] | None) -> str:
@@ -121,7 +127,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
             points = [row for row in rows if row["label"] == label and row["wer"]["rate"] is not None]
             points.sort(key=lambda row: row["chunk_ms"])
             rates = [100 * row["wer"]["rate"] for row in points]
-            bars = [[_bar(row["wer"], end) for row in points] for end in ("low", "high")]
+            bars = [[bar(row["wer"], end) for row in points] for end in ("low", "high")]
             marker = "osD^vPX*"[number % 8]
             axes.errorbar([row["chunk_ms"] for row in points], rates, bars, label=label, marker=marker, capsize=3)
         ticks = {row["chunk_ms"]: f"{row['chunk_ms']:.0f}\nR = {row['lookahead']}" for row in rows}
@@ -136,6 +142,6 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
 
-def _bar(wer: dict[str, Any], end: str) -> float:
+def bar(wer: dict[str, Any], end: str) -> float:
     """How far an end of the interval is from the rate, in percent; 0 where there is no interval."""
     return 0.0 if wer[end] is None else 100 * abs(wer[end] - wer["rate"])

@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from experiments.accuracy import measures, plot_format, significance
 from experiments.conditions import STUDIES, Condition, fitting, parse, with_left_context
-from experiments.evaluate import PACKAGES, Scored, labels, spread, writable
+from experiments.evaluate import PACKAGES, Scored, labels, score_text, spread, writable
 from experiments.hearing import RATE_HZ, Heard, Said, delays_s, grouped, hear, joined, noisy
 from experiments.machine import device, machine
 from experiments.tradeoff import Row, plot, table
@@ -44,13 +44,9 @@ from nemojax.config import ConfigError
 from nemojax.manifest import numbered_entries
 from nemojax.metrics import (
     ErrorCounts,
-    case_errors,
-    character_errors,
     normaliser,
     plain,
-    punctuation_errors,
     total,
-    word_errors,
 )
 from nemojax.recognizer import Recognizer, load
 from nemojax.tokenizer import TokenizerError
@@ -166,7 +162,9 @@ def listen(
         delays += _delays(heard, [ends[i] for i in group], pieces)
         reference = " ".join(utterances[i].text for i in group)
         hypothesis = " ".join(one.text for one in heard if one.text)
-        scored.append(_scored(position, utterances[group[0]].name, reference, hypothesis, heard, normalise))
+        duration_s = math.fsum(one.duration_s for one in heard)
+        name = utterances[group[0]].name
+        scored.append(score_text(position, name, reference, hypothesis, duration_s, normalise))
         first.append(first_word(plain(utterances[group[0]].text), plain(heard[0].text)))
         heard_all += heard
         progress()
@@ -186,15 +184,6 @@ def _delays(heard: Sequence[Heard], ends: Sequence[list[Said]], pieces: Sequence
     _, starts = joined(pieces)
     shifted = [Said(w.word, w.at_s + start) for there, start in zip(ends, starts, strict=True) for w in there]
     return delays_s(heard[0].out, shifted)
-
-
-def _scored(
-    position: int, name: str, reference: str, hypothesis: str, heard: Sequence[Heard], normalise: Callable[[str], str]
-) -> Scored:
-    texts = normalise(reference), normalise(hypothesis)
-    counts = [word_errors(*texts), character_errors(*texts)]
-    counts += [case_errors(reference, hypothesis), punctuation_errors(reference, hypothesis)]
-    return Scored(position, name, reference, hypothesis, math.fsum(h.duration_s for h in heard), *counts)
 
 
 def first_word(reference: str, hypothesis: str) -> ErrorCounts:
@@ -224,8 +213,8 @@ def reference_results(
         scored = []
         for position, utterance in enumerate(utterances):
             heard, _ = reference.offline(utterance.samples, lookahead)
-            alone = [Heard(heard.text, [], 0, 0.0, len(utterance.samples) / RATE_HZ)]
-            scored.append(_scored(position, utterance.name, utterance.text, heard.text, alone, normalise))
+            duration_s = len(utterance.samples) / RATE_HZ
+            scored.append(score_text(position, utterance.name, utterance.text, heard.text, duration_s, normalise))
         yield reference.name, scored
 
 

@@ -91,13 +91,15 @@ class Bench:
         model = Transducer(settings.config(), rngs=nnx.Rngs(settings.seed))
         if settings.dtype == "bfloat16":
             model = jax.tree.map(lambda x: x.astype(jnp.bfloat16), model)
-        self._leaves = jax.tree.leaves(packed.quantise(model) if settings.dtype == "int8" else model)
+        self._leaves = jax.tree.leaves(self._suited(model))
+
+    def _suited(self, model: Transducer) -> Transducer:
+        """As `nemojax.load` would have it."""
+        return packed.suited(model, int8=self._settings.dtype == "int8")
 
     def _model(self, config: ModelConfig):
         """The weights do not depend on the left context."""
-        shaped = jax.eval_shape(lambda: Transducer(config, rngs=nnx.Rngs(0)))
-        if self._settings.dtype == "int8":
-            shaped = jax.eval_shape(packed.quantise, shaped)
+        shaped = jax.eval_shape(lambda: self._suited(Transducer(config, rngs=nnx.Rngs(0))))
         return freeze(jax.tree.unflatten(jax.tree.structure(shaped), self._leaves))
 
     def step(self, streams: int, left_context_frames: int, lookahead: int) -> Callable[[], float]:

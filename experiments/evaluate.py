@@ -180,12 +180,17 @@ def score(
             continue
         entry = entries[index]
         assert isinstance(entry, Recording)
-        reference, hypothesis = entry.text or "", result.text
-        texts = normalise(reference), normalise(hypothesis)
-        counts = [word_errors(*texts), character_errors(*texts)]
-        counts += [case_errors(reference, hypothesis), punctuation_errors(reference, hypothesis)]
-        scored.append(Scored(index, entry.name, reference, hypothesis, result.duration_s, *counts))
+        scored.append(score_text(index, entry.name, entry.text or "", result.text, result.duration_s, normalise))
     return scored
+
+
+def score_text(
+    position: int, name: str, reference: str, hypothesis: str, duration_s: float, normalise: Callable[[str], str]
+) -> Scored:
+    texts = normalise(reference), normalise(hypothesis)
+    counts = [word_errors(*texts), character_errors(*texts)]
+    counts += [case_errors(reference, hypothesis), punctuation_errors(reference, hypothesis)]
+    return Scored(position, name, reference, hypothesis, duration_s, *counts)
 
 
 # The command.

@@ -21,7 +21,7 @@ from typing import Any
 
 import tyro
 
-from experiments.accuracy import plot
+from experiments.accuracy import markdown, plot
 from nemojax.config import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -46,11 +46,6 @@ Row = dict[str, Any]
 
 def rows(name: str) -> list[Row]:
     return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text().splitlines()]
-
-
-def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---"] + ["---:"] * (len(heads) - 1)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, rule, *lines))
 
 
 def rate(measure: Row | None) -> str:

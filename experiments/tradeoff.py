@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.accuracy import plot_format
+from experiments.accuracy import bar, markdown, plot_format
 
 Row = dict[str, Any]
 
@@ -21,7 +21,7 @@ def table(rows: Sequence[Row]) -> str:
 
     heads = ["manifest", "condition", "WER, %", "S + D + I", "p", "CER, %", "case, %", "punctuation, %"]
     heads += ["first word, %", "word delay, ms: mean (90 %)", "revisions", "real-time factor"]
-    lines = [heads, ["---", "---"] + ["---:"] * (len(heads) - 2)]
+    lines = []
     for row in rows:
         wer, delay = row["wer"], row.get("delay_ms")
         name = row["condition"] if row["contender"] == "nemojax" else f"{row['contender']}, {row['condition']}"
@@ -34,7 +34,7 @@ def table(rows: Sequence[Row]) -> str:
         cells.append(str(row.get("revisions", "")))
         factor = row.get("real_time_factor")
         lines.append([*cells, "" if factor is None else f"{factor:.3f}"])
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return markdown(heads, lines, left=2)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -60,7 +60,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         for number, label in enumerate(dict.fromkeys(row["label"] for row in shown)):
             here = [row for row in shown if row["label"] == label]
             points = [(row["delay_ms"]["mean"], 100 * row["wer"]["rate"]) for row in here]
-            ends = [[_bar(row["wer"], end) for row in here] for end in ("low", "high")]
+            ends = [[bar(row["wer"], end) for row in here] for end in ("low", "high")]
             style = {"fmt": "osD^vPX*"[number % 8], "color": f"C{number}"}
             axes.errorbar(*zip(*points, strict=True), yerr=ends, capsize=3, label=label, **style)
             axes.plot(*zip(*pareto(points), strict=True), color=style["color"], alpha=0.5)
@@ -72,8 +72,3 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend()
         figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else None)
-
-
-def _bar(wer: Row, end: str) -> float:
-    """How far an end of the interval is from the rate, in percent; 0 where there is no interval."""
-    return 0.0 if wer[end] is None else 100 * abs(wer[end] - wer["rate"])

@@ -8,6 +8,7 @@ import ctypes
 import functools
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -65,7 +66,8 @@ def compiled(directory: Path) -> Path:
     command = [*compiler.split(), *FLAGS, "-I", jax.ffi.include_dir()]
     told = subprocess.run([*compiler.split(), "--version"], capture_output=True, text=True).stdout
     cpuinfo = Path("/proc/cpuinfo")
-    flags = next((x for x in cpuinfo.read_text().splitlines() if x.startswith(("flags", "Features"))), "")
+    facts = cpuinfo.read_text().splitlines() if cpuinfo.exists() else [platform.processor()]
+    flags = next((fact for fact in facts if fact.startswith(("flags", "Features"))), facts[0])
     made_of = [SOURCE.read_text(), " ".join(command), told, jax.__version__, flags]
     library = directory / f"panels-{hashlib.sha256(chr(0).join(made_of).encode()).hexdigest()[:16]}.so"
     if not library.exists():

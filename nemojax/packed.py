@@ -18,9 +18,10 @@ from jaxtyping import Array, Float, Int8, Shaped
 
 from nemojax import native
 from nemojax.layers import Linear, einsum, rows
-from nemojax.transducer import FrozenModel, Transducer, thaw
+from nemojax.transducer import FrozenModel, Transducer, parameter_count, thaw
 
 PANEL = 16
+PACKED_PARAMETERS = 20_000_000  # smaller models are fast enough as they are, and nothing need be compiled for them
 
 
 @jax.jit
@@ -98,6 +99,15 @@ def quantise(model: Transducer) -> Transducer:
     """
     model = jax.tree.map(lambda x: x, model)
     return _replaced(model, int8=True)
+
+
+def suited(model: Transducer, int8: bool = False) -> Transducer:
+    """As it computes fastest here: in int8 where that is asked for; on a CPU, if it is large, packed."""
+    if int8:
+        return model if is_quantised(model) else quantise(model)
+    large = parameter_count(model) >= PACKED_PARAMETERS
+    packs = large and not is_quantised(model) and jax.default_backend() == "cpu" and native.available()
+    return pack(model) if packs else model
 
 
 def _replaced(model: Transducer, int8: bool) -> Transducer:

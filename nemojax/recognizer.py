@@ -23,7 +23,6 @@ from nemojax.transducer import Transducer, freeze, parameter_count
 # A recording is transcribed in segments of so many left contexts (5.6 s at 70 frames). Long ones cost less
 # per second, short ones are not padded as much; whichever is used is compiled once.
 SEGMENT_LEFT_CONTEXTS = (1, 2, 4)
-PACKED_PARAMETERS = 20_000_000  # smaller models are fast enough as they are, and nothing need be compiled for them
 
 
 class TranscriptionError(AudioError):
@@ -44,8 +43,8 @@ def load(directory: str | Path = SMALL, dtype: str = "float32") -> "Recognizer":
         and decoding scores stay float32); or "int8", the encoder's weights in int8 and all else in float32, for
         live streams on a CPU. Weights that were saved in int8 stay so.
 
-    On a CPU, a large model's kernels are packed for `nemojax.native`, where a C++ compiler is at hand: several times
-    faster, and with bfloat16 more exact, as only weights are rounded. NEMOJAX_NATIVE=0 leaves them as they are.
+    On a CPU, a large model's kernels are packed for `nemojax.native`, where a C++ compiler is at hand: faster, and with
+    bfloat16 more exact, as only weights are rounded. NEMOJAX_NATIVE=0 leaves them as they are.
 
     Raises:
       CheckpointError: it is not a checkpoint, or not a complete one.
@@ -54,14 +53,10 @@ def load(directory: str | Path = SMALL, dtype: str = "float32") -> "Recognizer":
     if str(dtype) not in dtypes:
         raise ValueError(f"dtype must be one of {', '.join(dtypes)}, not {dtype!r}")
     loaded, config, tokenizer, origin = checkpoint.load(directory, dtypes[dtype])
-    trees, on_cpu = [loaded], jax.default_backend() == "cpu"
+    trees = [loaded]
     del loaded  # packed kernel by kernel, each of which then goes: it is never there twice
-    if dtype == "int8" and not packed.is_quantised(trees[0]):
-        trees.append(packed.quantise(trees.pop()))
-    elif on_cpu and parameter_count(trees[0]) >= PACKED_PARAMETERS and native.available():
-        trees.append(packed.pack(trees.pop()))
-    [model] = trees
-    if on_cpu and packed.is_quantised(model) and (reason := native.why_not()):
+    model = packed.suited(trees.pop(), int8=dtype == "int8")
+    if jax.default_backend() == "cpu" and packed.is_quantised(model) and (reason := native.why_not()):
         warnings.warn(f"products of int8 weights take the slower, plain path: {reason}", stacklevel=2)
     return Recognizer(model, config, Tokenizer(tokenizer), origin)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import nemojax
 from convert.__main__ import main as convert
 from convert.references.sound import glides
-from nemojax import checkpoint, native, packed, recognizer, streaming
+from nemojax import checkpoint, native, packed, streaming
 from nemojax.layers import Linear
 from nemojax.packed import PackedLinear, pack, panels, product, quantise, quantised, unpacked
 from nemojax.transducer import thaw
@@ -159,7 +159,7 @@ def test_packing_keeps_every_weight(tiny_model, dtype):
 @pytest.mark.parametrize("dtype, error", [("float32", 2e-5), ("bfloat16", 0.1)])
 def test_a_large_model_is_packed_on_a_cpu(checkpoint_directory, monkeypatch, dtype, error):
     """Whatever is packed hears what the plain model hears, streaming and offline."""
-    monkeypatch.setattr(recognizer, "PACKED_PARAMETERS", 0)
+    monkeypatch.setattr(packed, "PACKED_PARAMETERS", 0)
     samples = glides(np.random.default_rng(0), 48_000)
 
     def hear() -> tuple:

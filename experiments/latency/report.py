@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.accuracy import plot_format
+from experiments.accuracy import markdown, plot_format
 
 PARTS = ("whole", "encoder", "decoder")
 PERCENTILES = (50, 95, 99)
@@ -57,11 +57,6 @@ def fastest(rows: Sequence[Row], lookahead: int, ours: bool) -> str | None:
         if name.startswith("nemojax") == ours
     }
     return min(medians, key=lambda name: medians[name]) if medians else None
-
-
-def markdown(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rule = ["---"] + ["---:"] * (len(heads) - 1)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [heads, rule, *lines])
 
 
 def stream_table(rows: Sequence[Row]) -> str:

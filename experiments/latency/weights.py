@@ -57,8 +57,10 @@ def prepare(size: str, seed: int, recordings: Sequence[np.ndarray], directory: P
     done = directory / f"{size}-{seed}{'-onnx' if onnx else ''}.done"
     directory.mkdir(parents=True, exist_ok=True)
     np.savez(directory / "recordings.npz", *recordings)
-    if done.exists():
+    if done.exists() or (directory / f"{size}-{seed}-onnx.done").exists():
         return
+    for other in directory.glob("*.done"):  # whose files are replaced
+        other.unlink()
     with torch.no_grad():
         say(f"{size}: random weights, in NeMo's form")
         heard = [samples[: round(CALIBRATED_S * RATE_HZ)] for samples in recordings[:2]]

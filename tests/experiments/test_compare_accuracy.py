@@ -8,8 +8,10 @@ from experiments import compare_accuracy
 from experiments.conditions import STUDIES, Condition, parse, with_left_context
 from experiments.hearing import Said, delays_s, grouped, hear, joined, noisy, stream
 from experiments.tradeoff import pareto
+from nemojax import packed
 from nemojax.config import PRESETS, ConfigError
-from nemojax.recognizer import load
+from nemojax.recognizer import Recognizer, load
+from nemojax.transducer import thaw
 from tests.data.corpora import write_manifest
 
 LOOKAHEAD = 6
@@ -87,6 +89,16 @@ def test_a_shorter_left_context_is_that_of_a_model_built_so(recognizer, samples)
     assert with_left_context(recognizer, LOOKAHEAD, 70) is recognizer
     begin = samples[: 16_000 * 1]  # 13 frames
     assert shorter.transcribe(begin, LOOKAHEAD).tokens == recognizer.transcribe(begin, LOOKAHEAD).tokens
+
+
+@pytest.mark.parametrize("transform", [packed.pack, packed.quantise])
+def test_another_left_context_however_the_kernels_lie(recognizer, samples, transform):
+    model = transform(thaw(recognizer.model))
+    other = Recognizer(model, recognizer.config, recognizer.tokenizer)
+    shorter = with_left_context(other, LOOKAHEAD, 14)
+    begin = samples[: 16_000 * 1]
+    assert shorter.dtype == other.dtype and shorter.config.encoder.left_context_frames == 14
+    assert shorter.transcribe(begin, LOOKAHEAD).tokens == other.transcribe(begin, LOOKAHEAD).tokens
 
 
 # Hearing.
