@@ -171,7 +171,7 @@ def test_loading(checkpoint_directory, recognizer, recordings, reference):
     assert loaded.transcribe(recordings[1], 6).tokens == reference[6][1][0]
     half = nemojax.load(checkpoint_directory, dtype="bfloat16")
     assert half.dtype == "bfloat16" and half.transcribe(recordings[1]).duration_s == 2.5
-    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, not 'int4'"):
+    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, int8, not 'int4'"):
         nemojax.load(checkpoint_directory, dtype="int4")
     with pytest.raises(CheckpointError, match="is not a directory"):
         nemojax.load(checkpoint_directory / "nothing")
