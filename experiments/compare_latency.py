@@ -11,7 +11,7 @@ fast by being wrong.
 
 Beside the times stands a floor: the bytes of the weights that a step must read, over the rate at which this machine
 reads memory, measured in the same run. A table goes to standard output, a row for each measurement to JSON lines,
-after those that are there. It needs the environment of `make parity`, and onnxruntime for its contenders. Exit codes:
+after those that are there. It needs the environment of `make parity`. Exit codes:
 0, all is done; 1, a contender failed; 2, the command is wrong.
 """
 
@@ -54,7 +54,8 @@ from nemojax import checkpoint
 from nemojax.audio import AudioError
 from nemojax.config import ConfigError
 
-PACKAGES = ("nemojax", "jax", "jaxlib", "flax", "numpy", "torch", "transformers", "nemo_toolkit", "onnxruntime")
+PACKAGES = ("nemojax", "jax", "jaxlib", "flax", "numpy", "torch", "transformers", "nemo_toolkit")
+PACKAGES += ("onnxruntime", "sherpa-onnx")
 REFERENCE = "nemojax float32"
 FRAME_S = 0.08
 
@@ -265,7 +266,7 @@ def floor(rows: Sequence[Row]) -> str:
 
 def run(settings: Settings) -> int:
     settings.check()
-    wants_onnx = any(name.startswith("onnxruntime") for name in settings.contenders)
+    wants_onnx = any(name.startswith(("onnxruntime", "sherpa-onnx")) for name in settings.contenders)
     longest = [min(settings.seconds, settings.steps * FRAME_S * (r + 1) + 0.1) for r in settings.lookaheads]
     recordings = read_speech(settings.manifests, [*settings.batch_seconds, *longest], settings.seed)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # whose memory is given back

@@ -2,7 +2,9 @@
 
 The encoder's graph takes a window of log-mel frames (`window`, of which `shift` are new) and the caches, as NeMo's
 `cache_aware_stream_step` does. The int8 graph is onnxruntime's dynamic quantisation of it, per channel. The decoder's
-layers are exported apart, so that the prediction network runs once per label.
+layers are exported apart, so that the prediction network runs once per label. sherpa-onnx takes the same graphs of the
+encoder, for which they carry its metadata too, and NeMo's own export of prediction and joint network; its labels are
+named by their numbers.
 """
 
 from pathlib import Path
@@ -19,6 +21,7 @@ def export(model: Any, directory: Path, lookaheads: tuple[int, ...]) -> None:
     """Writes all graphs of an `EncDecRNNTBPEModel`."""
     directory.mkdir(parents=True, exist_ok=True)
     _export_decoder(model, directory)
+    _export_for_sherpa(model, directory)
     model.set_export_config({"cache_support": True})
     for lookahead in lookaheads:
         _export_encoder(model, directory, lookahead)
@@ -42,6 +45,7 @@ def _export_encoder(model: Any, directory: Path, lookahead: int) -> None:
     channel, time, _ = encoder.get_initial_cache_state(batch_size=1)
     shapes = {"cache_last_channel": channel.transpose(0, 1).shape, "cache_last_time": time.transpose(0, 1).shape}
     properties = {"window": window, "shift": shift, **{name: list(shape) for name, shape in shapes.items()}}
+    properties |= _sherpa_metadata(model, window, shift, shapes)
     onnx.helper.set_model_props(whole, {name: str(value) for name, value in properties.items()})
     weights = {"save_as_external_data": True, "all_tensors_to_one_file": True}
     onnx.save_model(whole, str(path), location="encoder.weights", **weights)
@@ -57,6 +61,32 @@ def _export_encoder(model: Any, directory: Path, lookahead: int) -> None:
         op_types_to_quantize=["MatMul"],
         use_external_data_format=True,
     )
+
+
+def _sherpa_metadata(model: Any, window: int, shift: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+    """What sherpa-onnx reads of an encoder, by the names of its NeMo export scripts."""
+    decoder = model.decoder
+    sizes = {f"{name}_dim{i}": shape[i] for name, shape in shapes.items() for i in (1, 2, 3)}
+    return sizes | {
+        "model_type": "EncDecHybridRNNTCTCBPEModel",
+        "version": 1,
+        "window_size": window,
+        "chunk_shift": shift,
+        "subsampling_factor": 8,
+        "normalize_type": "",
+        "feat_dim": model.encoder._feat_in,
+        "vocab_size": decoder.vocab_size,
+        "pred_rnn_layers": decoder.pred_rnn_layers,
+        "pred_hidden": decoder.pred_hidden,
+    }
+
+
+def _export_for_sherpa(model: Any, directory: Path) -> None:
+    model.decoder.export(graph(directory, "decoder"), onnx_opset_version=OPSET)
+    model.joint.export(graph(directory, "joiner"), onnx_opset_version=OPSET)
+    blank = model.decoder.vocab_size
+    lines = [f"{label} {label}" for label in range(blank)] + [f"<blk> {blank}"]
+    (directory / "tokens.txt").write_text("\n".join(lines) + "\n")
 
 
 def _export_decoder(model: Any, directory: Path) -> None:

@@ -1,6 +1,8 @@
-"""transformers, NeMo and onnxruntime as contenders, each set up as fast as it goes on a CPU."""
+"""transformers, NeMo, onnxruntime and sherpa-onnx as contenders, each set up as fast as it goes on a CPU."""
 
 import json
+import math
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,7 +27,7 @@ def torch_search(project: Any, predict: Any, logits: Any, blank: int) -> GreedyS
 
 
 class Transformers:
-    def __init__(self, directory: Path, dtype: str):
+    def __init__(self, directory: Path, dtype: str, threads: int):
         import torch
         from transformers import AutoModelForRNNT, AutoProcessor
 
@@ -77,7 +79,7 @@ class Transformers:
 
 
 class Nemo:
-    def __init__(self, directory: Path, dtype: str):
+    def __init__(self, directory: Path, dtype: str, threads: int):
         import torch
         from nemo.utils import logging
 
@@ -156,11 +158,13 @@ class Nemo:
 class OnnxRuntime:
     """Graphs of one look-ahead are loaded at a time. They are of streams: recordings are streamed one by one."""
 
-    def __init__(self, directory: Path, dtype: str):
+    def __init__(self, directory: Path, dtype: str, threads: int):
         import onnxruntime
 
         self._directory, self._dtype, self._lookahead = directory / "onnx", dtype, None
-        self._open = partial(onnxruntime.InferenceSession, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._open = partial(onnxruntime.InferenceSession, sess_options=options, providers=["CPUExecutionProvider"])
         self._project, self._predict, self._logits = (
             self._open(graph(self._directory, name)) for name in ("project", "predict", "logits")
         )
@@ -212,6 +216,47 @@ class OnnxRuntime:
             for begin in range(0, len(padded) - window + 1, shift)
         ]
         yield from timed_steps(chunks, encode, self._search())
+
+    def transcribe(self, recordings: Sequence[np.ndarray], lookahead: int, batch_size: int) -> list[tuple[int, ...]]:
+        return [sum((step.tokens for step in self.stream(samples, lookahead)), ()) for samples in recordings]
+
+
+class SherpaOnnx:
+    """Its own features, its own greedy search: a step is from samples to labels, as nemojax's is, and has no parts.
+
+    A graph's window is longer than a chunk by what subsampling looks back at. sherpa-onnx does not fill the first one
+    up with zeros, so it hears the whole recording some log-mel frames later, and labels differ.
+    """
+
+    def __init__(self, directory: Path, dtype: str, threads: int):
+        import sherpa_onnx
+
+        self._directory, self._dtype, self._lookahead = directory / "onnx", dtype, None
+        parts = {name: graph(self._directory, name) for name in ("decoder", "joiner")}
+        tokens = str(self._directory / "tokens.txt")
+        self._open = partial(sherpa_onnx.OnlineRecognizer.from_transducer, tokens, num_threads=threads, **parts)
+
+    def _recognizer(self, lookahead: int) -> Any:
+        if self._lookahead != lookahead:
+            self._opened = None  # the other graph's weights go first
+            name = "encoder" if self._dtype == "float32" else "encoder_int8"
+            self._opened, self._lookahead = self._open(graph(self._directory, name, lookahead)), lookahead
+        return self._opened
+
+    def stream(self, samples: np.ndarray, lookahead: int, parts: bool = True) -> Iterator[Step]:
+        recognizer, said = self._recognizer(lookahead), 0
+        stream, chunk = recognizer.create_stream(), 1280 * (lookahead + 1)
+        for begin in range(0, len(samples) - chunk + 1, chunk):
+            start = time.perf_counter()
+            stream.accept_waveform(16_000, samples[begin : begin + chunk])
+            ready = recognizer.is_ready(stream)
+            while recognizer.is_ready(stream):
+                recognizer.decode_stream(stream)
+            tokens = recognizer.tokens(stream)
+            seconds = time.perf_counter() - start
+            if ready:
+                yield Step(seconds, math.nan, math.nan, tuple(int(token) for token in tokens[said:]))
+                said = len(tokens)
 
     def transcribe(self, recordings: Sequence[np.ndarray], lookahead: int, batch_size: int) -> list[tuple[int, ...]]:
         return [sum((step.tokens for step in self.stream(samples, lookahead)), ()) for samples in recordings]

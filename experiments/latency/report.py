@@ -15,11 +15,12 @@ Row = dict[str, Any]
 
 
 def percentiles(steps: Sequence[Sequence[float]]) -> dict[str, dict[str, float]]:
-    """Of each part of a stream's steps, given as (whole, encoder, decoder)."""
+    """Of each part of a stream's steps, given as (whole, encoder, decoder); a part that is NaN is left out."""
     columns = np.array(steps, float).reshape(-1, len(PARTS)).T
     return {
         part: {f"p{p}": round(float(np.percentile(column, p)), 6) for p in PERCENTILES}
         for part, column in zip(PARTS, columns, strict=True)
+        if not np.isnan(column).any()
     }
 
 
@@ -33,7 +34,9 @@ def names(rows: Iterable[Row], key: str) -> list[Any]:
 
 
 def spread(values: Sequence[float], form: str = "{:.1f}") -> str:
-    """The median, and the range where it is more than one."""
+    """The median, and the range where it is more than one; nothing of nothing."""
+    if not values:
+        return ""
     middle = form.format(statistics.median(values))
     low, high = form.format(min(values)), form.format(max(values))
     return middle if low == high else f"{middle} [{low}, {high}]"
@@ -68,7 +71,7 @@ def stream_table(rows: Sequence[Row]) -> str:
         ours = fastest(rows, lookahead, ours=True)
         for name in names(of(rows, kind="stream", lookahead=lookahead), "contender"):
             found = of(rows, kind="stream", contender=name, lookahead=lookahead)
-            ms = lambda part, p, found=found: spread([1000 * row[part][p] for row in found])
+            ms = lambda part, p, found=found: spread([1000 * row[part][p] for row in found if part in row])
             cells = [f"{lookahead}, {name}", ms("whole", "p50"), ms("whole", "p95"), ms("whole", "p99")]
             cells += [ms("encoder", "p50"), ms("decoder", "p50")]
             cells.append(spread([row["real_time_factor"] for row in found], "{:.3f}"))

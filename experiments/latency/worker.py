@@ -37,7 +37,7 @@ def peer(name: str) -> Callable[[Path, str, int], Contender]:
         from experiments.latency import peers
 
         torch.set_num_threads(threads)
-        return getattr(peers, name)(directory, dtype)
+        return getattr(peers, name)(directory, dtype, threads)
 
     return load
 
@@ -51,6 +51,8 @@ CONTENDERS: dict[str, tuple[Callable[[Path, str, int], Contender], str]] = {
     "NeMo float32": (peer("Nemo"), "float32"),
     "onnxruntime float32": (peer("OnnxRuntime"), "float32"),
     "onnxruntime int8": (peer("OnnxRuntime"), "int8"),
+    "sherpa-onnx float32": (peer("SherpaOnnx"), "float32"),
+    "sherpa-onnx int8": (peer("SherpaOnnx"), "int8"),
 }
 
 

@@ -58,6 +58,14 @@ def test_percentiles_of_each_part():
     assert found["whole"]["p99"] == pytest.approx(0.298) and found["whole"]["p95"] == pytest.approx(0.29)
 
 
+def test_a_contender_without_parts_has_its_whole_step_alone():
+    row = ROWS[0] | {"contender": "sherpa-onnx int8"} | percentiles([(0.3, math.nan, math.nan)] * 3)
+    assert set(percentiles([(0.3, math.nan, math.nan)])) == {"whole"}
+    row = {key: value for key, value in row.items() if key not in ("encoder", "decoder")}
+    line = next(line for line in stream_table([*ROWS, row]).splitlines() if "sherpa" in line)
+    assert [cell.strip() for cell in line.split("|")][2:7] == ["300.0", "300.0", "300.0", "", ""]
+
+
 def test_the_fastest_is_that_of_the_least_median():
     assert fastest(ROWS, 6, ours=True) == "nemojax bfloat16"
     assert fastest(ROWS, 6, ours=False) == "onnxruntime int8"

@@ -7,6 +7,7 @@ import pytest
 
 pytestmark = pytest.mark.parity
 pytest.importorskip("onnxruntime", reason="the contenders that run ONNX graphs need onnxruntime")
+pytest.importorskip("sherpa_onnx", reason="two contenders are sherpa-onnx")
 
 from experiments import compare_latency  # noqa: E402
 from experiments.latency import weights  # noqa: E402
@@ -93,6 +94,16 @@ def test_graphs_hear_every_chunk(contenders, recordings, dtype):
         request = {"do": "stream", "recording": 1, "lookahead": lookahead}
         steps = answer(contenders[f"onnxruntime {dtype}"], recordings, request)["steps"]
         assert len(steps) == len(answer(contenders[EXACT[0]], recordings, request)["steps"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_sherpa_onnx_hears_every_chunk_but_those_that_its_first_window_waits_for(contenders, recordings, dtype):
+    for lookahead in (6, 0):
+        request = {"do": "stream", "recording": 1, "lookahead": lookahead}
+        said = answer(contenders[f"sherpa-onnx {dtype}"], recordings, request)
+        missing = len(answer(contenders[EXACT[0]], recordings, request)["steps"]) - len(said["steps"])
+        assert 0 < missing <= 3  # a window is at least 17 log-mel frames, a chunk at least 8
+        assert said["tokens"] and max(said["tokens"]) < contenders["onnxruntime float32"]._blank
 
 
 def test_the_command(tmp_path, capsys):
