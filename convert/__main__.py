@@ -82,7 +82,7 @@ def to_huggingface(directory: Native, out: Out, /) -> None:
 
 
 def to_int8(directory: Native, out: Out, /) -> None:
-    """A native checkpoint to one whose encoder has its weights in int8, for live streams on a CPU.
+    """A native checkpoint to one whose encoder has its weights in int8, the fastest on a CPU.
 
     Args:
       directory: the native checkpoint.

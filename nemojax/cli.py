@@ -54,7 +54,7 @@ def transcribe(
       live: the same, and each chunk is heard when it would be spoken, no sooner.
       batch_size: recordings computed side by side, when not streaming.
       json: print one JSON object for each recording.
-      dtype: bfloat16 takes half the memory of float32; int8 a quarter, and is the fastest for live streams on a CPU.
+      dtype: bfloat16 takes half the memory of float32; int8 a quarter, and is the fastest on a CPU.
       output: of one manifest, a directory for the results, in which a job that was killed goes on, and which several
         processes may share; see nemojax.bulk.
       shard: INDEX/COUNT, which of those processes this is; by default a task's place in its Slurm step.

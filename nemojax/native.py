@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 
 SOURCE = Path(__file__).with_name("panel_product.cc")
-PRODUCT, SCALED_PRODUCT = "nemojax_panel_product", "nemojax_scaled_panel_product"
+PRODUCT, INT8_PRODUCT = "nemojax_panel_product", "nemojax_int8_panel_product"
 SWITCH = "NEMOJAX_NATIVE"
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-shared", "-fPIC")
 
@@ -40,7 +40,7 @@ def why_not() -> str | None:
         library = ctypes.CDLL(str(compiled(_directory())))
     except (CompileError, OSError) as error:
         return str(error)
-    for symbol in (PRODUCT, SCALED_PRODUCT):
+    for symbol in (PRODUCT, INT8_PRODUCT):
         jax.ffi.register_ffi_target(symbol, jax.ffi.pycapsule(getattr(library, symbol)), platform="cpu")
     return None
 

@@ -1,12 +1,13 @@
 """The linear layers of the encoder's blocks with their kernels in panels, as `native` multiplies them: for a CPU.
 
 A live step reads every weight once and does little with it, so its time is that of reading them: in bfloat16 there is
-half as much to read as in float32, in int8, with a scale for each output, a quarter. Only the weights are rounded:
-activations stay float32, and products are summed in float32.
+half as much to read as in float32, in int8, with a scale for each output, a quarter. With float32 and bfloat16 kernels
+activations stay float32, and so do sums. With int8 kernels each row of activations is rounded too, to 13 bits or more
+(`rounded`), so that sums are of whole numbers, which 32 bits hold exactly: a row's result depends on that row alone.
 
-Panels hold 16 outputs each, [P, I, 16], the last one filled up with zeros; each is read straight on. `pack` changes how
-a model's kernels lie, and `quantise` makes them int8 too; a checkpoint may hold the latter. Where `native` is not
-available its products are computed plainly, here.
+Panels hold 16 outputs each, [P, I, 16], the last one filled up with zeros; each is read straight on. In int8 two inputs
+of an output lie side by side, [P, I / 2, 16, 2]. `pack` changes how a model's kernels lie, and `quantise` makes them
+int8 too; a checkpoint may hold the latter. Where `native` is not available its products are computed plainly, here.
 """
 
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from nemojax.layers import Linear, einsum, rows
 from nemojax.transducer import FrozenModel, Transducer, parameter_count, thaw
 
 PANEL = 16
+LARGEST_WEIGHT = 127
 PACKED_PARAMETERS = 20_000_000  # smaller models are fast enough as they are, and nothing need be compiled for them
 
 
@@ -31,21 +33,36 @@ def panels(kernel: Shaped[Array, "I O"]) -> Shaped[Array, "P I 16"]:
     return padded.reshape(inputs, -1, PANEL).transpose(1, 0, 2)
 
 
-def unpacked(kernel: Shaped[Array, "P I 16"], outputs: int) -> Shaped[Array, "I O"]:
-    return kernel.transpose(1, 0, 2).reshape(kernel.shape[1], -1)[:, :outputs]
-
-
 @jax.jit
-def quantised(kernel: Float[Array, "I O"]) -> tuple[Int8[Array, "P I 16"], Float[Array, " O"]]:
+def quantised(kernel: Float[Array, "I O"]) -> tuple[Int8[Array, "P Q 16 2"], Float[Array, " O"]]:
     """The nearest multiples of a scale, of which an output's largest weight is 127; and the scales."""
     kernel = kernel.astype(jnp.float32)
     largest = jnp.abs(kernel).max(0)
-    scale = jnp.where(largest > 0, largest, 1.0) / 127
-    return panels(jnp.round(kernel / scale[None]).astype(jnp.int8)), scale
+    scale = jnp.where(largest > 0, largest, 1.0) / LARGEST_WEIGHT
+    values = jnp.pad(jnp.round(kernel / scale[None]).astype(jnp.int8), ((0, len(kernel) % 2), (0, 0)))
+    return panels(values).reshape(-1, len(values) // 2, 2, PANEL).swapaxes(2, 3), scale
+
+
+def unpacked(kernel: Shaped[Array, "P *rest"], inputs: int, outputs: int) -> Shaped[Array, "I O"]:
+    if kernel.ndim == 4:
+        kernel = kernel.swapaxes(2, 3).reshape(len(kernel), -1, PANEL)
+    return kernel.transpose(1, 0, 2).reshape(kernel.shape[1], -1)[:inputs, :outputs]
+
+
+def rounded(x: Float[Array, "B I"]) -> tuple[Float[Array, "B I"], Float[Array, "B 1"]]:
+    """Each row as whole numbers, and what one is worth; NaN where a row holds anything that is not finite.
+
+    The largest is such that I products with weights of 127 can be summed in 32 bits: 4128 at 4096 inputs.
+    """
+    most = min((2**31 - 1) // (LARGEST_WEIGHT * x.shape[1]), 2**15 - 1)
+    largest = jnp.abs(x).max(1, keepdims=True)
+    some = largest > jnp.finfo(jnp.float32).tiny
+    numbers = jnp.where(some, jnp.round(x * (most / jnp.where(some, largest, 1.0))), 0.0)
+    return numbers, jnp.where(jnp.isfinite(largest), jnp.where(some, largest, 0.0) / most, jnp.nan)
 
 
 def product(
-    x: Float[Array, "*batch I"], kernel: Shaped[Array, "P I 16"], outputs: int, scale: Float[Array, " O"] | None = None
+    x: Float[Array, "*batch I"], kernel: Shaped[Array, "P *rest"], outputs: int, scale: Float[Array, " O"] | None = None
 ) -> Float[Array, "*batch O"]:
     """x W, in float32, where W is the packed kernel times the scales."""
     flat = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
@@ -60,16 +77,19 @@ def product(
 
 def _native(outputs: int, x: Array, kernel: Array, *scale: Array) -> Array:
     shape = jax.ShapeDtypeStruct((len(x), outputs), jnp.float32)
-    return jax.ffi.ffi_call(native.SCALED_PRODUCT if scale else native.PRODUCT, shape)(x, kernel, *scale)
+    return jax.ffi.ffi_call(native.INT8_PRODUCT if scale else native.PRODUCT, shape)(x, kernel, *scale)
 
 
 def _plain(outputs: int, x: Array, kernel: Array, *scale: Array) -> Array:
-    y = einsum("bi,io->bo", x, unpacked(kernel, outputs).astype(jnp.float32))
-    return y * rows(scale[0], 2) if scale else y
+    weights = unpacked(kernel, x.shape[1], outputs).astype(jnp.float32)
+    if not scale:
+        return einsum("bi,io->bo", x, weights)
+    numbers, step = rounded(x)
+    return einsum("bi,io->bo", numbers, weights) * (step * rows(scale[0], 2))
 
 
 class PackedLinear(nnx.Module):
-    """What `layers.Linear` computes, but that activations are never rounded to the kernel's type."""
+    """What `layers.Linear` computes, but that activations are not rounded to the kernel's type."""
 
     def __init__(self, linear: Linear, int8: bool):
         self.outputs, self.bias = linear.kernel.shape[1], linear.bias

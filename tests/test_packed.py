@@ -20,8 +20,13 @@ COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler here")
 
 
-def dequantised(values, scale) -> np.ndarray:
-    return np.asarray(unpacked(values, len(scale)), np.float64) * np.asarray(scale, np.float64)
+@pytest.fixture(autouse=True, scope="module")
+def compiled_once():
+    assert native.available() or COMPILER is None
+
+
+def dequantised(values, scale, inputs) -> np.ndarray:
+    return np.asarray(unpacked(values, inputs, len(scale)), np.float64) * np.asarray(scale, np.float64)
 
 
 @settings(max_examples=20, deadline=None)
@@ -30,31 +35,64 @@ def test_a_kernel_is_rounded_to_the_nearest_step(inputs, outputs, seed):
     kernel = np.random.default_rng(seed).standard_normal((inputs, outputs)).astype(np.float32)
     kernel[:, 0] *= 100  # each output has a scale of its own
     values, scale = quantised(jnp.asarray(kernel))
-    assert values.dtype == jnp.int8 and values.shape == (-(-outputs // 16), inputs, 16)
-    assert (np.abs(dequantised(values, scale) - kernel) <= np.asarray(scale) * 0.5001).all()
-    assert (np.abs(np.asarray(unpacked(values, outputs))).max(0) == 127).all()
+    assert values.dtype == jnp.int8 and values.shape == (-(-outputs // 16), -(-inputs // 2), 16, 2)
+    assert (np.abs(dequantised(values, scale, inputs) - kernel) <= np.asarray(scale) * 0.5001).all()
+    assert (np.abs(np.asarray(unpacked(values, inputs, outputs))).max(0) == 127).all()
 
 
 def test_an_output_of_zeros_stays_so():
     values, scale = quantised(jnp.zeros((8, 3)))
-    assert not dequantised(values, scale).any() and np.isfinite(scale).all()
+    assert not dequantised(values, scale, 8).any() and np.isfinite(scale).all()
 
 
-@pytest.mark.parametrize("shape", [(3, 64), (2, 5, 64), (64,), (0, 64), (100, 64)])
+@pytest.mark.parametrize("shape", [(3, 64), (2, 5, 64), (64,), (0, 64), (100, 64), (3, 63)])
 def test_a_product_is_that_of_the_rounded_kernel(shape):
+    """And of activations that are rounded to 1 part in 32,767 of their row's largest."""
     rng = np.random.default_rng(0)
-    values, scale = quantised(jnp.asarray(rng.standard_normal((64, 41)), jnp.float32))
-    x = rng.standard_normal(shape).astype(np.float32)
+    values, scale = quantised(jnp.asarray(rng.standard_normal((shape[-1], 41)), jnp.float32))
+    x = rng.standard_normal(shape).astype(np.float32) * 10
     y = jax.jit(lambda *given: product(given[0], given[1], 41, given[2]))(jnp.asarray(x), values, scale)
     assert y.shape == (*shape[:-1], 41)
-    np.testing.assert_allclose(y, x @ dequantised(values, scale), rtol=1e-4, atol=1e-4)
+    kernel = dequantised(values, scale, shape[-1])
+    bound = np.abs(x).max(initial=0) / 32_767 / 2 * np.abs(kernel).sum(0).max() + 1e-4
+    np.testing.assert_allclose(y, x @ kernel, atol=bound)
+
+
+@pytest.mark.parametrize("inputs, most", [(8, 32_767), (1024, 16_513), (4096, 4128)])
+def test_activations_leave_room_for_their_sums(inputs, most):
+    assert most == min(32_767, (2**31 - 1) // (127 * inputs))
+    x = np.random.default_rng(0).standard_normal((3, inputs)).astype(np.float32)
+    x[2] = 0
+    numbers, step = packed.rounded(jnp.asarray(x))
+    assert np.abs(numbers[:2]).max() == most and not numbers[2].any() and step[2] == 0
+    assert (np.asarray(numbers) == np.round(numbers)).all()
+    assert (np.abs(np.asarray(numbers) * np.asarray(step) - x) <= np.abs(x).max(1, keepdims=True) / most * 0.51).all()
+
+
+@needs_compiler
+@pytest.mark.parametrize("inputs", [1024, 4095, 4096])
+def test_no_sum_of_whole_numbers_overflows(inputs):
+    kernel, x = jnp.ones((inputs, 16)).at[:, 1].set(-1.0), jnp.ones((6, inputs))
+    y = np.asarray(packed._native(16, x, *quantised(kernel)))
+    np.testing.assert_allclose(y[:, 0], inputs, rtol=1e-6)
+    np.testing.assert_allclose(y[:, 1], -inputs, rtol=1e-6)
+
+
+@needs_compiler
+def test_an_int8_row_is_the_same_in_any_company():
+    rng = np.random.default_rng(0)
+    arguments = quantised(jnp.asarray(rng.standard_normal((130, 33)), jnp.float32))
+    x = jnp.asarray(rng.standard_normal((11, 130)), jnp.float32)
+    together = np.asarray(packed._native(33, x * 10.0 ** jnp.arange(11)[:, None], *arguments))
+    for row in range(11):
+        alone = packed._native(33, x[row : row + 1] * 10.0 ** jnp.arange(11)[row], *arguments)
+        np.testing.assert_array_equal(alone[0], together[row])
 
 
 @needs_compiler
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("inputs, outputs", [(1, 1), (7, 16), (130, 33), (1024, 4096)])
 def test_the_native_product_is_the_plain_one(kind, inputs, outputs):
-    assert native.available()
     rng = np.random.default_rng(inputs)
     weights = jnp.asarray(rng.standard_normal((inputs, outputs)), jnp.float32)
     arguments = quantised(weights) if kind == "int8" else (panels(weights.astype(kind)),)
@@ -67,10 +105,13 @@ def test_the_native_product_is_the_plain_one(kind, inputs, outputs):
 
 @needs_compiler
 def test_what_is_not_a_number_stays_so_and_in_its_row():
-    kernel = panels(jnp.ones((8, 16)))
     x = jnp.ones((7, 8)).at[3, 2].set(jnp.nan).at[5, 0].set(jnp.inf)
-    y = np.asarray(packed._native(16, x, kernel))
+    y = np.asarray(packed._native(16, x, panels(jnp.ones((8, 16)))))
     assert np.isnan(y[3]).all() and np.isinf(y[5]).all() and (y[[0, 1, 2, 4, 6]] == 8).all()
+    for how in (packed._native, packed._plain):
+        y = np.asarray(how(16, x, *quantised(jnp.ones((8, 16)))))
+        assert np.isnan(y[[3, 5]]).all()
+        np.testing.assert_allclose(y[[0, 1, 2, 4, 6]], 8, rtol=1e-6)
 
 
 @needs_compiler
@@ -151,7 +192,7 @@ def test_packing_keeps_every_weight(tiny_model, dtype):
     assert set(after) == set(before)
     for name, value in after.items():
         assert value.dtype == (dtype if name in LAYERS else jnp.float32), name
-        same = unpacked(value, before[name].shape[1]) if name in LAYERS else value
+        same = unpacked(value, *before[name].shape) if name in LAYERS else value
         np.testing.assert_array_equal(same.astype(jnp.float32), before[name].astype(jnp.float32))
 
 
