@@ -1,0 +1,105 @@
+"""The files of experiments/slurm, submitted to a Slurm of our own."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nemojax.bulk import FAILURES, PARTS, TRANSCRIPTS
+from tests import slurm
+from tests.data.corpora import write_speech
+from tests.experiments.test_train import ROOT, TEXTS, losses
+from tests.slurm import Cluster
+from tests.test_bulk import manifest, recognizer, undisturbed  # noqa: F401  fixtures
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(slurm.why_not() is not None, reason=slurm.why_not() or ""),
+]
+STEPS = 16
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("slurm")
+    with slurm.cluster(directory) as running:
+        running.environment |= {"PYTHON": sys.executable, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+        yield running
+
+
+def submit(cluster: Cluster, name: str, *arguments: object) -> str:
+    script = ROOT / "experiments/slurm" / f"{name}.sbatch"
+    return cluster.submit("--ntasks=2", f"--chdir={ROOT}", str(script), *map(str, arguments))
+
+
+def tasks(*words: object) -> list[int]:
+    """Processes whose command line has all of the words, but for Slurm's own."""
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (directory / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # it has just ended
+            continue
+        if "python" in os.path.basename(command[0]).decode() and all(str(word).encode() in command for word in words):
+            found.append(int(directory.name))
+    return found
+
+
+def until(condition, seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it has not come about"
+        time.sleep(0.05)
+
+
+def test_training_that_is_preempted_and_killed_ends_as_if_it_were_not(cluster, tmp_path):
+    corpus = write_speech(tmp_path, "train", TEXTS * 5)
+
+    def train(run: Path) -> str:
+        same = ["--plan.rows-multiple", 2, "--model.joint.dropout", 0, "--model.vocabulary", 40, "--workers", 0]
+        return submit(cluster, "train", "smoke", run, "--train", corpus, "--steps", STEPS, "--save-every", 5, *same)
+
+    job = train(tmp_path / "calm")
+    about = cluster.wait(job, "COMPLETED", "FAILED")
+    assert about["JobState"] == "COMPLETED", cluster.said(job)
+    calm = losses(tmp_path / "calm")
+    assert [step for step, _ in calm] == list(range(1, STEPS + 1))
+
+    run = tmp_path / "run"
+    job = train(run)
+    until(lambda: len(losses(run)) >= 3)
+    other = cluster.submit("--partition=high", "--exclusive", "--wrap=sleep 1")
+    cluster.wait(other, "COMPLETED")
+    assert "which is saved" in cluster.said(job)
+    saved = len(losses(run))
+    assert 3 <= saved < STEPS
+    until(lambda: cluster.wait(job, "RUNNING", "COMPLETED") and len(losses(run)) > saved)
+    os.kill(tasks("experiments.train", run)[0], signal.SIGKILL)
+    about = cluster.wait(job, "COMPLETED", "FAILED")
+    assert about["JobState"] == "COMPLETED", cluster.said(job)
+    assert int(about["Restarts"]) == 2
+    assert losses(run) == calm
+    assert not tasks("experiments.train", run)
+
+
+def test_a_manifest_in_two_shards_one_of_which_is_killed(
+    cluster,
+    checkpoint_directory,
+    manifest,  # noqa: F811
+    undisturbed,  # noqa: F811
+    tmp_path,
+):
+    out = tmp_path / "out"
+    options = ("--model", checkpoint_directory, "--lookahead", 6, "--batch-size", 1)
+    job = submit(cluster, "transcribe", manifest, out, *options)
+    done = lambda: sum(len(part.read_text().splitlines()) for part in (out / PARTS).glob("*.jsonl"))
+    until(lambda: done() >= 2)
+    os.kill(tasks("nemojax.cli", out)[0], signal.SIGKILL)
+    about = cluster.wait(job, "COMPLETED", "FAILED")
+    assert int(about["Restarts"]) == 1, cluster.said(job)
+    assert about["ExitCode"] == "1:0"  # there are recordings that fail
+    assert sorted(path.name for path in (out / PARTS).glob("*.jsonl")) == ["00000.jsonl", "00001.jsonl"]
+    assert ((out / TRANSCRIPTS).read_text(), (out / FAILURES).read_text()) == undisturbed

@@ -1,0 +1,147 @@
+"""A Slurm of our own for tests: a controller and one node, on this machine, in a directory."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "sinfo")
+HELD_BACK_S = 8.0
+CPUS = 4  # that the node is said to have, however many there are
+
+
+def why_not() -> str | None:
+    """Why there can be none here; None where there can."""
+    missing = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
+    if missing:
+        return f"a Slurm of our own needs {', '.join(missing)} (apt install slurm-wlm munge)"
+    return None if os.geteuid() == 0 else "a Slurm of our own needs root"
+
+
+def _path() -> str:
+    return f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
+def _configuration(directory: Path, port: int) -> str:
+    host = socket.gethostname().split(".")[0]
+    return f"""
+ClusterName=nemojax
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={directory}/munge.socket
+CredType=cred/munge
+StateSaveLocation={directory}/state
+SlurmdSpoolDir={directory}/spool
+SlurmctldPidFile={directory}/slurmctld.pid
+SlurmdPidFile={directory}/slurmd.pid
+SlurmctldLogFile={directory}/slurmctld.log
+SlurmdLogFile={directory}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+ReturnToService=2
+KillWait=5
+SchedulerParameters=sched_interval=2,bf_interval=2
+NodeName=localhost NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1} CPUs={CPUS}
+PartitionName=low Nodes=ALL Default=YES PriorityTier=1 GraceTime=120
+PartitionName=high Nodes=ALL PriorityTier=2
+"""
+
+
+def _free_ports() -> int:
+    """The first of two neighbours."""
+    while True:
+        with socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+            try:
+                two.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+class Cluster:
+    """Jobs go to the partition `low`, and are preempted, and queued again, by those of `high`."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.environment = {**os.environ, "PATH": _path(), "SLURM_CONF": str(directory / "slurm.conf")}
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+        return done.stdout
+
+    def submit(self, *arguments: str) -> str:
+        """The job's number; what it prints goes to `{number}.log`."""
+        return self.run("sbatch", "--parsable", f"--output={self.directory}/%j.log", *arguments).strip()
+
+    def said(self, job: str) -> str:
+        log = self.directory / f"{job}.log"
+        return log.read_text() if log.exists() else ""
+
+    def about(self, job: str) -> dict[str, str]:
+        words = self.run("scontrol", "show", "job", job).split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
+    def wait(self, job: str, *states: str, seconds: float = 300) -> dict[str, str]:
+        """Until it is in one of the states.
+
+        A job that was queued again is held back for two minutes: here for some seconds only, after which the node knows
+        no more of its killing, for which it would refuse it.
+        """
+        until, queued = time.monotonic() + seconds, None
+        while (about := self.about(job))["JobState"] not in states:
+            assert time.monotonic() < until, f"{about}\n{self.said(job)}"
+            if about["JobState"] == "PENDING" and about["Restarts"] != "0":
+                queued = queued or time.monotonic()
+                if time.monotonic() > queued + HELD_BACK_S:
+                    subprocess.run(("scontrol", "update", f"JobId={job}", "StartTime=now"), env=self.environment)
+            else:
+                queued = None
+            time.sleep(0.5)
+        return about
+
+
+@contextmanager
+def cluster(directory: Path) -> Iterator[Cluster]:
+    for name in ("state", "spool"):
+        (directory / name).mkdir()
+    key = directory / "munge.key"
+    key.write_bytes(os.urandom(128))
+    key.chmod(0o400)
+    (directory / "slurm.conf").write_text(_configuration(directory, _free_ports()))
+    files = {"socket": "munge.socket", "key-file": "munge.key", "pid-file": "munged.pid", "log-file": "munged.log"}
+    munge = [f"--{option}={directory / name}" for option, name in files.items()]
+    slurm = Cluster(directory)
+    with ExitStack() as stack:
+        for command in (
+            ("munged", "--foreground", "--force", *munge, f"--seed-file={directory}/munged.seed"),
+            ("slurmctld", "-D"),
+            ("slurmd", "-D", "-N", "localhost"),
+        ):
+            process = subprocess.Popen(
+                command, env=slurm.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+            time.sleep(1)
+            assert process.poll() is None, f"{command[0]} did not start; see its log in {directory}"
+        until = time.monotonic() + 60
+        while slurm.run("sinfo", "--noheader", "--format=%t", "--partition=low").strip() != "idle":
+            assert time.monotonic() < until, "the node is not idle after a minute"
+            time.sleep(0.5)
+        stack.callback(subprocess.run, ("scancel", "--user=root", "--full"), env=slurm.environment)
+        yield slurm
