@@ -1,0 +1,151 @@
+# %% [markdown]
+# # What does a stream remember?
+#
+# No frame is computed twice: what a later chunk needs of an earlier one is kept. **What is kept, how is it used, and
+# can anything of the future leak into it?** The state of a stream is a pytree, so one can look.
+
+# %%
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import soundfile
+
+import nemojax
+from nemojax import streaming
+from nemojax.attention import chunk_mask, relative_shift
+from nemojax.recognizer import SMALL
+from nemojax.transducer import thaw
+
+plt.rcParams |= {"figure.dpi": 90, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
+recognizer = nemojax.load()
+model, constants, config = thaw(recognizer.model), recognizer.constants, recognizer.config
+samples = jnp.asarray(soundfile.read(SMALL / "example.ogg", dtype="float32")[0])
+
+# %% [markdown]
+# ## What is kept
+
+# %%
+state = streaming.init_state(model, constants, batch=1)
+block = state.encoder.blocks[0]
+kept = {
+    "position": state.position,
+    "features: raw sample, pre-emphasised overlap": state.features,
+    "subsampling: a frame of each strided convolution": state.encoder.subsampling,
+    "attention: keys of a block": block.attention.keys,
+    "attention: values of a block": block.attention.values,
+    "convolution: gated frames of a block": block.convolution,
+    "prediction network": state.prediction,
+}
+for name, part in kept.items():
+    leaves = jax.tree.leaves(part)
+    shapes = ", ".join(str(tuple(x.shape)) for x in leaves[:3]) + (", ..." if len(leaves) > 3 else "")
+    print(f"{name:50s} {sum(x.nbytes for x in leaves) / 1e3:8.1f} kB   {shapes}")
+total = sum(x.nbytes for x in jax.tree.leaves(state))
+print(f"\none stream, {len(state.encoder.blocks)} blocks: {total / 1e6:.2f} MB, however long it lasts")
+
+# %% [markdown]
+# ## How attention moves over it
+#
+# The first chunks are encoded with `streaming.encode`, the next one is taken apart: the weights with which each frame
+# of the chunk looks at the cache and at its chunk, in the first and in the last block, averaged over the heads.
+
+
+# %%
+def attention_weights(attention, x, mask, cache, positions, chunk):
+    """[H, T, C + T]: the formula of `Attention.step`, one stream, one block of queries."""
+    heads, left, frames = attention.content_bias.shape, cache.keys.shape[1], x.shape[1]
+    query = attention.query(x).reshape(frames, *heads)
+    keys = jnp.concatenate([cache.keys[0], attention.key(x).reshape(frames, *heads)])
+    near = (positions.shape[0] - left + 1) // 2 - frames
+    positions = positions[near : positions.shape[0] - near]
+    content = jnp.einsum("qhk,chk->hqc", query + attention.content_bias[...][None], keys)
+    position = jnp.einsum("qhk,rhk->hqr", query + attention.position_bias[...][None], positions)
+    score = (content + relative_shift(position, left + frames)) * heads[1] ** -0.5
+    valid = jnp.concatenate([jnp.arange(left) >= left - cache.length[0], mask[0]])
+    seen = jnp.asarray(chunk_mask(frames, left, chunk)) & valid[None]
+    return jax.nn.softmax(jnp.where(seen[None], score, -1e30), axis=-1)
+
+
+def look(lookahead, chunks):
+    """Weights of the first and the last block, for the chunk after `chunks` chunks."""
+    state, chunk = streaming.init_state(model, constants, 1), lookahead + 1
+    segments = streaming.cut(samples[None], jnp.array([len(samples)]), lookahead, 1, config)
+    for index in range(chunks):
+        *_, state = streaming.encode(
+            model, constants, state, jax.tree.map(lambda x, i=index: x[i], segments), lookahead
+        )
+    log_mel, mask, _ = streaming.listen(config, state, jax.tree.map(lambda x: x[chunks], segments))
+    x, mask, _ = model.encoder.subsampling.step(log_mel, mask, state.encoder.subsampling)
+    if config.encoder.scale_input:
+        x = x * jnp.sqrt(jnp.float32(config.encoder.width))
+    weights = []
+    for block, cache, positions in zip(model.encoder.blocks, state.encoder.blocks, constants.positions, strict=True):
+        y = x + 0.5 * block.feedforward1(block.norm_feedforward1(x))
+        heard = jnp.where(mask[..., None], block.norm_attention(y), 0.0)
+        weights.append(attention_weights(block.attention, heard, mask, cache.attention, positions, chunk))
+        x, _ = block.step(x, mask, cache, positions, chunk)
+    return np.asarray(weights[0].mean(0)), np.asarray(weights[-1].mean(0))
+
+
+left = config.encoder.left_context_frames
+figure, panels = plt.subplots(3, 2, figsize=(10, 6.4), sharex=True, layout="constrained")
+for row, chunks in zip(panels, (1, 3, 9), strict=True):
+    for axes, weights, name in zip(row, look(6, chunks), ("first block", "last block"), strict=True):
+        extent = (-left, 7, 7, 0)
+        axes.imshow(weights, aspect="auto", extent=extent, cmap="viridis", vmin=0, vmax=0.15, interpolation="nearest")
+        axes.axvline(0, color="white", linewidth=1)
+        axes.set_title(f"{name}, after {chunks} chunk{'s' * (chunks > 1)}", fontsize=10)
+    row[0].set_ylabel("frame of the chunk")
+for axes in panels[-1]:
+    axes.set_xlabel("key: frames before the chunk, | and in it")
+plt.show()
+
+# %% [markdown]
+# The cache begins empty, and nobody looks at what is not there (dark, left). It fills by a chunk at a time. The frames
+# of a chunk see all of it (right of the line) and nothing after.
+#
+# ## Nothing of the future
+#
+# If sample n can change frame t, the derivative of the frame with respect to it is not zero. For a schedule that is
+# kept, it must be zero past the last sample of the frame's chunk, exactly, and not zero at it.
+
+
+# %%
+def reach(lookahead, frame, seconds=3.0):
+    """The size of d(frame) / d(sample), for each sample."""
+    heard = samples[None, : int(16_000 * seconds)]
+
+    def encoded(x):
+        segments = streaming.cut(x, jnp.array([x.shape[1]]), lookahead, 70 // (lookahead + 1), config)
+        state, segment = streaming.init_state(model, constants, 1), jax.tree.map(lambda y: y[0], segments)
+        return streaming.encode(model, constants, state, segment, lookahead)[0][0, frame]
+
+    direction = jax.random.normal(jax.random.key(0), (config.encoder.width,))
+    return np.abs(np.asarray(jax.grad(lambda x: encoded(x) @ direction)(heard)[0]))
+
+
+figure, panels = plt.subplots(2, 1, figsize=(10, 4.6), sharex=True, layout="constrained")
+for axes, r in zip(panels, (0, 6), strict=True):
+    frame, size = 16, reach(r, 16)
+    end = (frame // (r + 1) + 1) * config.chunk_samples(r) - config.history_samples  # samples that the chunk needs
+    last = int(np.flatnonzero(size)[-1])
+    coarse = size[: len(size) // 80 * 80].reshape(-1, 80).max(1)
+    axes.semilogy(np.arange(len(coarse)) * 80 / 16_000, np.maximum(coarse, 1e-9), linewidth=0.8)
+    axes.axvspan(frame * 0.08, (frame + 1) * 0.08, color="C1", alpha=0.3, label="the frame")
+    axes.axvline(end / 16_000, color="red", linewidth=1, label="the last sample of its chunk")
+    axes.set(ylabel="|d frame / d sample|", title=f"look-ahead {r}")
+    axes.legend(loc="upper right", fontsize=8)
+    print(f"look-ahead {r}: the chunk is heard up to sample {end - 1}; the last one that matters is {last}")
+panels[-1].set_xlabel("time in s")
+plt.show()
+
+# %% [markdown]
+# The very last sample stands under the spectrogram's window where that is zero; the one before it counts, and none
+# after.
+#
+# ## The answer
+#
+# A stream of this model remembers 0.7 MB, nearly all of it keys and values, and never more, however long it lasts.
+# Attention uses the cache as far back as it has been filled, mostly the last second of it. And to the sample, a frame
+# depends on nothing after its chunk: that is what lets the text of a chunk be final.
