@@ -4,7 +4,7 @@ VENV ?= .venv
 PARITY_VENV ?= .venv-parity
 WORKERS ?= 2
 
-.PHONY: demo test check fast slow parity golden clean
+.PHONY: demo test check fast slow parity golden notebooks clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +47,9 @@ parity: $(PARITY_VENV)/ready  ## compare with NeMo and transformers, on fresh ra
 
 golden: $(PARITY_VENV)/ready  ## make tests/golden again
 	$(PARITY_VENV)/bin/python -m convert.golden tests/golden
+
+notebooks: $(VENV)/ready  ## run the notebooks' scripts, and keep what they show in the notebooks
+	$(VENV)/bin/python -m experiments.notebooks
 
 clean:
 	rm -rf $(VENV) $(PARITY_VENV) build dist

@@ -40,7 +40,7 @@ from experiments.latency.process import Failed, Process
 from experiments.latency.report import (
     Row,
     batch_table,
-    of,
+    floor,
     percentiles,
     plot,
     start_table,
@@ -252,16 +252,6 @@ def read_rate(threads: int, megabytes: int = 512) -> float:
             list(pool.map(lambda x: np.dot(x, x), arrays))
             best = max(best, sum(x.nbytes for x in arrays) / (time.perf_counter() - start))
     return best
-
-
-def floor(rows: Sequence[Row]) -> str:
-    found = of(rows, kind="floor")[0]
-    rate, parameters = found["bytes_per_second"], found["encoder_parameters"]
-    times = ", ".join(
-        f"{1000 * parameters * width / rate:.1f} ms in {name}"
-        for name, width in (("float32", 4), ("bfloat16", 2), ("int8", 1))
-    )
-    return f"floor: {parameters / 1e6:.0f}M weights of the encoder, read once a step at {rate / 1e9:.1f} GB/s: {times}"
 
 
 def run(settings: Settings) -> int:

@@ -22,12 +22,16 @@ from typing import Any
 import tyro
 
 from experiments.accuracy import markdown, plot
+from experiments.latency import report
 from nemojax.config import ConfigError
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments/results"
-DOCUMENTS = (ROOT / "README.md", ROOT / "nemojax/small/README.md")
-PLOTS = {"small": ROOT / "experiments/figures/small.svg"}
+DOCUMENTS = (ROOT / "README.md", ROOT / "nemojax/small/README.md", ROOT / "experiments/README.md")
+PLOTS = {
+    "small": (plot, ROOT / "experiments/figures/small.svg"),
+    "compare_latency": (report.plot, ROOT / "experiments/figures/latency.svg"),
+}
 BLOCK = re.compile(r"(<!-- record: ([\w-]+) -->\n).*?(<!-- end of record -->)", re.S)
 NAMES = {
     "grid": "GRID dev",
@@ -38,6 +42,21 @@ NAMES = {
     "librispeech_clean": "LibriSpeech dev",
     "librispeech_other": "LibriSpeech test-other",
     "kept": "the new speaker",
+}
+RUNS = {  # by the name of their rows' file: the question, and the command that answers it
+    "small": (
+        "How often is the small model wrong, on held-out speech?",
+        "python -m experiments.evaluate nemojax/small MANIFEST... --stream",
+    ),
+    "compare_references": (
+        "Do NeMo and transformers say the same on its weights?",
+        "python -m experiments.compare_references nemojax/small MANIFEST...",
+    ),
+    "fine_tune": ("Does it learn a new speaker?", "experiments/fine_tune.sh SPEECH OUT"),
+    "compare_latency": (
+        "How long does a step take, here and in the peers?",
+        "python -m experiments.compare_latency WORK --manifests MANIFEST...",
+    ),
 }
 SIGNIFICANT = 0.05
 NOT_YET = "*Not measured yet.*"
@@ -117,11 +136,57 @@ def fine_tune() -> str:
     return markdown(["", "utterances, words", *delays.values()], lines)
 
 
+def latency() -> str:
+    """The whole step of each contender at each look-ahead, and how the fastest peer compares with ours."""
+    found = rows("compare_latency")
+    steps = report.of(found, kind="stream")
+    lookaheads = unique(steps, "lookahead")
+    lines = []
+    for name in unique(steps, "contender"):
+        here = [report.of(steps, contender=name, lookahead=r) for r in lookaheads]
+        lines.append([name, *(report.spread([1000 * row["whole"]["p50"] for row in at], "{:.0f}") for at in here)])
+    ratio = []
+    for r in lookaheads:
+        ours, theirs = (report.fastest(found, r, ours=flag) for flag in (True, False))
+        ratio.append(report.spread(report.ratios(found, theirs, ours, r), "{:.2f}") if ours and theirs else "")
+    lines.append(["**the fastest peer, times our fastest**", *ratio])
+    heads = ["", *(f"{report.of(steps, lookahead=r)[0]['chunk_ms']:.0f} ms" for r in lookaheads)]
+    return markdown(heads, lines)
+
+
+def latency_floor() -> str:
+    return report.floor(rows("compare_latency"))
+
+
+def runs() -> str:
+    """Where each file of rows comes from."""
+    lines = []
+    for name, (question, made) in RUNS.items():
+        try:
+            found = rows(name)
+        except FileNotFoundError:
+            lines.append([question, f"`{made}`", "", "", NOT_YET])
+            continue
+        commits = ", ".join(sorted({row["commit"].removesuffix("-dirty") for row in found}))
+        hardware = "; ".join(sorted({f"{row['cores']} cores of an {row['cpu']}" for row in found}))
+        when = max(row["time"] for row in found)[:10]
+        lines.append(
+            [question, f"`{made}`", commits, f"{hardware}, {when}", f"`results/{name}.jsonl`, {len(found)} rows"]
+        )
+    return markdown(["question", "command", "commit", "hardware, day", "rows"], lines, left=5)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "small-wer": small_wer,
     "small-rest": small_rest,
     "references": references,
     "fine-tune": fine_tune,
+    "latency": latency,
+    "latency-steps": lambda: report.stream_table(rows("compare_latency")),
+    "latency-starts": lambda: report.start_table(rows("compare_latency")),
+    "latency-recordings": lambda: report.batch_table(rows("compare_latency")),
+    "latency-floor": latency_floor,
+    "runs": runs,
 }
 
 
@@ -156,9 +221,9 @@ def command(check: bool = False) -> int:
                 code = 1
             else:
                 path.write_text(after)
-    for name, path in PLOTS.items():
-        if not check:
-            plot(rows(name), path)
+    for name, (draw, path) in PLOTS.items():
+        if not check and (RESULTS / f"{name}.jsonl").exists():
+            draw(rows(name), path)
     return code
 
 

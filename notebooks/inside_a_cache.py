@@ -67,6 +67,14 @@ def attention_weights(attention, x, mask, cache, positions, chunk):
     return jax.nn.softmax(jnp.where(seen[None], score, -1e30), axis=-1)
 
 
+def check(attention, weights, x, mask, cache, positions, chunk):
+    """That these are the weights which `Attention.step` uses."""
+    values = attention.value(x).reshape(-1, *cache.values.shape[2:])
+    mixed = jnp.einsum("hqc,chk->qhk", weights, jnp.concatenate([cache.values[0], values]))
+    expected, _ = attention.step(x, mask, cache, positions, chunk)
+    np.testing.assert_allclose(attention.output(mixed.reshape(1, len(mixed), -1)), expected, atol=1e-4)
+
+
 def look(lookahead, chunks):
     """Weights of the first and the last block, for the chunk after `chunks` chunks."""
     state, chunk = streaming.init_state(model, constants, 1), lookahead + 1
@@ -84,6 +92,7 @@ def look(lookahead, chunks):
         y = x + 0.5 * block.feedforward1(block.norm_feedforward1(x))
         heard = jnp.where(mask[..., None], block.norm_attention(y), 0.0)
         weights.append(attention_weights(block.attention, heard, mask, cache.attention, positions, chunk))
+        check(block.attention, weights[-1], heard, mask, cache.attention, positions, chunk)
         x, _ = block.step(x, mask, cache, positions, chunk)
     return np.asarray(weights[0].mean(0)), np.asarray(weights[-1].mean(0))
 
@@ -95,11 +104,13 @@ for row, chunks in zip(panels, (1, 3, 9), strict=True):
         extent = (-left, 7, 7, 0)
         axes.imshow(weights, aspect="auto", extent=extent, cmap="viridis", vmin=0, vmax=0.15, interpolation="nearest")
         axes.axvline(0, color="white", linewidth=1)
-        axes.set_title(f"{name}, after {chunks} chunk{'s' * (chunks > 1)}", fontsize=10)
+        axes.set_title(f"{name}: seen after {chunks} chunk{'s' * (chunks > 1)}", fontsize=10)
     row[0].set_ylabel("frame of the chunk")
 for axes in panels[-1]:
     axes.set_xlabel("key: frames before the chunk, | and in it")
 plt.show()
+recent = np.mean([w[:, left - 13 :].sum(1).mean() for w in look(6, 9)])
+print(f"after 9 chunks, {100 * recent:.0f} % of the weight lies on the chunk and the 13 frames (1 s) before it")
 
 # %% [markdown]
 # The cache begins empty, and nobody looks at what is not there (dark, left). It fills by a chunk at a time. The frames
@@ -147,5 +158,5 @@ plt.show()
 # ## The answer
 #
 # A stream of this model remembers 0.7 MB, nearly all of it keys and values, and never more, however long it lasts.
-# Attention uses the cache as far back as it has been filled, mostly the last second of it. And to the sample, a frame
+# Attention uses the cache as far back as it has been filled, the last second most. And to the sample, a frame
 # depends on nothing after its chunk: that is what lets the text of a chunk be final.

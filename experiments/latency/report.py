@@ -112,6 +112,17 @@ def _batch(rows: Sequence[Row]) -> list[Row]:
     return of(rows, kind="batch")
 
 
+def floor(rows: Sequence[Row]) -> str:
+    """How long a step must take at least: its weights have to be read."""
+    found = of(rows, kind="floor")[0]
+    rate, parameters = found["bytes_per_second"], found["encoder_parameters"]
+    times = ", ".join(
+        f"{1000 * parameters * width / rate:.1f} ms in {name}"
+        for name, width in (("float32", 4), ("bfloat16", 2), ("int8", 1))
+    )
+    return f"floor: {parameters / 1e6:.0f}M weights of the encoder, read once a step at {rate / 1e9:.1f} GB/s: {times}"
+
+
 def verdicts(rows: Sequence[Row]) -> list[str]:
     """How the fastest of ours compares with the fastest peer, look-ahead by look-ahead."""
     lines = []

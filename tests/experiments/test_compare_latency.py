@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from experiments import compare_latency
-from experiments.compare_latency import floor, off, read_rate
+from experiments.compare_latency import off, read_rate
 from experiments.latency.contender import GreedySearch, Step, in_batches, timed_steps
 from experiments.latency.ours import Nemojax, log_mel_of
 from experiments.latency.process import Failed, Process
 from experiments.latency.report import (
     batch_table,
     fastest,
+    floor,
     of,
     percentiles,
     plot,

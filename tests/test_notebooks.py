@@ -1,0 +1,68 @@
+"""The notebooks: each a script and, with its outputs, a notebook of the same cells; each runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted((ROOT / "notebooks").glob("*.py"))
+MOST_BYTES = 600_000
+
+each = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+
+
+def cells(notebook) -> list[tuple[str, str]]:
+    return [(cell.cell_type, cell.source.strip()) for cell in notebook.cells]
+
+
+def test_there_are_four():
+    assert len(SCRIPTS) == 4 == len(list((ROOT / "notebooks").glob("*.ipynb")))
+
+
+@each
+def test_script_and_notebook_are_a_pair(script):
+    assert cells(jupytext.read(script)) == cells(jupytext.read(script.with_suffix(".ipynb")))
+
+
+@each
+def test_it_asks_and_answers(script):
+    notebook = jupytext.read(script)
+    first, last = notebook.cells[0], notebook.cells[-1]
+    assert first.cell_type == last.cell_type == "markdown"
+    assert first.source.startswith("# ") and first.source.splitlines()[0].endswith("?")
+    answer = last.source.split("## ")[-1]
+    assert answer.startswith("The answer\n\n") and len(answer) > 200
+
+
+@each
+def test_outputs_are_kept_and_show_no_error_and_no_machine(script):
+    path = script.with_suffix(".ipynb")
+    assert path.stat().st_size < MOST_BYTES
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    outputs = [output for cell in code for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert not any(cell.metadata for cell in notebook.cells) and set(notebook.metadata) == {"kernelspec"}
+    assert all(output.output_type != "error" and output.get("name") != "stderr" for output in outputs)
+    said = " ".join(
+        str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", "")) for output in outputs
+    )
+    assert not re.search(r"(^|[\s'\"(])/(tmp|home|root|work|usr|Users)/", said)
+
+
+@pytest.mark.slow
+@each
+def test_it_runs(script):
+    notebook = executed(script)
+    assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
+
+
+def test_what_fails_leaves_the_notebook_as_it_was(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("experiments.notebooks.NOTEBOOKS", tmp_path)
+    (tmp_path / "bad.py").write_text("# %%\nraise ValueError('no')\n")
+    (tmp_path / "good.py").write_text("# %%\nprint(6 * 7)\n")
+    assert main(["bad", "good"]) == 1 and "bad.py" in capsys.readouterr().err
+    assert not (tmp_path / "bad.ipynb").exists() and "42" in (tmp_path / "good.ipynb").read_text()
+    assert main(["none"]) == 2
