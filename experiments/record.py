@@ -183,8 +183,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "fine-tune": fine_tune,
     "latency": latency,
     "latency-steps": lambda: report.stream_table(rows("compare_latency")),
-    "latency-starts": lambda: report.start_table(rows("compare_latency")),
-    "latency-recordings": lambda: report.batch_table(rows("compare_latency")),
     "latency-floor": latency_floor,
     "runs": runs,
 }
