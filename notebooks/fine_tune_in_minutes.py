@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Can it learn a voice in minutes?
 #
-# The small model knows few voices. **What do two minutes of a new one teach it, in a few minutes on two CPU cores?**
+# The small model knows few voices. **What do four minutes of a new one teach it, in a few minutes on two CPU cores?**
 # The voice is a synthetic one that training has left out (Debian's espeak-ng and flite); without these programs, it is
 # the one recording that comes with the package, slower and faster, which shows how it is done and nothing else.
 
@@ -128,4 +128,7 @@ for name, wer in scores.items():
 # %% [markdown]
 # ## The answer
 #
-# ANSWER
+# Much: a voice of which it got more than half of the words wrong, it now gets four in five right (56.1 % WER before,
+# 22.4 % after, intervals far apart), from 120 steps on 76 recordings. Voice and sentences are synthetic and of one
+# kind; a living speaker is harder: `experiments/fine_tune.sh` has 84 % before and 67 % after, with three times the
+# speech. And what it is not taught any more it forgets.

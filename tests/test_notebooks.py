@@ -3,7 +3,11 @@
 import re
 from pathlib import Path
 
+import jupytext
+import nbformat
 import pytest
+
+from experiments.notebooks import executed, main
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "notebooks").glob("*.py"))
