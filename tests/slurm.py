@@ -51,7 +51,7 @@ SlurmdParameters=config_overrides
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2
-KillWait=5
+KillWait=60
 SchedulerParameters=sched_interval=2,bf_interval=2
 NodeName=localhost NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1} CPUs={CPUS}
 PartitionName=low Nodes=ALL Default=YES PriorityTier=1 GraceTime=120

@@ -55,13 +55,19 @@ def until(condition, seconds: float = 240) -> None:
         time.sleep(0.05)
 
 
-def test_training_that_is_preempted_and_killed_ends_as_if_it_were_not(cluster, tmp_path):
+@pytest.fixture
+def train(cluster, tmp_path):
+    """Submits the training of a run, and returns the job's number."""
     corpus = write_speech(tmp_path, "train", TEXTS * 5)
+    same = ["--plan.rows-multiple", 2, "--model.joint.dropout", 0, "--model.vocabulary", 40, "--workers", 0]
 
-    def train(run: Path) -> str:
-        same = ["--plan.rows-multiple", 2, "--model.joint.dropout", 0, "--model.vocabulary", 40, "--workers", 0]
-        return submit(cluster, "train", "smoke", run, "--train", corpus, "--steps", STEPS, "--save-every", 5, *same)
+    def train(run: Path, steps: int = STEPS) -> str:
+        return submit(cluster, "train", "smoke", run, "--train", corpus, "--steps", steps, "--save-every", 5, *same)
 
+    return train
+
+
+def test_training_that_is_preempted_and_killed_ends_as_if_it_were_not(cluster, train, tmp_path):
     job = train(tmp_path / "calm")
     about = cluster.wait(job, "COMPLETED", "FAILED")
     assert about["JobState"] == "COMPLETED", cluster.said(job)
@@ -82,6 +88,17 @@ def test_training_that_is_preempted_and_killed_ends_as_if_it_were_not(cluster, t
     assert about["JobState"] == "COMPLETED", cluster.said(job)
     assert int(about["Restarts"]) == 2
     assert losses(run) == calm
+    assert not tasks("experiments.train", run)
+
+
+def test_training_that_is_cancelled_stays_so(cluster, train, tmp_path):
+    run = tmp_path / "run"
+    job = train(run, steps=10_000)
+    until(lambda: len(losses(run)) >= 1)
+    cluster.run("scancel", job)
+    about = cluster.wait(job, "CANCELLED", "PENDING")
+    assert (about["JobState"], about["Restarts"]) == ("CANCELLED", "0"), cluster.said(job)
+    assert "which is saved" in cluster.said(job)
     assert not tasks("experiments.train", run)
 
 
