@@ -27,3 +27,4 @@ rm -f "$out/fine_tune.jsonl"
 for model in nemojax/small "$out/run/model"; do
   $python -m experiments.evaluate "$model" "$out/kept.jsonl" "$speech/dev/grid.jsonl" --stream --output "$out/fine_tune.jsonl"
 done
+sed -i "s#$speech/#SPEECH/#; s#$out/#OUT/#" "$out/fine_tune.jsonl"  # rows that are kept name no machine's directories

@@ -15,24 +15,30 @@ import jupytext
 import nbclient
 import nbformat
 import tyro
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 CELL_S = 900
+FAILURES = (CellExecutionError, CellTimeoutError, DeadKernelError)
 
 
 def executed(script: Path) -> nbformat.NotebookNode:
-    """The script's cells with their outputs. Raises CellExecutionError."""
+    """The script's cells with their outputs.
+
+    Raises:
+      CellExecutionError: a cell failed.
+      DeadKernelError: the process that runs them has ended.
+      CellTimeoutError: a cell took more than a quarter of an hour.
+    """
     notebook = jupytext.read(script)
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    before, os.environ["PYTHONPATH"] = os.environ.get("PYTHONPATH"), path
-    try:
-        nbclient.NotebookClient(
-            notebook, timeout=CELL_S, kernel_name="python3", resources={"metadata": {"path": str(script.parent)}}
-        ).execute()
-    finally:
-        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+    resources = {"metadata": {"path": str(script.parent)}}
+    client = nbclient.NotebookClient(
+        notebook, timeout=CELL_S, kernel_name="python3", coalesce_streams=True, resources=resources
+    )
+    client.execute(env={**os.environ, "PYTHONPATH": path})
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL})
     for number, cell in enumerate(notebook.cells):
         cell.metadata, cell.id = nbformat.from_dict({}), f"cell-{number}"
@@ -54,7 +60,7 @@ def command(names: tyro.conf.Positional[tuple[str, ...]] = ()) -> int:
     for script in scripts:
         try:
             notebook = executed(script)
-        except nbclient.exceptions.CellExecutionError as error:
+        except FAILURES as error:
             print(f"error: {script.name}: {error}", file=sys.stderr)
             code = 1
             continue

@@ -55,7 +55,8 @@ RUNS = {  # by the name of their rows' file: the question, and the command that 
     "fine_tune": ("Does it learn a new speaker?", "experiments/fine_tune.sh SPEECH OUT"),
     "compare_latency": (
         "How long does a step take, here and in the peers?",
-        "python -m experiments.compare_latency WORK --manifests MANIFEST...",
+        "python -m experiments.compare_latency WORK --manifests MANIFEST --repeats 3 --steps 12 --seconds 14 "
+        "--batch-seconds 30 2 5 --starts 0",
     ),
 }
 SIGNIFICANT = 0.05
@@ -167,7 +168,7 @@ def runs() -> str:
         except FileNotFoundError:
             lines.append([question, f"`{made}`", "", "", NOT_YET])
             continue
-        commits = ", ".join(sorted({row["commit"].removesuffix("-dirty") for row in found}))
+        commits = ", ".join(sorted({row["commit"] for row in found}))
         hardware = "; ".join(sorted({f"{row['cores']} cores of an {row['cpu']}" for row in found}))
         when = max(row["time"] for row in found)[:10]
         lines.append(

@@ -72,6 +72,10 @@ def _free_ports() -> int:
             return port
 
 
+class CannotStart(Exception):
+    """One of its programs has ended; says which, and what it said last."""
+
+
 class Cluster:
     """Jobs go to the partition `low`, and are preempted, and queued again, by those of `high`."""
 
@@ -138,10 +142,16 @@ def cluster(directory: Path) -> Iterator[Cluster]:
             stack.callback(process.wait)
             stack.callback(process.terminate)
             time.sleep(1)
-            assert process.poll() is None, f"{command[0]} did not start; see its log in {directory}"
+            if process.poll() is not None:
+                log = directory / f"{command[0]}.log"
+                said = log.read_text().strip().splitlines() if log.exists() else []
+                raise CannotStart(
+                    f"{command[0]} ended with {process.poll()}: {said[-1] if said else 'it said nothing'}"
+                )
         until = time.monotonic() + 60
         while slurm.run("sinfo", "--noheader", "--format=%t", "--partition=low").strip() != "idle":
-            assert time.monotonic() < until, "the node is not idle after a minute"
+            if time.monotonic() > until:
+                raise CannotStart("the node is not idle after a minute")
             time.sleep(0.5)
         stack.callback(subprocess.run, ("scancel", "--user=root", "--full"), env=slurm.environment)
         yield slurm

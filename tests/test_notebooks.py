@@ -66,7 +66,11 @@ def test_it_runs(script):
 def test_what_fails_leaves_the_notebook_as_it_was(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("experiments.notebooks.NOTEBOOKS", tmp_path)
     (tmp_path / "bad.py").write_text("# %%\nraise ValueError('no')\n")
+    (tmp_path / "dead.py").write_text("# %%\nimport os\nos._exit(1)\n")
     (tmp_path / "good.py").write_text("# %%\nprint(6 * 7)\n")
-    assert main(["bad", "good"]) == 1 and "bad.py" in capsys.readouterr().err
-    assert not (tmp_path / "bad.ipynb").exists() and "42" in (tmp_path / "good.ipynb").read_text()
+    assert main(["bad", "dead", "good"]) == 1
+    said = capsys.readouterr().err
+    assert "bad.py" in said and "dead.py" in said
+    assert not (tmp_path / "bad.ipynb").exists() and not (tmp_path / "dead.ipynb").exists()
+    assert "42" in (tmp_path / "good.ipynb").read_text()
     assert main(["none"]) == 2

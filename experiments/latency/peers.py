@@ -3,7 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Transformers:
         import torch
         from transformers import AutoModelForRNNT, AutoProcessor
 
+        torch.set_num_threads(threads)
         self._torch, self._dtype = torch, getattr(torch, dtype)
         self._model = AutoModelForRNNT.from_pretrained(
             directory / "huggingface", dtype=self._dtype, attn_implementation="sdpa"
@@ -85,6 +87,7 @@ class Nemo:
 
         from convert.references import nemo_model
 
+        torch.set_num_threads(threads)
         logging.setLevel(logging.ERROR)
         self._torch, self._model = torch, nemo_model.load(directory / "model.nemo").eval()
         self._model.preprocessor.featurizer.dither = 0.0
@@ -155,13 +158,35 @@ class Nemo:
         return [found[index] for index in range(len(recordings))]
 
 
-class OnnxRuntime:
-    """Graphs of one look-ahead are loaded at a time. They are of streams: recordings are streamed one by one."""
+class OfGraphs(ABC):
+    """The encoder's graph of one look-ahead is loaded at a time. They are of streams: recordings are streamed."""
+
+    _open: Callable[[str], Any]
+
+    def __init__(self, directory: Path, dtype: str):
+        self._directory, self._lookahead = directory / "onnx", None
+        self._name = "encoder" if dtype == "float32" else "encoder_int8"
+
+    def _opened(self, lookahead: int) -> Any:
+        if self._lookahead != lookahead:
+            self._graph = None  # the other graph's weights go first
+            self._graph, self._lookahead = self._open(graph(self._directory, self._name, lookahead)), lookahead
+        return self._graph
+
+    @abstractmethod
+    def stream(self, samples: np.ndarray, lookahead: int, parts: bool = True) -> Iterator[Step]: ...
+
+    def transcribe(self, recordings: Sequence[np.ndarray], lookahead: int, batch_size: int) -> list[tuple[int, ...]]:
+        return [sum((step.tokens for step in self.stream(samples, lookahead)), ()) for samples in recordings]
+
+
+class OnnxRuntime(OfGraphs):
+    """The encoder in one graph, and the decoder's layers in others."""
 
     def __init__(self, directory: Path, dtype: str, threads: int):
         import onnxruntime
 
-        self._directory, self._dtype, self._lookahead = directory / "onnx", dtype, None
+        super().__init__(directory, dtype)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self._open = partial(onnxruntime.InferenceSession, sess_options=options, providers=["CPUExecutionProvider"])
@@ -186,15 +211,8 @@ class OnnxRuntime:
         project = lambda encoded: self._project.run(None, {"encoded": encoded})[0][:, None, None]
         return GreedySearch(self._blank, project, predict, best)
 
-    def _encoder(self, lookahead: int) -> Any:
-        if self._lookahead != lookahead:
-            self._session = None  # the other graph's weights go first
-            name = "encoder" if self._dtype == "float32" else "encoder_int8"
-            self._session, self._lookahead = self._open(graph(self._directory, name, lookahead)), lookahead
-        return self._session
-
     def stream(self, samples: np.ndarray, lookahead: int, parts: bool = True) -> Iterator[Step]:
-        session, log_mel = self._encoder(lookahead), log_mel_of(samples, self._mels)  # it has none of its own
+        session, log_mel = self._opened(lookahead), log_mel_of(samples, self._mels)  # it has none of its own
         metadata = session.get_modelmeta().custom_metadata_map
         caches: dict[str, Any] = {
             name: np.zeros(json.loads(metadata[name]), np.float32) for name in ("cache_last_channel", "cache_last_time")
@@ -217,11 +235,8 @@ class OnnxRuntime:
         ]
         yield from timed_steps(chunks, encode, self._search())
 
-    def transcribe(self, recordings: Sequence[np.ndarray], lookahead: int, batch_size: int) -> list[tuple[int, ...]]:
-        return [sum((step.tokens for step in self.stream(samples, lookahead)), ()) for samples in recordings]
 
-
-class SherpaOnnx:
+class SherpaOnnx(OfGraphs):
     """Its own features, its own greedy search: a step is from samples to labels, as nemojax's is, and has no parts.
 
     A graph's window is longer than a chunk by what subsampling looks back at. sherpa-onnx does not fill the first one
@@ -231,20 +246,13 @@ class SherpaOnnx:
     def __init__(self, directory: Path, dtype: str, threads: int):
         import sherpa_onnx
 
-        self._directory, self._dtype, self._lookahead = directory / "onnx", dtype, None
+        super().__init__(directory, dtype)
         parts = {name: graph(self._directory, name) for name in ("decoder", "joiner")}
         tokens = str(self._directory / "tokens.txt")
         self._open = partial(sherpa_onnx.OnlineRecognizer.from_transducer, tokens, num_threads=threads, **parts)
 
-    def _recognizer(self, lookahead: int) -> Any:
-        if self._lookahead != lookahead:
-            self._opened = None  # the other graph's weights go first
-            name = "encoder" if self._dtype == "float32" else "encoder_int8"
-            self._opened, self._lookahead = self._open(graph(self._directory, name, lookahead)), lookahead
-        return self._opened
-
     def stream(self, samples: np.ndarray, lookahead: int, parts: bool = True) -> Iterator[Step]:
-        recognizer, said = self._recognizer(lookahead), 0
+        recognizer, said = self._opened(lookahead), 0
         stream, chunk = recognizer.create_stream(), 1280 * (lookahead + 1)
         for begin in range(0, len(samples) - chunk + 1, chunk):
             start = time.perf_counter()
@@ -257,6 +265,3 @@ class SherpaOnnx:
             if ready:
                 yield Step(seconds, math.nan, math.nan, tuple(int(token) for token in tokens[said:]))
                 said = len(tokens)
-
-    def transcribe(self, recordings: Sequence[np.ndarray], lookahead: int, batch_size: int) -> list[tuple[int, ...]]:
-        return [sum((step.tokens for step in self.stream(samples, lookahead)), ()) for samples in recordings]

@@ -32,11 +32,8 @@ def nemojax(directory: Path, dtype: str, threads: int) -> Contender:
 
 def peer(name: str) -> Callable[[Path, str, int], Contender]:
     def load(directory: Path, dtype: str, threads: int) -> Contender:
-        import torch
-
         from experiments.latency import peers
 
-        torch.set_num_threads(threads)
         return getattr(peers, name)(directory, dtype, threads)
 
     return load

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from experiments import record
@@ -48,3 +50,9 @@ def test_what_has_no_rows_is_said(monkeypatch, tmp_path):
 def test_an_unknown_table_is_an_error():
     with pytest.raises(ConfigError, match="'speed' is none of"):
         record.remade("<!-- record: speed -->\n<!-- end of record -->")
+
+
+def test_rows_name_no_machines_directories():
+    found = [line for path in sorted(record.RESULTS.glob("*.jsonl")) for line in path.read_text().splitlines()]
+    texts = [value for line in found for value in json.loads(line).values() if isinstance(value, str)]
+    assert texts and not [text for text in texts if text.startswith("/")]

@@ -61,7 +61,7 @@ def test_the_graph_is_nemos_step(contenders, recordings, lookahead):
     import torch
 
     contender: OnnxRuntime = contenders["onnxruntime float32"]
-    session, nemo = contender._encoder(lookahead), contenders["NeMo float32"]
+    session, nemo = contender._opened(lookahead), contenders["NeMo float32"]
     nemo._look_ahead(lookahead)
     encoder, metadata = nemo._model.encoder, session.get_modelmeta().custom_metadata_map
     window = int(metadata["window"])
