@@ -1,4 +1,9 @@
+import os
+import platform
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -127,6 +132,18 @@ def test_many_products_at_once_do_not_wait_for_each_other():
     expected = sum(packed._plain(1024, x + i, *arguments) for i in range(32))
     for _ in range(20):
         np.testing.assert_allclose(fan(x), expected, rtol=1e-3, atol=1e-2)
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these are paths of x86 processors")
+@pytest.mark.parametrize("flags", ["-include tests/avx512.h", "-include tests/avx512.h -DVNNI", "-mno-avx2 -mno-avx"])
+def test_products_are_the_same_on_other_processors(flags, tmp_path):
+    products = ["product_is_the_plain", "overflows", "any_company", "not_a_number"]
+    command = [sys.executable, "-m", "pytest", "-m", "not slow", "-k", " or ".join(products), __file__]
+    environment = os.environ | {"CXX": f"{COMPILER} {flags}", "JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "17 passed" in done.stdout, done.stdout
 
 
 def test_without_a_compiler_it_is_plain_and_says_so(monkeypatch, tmp_path, converted):
