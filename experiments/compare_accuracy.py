@@ -290,6 +290,7 @@ def _row(
         "parameters": recognizer.parameters,
         "manifest": str(path),
         "label": label,
+        "study": None if settings.conditions else settings.study,
         "contender": contender,
         "condition": str(condition),
         **asdict(condition),

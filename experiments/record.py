@@ -21,6 +21,7 @@ from typing import Any
 
 import tyro
 
+from experiments import tradeoff
 from experiments.accuracy import markdown, plot
 from experiments.latency import report
 from nemojax.config import ConfigError
@@ -30,6 +31,10 @@ RESULTS = ROOT / "experiments/results"
 DOCUMENTS = (ROOT / "README.md", ROOT / "nemojax/small/README.md", ROOT / "experiments/README.md")
 PLOTS = {
     "small": (plot, ROOT / "experiments/figures/small.svg"),
+    "ablations": (
+        lambda found, path: tradeoff.plot([row for row in found if row["study"] == "lookahead"], path),
+        ROOT / "experiments/figures/accuracy.svg",
+    ),
     "compare_latency": (report.plot, ROOT / "experiments/figures/latency.svg"),
 }
 BLOCK = re.compile(r"(<!-- record: ([\w-]+) -->\n).*?(<!-- end of record -->)", re.S)
@@ -52,6 +57,7 @@ RUNS = {  # by the name of their rows' file: the question, and the command that 
         "Do NeMo and transformers say the same on its weights?",
         "python -m experiments.compare_references nemojax/small MANIFEST...",
     ),
+    "ablations": ("On what does its accuracy depend?", "experiments/ablations.sh SPEECH OUT"),
     "fine_tune": ("Does it learn a new speaker?", "experiments/fine_tune.sh SPEECH OUT"),
     "compare_latency": (
         "How long does a step take, here and in the peers?",
@@ -76,6 +82,12 @@ def rate(measure: Row | None) -> str:
     return f"{100 * measure['rate']:.1f}{interval}"
 
 
+def marked(row: Row) -> str:
+    """The WER, with † where it differs beyond chance from the one that it was compared with."""
+    differs = row["p_value"] is not None and row["p_value"] < SIGNIFICANT
+    return rate(row["wer"]) + (" †" if differs else "")
+
+
 def unique(found: Sequence[Row], key: str) -> list[Any]:
     return list(dict.fromkeys(row[key] for row in found))
 
@@ -88,8 +100,7 @@ def small_wer() -> str:
     for label in unique(found, "label"):
         at = {row["lookahead"]: row for row in found if row["label"] == label}
         first = next(iter(at.values()))
-        differs = lambda row: row["p_value"] is not None and row["p_value"] < SIGNIFICANT
-        cells = [rate(at[r]["wer"]) + (" †" if differs(at[r]) else "") for r in delays]
+        cells = [marked(at[r]) for r in delays]
         lines.append([NAMES[label], f"{first['utterances']}, {first['wer']['reference']}", *cells])
     return markdown(["", "utterances, words", *delays.values()], lines)
 
@@ -137,6 +148,33 @@ def fine_tune() -> str:
     return markdown(["", "utterances, words", *delays.values()], lines)
 
 
+def delays() -> str:
+    """How long after its end a word is out, over all sets, and how often shown text was changed."""
+    found = [row for row in rows("ablations") if row["study"] == "lookahead"]
+    lines = []
+    for condition in unique(found, "condition"):
+        here = [row for row in found if row["condition"] == condition]
+        words = sum(row["delay_ms"]["words"] for row in here)
+        mean = sum(row["delay_ms"]["mean"] * row["delay_ms"]["words"] for row in here) / words
+        slowest = max(row["delay_ms"]["p90"] for row in here)
+        revisions = sum(row["revisions"] for row in here)
+        chunk = f"{here[0]['chunk_ms']:.0f} ms"
+        lines.append([chunk, f"{words:,}", f"{mean:.0f}", f"{slowest:.0f}", str(revisions)])
+    heads = ["chunk", "words", "mean delay, ms", "90 % within, in the worst set", "changes to shown text"]
+    return markdown(heads, lines)
+
+
+def ablations() -> str:
+    """WER of each set under each condition; † where it differs beyond chance from that of its study's first."""
+    found = [row for row in rows("ablations") if row["study"] != "lookahead"]
+    labels, lines = unique(found, "label"), []
+    for study in unique(found, "study"):
+        for condition in unique([row for row in found if row["study"] == study], "condition"):
+            at = {row["label"]: row for row in found if (row["study"], row["condition"]) == (study, condition)}
+            lines.append([study, condition.replace(",", ", "), *(marked(at[label]) for label in labels)])
+    return markdown(["study", "condition", *(NAMES[label] for label in labels)], lines, left=2)
+
+
 def latency() -> str:
     """The whole step of each contender at each look-ahead, and how the fastest peer compares with ours."""
     found = rows("compare_latency")
@@ -181,6 +219,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "small-wer": small_wer,
     "small-rest": small_rest,
     "references": references,
+    "delays": delays,
+    "ablations": ablations,
     "fine-tune": fine_tune,
     "latency": latency,
     "latency-steps": lambda: report.stream_table(rows("compare_latency")),
