@@ -4,6 +4,11 @@ VENV ?= .venv
 PARITY_VENV ?= .venv-parity
 WORKERS ?= 2
 
+# What jax compiles for tests is kept here, for the next run, the slow tests, and another Python.
+COMPILED ?= $(CURDIR)/.compiled
+fast slow parity: export JAX_COMPILATION_CACHE_DIR = $(COMPILED)
+fast slow parity: export JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS = 0.1
+
 .PHONY: demo test check fast slow parity golden notebooks clean
 
 $(VENV)/installed: pyproject.toml
@@ -32,7 +37,7 @@ fast: $(VENV)/ready
 	$(VENV)/bin/python -m pytest -n $(WORKERS) -m "not slow and not parity"
 
 slow: $(VENV)/ready  ## the tests that take longer
-	$(VENV)/bin/python -m pytest -m "slow and not parity"
+	$(VENV)/bin/python -m pytest -n $(WORKERS) -m "slow and not parity"
 
 # The references' environment: NeMo and transformers beside nemojax. They ask for Python 3.11 here.
 $(PARITY_VENV)/ready: pyproject.toml
@@ -52,4 +57,4 @@ notebooks: $(VENV)/ready  ## run the notebooks' scripts, and keep what they show
 	$(VENV)/bin/python -m experiments.notebooks
 
 clean:
-	rm -rf $(VENV) $(PARITY_VENV) build dist
+	rm -rf $(VENV) $(PARITY_VENV) $(COMPILED) build dist
