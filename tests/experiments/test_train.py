@@ -355,6 +355,22 @@ def test_kill_9_at_random_moments(tmp_path, speech):
 
 
 @pytest.mark.slow
+def test_the_same_settings_and_seed_give_the_same_numbers(tmp_path, speech):
+    """Bit for bit, on the same hardware, compiled anew, whichever process makes the batches."""
+    timing, rows, models = {"waited_share", "seconds"}, [], []
+    for name, more in (("one", ()), ("two", ("--workers", "1"))):
+        finish(program(tmp_path / name, speech, "--dev", str(speech[1]), *more))
+        metrics = read_metrics(tmp_path / name / "metrics.jsonl")
+        rows.append([{key: value for key, value in row.items() if key not in timing} for row in metrics])
+        models.append(jax.tree.leaves(checkpoint.load(tmp_path / name / "model")[0]))
+    steps = [row for row in rows[0] if row["kind"] == "train"]
+    assert [row["step"] for row in steps] == list(range(1, 25)) and len(rows[0]) == 24 + 8
+    assert len({row["lookahead"] for row in steps}) > 1  # something was drawn at random
+    assert rows[1] == rows[0]
+    assert all(one.dtype == np.float32 and np.array_equal(one, two) for one, two in zip(*models, strict=True))
+
+
+@pytest.mark.slow
 def test_sigterm_to_the_program(tmp_path, speech):
     run = tmp_path / "run"
     process = program(run, speech, steps=300)
