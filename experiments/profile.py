@@ -15,7 +15,6 @@ import re
 import statistics
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -115,7 +114,7 @@ def metadata_in_key() -> Iterator[None]:
         jax.config.update(name, before)
 
 
-def record(steps: Steps, count: int, directory: Path) -> trace.Times:
+def record(steps: Steps, count: int, directory: Path, each_block: bool) -> trace.Times:
     """Runs steps under the profiler, which writes to a directory, and reads what it wrote."""
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # an event for each call of Python would slow the steps down
@@ -129,20 +128,15 @@ def record(steps: Steps, count: int, directory: Path) -> trace.Times:
             f"the profiler noted {len(annotated)} of {count} steps and {len(events)} operations in {directory}: "
             "run fewer --steps, or another version of jax"
         )
+    if not each_block:
+        merged = lambda scope: re.sub(r"\bblock\d+", "blocks", scope or "")
+        known = {name: operation._replace(scope=merged(operation.scope)) for name, operation in known.items()}
     return trace.times(faster_half(annotated, lambda step: step.end_ns - step.begin_ns), events, known)
 
 
 def faster_half(items: Sequence[T], seconds: Callable[[T], Any] = lambda item: item) -> list[T]:
     """The others were disturbed, by whatever else the machine does."""
     return sorted(items, key=seconds)[: (len(items) + 1) // 2]
-
-
-def together(scopes: dict[str, float]) -> dict[str, float]:
-    """The blocks' parts summed over the blocks."""
-    summed: Counter[str] = Counter()
-    for scope, seconds in scopes.items():
-        summed[re.sub(r"\bblock\d+", "blocks", scope)] += seconds
-    return dict(summed)
 
 
 def table(row: dict[str, Any]) -> str:
@@ -175,8 +169,7 @@ def run(settings: Settings) -> int:
         (settings.output / "step.hlo").write_text(steps.text)
         steps.warm_up()
         plain_s = statistics.mean(faster_half([steps() for _ in range(settings.steps)]))
-        times = record(steps, settings.steps, settings.output)
-        scopes = times.scopes if settings.each_block else together(times.scopes)
+        times = record(steps, settings.steps, settings.output, settings.each_block)
         row = {
             "experiment": "profile",
             "model": str(settings.model),
@@ -189,7 +182,7 @@ def run(settings: Settings) -> int:
             "plain_ms": round(1000 * plain_s, 4),
             "traced_ms": round(1000 * times.whole_s, 4),
             "inferred_ms": round(1000 * times.inferred_s, 4),
-            "scopes_ms": {scope: round(1000 * seconds, 4) for scope, seconds in scopes.items()},
+            "scopes_ms": {scope: round(1000 * seconds, 4) for scope, seconds in times.scopes.items()},
         }
         output.write(json.dumps({**row, "device": device(), **machine(PACKAGES)}) + "\n")
     print(table(row))
