@@ -136,6 +136,20 @@ def test_sigterm_saves_and_stops(experiment, undisturbed, monkeypatch):
     assert losses(experiment.run) == undisturbed
 
 
+def test_the_settings_that_a_run_keeps_begin_it_again(experiment, undisturbed, tmp_path):
+    said(experiment)
+    kept = experiment.run / "settings.json"
+    before = kept.read_bytes()
+    assert train.main(["--settings", str(kept)]) == 0  # the same run, which is at its end
+    assert kept.read_bytes() == before and losses(experiment.run) == undisturbed
+    assert train.main(["--settings", str(kept), str(tmp_path / "again")]) == 0
+    assert losses(tmp_path / "again") == undisturbed
+    again = json.loads((tmp_path / "again" / "settings.json").read_text())
+    assert again == json.loads(before) | {"run": str(tmp_path / "again")}
+    same = [checkpoint.load(directory / "model")[0] for directory in (tmp_path / "again", experiment.run)]
+    assert jax.tree.all(jax.tree.map(np.array_equal, *same))
+
+
 def test_dev_rates_and_the_best_checkpoint(experiment, speech):
     evaluated = dataclasses.replace(experiment, dev=(speech[1],), evaluate_every=4)
     wers = iter([0.5, 0.2, 0.9])
