@@ -20,8 +20,9 @@ from typing import Annotated, Any, Literal
 import tyro
 from tqdm import tqdm
 
+from experiments.command import command
 from experiments.machine import machine
-from nemojax.config import ConfigError, ModelConfig
+from nemojax.config import ModelConfig
 from nemojax.data.corpus import Corpus, Source, load_corpus
 from nemojax.data.pipeline import AHEAD, Pipeline
 from nemojax.data.plan import Plan, PlanConfig
@@ -97,14 +98,9 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [heads, ["---"] * len(heads), *rows])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    settings = tyro.cli(Settings, prog="python -m experiments.benchmark_data", args=arguments)
-    try:
-        tokenizer = Tokenizer(train(texts_of(settings.manifests), settings.tokenizer_size))
-        corpus = load_corpus([Source(manifest) for manifest in settings.manifests], tokenizer, ModelConfig())
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def run(settings: Settings) -> int:
+    tokenizer = Tokenizer(train(texts_of(settings.manifests), settings.tokenizer_size))
+    corpus = load_corpus([Source(manifest) for manifest in settings.manifests], tokenizer, ModelConfig())
     print(corpus.report(), file=sys.stderr)
     results = []
     same = {"seed": settings.seed, "batch_frames": settings.batch_frames, "corpus_hours": round(corpus.hours, 3)}
@@ -115,6 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file.flush()
     print(table(results))
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return command(Settings, run, "benchmark_data", __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -17,17 +17,18 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
 from experiments import machine
+from experiments.command import command
+from nemojax.config import ConfigError
 
 
 @dataclass(frozen=True)
@@ -221,12 +222,12 @@ def device(form: str) -> dict[str, Any]:
 
 def run(form: str, size: str, which: str, settings: Settings) -> dict[str, Any]:
     """`measure` in a new process; its result, or why there is none."""
-    command = [sys.executable, "-m", "experiments.benchmark_loss", "--measure", form, size, which]
-    command += ["--seed", str(settings.seed), "--seconds", str(settings.seconds)]
-    command += ["--frames-per-block", str(settings.frames_per_block)]
+    ourselves = [sys.executable, "-m", "experiments.benchmark_loss", "--measure", form, size, which]
+    ourselves += ["--seed", str(settings.seed), "--seconds", str(settings.seconds)]
+    ourselves += ["--frames-per-block", str(settings.frames_per_block)]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=settings.limit_s, cwd=Path(__file__).parents[1]
+            ourselves, capture_output=True, text=True, timeout=settings.limit_s, cwd=Path(__file__).parents[1]
         )
     except subprocess.TimeoutExpired:
         return {"skipped": f"more than {settings.limit_s:g} s"}
@@ -255,7 +256,7 @@ def benchmark(settings: Settings) -> None:
     for given, known in ((settings.forms, FORMS), (settings.sizes, SIZES)):
         for name in given:
             if name not in known:
-                raise SystemExit(f"{name!r} is none of {', '.join(known)}")
+                raise ConfigError(f"{name!r} is none of {', '.join(known)}")
     common = {"benchmark": "rnnt_loss", "seed": settings.seed, **machine.machine(PACKAGES)}
     cells = [(size, form, which) for size in settings.sizes for form in settings.forms for which in PASSES]
     results: list[dict[str, Any]] = []
@@ -282,13 +283,17 @@ def benchmark(settings: Settings) -> None:
             raise SystemExit(f"the losses of size {size} differ: {values}")
 
 
-def main() -> None:
-    settings = tyro.cli(Settings, description=__doc__)
+def measure_or_benchmark(settings: Settings) -> int:
     if settings.measure:
         print(json.dumps(measure(*settings.measure, settings)))
     else:
         benchmark(settings)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return command(Settings, measure_or_benchmark, "benchmark_loss", __doc__, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -26,16 +26,15 @@ import tyro
 from tqdm import tqdm
 
 from experiments.accuracy import plot_format
+from experiments.command import command
 from experiments.evaluate import writable
 from experiments.machine import device, machine
 from nemojax.audio import AudioError, open_audio
-from nemojax.checkpoint import CheckpointError
 from nemojax.config import ConfigError
 from nemojax.engine import Engine
 from nemojax.live_stream import Backlog, LiveStream
 from nemojax.manifest import expand_manifest
 from nemojax.recognizer import Recognizer, load
-from nemojax.tokenizer import TokenizerError
 
 PACKAGES = ("nemojax", "jax", "jaxlib", "flax", "numpy")
 PERCENTILES = (50, 95, 99)
@@ -261,16 +260,7 @@ def run(settings: Settings) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    try:
-        settings = tyro.cli(
-            Settings, prog="python -m experiments.benchmark_streams", description=__doc__, args=arguments
-        )
-        return run(settings)
-    except (AudioError, CheckpointError, ConfigError, TokenizerError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return command(Settings, run, "benchmark_streams", __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -33,13 +33,13 @@ import tyro
 from tqdm import tqdm
 
 from experiments.accuracy import measures, plot_format, significance
+from experiments.command import command
 from experiments.conditions import STUDIES, Condition, fitting, parse, with_left_context
 from experiments.evaluate import PACKAGES, Scored, labels, score_text, spread, writable
 from experiments.hearing import RATE_HZ, Heard, Said, delays_s, grouped, hear, joined, noisy
 from experiments.machine import device, machine
 from experiments.tradeoff import Row, plot, table
 from nemojax.audio import AudioError, open_audio
-from nemojax.checkpoint import CheckpointError
 from nemojax.config import ConfigError
 from nemojax.manifest import numbered_entries
 from nemojax.metrics import (
@@ -49,7 +49,6 @@ from nemojax.metrics import (
     total,
 )
 from nemojax.recognizer import Recognizer, load
-from nemojax.tokenizer import TokenizerError
 
 MOST_SAMPLES = 2**31
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -317,14 +316,7 @@ def _write(output: Any, row: Row) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    prog = "python -m experiments.compare_accuracy"
-    try:
-        return run(tyro.cli(Settings, prog=prog, description=__doc__, args=arguments))
-    except (CheckpointError, ConfigError, TokenizerError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return command(Settings, run, "compare_accuracy", __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from rapidfuzz.distance import Levenshtein
 from tqdm import tqdm
 
 from experiments.accuracy import plot_format
+from experiments.command import command
 from experiments.evaluate import writable
 from experiments.latency.process import Failed, Process
 from experiments.latency.report import (
@@ -51,7 +52,6 @@ from experiments.latency.weights import RATE_HZ, prepare, read_speech
 from experiments.latency.worker import CONTENDERS
 from experiments.machine import load, machine
 from nemojax import checkpoint
-from nemojax.audio import AudioError
 from nemojax.config import ConfigError
 
 PACKAGES = ("nemojax", "jax", "jaxlib", "flax", "numpy", "torch", "transformers", "nemo_toolkit")
@@ -286,14 +286,7 @@ def run(settings: Settings) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    prog = "python -m experiments.compare_latency"
-    try:
-        return run(tyro.cli(Settings, prog=prog, description=__doc__, args=arguments))
-    except (AudioError, ConfigError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return command(Settings, run, "compare_latency", __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -42,14 +42,13 @@ from convert.references.nemo_model import Nemo
 from convert.references.traces import Chunk, Decoding
 from convert.references.transformers_model import Transformers
 from experiments.agreement import NEAR_TIE, Comparison, Difference, Heard, listing, parting, table, tally
+from experiments.command import command
 from experiments.evaluate import spread, writable
 from experiments.machine import device, machine
 from nemojax.audio import AudioError, open_audio
-from nemojax.checkpoint import CheckpointError
 from nemojax.config import ConfigError, ModelConfig
 from nemojax.manifest import expand_manifest
 from nemojax.recognizer import Recognizer, load
-from nemojax.tokenizer import TokenizerError
 
 PACKAGES = ("nemojax", "jax", "jaxlib", "flax", "numpy", "sentencepiece", "torch", "nemo_toolkit", "transformers")
 MOST_SAMPLES = 2**31
@@ -315,14 +314,7 @@ def _start(settings: Settings, manifest: Path, recognizer: Recognizer) -> dict[s
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    prog = "python -m experiments.compare_references"
-    try:
-        return run(tyro.cli(Settings, prog=prog, description=__doc__, args=arguments))
-    except (CheckpointError, ConfigError, ConvertError, TokenizerError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return command(Settings, run, "compare_references", __doc__, arguments, catch=(ConvertError,))
 
 
 if __name__ == "__main__":

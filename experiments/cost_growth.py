@@ -21,11 +21,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from flax import nnx
 from tqdm import tqdm
 
 from experiments.accuracy import plot_format
+from experiments.command import command
 from experiments.evaluate import writable
 from experiments.machine import device, machine
 from nemojax import packed
@@ -223,13 +223,7 @@ def run(settings: Settings) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    try:
-        return run(tyro.cli(Settings, prog="python -m experiments.cost_growth", description=__doc__, args=arguments))
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return command(Settings, run, "cost_growth", __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ import tyro
 from tqdm import tqdm
 
 from experiments.accuracy import measures, plot, plot_format, significance, table
+from experiments.command import command
 from experiments.machine import device, machine
 from nemojax.audio import AudioError, Recording, open_audio
-from nemojax.checkpoint import CheckpointError
 from nemojax.config import ConfigError
 from nemojax.manifest import numbered_entries
 from nemojax.metrics import (
@@ -41,7 +41,6 @@ from nemojax.metrics import (
     word_errors,
 )
 from nemojax.recognizer import Recognizer, load
-from nemojax.tokenizer import TokenizerError
 from nemojax.transcript import Transcript
 
 PACKAGES = ("nemojax", "jax", "jaxlib", "flax", "numpy", "sentencepiece", "soxr", "rapidfuzz", "whisper-normalizer")
@@ -340,13 +339,7 @@ def _write(file: IO[str] | None, row: dict[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    try:
-        return run(tyro.cli(Settings, prog="python -m experiments.evaluate", description=__doc__, args=arguments))
-    except (CheckpointError, ConfigError, TokenizerError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return command(Settings, run, "evaluate", __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,19 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import tyro
 
+from experiments.command import command
 from experiments.run_directory import ORIGIN, SETTINGS, TOKENIZER, Checkpoints, RunError
+from experiments.settings_json import from_json
 from nemojax import checkpoint, training
-from nemojax.augment import SpecAugmentConfig
-from nemojax.config import ConfigError, ModelConfig
+from nemojax.config import ModelConfig
 from nemojax.training import TrainingConfig
 
 
@@ -37,7 +39,7 @@ def export(run: Path, out: Path, step: int | None = None, dtype: str = "float32"
     except (OSError, ValueError) as error:
         raise RunError(f"{run} does not hold a training run: {error}") from None
     config = ModelConfig.from_json(json.dumps(settings["started"]))
-    recipe = recipe_of(settings["training"])
+    recipe = from_json(TrainingConfig, settings["training"])
     checkpoints = Checkpoints(run / "checkpoints", keep=None)
     try:
         step = step if step is not None else checkpoints.best if checkpoints.best is not None else checkpoints.last
@@ -57,37 +59,26 @@ def export(run: Path, out: Path, step: int | None = None, dtype: str = "float32"
     return step
 
 
-def recipe_of(settings: dict) -> TrainingConfig:
-    """The recipe that `Experiment.to_json` wrote."""
-    lists = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
-    return TrainingConfig(**{**settings, **lists, "spec_augment": SpecAugmentConfig(**settings["spec_augment"])})
+@dataclass(frozen=True)
+class Settings:
+    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+    """The directory of a training run."""
+    out: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="OUT")]]
+    """A new directory."""
+    step: int | None = None
+    """By default that with the best dev WER, or the last where none was evaluated."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """In which weights are kept."""
 
 
-def command(
-    run: tyro.conf.Positional[Path],
-    out: tyro.conf.Positional[Path],
-    /,
-    step: int | None = None,
-    dtype: Literal["float32", "bfloat16"] = "float32",
-) -> int:
-    """Write the weights of a training run as a native checkpoint.
-
-    Args:
-      run: the run's directory.
-      out: a new directory.
-      step: None for that with the best dev WER, or the last where none was evaluated.
-      dtype: in which weights are kept.
-    """
-    print(f"{out} holds the weights of step {export(run, out, step, dtype)}", file=sys.stderr)
+def run(settings: Settings) -> int:
+    step = export(settings.run, settings.out, settings.step, settings.dtype)
+    print(f"{settings.out} holds the weights of step {step}", file=sys.stderr)
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    try:
-        return tyro.cli(command, prog="python -m experiments.export", args=arguments)
-    except (ConfigError, RunError, checkpoint.CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return command(Settings, run, "export", __doc__, arguments, catch=(RunError,))
 
 
 if __name__ == "__main__":

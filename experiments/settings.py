@@ -1,13 +1,13 @@
 """Settings of a training run, and the named ones: what `python -m experiments.train NAME` begins from."""
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from experiments.settings_json import to_json
 from nemojax.augment import SpecAugmentConfig
 from nemojax.config import (
     PRESETS as MODELS,
@@ -33,6 +33,10 @@ FREE = frozenset(
 
 # what a run's state holds, and can't be changed under it
 FIXED = ("model.", "init", "tokenizer", "training.seed", "training.frozen", "training.average", "training.skip_window")
+
+
+# what a run's settings.json has besides: the settings of the model it began with, and a fingerprint of its data
+RECORDED = frozenset({"started", "data"})
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Experiment:
         return [source(text) for text in self.train]
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n"
+        return to_json(self)
 
 
 def source(text: str) -> Source:

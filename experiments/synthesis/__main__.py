@@ -28,6 +28,7 @@ import soundfile
 import tyro
 from tqdm import tqdm
 
+from experiments.command import command
 from experiments.synthesis.programs import RATE_HZ, SynthesisError, require, spoken
 from experiments.synthesis.sentences import held_out, is_spoken_as_written, sentences
 from experiments.synthesis.voices import PROGRAMS, VOICES, Delivery, Program, Voice, drawn_delivery
@@ -238,17 +239,15 @@ def synthesise(settings: Settings) -> int:
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run(settings: Settings) -> int:
     try:
-        return synthesise(tyro.cli(Settings, prog="python -m experiments.synthesis", args=arguments))
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return synthesise(settings)
     except OSError as error:
-        print(f"error: {error.filename or 'the output'} can't be written: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+        raise ConfigError(f"{error.filename or 'the output'} can't be written: {error.strerror}") from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return command(Settings, run, "synthesis", __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -39,8 +39,9 @@ class _Cursor(NamedTuple):
 
 
 def predict(model: Transducer, label: Int[Array, " B"], lstm: LSTMState) -> PredictionState:
-    output, lstm = model.prediction.step(label, lstm)
-    return PredictionState(model.joint.prediction(output), lstm)
+    with jax.named_scope("prediction"):
+        output, lstm = model.prediction.step(label, lstm)
+        return PredictionState(model.joint.prediction(output), lstm)
 
 
 def start(model: Transducer) -> PredictionState:
@@ -68,12 +69,14 @@ def greedy(
     config, (batch, frames, _) = model.config, encoded.shape
     most = frames * config.max_symbols_per_frame
     streams, ahead = jnp.arange(batch), jnp.arange(window)[None]
-    projected_BTJ = model.joint.encoder(encoded)
+    with jax.named_scope("joint"):
+        projected_BTJ = model.joint.encoder(encoded)
 
     def advance(c: _Cursor) -> _Cursor:
         index = c.frame[:, None] + ahead
         frames_BWJ = jnp.take_along_axis(projected_BTJ, jnp.minimum(index, frames - 1)[..., None], axis=1)
-        logits_BWV = model.joint.logits(frames_BWJ, c.state.output[:, None])
+        with jax.named_scope("joint"):
+            logits_BWV = model.joint.logits(frames_BWJ, c.state.output[:, None])
         best_BW = jnp.argmax(logits_BWV, axis=-1)
         speaks = (best_BW != config.blank) & (index < length[:, None])
         offset, found = jnp.argmax(speaks, axis=1), speaks.any(axis=1)

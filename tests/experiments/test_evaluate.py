@@ -167,6 +167,22 @@ def test_streaming_gives_the_same_rates(run, manifest, monkeypatch):
     assert all(stream[name] == offline[name] for name in ("wer", "cer", "audio_s"))
 
 
+@pytest.mark.parametrize("flags", [[], ["--stream"]])
+def test_the_same_settings_and_seed_give_the_same_numbers(run, manifest, tmp_path, flags):
+    texts = [tmp_path / "one.jsonl", tmp_path / "two.jsonl", tmp_path / "three.jsonl"]
+    for path, seed in zip(texts, (0, 0, 1), strict=True):
+        code, rows, *_ = run(
+            manifest, "--lookaheads", 6, 1, *flags, "--seed", seed, "--resamples", 30, "--utterances", path
+        )
+        assert code == 0
+    timing = {"time", "load", "real_time_factor"}
+    seeds = [row.pop("seed") for row in rows]
+    rows = [{name: value for name, value in row.items() if name not in timing} for row in rows]
+    assert rows[:2] == rows[2:4] and texts[0].read_bytes() == texts[1].read_bytes()
+    # another seed draws other sets, of the same texts
+    assert seeds == [0, 0, 0, 0, 1, 1] and rows[4:] != rows[:2] and texts[2].read_bytes() == texts[0].read_bytes()
+
+
 def test_case_and_punctuation_where_the_references_have_them(run, said):
     directory, heard = said
     first, *rest = plain(heard["1.wav"]).split()

@@ -136,6 +136,20 @@ def test_sigterm_saves_and_stops(experiment, undisturbed, monkeypatch):
     assert losses(experiment.run) == undisturbed
 
 
+def test_the_settings_that_a_run_keeps_begin_it_again(experiment, undisturbed, tmp_path):
+    said(experiment)
+    kept = experiment.run / "settings.json"
+    before = kept.read_bytes()
+    assert train.main(["--settings", str(kept)]) == 0  # the same run, which is at its end
+    assert kept.read_bytes() == before and losses(experiment.run) == undisturbed
+    assert train.main(["--settings", str(kept), str(tmp_path / "again")]) == 0
+    assert losses(tmp_path / "again") == undisturbed
+    again = json.loads((tmp_path / "again" / "settings.json").read_text())
+    assert again == json.loads(before) | {"run": str(tmp_path / "again")}
+    same = [checkpoint.load(directory / "model")[0] for directory in (tmp_path / "again", experiment.run)]
+    assert jax.tree.all(jax.tree.map(np.array_equal, *same))
+
+
 def test_dev_rates_and_the_best_checkpoint(experiment, speech):
     evaluated = dataclasses.replace(experiment, dev=(speech[1],), evaluate_every=4)
     wers = iter([0.5, 0.2, 0.9])
@@ -352,6 +366,22 @@ def test_kill_9_at_random_moments(tmp_path, speech):
     assert kills and losses(run) == calm
     same = [checkpoint.load(directory / "model")[0] for directory in (tmp_path / "calm", run)]
     assert jax.tree.all(jax.tree.map(np.array_equal, *same))
+
+
+@pytest.mark.slow
+def test_the_same_settings_and_seed_give_the_same_numbers(tmp_path, speech):
+    """Bit for bit, on the same hardware, compiled anew, whichever process makes the batches."""
+    timing, rows, models = {"waited_share", "seconds"}, [], []
+    for name, more in (("one", ()), ("two", ("--workers", "1"))):
+        finish(program(tmp_path / name, speech, "--dev", str(speech[1]), *more))
+        metrics = read_metrics(tmp_path / name / "metrics.jsonl")
+        rows.append([{key: value for key, value in row.items() if key not in timing} for row in metrics])
+        models.append(jax.tree.leaves(checkpoint.load(tmp_path / name / "model")[0]))
+    steps = [row for row in rows[0] if row["kind"] == "train"]
+    assert [row["step"] for row in steps] == list(range(1, 25)) and len(rows[0]) == 24 + 8
+    assert len({row["lookahead"] for row in steps}) > 1  # something was drawn at random
+    assert rows[1] == rows[0]
+    assert all(one.dtype == np.float32 and np.array_equal(one, two) for one, two in zip(*models, strict=True))
 
 
 @pytest.mark.slow

@@ -1,0 +1,143 @@
+"""Where the time of a compiled function goes, by `jax.named_scope`: a profiler's trace, read with the compiled text.
+
+A trace has an event for each operation of XLA, by its name in the compiled module; the module's text has the
+operation's `op_name`, the path of scopes that it was traced in. Where the compiler made an operation without one, its
+scope is taken from what it is fused of, else from what it reads if that has one scope; how much time that is, is
+counted.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+NO_SCOPE = "(no scope)"
+BETWEEN = "(between operations)"
+
+_INSTRUCTION = re.compile(r"\s*(?:ROOT )?%?([\w.\-]+) = ")
+_COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
+# of the path jit(step)/encoder/block0/attention/jit(_where)/select_n: what control flow and jax's own functions add
+_FOREIGN = re.compile(r".*[^\w].*|while|body|cond|closed_call|checkpoint|rematted_computation|branch_\d+_fun")
+
+
+class Operation(NamedTuple):
+    """An operation of a compiled module. `control` runs others: loops, conditionals and calls."""
+
+    scope: str | None  # "" outside all scopes, None where that is not known
+    control: bool = False
+    inferred: bool = False  # the compiler gave it no name of its own
+
+
+class Event(NamedTuple):
+    name: str
+    begin_ns: float
+    end_ns: float
+
+
+class Times(NamedTuple):
+    """Seconds a step by scope, in the order in which they run (on average), `NO_SCOPE` and `BETWEEN` last.
+
+    They add up to `whole_s`: a moment in which several operations run side by side is divided among them.
+    `inferred_s` is the part of the scopes' time that went to operations without a name of their own.
+    """
+
+    scopes: dict[str, float]
+    whole_s: float
+    inferred_s: float
+
+
+def scope_of(op_name: str) -> str | None:
+    """The named scopes in an operation's path, joined by slashes; None where it is no path, but a name alone."""
+    parts = op_name.split("/")[:-1]
+    return "/".join(part for part in parts if not _FOREIGN.fullmatch(part)) if parts else None
+
+
+def operations(text: str) -> tuple[str, dict[str, Operation]]:
+    """The name of a compiled module, and its operations by name, from `compiled.as_text()`."""
+    lines, named, computation = {}, {}, ""
+    inside: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if found := _INSTRUCTION.match(line):
+            name = found[1]
+            lines[name] = line
+            op_name = re.search(r'op_name="([^"]*)"', line)
+            named[name] = scope_of(op_name[1]) if op_name else None
+            inside[computation].append(name)
+        elif found := _COMPUTATION.match(line):
+            inside[computation := found[1]] = []
+    found_operations = {}
+    for name, line in lines.items():
+        control = bool(re.search(r"[\]})] (while|conditional|call)\(", line))
+        scope = named[name]
+        if scope is None and not control:
+            scope = _fused_of(line, inside, named)
+            scope = _read_by(line, named) if scope is None else scope
+        found_operations[name] = Operation(scope, control, scope != named[name])
+    module = re.match(r"HloModule ([\w.\-]+)", text)
+    return module[1] if module else "", found_operations
+
+
+def _fused_of(line: str, inside: dict[str, list[str]], named: dict[str, str | None]) -> str | None:
+    """The scope that most of a fusion's operations have."""
+    called = re.search(r"calls=%?([\w.\-]+)", line)
+    scopes = [named[name] for name in inside.get(called[1], ())] if called else []
+    common = Counter(scope for scope in scopes if scope is not None).most_common(1)
+    return common[0][0] if common else None
+
+
+def _read_by(line: str, named: dict[str, str | None]) -> str | None:
+    """The one scope of an operation's operands; None where they have several."""
+    operands = line.split(" = ", 1)[1].split(", metadata=")[0]
+    scopes = {named.get(name) for name in re.findall(r"%([\w.\-]+)", operands)} - {None}
+    return scopes.pop() if len(scopes) == 1 else None
+
+
+def read(directory: Path, module: str, step: str) -> tuple[list[Event], list[Event]]:
+    """From the last trace in a directory: the events of the annotation `step`, and of the operations of a module."""
+    from jax.profiler import ProfileData
+
+    files = sorted(directory.glob("plugins/profile/*/*.xplane.pb"))
+    steps, found = [], []
+    for plane in ProfileData.from_file(str(files[-1])).planes if files else ():
+        for event in (event for line in plane.lines for event in line.events):
+            if event.name == step:
+                steps.append(Event(step, event.start_ns, event.end_ns))
+            else:
+                stats = dict(event.stats)
+                if "hlo_op" in stats and stats.get("hlo_module") == module:
+                    found.append(Event(str(stats["hlo_op"]), event.start_ns, event.end_ns))
+    return sorted(steps, key=lambda event: event.begin_ns), found
+
+
+def times(steps: Sequence[Event], events: Iterable[Event], known: dict[str, Operation]) -> Times:
+    """The mean over steps of the time in each scope; see `Times`."""
+    spent: Counter[str] = Counter()
+    moments_of: Counter[str] = Counter()  # into the step, weighted with the time spent
+    inferred = 0.0
+    events = sorted(events, key=lambda event: event.begin_ns)
+    for step in steps:
+        within = [event for event in events if event.begin_ns < step.end_ns and event.end_ns > step.begin_ns]
+        clipped = [(max(e.begin_ns, step.begin_ns), min(e.end_ns, step.end_ns), e.name) for e in within]
+        moments = sorted({step.begin_ns, step.end_ns, *(m for begin, end, _ in clipped for m in (begin, end))})
+        begins, running = iter([*clipped, (float("inf"), 0.0, "")]), []
+        following = next(begins)
+        for moment, after in pairwise(moments):
+            running = [event for event in running if event[1] > moment]
+            while following[0] <= moment:
+                running.append(following)
+                following = next(begins)
+            now = [known.get(name, Operation(None)) for _, end, name in running if end > moment]
+            now = [operation for operation in now if not operation.control] or now  # a loop waits for what it runs
+            for operation in now:
+                share, scope = (after - moment) / len(now), operation.scope or NO_SCOPE
+                spent[scope] += share
+                moments_of[scope] += share * (moment - step.begin_ns)
+                inferred += operation.inferred * share
+            if not now:
+                spent[BETWEEN] += after - moment
+    order = sorted(spent, key=lambda scope: (scope == BETWEEN, scope == NO_SCOPE, moments_of[scope] / spent[scope]))
+    scale = 1e9 * max(len(steps), 1)
+    whole = sum(step.end_ns - step.begin_ns for step in steps)
+    return Times({name: spent[name] / scale for name in order}, whole / scale, inferred / scale)
