@@ -77,7 +77,7 @@ def windows(x: Array, blocks: int, queries: int, left: int) -> Array:
 class Attention(nnx.Module):
     """Multi-head attention with Transformer-XL's relative positions, untied biases (Dai et al. 2019, 3.3)."""
 
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs | None):
         width, use_bias = config.width, config.use_bias
         self.query = Linear(width, width, use_bias, rngs=rngs)
         self.key = Linear(width, width, use_bias, rngs=rngs)

@@ -24,7 +24,7 @@ class BlockCache(NamedTuple):
 class FeedForward(nnx.Module):
     """Linear, SiLU, linear."""
 
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs | None):
         self.linear1 = Linear(config.width, config.feedforward_width, config.use_bias, rngs=rngs)
         self.linear2 = Linear(config.feedforward_width, config.width, config.use_bias, rngs=rngs)
         self.dropout = config.dropout
@@ -36,7 +36,7 @@ class FeedForward(nnx.Module):
 class ConformerBlock(nnx.Module):
     """Gulati et al. 2020, section 2.4; every part is pre-norm and residual."""
 
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs | None):
         self.norm_feedforward1 = LayerNorm(config.width)
         self.feedforward1 = FeedForward(config, rngs=rngs)
         self.norm_attention = LayerNorm(config.width)

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from nemojax.config import EncoderConfig
-from nemojax.layers import LayerNorm, Linear, rows
+from nemojax.layers import LayerNorm, Linear, drawn, rows
 
 
 class ConvolutionCache(NamedTuple):
@@ -24,9 +24,9 @@ class ConvolutionCache(NamedTuple):
 class DepthwiseConvolution(nnx.Module):
     """Each channel with its own kernel over time; valid (unpadded)."""
 
-    def __init__(self, width: int, kernel: int, use_bias: bool, *, rngs: nnx.Rngs):
-        init = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=0, out_axis=1)
-        self.kernel = nnx.Param(init(rngs.params(), (kernel, width)))
+    def __init__(self, width: int, kernel: int, use_bias: bool, *, rngs: nnx.Rngs | None):
+        normal = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=0, out_axis=1)
+        self.kernel = nnx.Param(drawn(normal, rngs, (kernel, width)))
         self.bias = nnx.Param(jnp.zeros(width)) if use_bias else None
 
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B T D"]:
@@ -39,7 +39,7 @@ class DepthwiseConvolution(nnx.Module):
 class ConvolutionModule(nnx.Module):
     """Pointwise, gated linear unit, causal depthwise, LayerNorm, SiLU, pointwise (Gulati et al. 2020, 2.2)."""
 
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs | None):
         width, use_bias = config.width, config.use_bias
         self.pointwise1 = Linear(width, 2 * width, use_bias, rngs=rngs)
         self.depthwise = DepthwiseConvolution(width, config.convolution_kernel, use_bias, rngs=rngs)

@@ -26,7 +26,7 @@ class EncoderCache(NamedTuple):
 
 
 class Encoder(nnx.Module):
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs | None):
         self.config = config.encoder
         self.subsampling = Subsampling(config, rngs=rngs)
         # not stacked: a scan over stacked weights copies every layer's weights out of the stack at each step
@@ -60,9 +60,14 @@ class Encoder(nnx.Module):
         key, *keys = split(key, 1 + len(self.blocks))
         x = dropout(x, self.config.dropout, key)
         blocks = []
+
+        @jax.jit  # traced once, for the first block; XLA sees each block's own operations
+        def step(block: ConformerBlock, x: Array, cache: BlockCache, positions: Array, key: Array | None):
+            call = jax.checkpoint(block.step) if remat else block.step
+            return call(x, mask, cache, positions, chunk, key)
+
         for i, block in enumerate(self.blocks):
-            step = jax.checkpoint(block.step) if remat else block.step
             with jax.named_scope(f"block{i}"):
-                x, block_cache = step(x, mask, cache.blocks[i], positions[i], chunk, keys[i])
+                x, block_cache = step(block, x, cache.blocks[i], positions[i], keys[i])
             blocks.append(block_cache)
         return jnp.where(mask[..., None], x, 0.0), mask, EncoderCache(subsampling, tuple(blocks))

@@ -11,7 +11,7 @@ from nemojax.layers import Linear
 class Joint(nnx.Module):
     """relu(W_e e + W_p p) W_o. The two projections are computed once per frame and once per label."""
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs | None):
         width = config.joint.width
         self.encoder = Linear(config.encoder.width, width, rngs=rngs)
         self.prediction = Linear(config.prediction.width, width, rngs=rngs)

@@ -39,6 +39,11 @@ def split(key: Array | None, count: int) -> Sequence[Array | None]:
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
+def drawn(initializer: jax.nn.initializers.Initializer, rngs: nnx.Rngs | None, shape: Sequence[int]) -> Array:
+    """A parameter's first value; zeros without `rngs`, for a model whose parameters are to be replaced."""
+    return jnp.zeros(shape) if rngs is None else initializer(rngs.params(), shape)
+
+
 class Linear(nnx.Module):
     """x W + b over the last axis.
 
@@ -46,9 +51,9 @@ class Linear(nnx.Module):
     small beside what comes in: else attention, which is uniform at first, drowns the frames in their mean.
     """
 
-    def __init__(self, inputs: int, outputs: int, use_bias: bool = True, gain: float = 1 / 3, *, rngs: nnx.Rngs):
-        draw = nnx.initializers.variance_scaling(gain, "fan_in", "uniform")
-        self.kernel = nnx.Param(draw(rngs.params(), (inputs, outputs)))
+    def __init__(self, inputs: int, outputs: int, use_bias: bool = True, gain: float = 1 / 3, *, rngs: nnx.Rngs | None):
+        uniform = nnx.initializers.variance_scaling(gain, "fan_in", "uniform")
+        self.kernel = nnx.Param(drawn(uniform, rngs, (inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs)) if use_bias else None
 
     def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from nemojax.config import ModelConfig
-from nemojax.layers import dropout, einsum, rows, split
+from nemojax.layers import drawn, dropout, einsum, rows, split
 
 
 class LSTMState(NamedTuple):
@@ -26,9 +26,9 @@ class LSTMState(NamedTuple):
 class LSTMLayer(nnx.Module):
     """One step of an LSTM with gates in the order input, forget, cell, output, and two bias vectors."""
 
-    def __init__(self, width: int, *, rngs: nnx.Rngs):
-        init = nnx.initializers.uniform(2 * width**-0.5)
-        centred = lambda shape: init(rngs.params(), shape) - width**-0.5
+    def __init__(self, width: int, *, rngs: nnx.Rngs | None):
+        uniform = nnx.initializers.uniform(2 * width**-0.5)
+        centred = lambda shape: drawn(uniform, rngs, shape) - width**-0.5
         self.input_kernel = nnx.Param(centred((width, 4 * width)))
         self.hidden_kernel = nnx.Param(centred((width, 4 * width)))
         self.input_bias = nnx.Param(jnp.zeros(4 * width).at[width : 2 * width].set(1.0))  # remembers at first
@@ -45,9 +45,9 @@ class LSTMLayer(nnx.Module):
 
 
 class PredictionNetwork(nnx.Module):
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs | None):
         width = config.prediction.width
-        embedding = nnx.initializers.normal(1.0)(rngs.params(), (config.labels, width))
+        embedding = drawn(nnx.initializers.normal(1.0), rngs, (config.labels, width))
         self.embedding = nnx.Param(embedding.at[config.blank].set(0.0))  # blank starts a hypothesis: zero
         self.lstm = nnx.List([LSTMLayer(width, rngs=rngs) for _ in range(config.prediction.layers)])
         self.config = config

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from nemojax.config import ModelConfig
-from nemojax.layers import Linear, einsum, rows
+from nemojax.layers import Linear, drawn, einsum, rows
 
 KERNEL = 3
 STRIDE = 2
@@ -61,9 +61,9 @@ def window_taps(x: Float[Array, "B F freq channels"], cache: Float[Array, "B 1 f
 class Convolution(nnx.Module):
     """3 x 3 convolution from one input channel, or depthwise (each channel with its own kernel)."""
 
-    def __init__(self, channels: int, gain: float, *, rngs: nnx.Rngs):
-        init = nnx.initializers.variance_scaling(gain, "fan_in", "normal", in_axis=(0, 1), out_axis=3)
-        self.kernel = nnx.Param(init(rngs.params(), (KERNEL, KERNEL, 1, channels)))
+    def __init__(self, channels: int, gain: float, *, rngs: nnx.Rngs | None):
+        normal = nnx.initializers.variance_scaling(gain, "fan_in", "normal", in_axis=(0, 1), out_axis=3)
+        self.kernel = nnx.Param(drawn(normal, rngs, (KERNEL, KERNEL, 1, channels)))
         self.bias = nnx.Param(jnp.zeros(channels))
 
     def __call__(
@@ -80,7 +80,7 @@ class Convolution(nnx.Module):
 class Subsampling(nnx.Module):
     """`dw_striding` subsampling by 8: a convolution, two depthwise separable ones, a linear layer."""
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs | None):
         channels = config.encoder.subsampling_channels
         self.conv_in = Convolution(channels, RELU_GAIN, rngs=rngs)
         # drawn for inputs of mean 0 and deviation 1, and made to see log-mel as such. Else every channel follows the

@@ -15,7 +15,7 @@ from nemojax.prediction import PredictionNetwork
 class Transducer(nnx.Module):
     """An RNN transducer as an immutable pytree of `nnx.Param`s; its settings are static."""
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs | None):
         self.config = config
         self.encoder = Encoder(config, rngs=rngs)
         self.prediction = PredictionNetwork(config, rngs=rngs)
