@@ -60,6 +60,7 @@ def prepare(model: Transducer | FrozenModel) -> Constants:
     return Constants(model.encoder.project_positions(), greedy.start(model))
 
 
+@partial(jax.jit, static_argnames="batch")  # so that it lies where the weights do, as states after it
 def init_state(model: Transducer | FrozenModel, constants: Constants, batch: int) -> StreamState:
     """The state of streams that have heard nothing; keys and values are kept in the weights' type."""
     model = thaw(model)
