@@ -124,7 +124,9 @@ class Run:
     def _weights(self) -> Row:
         config, _, _ = checkpoint.read_settings(self._settings.work / "native")
         sizes = {name: x.size for name, x in checkpoint.named_parameters(checkpoint.abstract_model(config)).items()}
-        encoder = sum(size for name, size in sizes.items() if name.startswith("encoder."))
+        # positions are projected once, when a model is loaded
+        read = [name for name in sizes if name.startswith("encoder.") and ".position." not in name]
+        encoder = sum(sizes[name] for name in read)
         return {"encoder_parameters": encoder, "parameters": sum(sizes.values())}
 
     def _opened(self, name: str, stack: ExitStack) -> Process | None:
