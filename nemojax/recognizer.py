@@ -20,9 +20,10 @@ from nemojax.tokenizer import Tokenizer
 from nemojax.transcript import Hypothesis, Transcript
 from nemojax.transducer import Transducer, freeze, parameter_count
 
-# A recording is transcribed in segments of so many left contexts (5.6 s at 70 frames). Long ones cost less
-# per second, short ones are not padded as much; whichever is used is compiled once.
+# A recording is transcribed in segments of so many left contexts (5.6 s at 70 frames): long ones cost less per second
+# (this much, as measured on a CPU), short ones are not padded as much. Whichever is used is compiled once.
 SEGMENT_LEFT_CONTEXTS = (1, 2, 4)
+COST_PER_SECOND = (1.25, 1.15, 1.0)
 
 
 class TranscriptionError(AudioError):
@@ -156,13 +157,15 @@ class Recognizer:
             yield from self._transcribe_batch(waiting, len(first), self._segment_samples(first), lookahead, progress)
 
     def _segment_samples(self, jobs: Sequence["_Job"]) -> int:
+        """The length for which these recordings, each padded to whole segments, cost least."""
         config = self.config
         lengths = [config.frame_samples * config.encoder.left_context_frames * n for n in SEGMENT_LEFT_CONTEXTS]
-        known = [job.audio.duration_s for job in jobs]
-        if any(duration is None for duration in known):
+        left = [job.samples_left(config.features.sample_rate_hz) for job in jobs]
+        if None in left:
             return lengths[-1]
-        longest = max(d for d in known if d is not None) * config.features.sample_rate_hz + config.history_samples
-        return next((samples for samples in lengths if samples >= longest), lengths[-1])
+        padded = lambda length: sum(-(-(n + config.history_samples) // length) * length for n in left if n is not None)
+        costs = {length: padded(length) * cost for length, cost in zip(lengths, COST_PER_SECOND, strict=True)}
+        return min(reversed(lengths), key=costs.__getitem__)
 
     def _transcribe_batch(
         self,
@@ -175,10 +178,10 @@ class Recognizer:
         state = init_state(self.model, self.constants, batch)
         rows: list[_Job | None] = [None] * batch
         while True:
-            samples = np.zeros((batch, segment_samples), np.float32)
-            length, active, reset = np.zeros(batch, np.int32), np.zeros(batch, bool), np.zeros(batch, bool)
+            samples = np.zeros((len(rows), segment_samples), np.float32)
+            length, active, reset = (np.zeros(len(rows), kind) for kind in (np.int32, bool, bool))
             heard_s = 0.0
-            for row in range(batch):
+            for row in range(len(rows)):
                 # a row takes recordings until one has audio for this segment
                 while not active[row]:
                     job, reset[row] = rows[row], rows[row] is None
@@ -202,6 +205,10 @@ class Recognizer:
                     heard_s += len(heard) / self.config.features.sample_rate_hz
             if not active.any():
                 return
+            if (kept := _worth_keeping(rows, self.config.features.sample_rate_hz)) is not None:
+                state = jax.tree.map(lambda x: x[kept], state)
+                samples, length, active, reset = (x[kept] for x in (samples, length, active, reset))
+                rows = [rows[row] for row in kept]
             segment = Segment(*map(jnp.asarray, (samples, length, active, reset)))
             state, emission = step_jit(self.model, self.constants, state, segment, lookahead=lookahead)
             emission = jax.device_get(emission)
@@ -230,10 +237,30 @@ class _Job:
     hypothesis: Hypothesis = field(default_factory=Hypothesis)
     samples: int = 0
 
+    def samples_left(self, rate_hz: int) -> int | None:
+        """None where that is not known before they are read."""
+        known = self.audio.duration_s
+        return None if known is None else round(known * rate_hz) - self.samples
+
     def read(self, samples: int) -> np.ndarray:
         heard = self.audio.read(samples)
         self.samples += len(heard)
         return heard
+
+
+def _worth_keeping(rows: Sequence[_Job | None], rate_hz: int) -> np.ndarray | None:
+    """Half of the rows or fewer, where the others have nothing more to hear and one of these has more than is read now.
+
+    Only on a CPU: there a row costs its share, elsewhere less than compiling the step again.
+    """
+    busy, size = [row for row, job in enumerate(rows) if job is not None], len(rows)
+    while 2 * len(busy) <= size:
+        size //= 2
+    done = all(job is None or job.samples_left(rate_hz) == 0 for job in rows)
+    if size == len(rows) or done or jax.default_backend() != "cpu":
+        return None
+    idle = [row for row, job in enumerate(rows) if job is None]
+    return np.asarray([*busy, *idle][:size])
 
 
 def _open_each(sources: Iterable[Any], sample_rate_hz: int) -> Iterator[tuple[int, Any]]:

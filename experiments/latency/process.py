@@ -36,7 +36,7 @@ class Process:
             stderr=self._errors,
             text=True,
             env=environment,
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[2],
         )
         try:
             self._answer()

@@ -28,7 +28,7 @@ NEEDED = {
     "benchmark_data": ["a.jsonl"],
     "benchmark_loss": [],
     "export": ["run", "out"],
-    "profile": [],
+    "profile_step": [],
     "synthesis": ["out"],
     "train": ["smoke", "run"],
 }
@@ -41,7 +41,7 @@ OTHERWISE = {
     "benchmark_streams": "--resolution 0.25 --lookaheads 1 --dtype float32",
     "benchmark_data": "--workers 0 --waveforms recipe",
     "benchmark_loss": "--frames-per-block 8 --measure fused small forward",
-    "profile": "model --lookahead 1 --dtype int8 --each-block --audio a.wav",
+    "profile_step": "model --lookahead 1 --dtype int8 --each-block --audio a.wav",
     "export": "--step 7 --dtype bfloat16",
     "synthesis": "--texts a b --programs espeak-ng --compression 0.5 --format flac",
     "train": "--train a=2 b --dev c --init d --steps 5 --model.vocabulary 99 --model.encoder.lookaheads 6 1 "

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import trace
-from experiments.profile import faster_half
+from experiments.profile_step import faster_half
 from experiments.trace import BETWEEN, NO_SCOPE, Event, Operation, times
 
 TEXT = """HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[4]{0})->f32[4]{0}}

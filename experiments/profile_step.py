@@ -1,6 +1,6 @@
 """Where the time of a streaming step goes: a profiler's trace of some steps, and a table of its named scopes.
 
-    python -m experiments.profile [MODEL] [--lookahead 1] [--dtype int8] [--streams 8 --chunks 5] [--output profile]
+    python -m experiments.profile_step [MODEL] [--lookahead 1] [--dtype int8] [--streams 8 --chunks 5] [--output DIR]
 
 Steps of a real recording, warmed up until the left context is full; then some without and some with the profiler.
 One stream and one chunk a step is live streaming; a batch transcription is the same step with many of both. The trace
@@ -196,7 +196,7 @@ def run(settings: Settings) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return command(Settings, run, "profile", __doc__, arguments)
+    return command(Settings, run, "profile_step", __doc__, arguments)
 
 
 if __name__ == "__main__":

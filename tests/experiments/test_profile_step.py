@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from experiments import profile
+from experiments import profile_step as profile
 from experiments.trace import BETWEEN, NO_SCOPE
 
 BLOCKS = {f"encoder/blocks/{part}" for part in ("feedforward1", "attention", "convolution", "feedforward2")}
