@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from nemojax.audio import AudioError, Recording
+from nemojax.batching import SEGMENT_LEFT_CONTEXTS
 from nemojax.config import ConfigError
 from nemojax.manifest import Manifest
-from nemojax.recognizer import SEGMENT_LEFT_CONTEXTS, Recognizer
+from nemojax.recognizer import Recognizer
 from nemojax.transcript import Transcript
 
 JOB, PARTS, TRANSCRIPTS, FAILURES = "job.json", "parts", "transcripts.jsonl", "failures.jsonl"

@@ -1,8 +1,8 @@
 """What users call: load a checkpoint, transcribe recordings, hear a stream."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from nemojax import checkpoint, native, packed
-from nemojax.audio import AudioError, AudioSource, as_mono, open_audio
+from nemojax.audio import AudioError, as_mono
+from nemojax.batching import Job, cheapest_length, open_each, segment_lengths, worth_keeping
 from nemojax.bundled import SMALL
 from nemojax.config import ModelConfig
 from nemojax.streaming import Segment, init_state, prepare, step_jit
 from nemojax.tokenizer import Tokenizer
 from nemojax.transcript import Hypothesis, Transcript
 from nemojax.transducer import Transducer, freeze, parameter_count
-
-# A recording is transcribed in segments of so many left contexts (5.6 s at 70 frames): long ones cost less per second
-# (this much, as measured on a CPU), short ones are not padded as much. Whichever is used is compiled once.
-SEGMENT_LEFT_CONTEXTS = (1, 2, 4)
-COST_PER_SECOND = (1.25, 1.15, 1.0)
 
 
 class TranscriptionError(AudioError):
@@ -143,8 +139,8 @@ class Recognizer:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         lookahead = self.lookahead(lookahead)
-        jobs = _open_each(sources, sample_rate_hz)
-        first: list[_Job] = []
+        jobs = open_each(sources, sample_rate_hz)
+        first: list[Job] = []
         for index, job in jobs:
             if isinstance(job, AudioError):
                 yield index, job
@@ -154,18 +150,9 @@ class Recognizer:
                 break
         if first:
             waiting = chain(((job.index, job) for job in first), jobs)
-            yield from self._transcribe_batch(waiting, len(first), self._segment_samples(first), lookahead, progress)
-
-    def _segment_samples(self, jobs: Sequence["_Job"]) -> int:
-        """The length for which these recordings, each padded to whole segments, cost least."""
-        config = self.config
-        lengths = [config.frame_samples * config.encoder.left_context_frames * n for n in SEGMENT_LEFT_CONTEXTS]
-        left = [job.samples_left(config.features.sample_rate_hz) for job in jobs]
-        if None in left:
-            return lengths[-1]
-        padded = lambda length: sum(-(-(n + config.history_samples) // length) * length for n in left if n is not None)
-        costs = {length: padded(length) * cost for length, cost in zip(lengths, COST_PER_SECOND, strict=True)}
-        return min(reversed(lengths), key=costs.__getitem__)
+            more = not (isinstance(sources, Sized) and len(sources) <= batch_size)
+            segment_samples = cheapest_length(first, self.config, more)
+            yield from self._transcribe_batch(waiting, len(first), segment_samples, lookahead, progress)
 
     def _transcribe_batch(
         self,
@@ -176,7 +163,7 @@ class Recognizer:
         progress: Callable[[float], object],
     ) -> Iterator[tuple[int, Transcript | AudioError]]:
         state = init_state(self.model, self.constants, batch)
-        rows: list[_Job | None] = [None] * batch
+        rows: list[Job | None] = [None] * batch
         while True:
             samples = np.zeros((len(rows), segment_samples), np.float32)
             length, active, reset = (np.zeros(len(rows), kind) for kind in (np.int32, bool, bool))
@@ -205,11 +192,13 @@ class Recognizer:
                     heard_s += len(heard) / self.config.features.sample_rate_hz
             if not active.any():
                 return
-            if (kept := _worth_keeping(rows, self.config.features.sample_rate_hz)) is not None:
+            if (kept := worth_keeping(rows, self.config)) is not None:
                 state = jax.tree.map(lambda x: x[kept], state)
                 samples, length, active, reset = (x[kept] for x in (samples, length, active, reset))
                 rows = [rows[row] for row in kept]
-            segment = Segment(*map(jnp.asarray, (samples, length, active, reset)))
+            # where all recordings end, the segment may be a shorter one
+            needed = next((short for short in segment_lengths(self.config) if short > length.max()), segment_samples)
+            segment = Segment(*map(jnp.asarray, (samples[:, :needed], length, active, reset)))
             state, emission = step_jit(self.model, self.constants, state, segment, lookahead=lookahead)
             emission = jax.device_get(emission)
             progress(heard_s)
@@ -222,55 +211,10 @@ class Recognizer:
                     job.audio.close()
                     yield job.index, self._finish(job, lookahead)
 
-    def _finish(self, job: "_Job", lookahead: int) -> Transcript:
+    def _finish(self, job: Job, lookahead: int) -> Transcript:
         return job.hypothesis.transcript(
             self.config, self.tokenizer, job.samples, lookahead, "offline", job.audio.notes
         )
-
-
-@dataclass
-class _Job:
-    """One recording on its way through a row of the batch."""
-
-    index: int
-    audio: AudioSource
-    hypothesis: Hypothesis = field(default_factory=Hypothesis)
-    samples: int = 0
-
-    def samples_left(self, rate_hz: int) -> int | None:
-        """None where that is not known before they are read."""
-        known = self.audio.duration_s
-        return None if known is None else round(known * rate_hz) - self.samples
-
-    def read(self, samples: int) -> np.ndarray:
-        heard = self.audio.read(samples)
-        self.samples += len(heard)
-        return heard
-
-
-def _worth_keeping(rows: Sequence[_Job | None], rate_hz: int) -> np.ndarray | None:
-    """Half of the rows or fewer, where the others have nothing more to hear and one of these has more than is read now.
-
-    Only on a CPU: there a row costs its share, elsewhere less than compiling the step again.
-    """
-    busy, size = [row for row, job in enumerate(rows) if job is not None], len(rows)
-    while 2 * len(busy) <= size:
-        size //= 2
-    done = all(job is None or job.samples_left(rate_hz) == 0 for job in rows)
-    if size == len(rows) or done or jax.default_backend() != "cpu":
-        return None
-    idle = [row for row, job in enumerate(rows) if job is None]
-    return np.asarray([*busy, *idle][:size])
-
-
-def _open_each(sources: Iterable[Any], sample_rate_hz: int) -> Iterator[tuple[int, Any]]:
-    """(index, _Job or AudioError) for every source, each opened only when its turn comes."""
-    for index, source in enumerate(sources):
-        try:
-            audio = source if isinstance(source, AudioSource) else open_audio(source, sample_rate_hz)
-            yield index, _Job(index, audio)
-        except AudioError as error:
-            yield index, error
 
 
 @dataclass(frozen=True)
