@@ -62,7 +62,7 @@ RUNS = {  # by the name of their rows' file: the question, and the command that 
     "compare_latency": (
         "How long does a step take, here and in the peers?",
         "python -m experiments.compare_latency WORK --manifests MANIFEST --repeats 3 --steps 12 --seconds 14 "
-        "--batch-seconds 30 2 5 --starts 0",
+        "--batch-seconds 30 2 5 --starts 2",
     ),
 }
 SIGNIFICANT = 0.05
@@ -224,6 +224,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "fine-tune": fine_tune,
     "latency": latency,
     "latency-steps": lambda: report.stream_table(rows("compare_latency")),
+    "latency-batch": lambda: report.batch_table(rows("compare_latency")),
+    "latency-starts": lambda: report.start_table(rows("compare_latency")),
     "latency-floor": latency_floor,
     "runs": runs,
 }
