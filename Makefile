@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PARITY_VENV ?= .venv-parity
 WORKERS ?= 2
+TESTS ?= tests
 
 # What jax compiles for tests is kept here, for the next run, the slow tests, and another Python.
 COMPILED ?= $(CURDIR)/.compiled
@@ -34,7 +35,7 @@ check: $(VENV)/ready
 	$(VENV)/bin/mypy
 
 fast: $(VENV)/ready
-	$(VENV)/bin/python -m pytest -n $(WORKERS) -m "not slow and not parity"
+	$(VENV)/bin/python -m pytest -n $(WORKERS) -m "not slow and not parity" $(TESTS)
 
 slow: $(VENV)/ready  ## the tests that take longer
 	$(VENV)/bin/python -m pytest -n $(WORKERS) -m "slow and not parity"
