@@ -44,7 +44,7 @@ def log_mel_of(samples: np.ndarray, mel_bins: int) -> np.ndarray:
 
 class Nemojax:
     def __init__(self, directory: Path, dtype: str):
-        self._recognizer = load(directory / "native", dtype)
+        self._recognizer = load(directory / ("int8" if dtype == "int8" else "native"), dtype)
 
     def stream(self, samples: np.ndarray, lookahead: int, parts: bool = True) -> Iterator[Step]:
         """The whole step is what a user calls, `Stream.push`; its two parts are compiled, and timed, apart."""

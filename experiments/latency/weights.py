@@ -1,7 +1,7 @@
 """One set of random weights, in the form that each contender reads; and what they hear.
 
-`directory` gets model.nemo, native/, huggingface/, onnx/ and recordings.npz. Blank is calibrated on speech, so that
-about 0.3 labels are said at an encoder frame, as in English.
+`directory` gets model.nemo, native/, int8/, huggingface/, onnx/ and recordings.npz. Blank is calibrated on speech, so
+that about 0.3 labels are said at an encoder frame, as in English.
 """
 
 import shutil
@@ -17,7 +17,7 @@ from convert import huggingface, nemo
 from convert.references import SIZES, nemo_model
 from convert.references.sound import glides
 from experiments.latency.onnx_export import export
-from nemojax import checkpoint
+from nemojax import checkpoint, packed
 from nemojax.audio import open_audio
 from nemojax.manifest import expand_manifest
 
@@ -66,11 +66,12 @@ def prepare(size: str, seed: int, recordings: Sequence[np.ndarray], directory: P
         heard = [samples[: round(CALIBRATED_S * RATE_HZ)] for samples in recordings[:2]]
         model = nemo_model.build(SIZES[size], seed, directory, heard)
         model.save_to(str(directory / "model.nemo"))
-        for name in ("native", "huggingface", "onnx"):
+        for name in ("native", "int8", "huggingface", "onnx"):
             shutil.rmtree(directory / name, ignore_errors=True)
         say("nemojax's form, and transformers'")
         source = nemo.read(directory / "model.nemo")
         checkpoint.save(directory / "native", source.model(), source.tokenizer, source.origin)
+        checkpoint.save(directory / "int8", packed.quantise(source.model()), source.tokenizer, source.origin)
         huggingface.write(directory / "native", directory / "huggingface")
         if onnx:
             say("ONNX graphs, float32 and int8")
