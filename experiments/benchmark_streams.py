@@ -35,6 +35,7 @@ from nemojax.engine import Engine
 from nemojax.live_stream import Backlog, LiveStream
 from nemojax.manifest import expand_manifest
 from nemojax.recognizer import Recognizer, load
+from nemojax.transcript import Transcript
 
 PACKAGES = ("nemojax", "jax", "jaxlib", "flax", "numpy")
 PERCENTILES = (50, 95, 99)
@@ -114,7 +115,7 @@ async def serve(
             begun_s[stream] = start_s + rng.random() * chunk_s
             due.append((begun_s[stream] + chunk_s, index, 0))
         heapq.heapify(due)
-        finishing = []
+        finishing: dict[int, asyncio.Task[Transcript]] = {}  # by the stream's index: they end in another order
         while due:
             moment_s, index, at = due[0]
             if (wait_s := moment_s - loop.time()) > 0:
@@ -132,10 +133,10 @@ async def serve(
                 )
             else:
                 heapq.heappop(due)
-                finishing.append(asyncio.create_task(stream.finish()))
+                finishing[index] = asyncio.create_task(stream.finish())
             if not len(due) % 64:
                 await asyncio.sleep(0)  # what has been heard is told meanwhile
-        transcripts = [] if refused else await asyncio.gather(*finishing)
+        transcripts = [] if refused else await asyncio.gather(*(finishing[index] for index in range(count)))
         steps = engine.steps
     percentiles = np.percentile(latencies_s, PERCENTILES) if latencies_s else [np.inf] * len(PERCENTILES)
     measured = {

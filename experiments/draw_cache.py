@@ -1,9 +1,4 @@
-"""Draws experiments/figures/cache.svg, the animation in the README: how a chunk travels through the caches.
-
-python experiments/draw_cache.py
-"""
-
-from pathlib import Path
+"""The animation in the README, how a chunk travels through the caches; `experiments.record` writes it."""
 
 FRAMES, CHUNK, LEFT = 24, 4, 8  # drawn small: the released model has a left context of 70 frames
 KERNEL_LEFT = 2  # 8 in the released model
@@ -123,10 +118,3 @@ def draw() -> str:
         f'<rect width="100%" height="100%" rx="8" fill="white"/>'
         f"<style>{''.join(styles)}</style>{''.join(shapes)}</svg>\n"
     )
-
-
-if __name__ == "__main__":
-    out = Path(__file__).parent / "figures" / "cache.svg"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(draw())
-    print(f"wrote {out.name}, {out.stat().st_size / 1024:.0f} KB")

@@ -34,7 +34,7 @@ from nemojax.audio import open_audio
 from nemojax.bundled import SMALL
 from nemojax.config import ConfigError
 from nemojax.recognizer import Recognizer, load
-from nemojax.streaming import Segment, init_state, step_jit
+from nemojax.streaming import Segment, compiled_step, init_state
 
 PACKAGES = ("nemojax", "jax", "jaxlib", "flax", "numpy")
 STEP = "nemojax step"  # the annotation around each step in the trace
@@ -77,7 +77,9 @@ class Steps:
         self._state, self._heard = init_state(self._model, self._constants, streams), 0
         self._left_context = -(-config.encoder.left_context_frames // (chunks * config.chunk_frames(lookahead)))
         with metadata_in_key():
-            lowered = step_jit.lower(self._model, self._constants, self._state, self._segment(), lookahead=lookahead)
+            lowered = compiled_step().lower(
+                self._model, self._constants, self._state, self._segment(), lookahead=lookahead
+            )
             self._compiled = lowered.compile()
         self.text: str = self._compiled.as_text()
 

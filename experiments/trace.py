@@ -19,7 +19,9 @@ BETWEEN = "(between operations)"
 _INSTRUCTION = re.compile(r"\s*(?:ROOT )?%?([\w.\-]+) = ")
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 # of the path jit(step)/encoder/block0/attention/jit(_where)/select_n: what control flow and jax's own functions add
-_FOREIGN = re.compile(r".*[^\w].*|while|body|cond|closed_call|checkpoint|rematted_computation|branch_\d+_fun")
+_FOREIGN = re.compile(
+    r".*[^\w].*|while|body|cond|closed_call|eval_jaxpr|checkpoint|rematted_computation|branch_\d+_fun"
+)
 
 
 class Operation(NamedTuple):

@@ -109,12 +109,30 @@ class Attention(nnx.Module):
         layer, dropout is applied.
         """
         left, (batch, frames, width) = cache.keys.shape[1], x.shape
-        heads = self.content_bias.shape
         x = jnp.where(mask[..., None], x, 0.0)
-        split = lambda y: y.reshape(batch, frames, *heads)
-        query = split(self.query(x))
-        keys = jnp.concatenate([cache.keys, split(self.key(x)).astype(cache.keys.dtype)], axis=1)
-        values = jnp.concatenate([cache.values, split(self.value(x)).astype(cache.values.dtype)], axis=1)
+        split = lambda y: y.reshape(batch, frames, *self.content_bias.shape)
+        query, keys, values = split(self.query(x)), split(self.key(x)), split(self.value(x))
+        keys, values = keys.astype(cache.keys.dtype), values.astype(cache.values.dtype)
+        y = self.attend(query, keys, values, mask, cache, positions, chunk, key)
+        newest = lambda cached, new: jnp.concatenate([cached, new], axis=1)[:, frames:]
+        length = jnp.minimum(cache.length + frames, left)
+        cache = AttentionCache(newest(cache.keys, keys), newest(cache.values, values), length)
+        return self.output(y.reshape(batch, frames, width)), cache
+
+    def attend(
+        self,
+        query: Float[Array, "B T H K"],
+        keys: Float[Array, "B T H K"],
+        values: Float[Array, "B T H K"],
+        mask: Bool[Array, "B T"],
+        cache: AttentionCache,
+        positions: Float[Array, "R H K"],
+        chunk: Chunk,
+        key: Array | None,
+    ) -> Float[Array, "B T H K"]:
+        """Each query's mean of the values that it may see, those of the cache and of the segment."""
+        left, (batch, frames, *heads) = cache.keys.shape[1], query.shape
+        keys, values = (jnp.concatenate(pair, axis=1) for pair in ((cache.keys, keys), (cache.values, values)))
         valid = jnp.concatenate([jnp.arange(left)[None] >= left - cache.length[:, None], mask], axis=1)
 
         queries = min(frames, left)  # in a block
@@ -123,20 +141,23 @@ class Attention(nnx.Module):
         query_BGQHK = pad(query).reshape(batch, blocks, queries, *heads)
         keys_BGCHK, values_BGCHK, valid_BGC = (windows(pad(y), blocks, queries, left) for y in (keys, values, valid))
 
-        near = (positions.shape[0] - left + 1) // 2 - queries  # distances that only a larger block holds
-        positions = positions[near : positions.shape[0] - near]
         content = einsum("bgqhk,bgchk->bghqc", query_BGQHK + self._bias(self.content_bias), keys_BGCHK)
-        position = einsum("bgqhk,rhk->bghqr", query_BGQHK + self._bias(self.position_bias), positions)
+        position = self.position_scores(query_BGQHK, positions, left)
         score_BGHQC = (content + relative_shift(position, left + queries)) * heads[1] ** -0.5
 
         seen = chunk_mask(queries, left, chunk)[None, None, None] & valid_BGC[:, :, None, None]
         weight = jax.nn.softmax(jnp.where(seen, score_BGHQC, -1e30), axis=-1)
         weight = dropout(jnp.where(seen, weight, 0.0), self.dropout, key)
         y = einsum("bghqc,bgchk->bgqhk", weight, values_BGCHK)
-        y = self.output(y.reshape(batch, blocks * queries, width)[:, :frames])
+        return y.reshape(batch, blocks * queries, *heads)[:, :frames]
 
-        newest = lambda z: z[:, z.shape[1] - left :]
-        return y, AttentionCache(newest(keys), newest(values), jnp.minimum(cache.length + frames, left))
+    def position_scores(
+        self, query: Float[Array, "B G Q H K"], positions: Float[Array, "R H K"], left: int
+    ) -> Float[Array, "B G H Q S"]:
+        """What queries make of each distance that a block of theirs holds, left + 2 Q - 1 of them, furthest first."""
+        near = (positions.shape[0] - left + 1) // 2 - query.shape[2]  # distances that only a larger block holds
+        positions = positions[near : positions.shape[0] - near]
+        return einsum("bgqhk,rhk->bghqr", query + self._bias(self.position_bias), positions)
 
     def _bias(self, bias: nnx.Param) -> Array:
         return bias[...].astype(jnp.float32)[None, None, None]

@@ -1,5 +1,6 @@
 """What users call: load a checkpoint, transcribe recordings, hear a stream."""
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from nemojax.tokenizer import Tokenizer
 from nemojax.transcript import Hypothesis, Transcript
 from nemojax.transducer import Transducer, freeze, parameter_count
 
+FUSED_ATTENTION_SWITCH = "NEMOJAX_FUSED_ATTENTION"
+
 
 class TranscriptionError(AudioError):
     """Some recordings of a list could not be read; `transcripts` holds the others, None in their places."""
@@ -41,7 +44,8 @@ def load(directory: str | Path = SMALL, dtype: str = "float32") -> "Recognizer":
         in 13 to 16 bits, and all else in float32, the fastest on a CPU. Weights that were saved in int8 stay so.
 
     On a CPU, a large model's kernels are packed for `nemojax.native`, where a C++ compiler is at hand: faster, and with
-    bfloat16 more exact, as only weights are rounded. NEMOJAX_NATIVE=0 leaves them as they are.
+    bfloat16 more exact, as only weights are rounded. NEMOJAX_NATIVE=0 leaves them as they are. On a GPU,
+    NEMOJAX_FUSED_ATTENTION=1 has attention computed by `nemojax.fused_attention`.
 
     Raises:
       CheckpointError: it is not a checkpoint, or not a complete one.
@@ -52,10 +56,19 @@ def load(directory: str | Path = SMALL, dtype: str = "float32") -> "Recognizer":
     loaded, config, tokenizer, origin = checkpoint.load(directory, dtypes[dtype])
     trees = [loaded]
     del loaded  # packed kernel by kernel, each of which then goes: it is never there twice
-    model = packed.suited(trees.pop(), int8=dtype == "int8")
+    model = with_fused_attention(packed.suited(trees.pop(), int8=dtype == "int8"))
     if jax.default_backend() == "cpu" and packed.is_quantised(model) and (reason := native.why_not()):
         warnings.warn(f"products of int8 weights take the slower, plain path: {reason}", stacklevel=2)
     return Recognizer(model, config, Tokenizer(tokenizer), origin)
+
+
+def with_fused_attention(model: Transducer) -> Transducer:
+    """The same model; where $NEMOJAX_FUSED_ATTENTION is 1 and there is a GPU, its blocks attend by that kernel."""
+    if os.environ.get(FUSED_ATTENTION_SWITCH) != "1" or jax.default_backend() != "gpu":
+        return model
+    from nemojax.fused_attention import fuse  # here, for importing Pallas takes time
+
+    return fuse(model)
 
 
 class Recognizer:

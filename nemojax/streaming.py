@@ -6,6 +6,8 @@ chunks are alike, the first and the last included. What is before the recording 
 at every stage, so neither the history nor the padding of the last chunk reaches the result.
 """
 
+import functools
+import os
 from functools import partial
 from typing import NamedTuple
 
@@ -135,7 +137,26 @@ def step(
     return after, emission._replace(frames=emission.frames + before.position[:, None])
 
 
-step_jit = jax.jit(step, static_argnames="lookahead", donate_argnames="state")
+# On a GPU a live step is a thousand kernels of microseconds. XLA launches those it can record all at once; by default
+# it records no loop, and the search for labels is one.
+RECORDED = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
+GPU_OPTIONS = {"xla_gpu_enable_command_buffer": RECORDED, "xla_gpu_graph_min_graph_size": 1}
+COMMAND_BUFFERS_SWITCH = "NEMOJAX_COMMAND_BUFFERS"
+
+
+@functools.cache
+def compiled_step():
+    """`step` as `jax.jit` makes it for this machine. NEMOJAX_COMMAND_BUFFERS=0 leaves XLA's own options on a GPU."""
+    recorded = jax.default_backend() == "gpu" and os.environ.get(COMMAND_BUFFERS_SWITCH) != "0"
+    options = GPU_OPTIONS if recorded else None
+    return jax.jit(step, static_argnames="lookahead", donate_argnames="state", compiler_options=options)
+
+
+def step_jit(
+    model: Transducer | FrozenModel, constants: Constants, state: StreamState, segment: Segment, lookahead: int
+) -> tuple[StreamState, Emission]:
+    """`step`, compiled at its first call; the state given is used up."""
+    return compiled_step()(model, constants, state, segment, lookahead=lookahead)
 
 
 def cut(

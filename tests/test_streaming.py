@@ -244,3 +244,27 @@ def test_a_segment_of_part_of_a_chunk_is_refused(model, constants):
     segment = Segment(jnp.zeros((1, 1280)), jnp.full(1, 1280), jnp.ones(1, bool), jnp.zeros(1, bool))
     with pytest.raises(ValueError, match="whole chunks of 2560 samples, not 1280"):
         streaming.step(model, constants, streaming.init_state(model, constants, 1), segment, 1)
+
+
+@pytest.fixture
+def fresh_compiled_step():
+    streaming.compiled_step.cache_clear()
+    yield
+    streaming.compiled_step.cache_clear()
+
+
+@pytest.mark.parametrize("switch,options", [(None, streaming.GPU_OPTIONS), ("0", None)])
+def test_on_a_gpu_loops_are_recorded_too(monkeypatch, fresh_compiled_step, switch, options):
+    given = []
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "jit", lambda function, compiler_options, **rest: given.append(compiler_options))
+    if switch is not None:
+        monkeypatch.setenv("NEMOJAX_COMMAND_BUFFERS", switch)
+    streaming.compiled_step()
+    assert given == [options]
+
+
+def test_this_xla_knows_the_options_for_a_gpu():
+    assert jax.jit(lambda x: x + 1, compiler_options=streaming.GPU_OPTIONS)(1) == 2
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        jax.jit(lambda x: x + 1, compiler_options={"xla_gpu_no_such_option": 1})(1)

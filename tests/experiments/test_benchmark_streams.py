@@ -38,13 +38,13 @@ def test_search(limit, found):
 
 def test_streams_are_served_and_told_apart(checkpoint_directory, manifest, tmp_path, capsys):
     arguments = [str(checkpoint_directory), str(manifest), "--lookaheads", "1", "--first", "3", "--most", "3"]
-    arguments += ["--seconds", "1", "--voices", "2", "--dtype", "float32", "--output", str(tmp_path / "rows.jsonl")]
+    arguments += ["--seconds", "1", "--voices", "3", "--dtype", "float32", "--output", str(tmp_path / "rows.jsonl")]
     assert benchmark_streams.main([*arguments, "--plot", str(tmp_path / "streams.svg")]) == 0
     (row,) = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     # 7 chunks of 160 ms begin in the 67.5 ms of history and a second of speech
     assert row["chunks"] == 3 * 7 and row["streams"] == 3 and not row["differing"] and not row["refused"]
     assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
-    assert row["voices"] == 2 and row["steps"] <= 21
+    assert row["voices"] == 3 and row["steps"] <= 21
     assert "| 1 | 160 | 3 |" in capsys.readouterr().out and (tmp_path / "streams.svg").exists()
 
 
