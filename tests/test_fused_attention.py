@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
 from nemojax import fused_attention, streaming
 from nemojax.attention import AttentionCache
@@ -127,9 +128,11 @@ def test_it_compiles_to_a_kernel_of_triton(frames, dtype):
     scores, mask = shape(3, 8, frames, 69 + 2 * frames, dtype=jnp.float32), shape(3, frames, dtype=jnp.bool)
     cache = AttentionCache(cached, cached, shape(3, dtype=jnp.int32))
     call = jax.jit(lambda *given: fused_attention.fused(*given, chunk=frames))
-    exported = jax.export.export(
-        call, platforms=["cuda"], disabled_checks=[jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")]
-    )(segment, scores, segment, segment, mask, cache)
+    allowed = [jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")]
+    card = AbstractDevice("NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
+    with use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=card)):
+        export = jax.export.export(call, platforms=["cuda"], disabled_checks=allowed)
+        exported = export(segment, scores, segment, segment, mask, cache)
     assert "__gpu$xla.gpu.triton" in exported.mlir_module()
 
 
