@@ -2,9 +2,9 @@
 
     python -m experiments.cost_growth [--preset 0.6b] [--dtype bfloat16] [--plot growth.svg]
 
-Fresh weights of a preset's shapes, calibrated to say nothing in particular: what is timed is a compiled step of live
-streams (and for lengths, a whole transcription), warmed up, the settings taking turns so that whatever else the machine
-does falls on all alike. One thing grows at a time; the others stay at --streams, --lookahead and the preset's left
+Fresh weights of a preset's shapes, made to say nothing, since how much such weights say is arbitrary: what is timed is a
+compiled step of live streams (and for lengths, a whole transcription), warmed up, the settings taking turns so that
+whatever else the machine does falls on all alike. One thing grows at a time; the others stay at --streams, --lookahead and the preset's left
 context. A table goes to standard output, a row for each measurement to JSON lines, after those that are there.
 """
 
@@ -34,6 +34,7 @@ from nemojax.streaming import Segment, cut, init_state, prepare, step_jit, trans
 from nemojax.transducer import Transducer, freeze
 
 PACKAGES = ("nemojax", "jax", "jaxlib", "flax", "numpy")
+CERTAIN = 1e4  # a bias that makes blank the most likely, whatever else is said
 SEGMENT_FRAMES = 70  # of a recording, at a time
 AXES = {
     "streams": "live streams in a step",
@@ -89,6 +90,8 @@ class Bench:
     def __init__(self, settings: Settings):
         self._settings = settings
         model = Transducer(settings.config(), rngs=nnx.Rngs(settings.seed))
+        bias = model.joint.output.bias
+        bias[...] = bias[...].at[model.config.blank].set(CERTAIN)
         if settings.dtype == "bfloat16":
             model = jax.tree.map(lambda x: x.astype(jnp.bfloat16), model)
         self._leaves = jax.tree.leaves(self._suited(model))

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from experiments import cost_growth
+from nemojax.streaming import step_jit
 
 SMALL = ["--preset", "tiny", "--grow-streams", "1", "3", "--grow-left-context-frames", "14", "70"]
 SMALL += ["--grow-lookahead", "0", "6", "--grow-seconds", "1.0", "2.5", "--repeats", "2", "--steps", "2"]
@@ -20,6 +21,19 @@ def test_a_row_for_each_point(tmp_path, capsys, dtype):
     assert all(len(row["seconds"]) == 2 and min(row["seconds"]) > 0 and row["dtype"] == dtype for row in rows)
     assert len(capsys.readouterr().out.splitlines()) == 2 + len(rows)
     assert plot.stat().st_size > 5_000
+
+
+def test_nothing_is_said(monkeypatch):
+    said = []
+
+    def noting(*given, **settings):
+        state, emission = step_jit(*given, **settings)
+        said.append(int(emission.length.max()))
+        return state, emission
+
+    monkeypatch.setattr(cost_growth, "step_jit", noting)
+    cost_growth.Bench(cost_growth.Settings(preset="tiny")).step(2, 14, 6)()
+    assert said and not any(said)
 
 
 @pytest.mark.parametrize(
