@@ -2,10 +2,11 @@
 
     python -m experiments.cost_growth [--preset 0.6b] [--dtype bfloat16] [--plot growth.svg]
 
-Fresh weights of a preset's shapes, made to say nothing, since how much such weights say is arbitrary: what is timed is a
-compiled step of live streams (and for lengths, a whole transcription), warmed up, the settings taking turns so that
-whatever else the machine does falls on all alike. One thing grows at a time; the others stay at --streams, --lookahead and the preset's left
-context. A table goes to standard output, a row for each measurement to JSON lines, after those that are there.
+Fresh weights of a preset's shapes, made to say nothing, since how much such weights say is arbitrary: what is timed is
+a compiled step of live streams (and for lengths, a whole transcription), warmed up, the settings taking turns so that
+whatever else the machine does falls on all alike. One thing grows at a time; the others stay at --streams, --lookahead
+and the preset's left context. A table goes to standard output, a row for each measurement to JSON lines, after those
+that are there.
 """
 
 import dataclasses

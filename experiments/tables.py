@@ -15,7 +15,7 @@ NAMES = {
     "grid": "GRID dev",
     "fsdd": "digits dev",
     "synthetic_dev": "synthetic, new sentences",
-    "synthetic_fresh": "synthetic, others, heard once",
+    "synthetic_fresh": "synthetic, 400 made afterwards",
     "synthetic_new_voice": "synthetic, new sentences and voices",
     "ljspeech": "LJ Speech dev",
     "librispeech_clean": "LibriSpeech dev",

@@ -46,6 +46,7 @@ def test_scopes_of_operations():
     assert known["dot.1"] == Operation(None)  # of two scopes
     assert known["while.1"] == Operation("decoder", control=True)
     assert known["t"] == Operation("decoder/joint")
+    assert trace.scope_of("jit(work)/heavy/eval_jaxpr/while/body/dot_general") == "heavy"  # as newer jax has it
     assert known["plain.1"] == Operation("") and known["argument.1"] == Operation(None)  # outside, and not known
 
 
