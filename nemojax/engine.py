@@ -8,7 +8,7 @@
 
 Streams join and leave at any step. A step begins when every open stream has a chunk, or `patience_s` after the first
 had one: a stream without a chunk keeps its state, and costs the others that much and no more. What a stream is told is
-what `Recognizer.stream` would tell it alone, token for token; in int8, where activations are rounded, but for near-ties.
+what `Recognizer.stream` would tell it alone, token for token; in int8, where activations are rounded, near-ties apart.
 
 Three threads share the work, so that none waits for another's: the caller's event loop cuts samples into chunks, the
 stepper gathers a chunk of each stream and dispatches the step, the reader waits for its labels and makes them text.
