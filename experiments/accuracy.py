@@ -121,7 +121,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.hashsalt": "nemojax", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        figure = Figure(figsize=(8, 4.2), layout="constrained")
         axes = figure.add_subplot()
         for number, label in enumerate(dict.fromkeys(row["label"] for row in rows)):
             points = [row for row in rows if row["label"] == label and row["wer"]["rate"] is not None]
@@ -138,7 +138,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_xlabel("delay of a chunk in ms, and look-ahead R in frames")
         axes.set_ylabel("WER in %")
         axes.grid(alpha=0.3)
-        axes.legend()
+        figure.legend(loc="outside right upper")  # beside the lines, which fill the plot
         figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
 

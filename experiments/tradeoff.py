@@ -48,14 +48,14 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """WER with its interval against the mean delay of words, a colour for each manifest."""
+    """WER with its interval against the mean delay of words, a colour for each manifest; lines join what is not beaten."""
     kind = plot_format(path)
     import matplotlib
     from matplotlib.figure import Figure
 
     shown = [row for row in rows if row.get("delay_ms") and row["wer"]["rate"] is not None]
     with matplotlib.rc_context({"svg.hashsalt": "nemojax", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(7, 4.6), layout="constrained")
+        figure = Figure(figsize=(8, 4.6), layout="constrained")
         axes = figure.add_subplot()
         for number, label in enumerate(dict.fromkeys(row["label"] for row in shown)):
             here = [row for row in shown if row["label"] == label]
@@ -65,10 +65,12 @@ def plot(rows: Sequence[Row], path: Path) -> None:
             axes.errorbar(*zip(*points, strict=True), yerr=ends, capsize=3, label=label, **style)
             axes.plot(*zip(*pareto(points), strict=True), color=style["color"], alpha=0.5)
             for (x, y), row in zip(points, here, strict=True):
-                axes.annotate(row["condition"], (x, y), textcoords="offset points", xytext=(4, 4), fontsize=6)
+                name = row["condition"].replace("lookahead=", "R = ")
+                axes.annotate(name, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7)
         axes.set_xlabel("mean delay of a word in ms, from its end to its text")
         axes.set_ylabel("WER in %")
+        axes.margins(x=0.1)  # for the last points' names
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-        axes.legend()
+        figure.legend(loc="outside right upper")
         figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else None)
