@@ -48,7 +48,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """WER with its interval against the mean delay of words, a colour for each manifest; lines join what is not beaten."""
+    """WER with its interval against the mean delay of words, a colour for each manifest; lines join the unbeaten."""
     kind = plot_format(path)
     import matplotlib
     from matplotlib.figure import Figure
