@@ -63,6 +63,10 @@ def fused(
     chunk: int,
     interpret: bool = False,
 ) -> Float[Array, "B T H K"]:
+    """What `Attention.attend` gives, of queries with their content bias, in the keys' type, and scores of distances.
+
+    `position_scores` has R = C + 2 T - 1 distances, furthest first, C being the frames of the cache.
+    """
     batch, frames, heads, width = query.shape
     left = cache.keys.shape[1]
     some = lambda count: max(SMALLEST, pl.next_power_of_2(count))
@@ -88,7 +92,9 @@ def fused(
 
 
 def _kernel(query, scores, cached_keys, cached_values, keys, values, length, mask, out, *, frames, left, chunk):
-    """One head of one stream. References are as large as powers of two; what is past their arrays' ends is not read."""
+    """One head of one stream. All references but `scores` have as many rows as a power of two, as Triton asks for; what
+    is past their arrays' ends is not read.
+    """
     rows = jnp.arange(query.shape[0])
     there = rows < frames
     start = rows // chunk * chunk  # first frame of the query's chunk
