@@ -202,9 +202,8 @@ def as_mono(samples: Any) -> np.ndarray:
     if not is_sound(array.dtype):
         raise AudioError(f"a stream takes float or int16 samples, not {array.dtype}")
     array = as_float(array)
-    unheard = ~(np.abs(array) < LOUDEST)
-    if unheard.any():
-        bad = int(np.argmax(unheard))
+    if len(array) and not (array.max() < LOUDEST and array.min() > -LOUDEST):  # which is quicker than to look for it
+        bad = int(np.argmax(~(np.abs(array) < LOUDEST)))
         raise AudioError(f"sample {bad} of those pushed is {array[bad]}; samples must be finite numbers")
     return array
 

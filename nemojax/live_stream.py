@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from nemojax.engine import Engine
 
 
+NOTHING = Update()  # of most steps of most streams, of which there are many
+
+
 class EngineError(Exception):
     """A stream that can't be served; says why."""
 
@@ -135,15 +138,22 @@ class LiveStream:
     def _read(self, emission: Emission | None, over: bool) -> Update:
         """What a step brought, in the engine's reader."""
         new: tuple[list[int], list[int]] = ([], [])
-        if emission is not None:
+        if emission is not None and emission.length[self._slot]:
             new = self._hypothesis.extend(emission, self._slot)
+        elif not over:
+            return NOTHING
         text = self._detokenizer.push(new[0]) + (self._detokenizer.finish() if over else "")
         return Update(text, tuple(new[0]), tuple(new[1]))
 
     def _tell(self, update: Update, chunks: int, over: bool) -> None:
         """In the event loop."""
-        before, engine = self._unread or Update(), self._engine
-        self._unread = Update(before.text + update.text, before.tokens + update.tokens, before.frames + update.frames)
+        before, engine = self._unread, self._engine
+        if before is None or before is NOTHING:
+            self._unread = update
+        elif update is not NOTHING:
+            self._unread = Update(
+                before.text + update.text, before.tokens + update.tokens, before.frames + update.frames
+            )
         self.chunks_heard += chunks
         if over and self._error is None:
             recognizer = engine.recognizer

@@ -33,6 +33,7 @@ class Tokenizer:
         if anchor is None:  # empty bytes load as a model without pieces
             raise TokenizerError(f"the tokenizer ({len(model)} bytes) is not a SentencePiece model, or it is damaged")
         self.anchor = anchor
+        self._continuations: dict[int, str | None] = {}
 
     @property
     def size(self) -> int:
@@ -67,6 +68,13 @@ class Tokenizer:
         """The text of some labels. Raises TokenizerError for a label that is out of range."""
         self._check(labels)
         return self._processor.decode(list(labels))
+
+    def continuation(self, label: int) -> str | None:
+        """What a piece adds to a text that has begun; None for a byte, whose text depends on its neighbours."""
+        if label not in self._continuations:
+            text = None if self.is_byte(label) else self.decode([self.anchor, label])[len(self.decode([self.anchor])) :]
+            self._continuations[label] = text
+        return self._continuations[label]
 
     def words(self, labels: Sequence[int]) -> list[tuple[str, int, int]]:
         """The words of some labels: (text, index of its first label, index of its last).
@@ -115,6 +123,10 @@ class Detokenizer:
     def push(self, labels: Sequence[int]) -> str:
         """Takes in more labels; gives the text that is new, and that will not change."""
         tokenizer = self._tokenizer
+        if self._before_text and not self._waiting:
+            texts = [text for label in labels if (text := tokenizer.continuation(label)) is not None]
+            if len(texts) == len(labels):
+                return "".join(texts)
         labels = [*self._waiting, *labels]
         run = len(labels)
         while run and tokenizer.is_byte(labels[run - 1]):

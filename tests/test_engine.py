@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -219,6 +220,39 @@ def test_a_failing_reader_tells_everyone(recognizer, recordings, monkeypatch):
             await stream.finish()
 
     served(recognizer, talk)
+
+
+def test_samples_are_kept_until_their_step_is_read(recognizer, recordings, monkeypatch):
+    """The memory of a step that may still be computed is not used for another."""
+    resume, unread, most = threading.Event(), [], []
+    device_get = engine_module.jax.device_get
+
+    def slow(emission):
+        resume.wait(10)
+        read = device_get(emission)
+        if emission is not None:
+            unread.pop(0)
+        return read
+
+    async def talk(engine):
+        advance = engine._advance
+
+        def noting(samples, *rest):
+            assert all(samples is not other for other in unread)
+            unread.append(samples)
+            most.append(len(unread))
+            return advance(samples, *rest)
+
+        engine._advance = noting
+        monkeypatch.setattr(engine_module.jax, "device_get", slow)
+        speaking = asyncio.create_task(speak(engine, recordings[-1], random.Random(0)))
+        await asyncio.sleep(0.5)
+        resume.set()
+        return await speaking
+
+    expected = alone(recognizer, recordings[-1]).tokens
+    assert served(recognizer, talk, backlog=40).tokens == expected
+    assert max(most) == engine_module.BUFFERS  # all are in use, and no fewer would do
 
 
 def test_an_engine_that_stops_ends_its_streams(recognizer, recordings):
