@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import benchmark_data, cost_growth, roofline
+from experiments import benchmark_data, cost_growth, engine_overhead, roofline
 from experiments.accuracy import markdown
 from experiments.latency import report
 
@@ -50,6 +50,10 @@ RUNS = {  # by the name of their rows' file: the question, and the command that 
     "benchmark_streams": (
         "How many live streams do two cores serve?",
         "python -m experiments.benchmark_streams MODEL MANIFEST --seconds 10",
+    ),
+    "engine_overhead": (
+        "How many chunks a second does the engine's own work allow?",
+        "python -m experiments.engine_overhead",
     ),
     "roofline": ("What would a GPU have to do?", "python -m experiments.roofline"),
     "benchmark_loss": (
@@ -271,6 +275,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "growth": lambda: cost_growth.table(rows("cost_growth")),
     "roofline": lambda: roofline.table(rows("roofline")),
     "streams": streams,
+    "overhead": lambda: engine_overhead.table(rows("engine_overhead")),
     "loss": loss,
     "data": lambda: benchmark_data.table(rows("benchmark_data")),
     "runs": runs,
