@@ -71,7 +71,9 @@ def prepare(size: str, seed: int, recordings: Sequence[np.ndarray], directory: P
         say("nemojax's form, and transformers'")
         source = nemo.read(directory / "model.nemo")
         checkpoint.save(directory / "native", source.model(), source.tokenizer, source.origin)
-        checkpoint.save(directory / "int8", packed.quantise(source.model()), source.tokenizer, source.origin)
+        rounded = packed.quantise(checkpoint.load(directory / "native")[0])
+        checkpoint.save(directory / "int8", rounded, source.tokenizer, source.origin)
+        del rounded
         huggingface.write(directory / "native", directory / "huggingface")
         if onnx:
             say("ONNX graphs, float32 and int8")
