@@ -31,8 +31,8 @@ stage() {  # RUN ARGUMENTS...
 
 # Easy things first: short utterances and small batches; then larger ones, the auxiliary CTC loss, and all lengths; then
 # a lower rate. These are the stages that the model that ships went through, its settings being changed by hand (the
-# digits came once in the first, and the second run had 5 buckets for 202 steps); as a script they have not been run from
-# beginning to end.
+# digits came once in the first, and the second run had 5 buckets for 202 steps); as a script they have been run from
+# beginning to end with a 300th of the steps and a hundredth of the synthetic speech.
 first() {
   stage first --tokenizer "$out/tokenizer.model" \
     --train "$out/synthetic/synthetic_train.jsonl" "$grid=2" "$digits=3" "${read_aloud[@]}" "$@"
