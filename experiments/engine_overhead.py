@@ -78,7 +78,7 @@ class Idle(Engine):
         self._state = self._state._replace(position=np.zeros(streams, np.int32))
 
     def _compile(self) -> None:
-        self._buffer(self.sizes[0])
+        self._allocate()
 
     def _advance(self, *arrays: np.ndarray) -> Emission:
         return self._emission

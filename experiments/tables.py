@@ -22,7 +22,11 @@ NAMES = {
     "librispeech_other": "LibriSpeech test-other",
     "kept": "the new speaker",
 }
-RUNS = {  # by the name of their rows' file: the question, and the command that answers it
+LATENCY = (
+    "python -m experiments.compare_latency WORK --manifests MANIFEST --repeats 3 --steps 12 --seconds 14 "
+    "--batch-seconds 30 2 5 --starts 2 --contenders"
+)
+RUNS = {  # by the name of their rows' file: the question, and the commands that answer it
     "small": (
         "How often is the small model wrong, on held-out speech?",
         "python -m experiments.evaluate nemojax/small MANIFEST... --stream",
@@ -35,12 +39,12 @@ RUNS = {  # by the name of their rows' file: the question, and the command that 
     "fine_tune": ("Does it learn a new speaker?", "experiments/fine_tune.sh SPEECH OUT"),
     "compare_latency": (
         "How long does a step take, here and in the peers?",
-        "python -m experiments.compare_latency WORK --manifests MANIFEST --repeats 3 --steps 12 --seconds 14 "
-        "--batch-seconds 30 2 5 --starts 2",
+        f"{LATENCY} 'nemojax float32' 'nemojax int8' 'transformers float32' 'transformers bfloat16' "
+        "'onnxruntime int8' 'sherpa-onnx int8'",
     ),
     "compare_latency_more": (
         "And in NeMo, in bfloat16, and in float32 graphs?",
-        "the same with --contenders 'nemojax float32' 'nemojax bfloat16' 'nemojax int8' 'NeMo float32' "
+        f"{LATENCY} 'nemojax float32' 'nemojax bfloat16' 'nemojax int8' 'NeMo float32' "
         "'onnxruntime float32' 'sherpa-onnx float32'",
     ),
     "cost_growth": (
@@ -49,7 +53,9 @@ RUNS = {  # by the name of their rows' file: the question, and the command that 
     ),
     "benchmark_streams": (
         "How many live streams do two cores serve?",
-        "python -m experiments.benchmark_streams MODEL MANIFEST --seconds 10",
+        "python -m experiments.benchmark_streams nemojax/small MANIFEST --lookaheads 6 0 --dtype float32 --seconds 10",
+        "python -m experiments.benchmark_streams WORK/int8 MANIFEST --lookaheads 13 6 1 --dtype int8 --first 2 "
+        "--most 64 --voices 4 --seconds 10",
     ),
     "engine_overhead": (
         "How many chunks a second does the engine's own work allow?",
@@ -211,7 +217,7 @@ def streams() -> str:
         here = report.of(found, model=model, lookahead=lookahead)
         served = max((row for row in here if row["served"]), key=lambda row: row["streams"], default=None)
         refused = min((row for row in here if not row["served"]), key=lambda row: row["streams"], default=None)
-        name = f"{here[0]['parameters'] / 1e6:.0f}M, {here[0]['dtype']}"
+        name = f"{here[0]['parameters'] / 1e6:.3g}M, {here[0]['dtype']}"
         cells = [
             name,
             f"{here[0]['chunk_ms']:.0f} ms",
@@ -243,18 +249,17 @@ def loss() -> str:
 def runs() -> str:
     """Where each file of rows comes from."""
     lines = []
-    for name, (question, made) in RUNS.items():
+    for name, (question, *commands) in RUNS.items():
+        made = "; ".join(f"`{command}`" for command in commands)
         try:
             found = rows(name)
         except FileNotFoundError:
-            lines.append([question, f"`{made}`", "", "", NOT_YET])
+            lines.append([question, made, "", "", NOT_YET])
             continue
         commits = ", ".join(sorted({row["commit"] for row in found}))
         hardware = "; ".join(sorted({f"{row['cores']} cores of an {row['cpu']}" for row in found}))
         when = max(row["time"] for row in found)[:10]
-        lines.append(
-            [question, f"`{made}`", commits, f"{hardware}, {when}", f"`results/{name}.jsonl`, {len(found)} rows"]
-        )
+        lines.append([question, made, commits, f"{hardware}, {when}", f"`results/{name}.jsonl`, {len(found)} rows"])
     return markdown(["question", "command", "commit", "hardware, day", "rows"], lines, left=5)
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nemojax.config import EncoderConfig
 from nemojax.layers import Linear, dropout, einsum
 
+UNSEEN = -1e30  # the score of a key that may not be seen
 Chunk = int | Int[Array, ""]  # frames; traced in training, so that one compilation serves every look-ahead
 
 
@@ -146,7 +147,7 @@ class Attention(nnx.Module):
         score_BGHQC = (content + relative_shift(position, left + queries)) * heads[1] ** -0.5
 
         seen = chunk_mask(queries, left, chunk)[None, None, None] & valid_BGC[:, :, None, None]
-        weight = jax.nn.softmax(jnp.where(seen, score_BGHQC, -1e30), axis=-1)
+        weight = jax.nn.softmax(jnp.where(seen, score_BGHQC, UNSEEN), axis=-1)
         weight = dropout(jnp.where(seen, weight, 0.0), self.dropout, key)
         y = einsum("bghqc,bgchk->bgqhk", weight, values_BGCHK)
         return y.reshape(batch, blocks * queries, *heads)[:, :frames]

@@ -83,7 +83,7 @@ class Engine:
         self.on_step, self.steps = on_step, 0
         self._state = init_state(recognizer.model, recognizer.constants, self.sizes[0])
         self._spare_steps = 0
-        self._buffers: list[np.ndarray] = []  # of samples, used in turn: memory that is new each time is slow
+        self._buffers: list[np.ndarray] = []  # of samples, used in turn
         self._wake = threading.Condition()  # guards what follows
         self._running = False
         self._free = list(range(self.sizes[-1]))  # a heap: low slots first, so that batches stay small
@@ -131,7 +131,12 @@ class Engine:
             off = np.zeros(size, bool)
             self._advance(np.zeros((size, self.chunk_samples), np.float32), np.zeros(size, np.int32), off, off)
         jax.block_until_ready(self._state)
-        self._buffer(self.sizes[0])
+        self._allocate()
+
+    def _allocate(self) -> None:
+        """Memory that is new at each step is slow, so it is had, and touched, beforehand."""
+        shape = (self.sizes[-1], self.chunk_samples)
+        self._buffers = [np.full(shape, 0, np.float32) for _ in range(BUFFERS)]
 
     def _stop(self, reason: str) -> None:
         """From any thread, any number of times."""
@@ -228,7 +233,8 @@ class Engine:
         self._spare_steps = self._spare_steps + 1 if fitting < size else 0
         if fitting > size or self._spare_steps > SHRINK_AFTER:
             self._resize(size := fitting)
-        samples, length = self._buffer(size), np.zeros(size, np.int32)
+        samples = self._buffers[self.steps % BUFFERS][:size]  # rows that are not filled hold what was there before
+        length = np.zeros(size, np.int32)
         active, reset = np.zeros(size, bool), np.zeros(size, bool)
         for stream, chunk in taken:
             slot = stream._slot
@@ -236,12 +242,6 @@ class Engine:
             stream._begun = True
         self.steps += 1
         return self._advance(samples, length, active, reset)
-
-    def _buffer(self, size: int) -> np.ndarray:
-        """For the samples of the next step; rows that it does not fill hold what was there before."""
-        if not self._buffers or len(self._buffers[0]) != size:
-            self._buffers = [np.full((size, self.chunk_samples), 0, np.float32) for _ in range(BUFFERS)]
-        return self._buffers[self.steps % BUFFERS]
 
     def _advance(self, *arrays: np.ndarray) -> Emission:
         model, constants = self.recognizer.model, self.recognizer.constants

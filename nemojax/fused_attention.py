@@ -18,11 +18,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Bool, Float
 
-from nemojax.attention import Attention, AttentionCache, Chunk
+from nemojax.attention import UNSEEN, Attention, AttentionCache
 from nemojax.transducer import Transducer
 
 SMALLEST = 16  # rows of a matrix product on a GPU
-NOTHING = -1e30  # the score of what may not be seen
 
 
 class FusedAttention(Attention):
@@ -34,22 +33,14 @@ class FusedAttention(Attention):
                 setattr(self, name, value)
         self.interpret = interpret
 
-    def attend(
-        self,
-        query: Float[Array, "B T H K"],
-        keys: Float[Array, "B T H K"],
-        values: Float[Array, "B T H K"],
-        mask: Bool[Array, "B T"],
-        cache: AttentionCache,
-        positions: Float[Array, "R H K"],
-        chunk: Chunk,
-        key: Array | None,
-    ) -> Float[Array, "B T H K"]:
+    def attend(self, query, keys, values, mask, cache, positions, chunk, key) -> Array:
+        """As `Attention.attend`."""
         left, frames = cache.keys.shape[1], query.shape[1]
         if key is not None or frames > left or not isinstance(chunk, int):
             return super().attend(query, keys, values, mask, cache, positions, chunk, key)
-        scores = self.position_scores(query[:, None], positions, left)[:, 0]
-        biased = (query + self.content_bias[...].astype(jnp.float32)[None, None]).astype(keys.dtype)
+        query_BGQHK = query[:, None]  # one block
+        scores = self.position_scores(query_BGQHK, positions, left)[:, 0]
+        biased = (query_BGQHK + self._bias(self.content_bias))[:, 0].astype(keys.dtype)
         return fused(biased, scores, keys, values, mask, cache, chunk, self.interpret)
 
 
@@ -102,7 +93,7 @@ def _kernel(query, scores, cached_keys, cached_values, keys, values, length, mas
     query = load(query, there)
 
     def scored(keys: Any, key: Array, valid: Array) -> Array:
-        """Scores of keys by their frames, counted from the segment's first; `NOTHING` where they may not be seen."""
+        """Scores of keys by their frames, counted from the segment's first; `UNSEEN` where they may not be seen."""
         seen = (
             there[:, None] & valid[None] & (start[:, None] - left <= key[None]) & (key[None] < start[:, None] + chunk)
         )
@@ -110,14 +101,14 @@ def _kernel(query, scores, cached_keys, cached_values, keys, values, length, mas
         index = jnp.where(seen, rows[:, None] * (left + 2 * frames - 1) + distance, 0)
         position = plgpu.load(scores.at[index], mask=seen, other=0.0)
         score = (_product(query, load(keys, valid).T) + position) * query.shape[1] ** -0.5
-        return jnp.where(seen, score, NOTHING)
+        return jnp.where(seen, score, UNSEEN)
 
     old, new = jnp.arange(cached_keys.shape[0]), jnp.arange(keys.shape[0])
     valid_old = (old < left) & (old >= left - length[0])
     valid_new = plgpu.load(mask, mask=new < frames, other=0) != 0
     score_old, score_new = scored(cached_keys, old - left, valid_old), scored(keys, new, valid_new)
     most = jnp.maximum(score_old.max(1), score_new.max(1))[:, None]
-    weight_old, weight_new = (jnp.where(s > NOTHING, jnp.exp(s - most), 0.0) for s in (score_old, score_new))
+    weight_old, weight_new = (jnp.where(s > UNSEEN, jnp.exp(s - most), 0.0) for s in (score_old, score_new))
     total = (weight_old.sum(1) + weight_new.sum(1))[:, None]
     total = jnp.where(total > 0, total, 1.0)
     type_ = values.dtype

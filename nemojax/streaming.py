@@ -8,7 +8,6 @@ at every stage, so neither the history nor the padding of the last chunk reaches
 
 import functools
 import os
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -62,7 +61,7 @@ def prepare(model: Transducer | FrozenModel) -> Constants:
     return Constants(model.encoder.project_positions(), greedy.start(model))
 
 
-@partial(jax.jit, static_argnames="batch")  # so that it lies where the weights do, as states after it
+@functools.partial(jax.jit, static_argnames="batch")  # so that it lies where the weights do, as states after it
 def init_state(model: Transducer | FrozenModel, constants: Constants, batch: int) -> StreamState:
     """The state of streams that have heard nothing; keys and values are kept in the weights' type."""
     model = thaw(model)
@@ -137,8 +136,8 @@ def step(
     return after, emission._replace(frames=emission.frames + before.position[:, None])
 
 
-# On a GPU a live step is a thousand kernels of microseconds. XLA launches those it can record all at once; by default
-# it records no loop, and the search for labels is one.
+# On a GPU a live step is many small kernels, which XLA can record and launch at once. The search for labels is a loop,
+# so loops and conditionals are to be recorded too.
 RECORDED = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
 GPU_OPTIONS = {"xla_gpu_enable_command_buffer": RECORDED, "xla_gpu_graph_min_graph_size": 1}
 COMMAND_BUFFERS_SWITCH = "NEMOJAX_COMMAND_BUFFERS"
@@ -180,7 +179,7 @@ def cut(
     )
 
 
-@partial(jax.jit, static_argnames="lookahead", donate_argnames="state")
+@functools.partial(jax.jit, static_argnames="lookahead", donate_argnames="state")
 def transcribe_scan(
     model: Transducer | FrozenModel, constants: Constants, state: StreamState, segments: Segment, lookahead: int
 ) -> tuple[StreamState, Emission]:

@@ -36,9 +36,9 @@ def test_the_most_streams_that_were_served(monkeypatch):
 
     found = [row(8, True), row(64, False, 2), row(16, True), row(32, False)]
     monkeypatch.setattr(tables, "rows", lambda name: found)
-    assert tables.streams().splitlines()[-1] == "| 4M, int8 | 160 ms | 16 | 32 | 66 | 111 | 115 | 2 |"
+    assert tables.streams().splitlines()[-1] == "| 4.4M, int8 | 160 ms | 16 | 32 | 66 | 111 | 115 | 2 |"
     found[:] = [row(8, False)]
-    assert tables.streams().splitlines()[-1] == "| 4M, int8 | 160 ms |  | 8 |  |  |  | 0 |"
+    assert tables.streams().splitlines()[-1] == "| 4.4M, int8 | 160 ms |  | 8 |  |  |  | 0 |"
 
 
 def test_what_a_loss_could_not_do_is_said(monkeypatch):
