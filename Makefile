@@ -52,10 +52,10 @@ parity: $(PARITY_VENV)/ready  ## compare with NeMo and transformers, on fresh ra
 	$(PARITY_VENV)/bin/python -m pytest tests/parity -m parity
 
 golden: $(PARITY_VENV)/ready  ## make tests/golden again
-	$(PARITY_VENV)/bin/python -m convert.golden tests/golden
+	$(PARITY_VENV)/bin/python -m experiments golden tests/golden
 
 notebooks: $(VENV)/ready  ## run the notebooks' scripts, and keep what they show in the notebooks
-	$(VENV)/bin/python -m experiments.notebooks
+	$(VENV)/bin/python -m experiments notebooks
 
 clean:
 	rm -rf $(VENV) $(PARITY_VENV) $(COMPILED) build dist

@@ -21,12 +21,15 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from convert import huggingface, nemo
 from convert.errors import ConvertError, reason
+from convert.huggingface import checkpoint as huggingface
+from convert.nemo import checkpoint as nemo
 from convert.output import check_new
 from convert.source import Source, read_native, shapes
-from nemojax import checkpoint, packed
+from nemojax import checkpoint
 from nemojax.config import ModelConfig
+from nemojax.errors import CheckpointError
+from nemojax.kernels import quantization
 
 Archive = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL.nemo")]
 Model = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIRECTORY|NAME")]
@@ -90,7 +93,7 @@ def to_int8(directory: Native, out: Out, /) -> None:
     """
     check_new(out)
     model, config, tokenizer, origin = read_native(directory)
-    checkpoint.save(out, packed.quantise(model), tokenizer, origin | {"int8": True}, _bar("writing"))
+    checkpoint.save(out, quantization.quantise(model), tokenizer, origin | {"int8": True}, _bar("writing"))
     _report(out, config)
 
 
@@ -113,7 +116,7 @@ def _save(source: Source, out: Path) -> None:
     check_new(out, sum(tensor.nbytes for tensor in source.tensors.values()))
     try:
         checkpoint.save(out, source.model(), source.tokenizer, source.origin, _bar("converting"))
-    except (ConvertError, checkpoint.CheckpointError):
+    except (ConvertError, CheckpointError):
         raise
     except Exception as error:  # what orbax and tensorstore raise when they can't write has no common type
         raise ConvertError(f"{out} can't be written: {reason(error)}") from None
@@ -132,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="nemojax-convert", description=__doc__.partition("\n\n")[2], args=arguments
         )
-    except (ConvertError, checkpoint.CheckpointError, OSError, MemoryError) as error:
+    except (ConvertError, CheckpointError, OSError, MemoryError) as error:
         sys.exit(_failed(str(error) or type(error).__name__))
     except KeyboardInterrupt:
         sys.exit(130)

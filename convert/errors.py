@@ -3,10 +3,12 @@
 import reprlib
 from collections.abc import Sequence
 
+from nemojax.errors import NemojaxError
+
 SHOWN = 8  # problems named in one message; the rest are counted
 
 
-class ConvertError(ValueError):
+class ConvertError(NemojaxError, ValueError):
     """A checkpoint that can't be converted; the message says what is wrong and where."""
 
 

@@ -14,11 +14,13 @@ import numpy as np
 
 import nemojax
 from convert import names
-from convert.archive import open_file
 from convert.errors import ConvertError, listed, short
-from nemojax import checkpoint, packed
+from convert.files import open_file
+from nemojax import checkpoint
 from nemojax.config import ModelConfig
-from nemojax.transducer import Transducer
+from nemojax.kernels import quantization
+from nemojax.model.parameters import abstract_model, fill, named_parameters
+from nemojax.model.transducer import Transducer
 
 # parameters keep the type they were saved in
 PARAMETER_TYPES = tuple(np.dtype(t) for t in (np.float32, np.float16, ml_dtypes.bfloat16))
@@ -65,13 +67,13 @@ class Source:
 
     def model(self) -> Transducer:
         """A model whose parameters are still in the file."""
-        return checkpoint.fill(self.config, self.tensors)
+        return fill(self.config, self.tensors)
 
 
 @lru_cache(maxsize=4)
 def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every parameter of ours."""
-    named = checkpoint.named_parameters(checkpoint.abstract_model(config))
+    named = named_parameters(abstract_model(config))
     return {name: tuple(leaf.shape) for name, leaf in named.items()}
 
 
@@ -156,6 +158,6 @@ def read_native(directory: str | Path) -> tuple[Transducer, ModelConfig, bytes, 
       ConvertError: its weights are in int8, which the others can't express.
     """
     loaded = checkpoint.load(directory)
-    if packed.is_quantised(loaded[0]):
+    if quantization.is_quantised(loaded[0]):
         raise ConvertError(f"{directory} has weights in int8; convert the checkpoint that it was made of")
     return loaded

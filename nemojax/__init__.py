@@ -19,21 +19,24 @@ __version__ = "0.1.0"
 
 # What users call, imported when first touched: a command that needs no jax should not wait for it.
 _PUBLIC = {
-    "load": "recognizer",
-    "Recognizer": "recognizer",
-    "Stream": "recognizer",
-    "TranscriptionError": "recognizer",
-    "AudioError": "audio",
-    "open_audio": "audio",
-    "CheckpointError": "checkpoint",
-    "Transcript": "transcript",
-    "Word": "transcript",
+    "load": "recognition.recognizer",
+    "Recognizer": "recognition.recognizer",
+    "Stream": "recognition.stream",
+    "Transcript": "text.transcript",
+    "Word": "text.transcript",
+    "open_audio": "audio.source",
+    "NemojaxError": "errors",
+    "AudioError": "errors",
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "TokenizerError": "errors",
+    "TranscriptionError": "errors",
     "ModelConfig": "config",
     "PRESETS": "config",
-    "Transducer": "transducer",
+    "Transducer": "model.transducer",
     "StreamState": "streaming",
     "Segment": "streaming",
-    "Emission": "decoding.greedy",
+    "Emission": "decoding.state",
     "prepare": "streaming",
     "init_state": "streaming",
     "step": "streaming",
@@ -54,11 +57,12 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from nemojax.audio import AudioError, open_audio
-    from nemojax.checkpoint import CheckpointError
+    from nemojax.audio.source import open_audio
     from nemojax.config import PRESETS, ModelConfig
-    from nemojax.decoding.greedy import Emission
-    from nemojax.recognizer import Recognizer, Stream, TranscriptionError, load
+    from nemojax.decoding.state import Emission
+    from nemojax.errors import AudioError, CheckpointError, TranscriptionError
+    from nemojax.model.transducer import Transducer
+    from nemojax.recognition.recognizer import Recognizer, load
+    from nemojax.recognition.stream import Stream
     from nemojax.streaming import Segment, StreamState, init_state, prepare, step, transcribe_scan
-    from nemojax.transcript import Transcript, Word
-    from nemojax.transducer import Transducer
+    from nemojax.text.transcript import Transcript, Word

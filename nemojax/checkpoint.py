@@ -18,53 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nemojax import packed
-from nemojax.config import ConfigError, ModelConfig
-from nemojax.transducer import Transducer
+from nemojax.config import ModelConfig
+from nemojax.errors import CheckpointError, ConfigError
+from nemojax.kernels import quantization
+from nemojax.model.parameters import _check, abstract_model, named_parameters
+from nemojax.model.transducer import Transducer
 
 CONFIG, TOKENIZER, ORIGIN, WEIGHTS = "config.json", "tokenizer.model", "origin.json", "weights"
 CONCURRENT_GB = 0.25  # that orbax may hold beside the arrays themselves; more is hardly faster
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that can't be written, or is not there, not complete, or not what its settings say."""
-
-
-def abstract_model(config: ModelConfig) -> Transducer:
-    """The model with a `jax.ShapeDtypeStruct` in the place of each parameter."""
-    return jax.eval_shape(lambda: Transducer(config, rngs=None))
-
-
-def named_parameters(model: Transducer) -> dict[str, Any]:
-    """Every parameter by its path, such as "encoder.blocks.0.attention.query.kernel"."""
-    paths, _ = jax.tree_util.tree_flatten_with_path(model)
-    name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
-    return {name(path): leaf for path, leaf in paths}
-
-
-def fill(config: ModelConfig, arrays: Mapping[str, Any]) -> Transducer:
-    """A model of the given arrays: one for each parameter's path, of its shape, and no others.
-
-    Raises:
-      CheckpointError: names what is missing, unknown, or of another shape.
-    """
-    model = abstract_model(config)
-    wanted = {name: leaf.shape for name, leaf in named_parameters(model).items()}
-    _check(wanted, {name: tuple(array.shape) for name, array in arrays.items()})
-    return jax.tree.unflatten(jax.tree.structure(model), [arrays[name] for name in wanted])
-
-
-def _check(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
-    problems = [f"{name} is missing" for name in wanted if name not in found]
-    problems += [f"{name} is not a parameter of this model" for name in found if name not in wanted]
-    problems += [
-        f"{name} has the shape {list(found[name])}, not {list(shape)}"
-        for name, shape in wanted.items()
-        if name in found and found[name] != shape
-    ]
-    if problems:
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise CheckpointError(f"the weights do not fit the settings: {'; '.join(problems[:5])}{more}")
 
 
 def save(
@@ -185,7 +146,7 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
             stored = checkpointer.metadata(weights).item_metadata.tree
             model, rounded = abstract_model(config), [n for n, array in stored.items() if array.dtype == jnp.int8]
             if rounded:
-                model = jax.eval_shape(packed.quantise, model)
+                model = jax.eval_shape(quantization.quantise, model)
             wanted = {name: leaf.shape for name, leaf in named_parameters(model).items()}
             _check(wanted, {name: tuple(array.shape) for name, array in stored.items()})
             here = jax.sharding.SingleDeviceSharding(jax.devices()[0])

@@ -19,11 +19,11 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from nemojax.audio import MODEL_RATE_HZ, AudioError, AudioSource, Recording, open_audio
+from nemojax.audio.manifest import expand_manifest
+from nemojax.audio.source import MODEL_RATE_HZ, AudioSource, Recording, open_audio
 from nemojax.bundled import SMALL
-from nemojax.config import ConfigError
-from nemojax.manifest import expand_manifest
-from nemojax.transcript import Transcript
+from nemojax.errors import AudioError, ConfigError
+from nemojax.text.transcript import Transcript
 
 MANIFESTS = (".jsonl", ".json")
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -56,10 +56,10 @@ def transcribe(
       json: print one JSON object for each recording.
       dtype: bfloat16 takes half the memory of float32; int8 a quarter, and is the fastest on a CPU.
       output: of one manifest, a directory for the results, in which a job that was killed goes on, and which several
-        processes may share; see nemojax.bulk.
+        processes may share; see nemojax.recognition.bulk.
       shard: INDEX/COUNT, which of those processes this is; by default a task's place in its Slurm step.
     """
-    from nemojax import recognizer as api  # only now: importing jax takes seconds
+    from nemojax.recognition import recognizer as api  # only now: importing jax takes seconds
 
     if output is not None:
         return _transcribe_bulk(files, model, lookahead, batch_size, dtype, output, shard, stream or live or json)
@@ -104,8 +104,8 @@ def _transcribe_bulk(
     shard: str | None,
     others: bool,
 ) -> int:
-    from nemojax import bulk
-    from nemojax import recognizer as api
+    from nemojax.recognition import bulk
+    from nemojax.recognition import recognizer as api
 
     if len(files) != 1 or not files[0].endswith(MANIFESTS):
         raise ConfigError(
@@ -143,8 +143,8 @@ def info(model: tyro.conf.Positional[Path] = SMALL, /) -> int:
     Args:
       model: a directory that nemojax-convert or training wrote; without it, the small model that comes with nemojax.
     """
-    from nemojax.checkpoint import abstract_model, read_settings
-    from nemojax.transducer import parameter_count
+    from nemojax.checkpoint import read_settings
+    from nemojax.model.parameters import abstract_model, parameter_count
 
     config, _, origin = read_settings(model)
     encoder, lstm = config.encoder, config.prediction
@@ -252,8 +252,7 @@ class _Output:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     keep_compiled()
-    from nemojax.checkpoint import CheckpointError
-    from nemojax.tokenizer import TokenizerError
+    from nemojax.errors import CheckpointError, TokenizerError
 
     commands: dict[str, Callable[..., int]] = {"transcribe": transcribe, "info": info}
     try:

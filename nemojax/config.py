@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
-
-class ConfigError(ValueError):
-    """A setting that is missing, unknown, or that this code does not support; the message names it."""
+from nemojax.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from nemojax.config import ConfigError
+from nemojax.errors import ConfigError
 
 MARKS = ".,?!;:"  # what counts as punctuation; quotes, brackets and dashes do not
 

@@ -7,20 +7,20 @@ at every stage, so neither the history nor the padding of the last chunk reaches
 """
 
 import functools
-import os
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from nemojax import features
 from nemojax.config import ModelConfig
 from nemojax.decoding import greedy
-from nemojax.decoding.greedy import Emission, PredictionState
-from nemojax.encoder import EncoderCache
-from nemojax.features import FeatureCache
-from nemojax.transducer import FrozenModel, Transducer, thaw
+from nemojax.decoding.state import Emission, PredictionState, choose, start
+from nemojax.model import features
+from nemojax.model.encoder import EncoderCache
+from nemojax.model.features import FeatureCache
+from nemojax.model.parameters import FrozenModel, thaw
+from nemojax.model.transducer import Transducer
 
 WINDOW_FRAMES = 14  # that greedy decoding looks at in one iteration; more is wasted on speech
 
@@ -58,7 +58,7 @@ class Segment(NamedTuple):
 @jax.jit
 def prepare(model: Transducer | FrozenModel) -> Constants:
     model = thaw(model)
-    return Constants(model.encoder.project_positions(), greedy.start(model))
+    return Constants(model.encoder.project_positions(), start(model))
 
 
 @functools.partial(jax.jit, static_argnames="batch")  # so that it lies where the weights do, as states after it
@@ -126,36 +126,14 @@ def step(
     """
     model = thaw(model)
     fresh = init_state(model, constants, segment.active.shape[0])
-    before = greedy.choose(segment.reset, fresh, state)
+    before = choose(segment.reset, fresh, state)
     encoded, mask, after = encode(model, constants, before, segment, lookahead)
     length = jnp.where(segment.active, mask.sum(1), 0)
     with jax.named_scope("decoder"):
         window = min(WINDOW_FRAMES, encoded.shape[1])
         emission, prediction = greedy.greedy(model, encoded, length, before.prediction, window)
-    after = greedy.choose(segment.active, after._replace(prediction=prediction), before)
+    after = choose(segment.active, after._replace(prediction=prediction), before)
     return after, emission._replace(frames=emission.frames + before.position[:, None])
-
-
-# On a GPU a live step is many small kernels, which XLA can record and launch at once. The search for labels is a loop,
-# so loops and conditionals are to be recorded too.
-RECORDED = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
-GPU_OPTIONS = {"xla_gpu_enable_command_buffer": RECORDED, "xla_gpu_graph_min_graph_size": 1}
-COMMAND_BUFFERS_SWITCH = "NEMOJAX_COMMAND_BUFFERS"
-
-
-@functools.cache
-def compiled_step():
-    """`step` as `jax.jit` makes it for this machine. NEMOJAX_COMMAND_BUFFERS=0 leaves XLA's own options on a GPU."""
-    recorded = jax.default_backend() == "gpu" and os.environ.get(COMMAND_BUFFERS_SWITCH) != "0"
-    options = GPU_OPTIONS if recorded else None
-    return jax.jit(step, static_argnames="lookahead", donate_argnames="state", compiler_options=options)
-
-
-def step_jit(
-    model: Transducer | FrozenModel, constants: Constants, state: StreamState, segment: Segment, lookahead: int
-) -> tuple[StreamState, Emission]:
-    """`step`, compiled at its first call; the state given is used up."""
-    return compiled_step()(model, constants, state, segment, lookahead=lookahead)
 
 
 def cut(

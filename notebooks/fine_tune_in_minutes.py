@@ -20,13 +20,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import soundfile
 
-from experiments import evaluate
-from experiments.loop import Run
-from experiments.run_directory import read_metrics
-from experiments.settings import PRESETS
-from experiments.synthesis.__main__ import main as synthesise
-from nemojax.manifest import expand_manifest
-from nemojax.recognizer import SMALL, load
+from experiments.accuracy import evaluate
+from experiments.synthesis.corpus import main as synthesise
+from experiments.training.loop import Run
+from experiments.training.presets import PRESETS
+from experiments.training.run_directory import read_metrics
+from nemojax.audio.manifest import expand_manifest
+from nemojax.bundled import SMALL
+from nemojax.recognition.recognizer import load
 
 plt.rcParams |= {"figure.dpi": 90, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 os.chdir(tempfile.mkdtemp())
@@ -130,5 +131,5 @@ for name, wer in scores.items():
 #
 # Much: a voice of which it got more than half of the words wrong, it now gets four in five right (56.1 % WER before,
 # 22.4 % after, intervals far apart), from 120 steps on 76 recordings. Voice and sentences are synthetic and of one
-# kind; a living speaker is harder: `experiments/fine_tune.sh` has 84 % before and 67 % after, with more than three
+# kind; a living speaker is harder: `experiments/recipes/fine_tune.sh` has 84 % before and 67 % after, with more than three
 # times the speech. And what it is not taught any more it forgets.

@@ -12,9 +12,9 @@ import soundfile
 from IPython.display import Audio
 
 import nemojax
-from experiments.hearing import stream
+from experiments.accuracy.listening import stream
 from experiments.latency.ours import log_mel_of
-from nemojax.recognizer import SMALL
+from nemojax.bundled import SMALL
 
 plt.rcParams |= {"figure.dpi": 90, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 SHOWN_S = 6

@@ -13,9 +13,9 @@ import soundfile
 
 import nemojax
 from nemojax import streaming
-from nemojax.attention import chunk_mask, relative_shift
-from nemojax.recognizer import SMALL
-from nemojax.transducer import thaw
+from nemojax.bundled import SMALL
+from nemojax.model.attention import chunk_mask, relative_shift
+from nemojax.model.parameters import thaw
 
 plt.rcParams |= {"figure.dpi": 90, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 recognizer = nemojax.load()

@@ -2,7 +2,7 @@
 # # What does waiting buy?
 #
 # One set of weights serves chunks of 80 to 1120 ms, chosen at run time. **How much more accurate is a longer chunk,
-# and is the difference more than chance?** `experiments.compare_accuracy` answers it for any model and any manifest;
+# and is the difference more than chance?** `experiments.accuracy.study` answers it for any model and any manifest;
 # here it runs on a small set, live, and the whole result for the small model is drawn beside it.
 
 # %%
@@ -16,9 +16,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from IPython.display import Markdown
 
-from experiments import compare_accuracy
-from experiments.tradeoff import table
-from nemojax.recognizer import SMALL
+from experiments.accuracy import study
+from experiments.accuracy.study_report import table
+from nemojax.bundled import SMALL
 
 plt.rcParams |= {"figure.dpi": 90, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 
@@ -35,7 +35,7 @@ manifest = next(Path(path) for path in candidates if str(path) and Path(path).is
 rows_file = work / "rows.jsonl"
 arguments = [str(SMALL), str(manifest), "--limit", "12", "--output", str(rows_file)]
 with contextlib.redirect_stdout(io.StringIO()):  # the table stands below
-    assert compare_accuracy.main(arguments) == 0
+    assert study.main(arguments) == 0
 rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
 print(f"{manifest.stem}: {rows[0]['utterances']} utterances, {rows[0]['wer']['reference']} words")
 

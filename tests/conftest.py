@@ -11,9 +11,10 @@ from sentencepiece import SentencePieceTrainer
 
 from nemojax import checkpoint
 from nemojax.config import PRESETS, ModelConfig
-from nemojax.recognizer import Recognizer
-from nemojax.tokenizer import Tokenizer
-from nemojax.transducer import Transducer
+from nemojax.model.parameters import abstract_model, fill, named_parameters
+from nemojax.model.transducer import Transducer
+from nemojax.recognition.recognizer import Recognizer
+from nemojax.text.tokenizer import Tokenizer
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -33,11 +34,11 @@ def random_model(config: ModelConfig, seed: int = 0, blank_bias: float = 0.0) ->
         gain = 4.0 if name in ("joint.prediction.kernel", "joint.output.kernel") or "lstm" in name else 1.0
         return gain * noise / np.sqrt(np.prod(shape[:-1]))
 
-    shapes = {name: leaf.shape for name, leaf in checkpoint.named_parameters(checkpoint.abstract_model(config)).items()}
+    shapes = {name: leaf.shape for name, leaf in named_parameters(abstract_model(config)).items()}
     arrays = {name: array(name, shape) for name, shape in shapes.items()}
     arrays["prediction.embedding"][config.blank] = 0.0
     arrays["joint.output.bias"][config.blank] += blank_bias
-    return checkpoint.fill(config, {name: jnp.asarray(value, jnp.float32) for name, value in arrays.items()})
+    return fill(config, {name: jnp.asarray(value, jnp.float32) for name, value in arrays.items()})
 
 
 @pytest.fixture(scope="session")

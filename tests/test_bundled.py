@@ -38,7 +38,7 @@ def test_it_hears_its_example(recognizer):
 @pytest.mark.slow
 @pytest.mark.parametrize("lookahead", [13, 6, 1, 0])
 def test_streaming_is_offline(recognizer, lookahead):
-    from nemojax.audio import open_audio
+    from nemojax.audio.source import open_audio
 
     audio, stream = open_audio(EXAMPLE), recognizer.stream(lookahead)
     while len(samples := audio.read(1000)):

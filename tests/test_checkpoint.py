@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from nemojax import checkpoint
-from nemojax.checkpoint import CheckpointError
+from nemojax.errors import CheckpointError
+from nemojax.model.parameters import fill, named_parameters
 
 ORIGIN = {"source": "made.nemo", "sha256": "0" * 64}
 
@@ -50,8 +51,8 @@ def test_parameters_may_be_views_read_one_at_a_time(tmp_path, tiny_model):
             read.append(self.name)
             return np.asfortranarray(self.array)
 
-    arrays = {name: Lazy(name, array) for name, array in checkpoint.named_parameters(tiny_model).items()}
-    model = checkpoint.fill(tiny_model.config, arrays)
+    arrays = {name: Lazy(name, array) for name, array in named_parameters(tiny_model).items()}
+    model = fill(tiny_model.config, arrays)
     assert read == []
     checkpoint.save(tmp_path / "lazy", model, b"", ORIGIN)
     assert sorted(read) == sorted(arrays)
@@ -59,24 +60,24 @@ def test_parameters_may_be_views_read_one_at_a_time(tmp_path, tiny_model):
 
 
 def test_names_are_paths_in_the_model(tiny_model):
-    names = checkpoint.named_parameters(tiny_model)
+    names = named_parameters(tiny_model)
     assert names["encoder.blocks.1.attention.query.kernel"] is tiny_model.encoder.blocks[1].attention.query.kernel[...]
     assert names["prediction.lstm.1.hidden_bias"].shape == (96,) and len(names) == len(jax.tree.leaves(tiny_model))
 
 
 def test_fill_accounts_for_every_array(tiny_model, tiny_config):
-    arrays = checkpoint.named_parameters(tiny_model)
-    assert same(checkpoint.fill(tiny_config, arrays), tiny_model)
+    arrays = named_parameters(tiny_model)
+    assert same(fill(tiny_config, arrays), tiny_model)
     name = "joint.output.bias"
     without = {n: a for n, a in arrays.items() if n != name}
     with pytest.raises(CheckpointError, match=r"joint\.output\.bias is missing"):
-        checkpoint.fill(tiny_config, without)
+        fill(tiny_config, without)
     with pytest.raises(CheckpointError, match=r"extra is not a parameter"):
-        checkpoint.fill(tiny_config, {**arrays, "extra": jnp.zeros(1)})
+        fill(tiny_config, {**arrays, "extra": jnp.zeros(1)})
     with pytest.raises(CheckpointError, match=r"joint\.output\.bias has the shape \[3\], not \[65\]"):
-        checkpoint.fill(tiny_config, {**arrays, name: jnp.zeros(3)})
+        fill(tiny_config, {**arrays, name: jnp.zeros(3)})
     with pytest.raises(CheckpointError, match=r"and \d+ more"):
-        checkpoint.fill(tiny_config, {})
+        fill(tiny_config, {})
 
 
 def test_what_is_there_is_never_overwritten(saved, tiny_model, tmp_path):

@@ -3,7 +3,8 @@ import json
 
 import pytest
 
-from nemojax.config import PRESETS, ConfigError, EncoderConfig, ModelConfig
+from nemojax.config import PRESETS, EncoderConfig, ModelConfig
+from nemojax.errors import ConfigError
 
 RELEASED = PRESETS["0.6b"]
 

@@ -1,8 +1,8 @@
-"""nemojax against values that NeMo and transformers computed, and archives that they wrote (see convert/golden.py).
+"""nemojax against values that NeMo and transformers computed, and archives that they wrote (see experiments/references/golden.py).
 
 The bars are those of the live comparison, each with its reason in tests/parity/seams.py; at float32 and the
 highest matmul precision.
-"""
+"""  # noqa: E501
 
 import json
 from functools import cache
@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convert import huggingface, nemo
-from convert.references.traces import Decoding
-from nemojax import checkpoint
-from nemojax.tokenizer import Tokenizer
+from convert.huggingface import checkpoint as huggingface
+from convert.nemo import checkpoint as nemo
+from experiments.references.traces import Decoding
+from nemojax.model.parameters import fill, named_parameters
+from nemojax.text.tokenizer import Tokenizer
+from tests.helpers.tracing import Run, Traced
 from tests.parity.seams import LOG_MEL_MEAN, Seams
 from tests.parity.test_decoding import SEAMS
-from tests.tracing import Run, Traced
 
 GOLDEN = Path(__file__).parent / "golden"
 READ = {"released": lambda: nemo.read(GOLDEN / "released.nemo"), "family": lambda: huggingface.read(GOLDEN / "family")}
@@ -30,7 +31,7 @@ RECORDINGS = ["long", "short"]
 class Golden:
     def __init__(self, name: str):
         self.name, self.source = name, READ[name]()
-        self.model = jax.tree.map(jnp.asarray, checkpoint.fill(self.source.config, self.source.arrays))
+        self.model = jax.tree.map(jnp.asarray, fill(self.source.config, self.source.arrays))
         self.nemojax = Traced(self.model)
         with np.load(GOLDEN / f"{name}.npz") as values:
             self.values = dict(values)
@@ -99,10 +100,10 @@ def test_every_parameter_is_seen(golden):
 
     A bias of the keys adds the same to all scores of a query; the keys in the caches hold it.
     """
-    arrays = checkpoint.named_parameters(golden.model)
+    arrays = named_parameters(golden.model)
     unnoticed = set()
     for name, array in arrays.items():
-        changed = checkpoint.fill(golden.source.config, arrays | {name: array + 0.02 * jnp.sign(array)})
+        changed = fill(golden.source.config, arrays | {name: array + 0.02 * jnp.sign(array)})
         traced = Traced(changed)
         if not differs(golden, traced.run(golden.recordings, 13, 1)[0], traced, golden.values):
             unnoticed.add(name)

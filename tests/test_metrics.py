@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemojax.config import ConfigError
+from nemojax.errors import ConfigError
 from nemojax.metrics import (
     ErrorCounts,
     bootstrap_interval,

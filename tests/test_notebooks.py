@@ -7,7 +7,7 @@ import jupytext
 import nbformat
 import pytest
 
-from experiments.notebooks import executed, main
+from experiments.record.notebooks import executed, main
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -64,7 +64,7 @@ def test_it_runs(script):
 
 
 def test_what_fails_leaves_the_notebook_as_it_was(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("experiments.notebooks.NOTEBOOKS", tmp_path)
+    monkeypatch.setattr("experiments.record.notebooks.NOTEBOOKS", tmp_path)
     (tmp_path / "bad.py").write_text("# %%\nraise ValueError('no')\n")
     (tmp_path / "dead.py").write_text("# %%\nimport os\nos._exit(1)\n")
     (tmp_path / "good.py").write_text("# %%\nprint(6 * 7)\n")

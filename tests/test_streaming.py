@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nemojax import streaming
+from nemojax.recognition.stream_batch import GPU_OPTIONS, compiled_step, step_jit
 from nemojax.streaming import Segment
 from tests.decoding.test_greedy import double_loop
 
@@ -179,7 +180,7 @@ def test_streams_join_pause_and_leave_independently(model, constants, speech, lo
     expected = transcribe(model, constants, recordings, lookahead, chunks=1)
     state, found = streaming.init_state(model, constants, 3), [([], []) for _ in recordings]
     for segment, owners in random_segments(rng, model.config, recordings, lookahead, 3):
-        state, emission = streaming.step_jit(model, constants, state, segment, lookahead=lookahead)
+        state, emission = step_jit(model, constants, state, segment, lookahead=lookahead)
         for b, owner in enumerate(owners):
             n = int(emission.length[b])
             assert owner is not None or n == 0
@@ -211,7 +212,7 @@ def test_the_scan_is_the_steps(model, constants, speech):
     state = streaming.init_state(model, constants, 2)
     for i in range(segments.samples.shape[0]):
         segment = Segment(*(x[i] for x in segments))
-        state, one = streaming.step_jit(model, constants, state, segment, lookahead=6)
+        state, one = step_jit(model, constants, state, segment, lookahead=6)
         np.testing.assert_array_equal(one.labels, emission.labels[i])
         np.testing.assert_array_equal(one.frames, emission.frames[i])
     for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(state), strict=True):
@@ -248,23 +249,23 @@ def test_a_segment_of_part_of_a_chunk_is_refused(model, constants):
 
 @pytest.fixture
 def fresh_compiled_step():
-    streaming.compiled_step.cache_clear()
+    compiled_step.cache_clear()
     yield
-    streaming.compiled_step.cache_clear()
+    compiled_step.cache_clear()
 
 
-@pytest.mark.parametrize("switch,options", [(None, streaming.GPU_OPTIONS), ("0", None)])
+@pytest.mark.parametrize("switch,options", [(None, GPU_OPTIONS), ("0", None)])
 def test_on_a_gpu_loops_are_recorded_too(monkeypatch, fresh_compiled_step, switch, options):
     given = []
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "jit", lambda function, compiler_options, **rest: given.append(compiler_options))
     if switch is not None:
         monkeypatch.setenv("NEMOJAX_COMMAND_BUFFERS", switch)
-    streaming.compiled_step()
+    compiled_step()
     assert given == [options]
 
 
 def test_this_xla_knows_the_options_for_a_gpu():
-    assert jax.jit(lambda x: x + 1, compiler_options=streaming.GPU_OPTIONS)(1) == 2
+    assert jax.jit(lambda x: x + 1, compiler_options=GPU_OPTIONS)(1) == 2
     with pytest.raises(jax.errors.JaxRuntimeError):
         jax.jit(lambda x: x + 1, compiler_options={"xla_gpu_no_such_option": 1})(1)

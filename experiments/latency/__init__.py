@@ -9,5 +9,5 @@ worker.py        the process in which a contender answers
 process.py       it, seen from outside
 report.py        tables, ratios and the plot
 
-`python -m experiments.compare_latency` is the command.
+`python -m experiments compare_latency` is the command.
 """

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.latency.contender import Step
-from nemojax import features, streaming
+from nemojax import streaming
 from nemojax.config import FeatureConfig, ModelConfig
 from nemojax.decoding import greedy
-from nemojax.features import FeatureCache
-from nemojax.recognizer import load
+from nemojax.model import features
+from nemojax.model.features import FeatureCache
+from nemojax.model.parameters import thaw
+from nemojax.recognition.recognizer import load
 from nemojax.streaming import Segment
-from nemojax.transducer import thaw
 
 
 @partial(jax.jit, static_argnames="lookahead")

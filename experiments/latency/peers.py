@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from convert.references.traces import chunk_bounds
 from experiments.latency.contender import GreedySearch, Step, in_batches, timed_steps
 from experiments.latency.onnx_export import graph
 from experiments.latency.ours import log_mel_of
+from experiments.references.traces import chunk_bounds
 
 
 def torch_search(project: Any, predict: Any, logits: Any, blank: int) -> GreedySearch:
@@ -85,7 +85,7 @@ class Nemo:
         import torch
         from nemo.utils import logging
 
-        from convert.references import nemo_model
+        from experiments.references import nemo_model
 
         torch.set_num_threads(threads)
         logging.setLevel(logging.ERROR)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.accuracy import markdown, plot_format
+from experiments.harness.output import markdown, plot_format
 
 PARTS = ("whole", "encoder", "decoder")
 PERCENTILES = (50, 95, 99)

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from convert import huggingface, nemo
-from convert.references import SIZES, nemo_model
-from convert.references.sound import glides
+from convert.huggingface import checkpoint as huggingface
+from convert.nemo import checkpoint as nemo
 from experiments.latency.onnx_export import export
-from nemojax import checkpoint, packed
-from nemojax.audio import open_audio
-from nemojax.manifest import expand_manifest
+from experiments.references import SIZES, nemo_model
+from experiments.references.sound import glides
+from nemojax import checkpoint
+from nemojax.audio.manifest import expand_manifest
+from nemojax.audio.source import open_audio
+from nemojax.kernels import quantization
 
 RATE_HZ = 16_000
 CALIBRATED_S = 8.0
@@ -71,7 +73,7 @@ def prepare(size: str, seed: int, recordings: Sequence[np.ndarray], directory: P
         say("nemojax's form, and transformers'")
         source = nemo.read(directory / "model.nemo")
         checkpoint.save(directory / "native", source.model(), source.tokenizer, source.origin)
-        rounded = packed.quantise(checkpoint.load(directory / "native")[0])
+        rounded = quantization.quantise(checkpoint.load(directory / "native")[0])
         checkpoint.save(directory / "int8", rounded, source.tokenizer, source.origin)
         del rounded
         huggingface.write(directory / "native", directory / "huggingface")

@@ -13,7 +13,7 @@ import soundfile
 import soxr
 
 from experiments.synthesis.voices import Delivery, Program, Voice
-from nemojax.config import ConfigError
+from nemojax.errors import ConfigError, NemojaxError
 
 RATE_HZ = 16_000
 LEVEL = 0.07  # root mean square of the louder half of a clip
@@ -36,7 +36,7 @@ LISTS: dict[Program, list[str]] = {  # commands that print the names of all voic
 }
 
 
-class SynthesisError(Exception):
+class SynthesisError(NemojaxError):
     """A sentence that could not be spoken; says why."""
 
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nemojax.config import ConfigError, ModelConfig
+from nemojax.config import ModelConfig
+from nemojax.errors import ConfigError
 
 LABELS_MULTIPLE = 8
 LABELS_QUANTILE = 0.98  # of a bucket's utterances fit its labels; the others go to a larger one

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nemojax.audio import MODEL_RATE_HZ, AudioError, Recording, open_audio
-from nemojax.config import ConfigError, ModelConfig
-from nemojax.manifest import expand_manifest
-from nemojax.tokenizer import Tokenizer
+from nemojax.audio.manifest import expand_manifest
+from nemojax.audio.source import MODEL_RATE_HZ, Recording, open_audio
+from nemojax.config import ModelConfig
+from nemojax.errors import AudioError, ConfigError
+from nemojax.text.tokenizer import Tokenizer
 
 LEAST_WEIGHT = 0.001
 JOINS_TRIED = 1000

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from nemojax.audio import ROUNDING_S, AudioError, Recording, open_audio
-from nemojax.config import ConfigError
+from nemojax.audio.manifest import expand_manifest
+from nemojax.audio.source import ROUNDING_S, Recording, open_audio
 from nemojax.data import waveform
 from nemojax.data.corpus import header_duration_s
 from nemojax.data.plan import Plan, PlannedBatch, Row
-from nemojax.manifest import expand_manifest
+from nemojax.errors import AudioError, ConfigError
 
 NOTHING = -1  # the utterance of an empty row
 

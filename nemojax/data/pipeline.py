@@ -18,9 +18,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from nemojax.config import ConfigError
 from nemojax.data.loading import Batch, Loader
 from nemojax.data.plan import Plan
+from nemojax.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +30,6 @@ SMALLEST_SHARED_BYTES = 2**16  # arrays below this go through a pipe
 SHARED_MEMORY = Path("/dev/shm")
 RESTARTS = 3  # of the workers without a batch between them
 UNREADABLE_LIMIT = 50  # so many utterances, if they are half of all, are no accident
-
-
-class DataError(RuntimeError):
-    """The pipeline can't go on; the message says why and what to do."""
 
 
 class Pipeline(Iterator[Batch]):

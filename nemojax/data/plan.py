@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nemojax.config import ConfigError, ModelConfig
+from nemojax.config import ModelConfig
 from nemojax.data.buckets import Bucket, check_buckets, choose_buckets, frames_multiple
 from nemojax.data.corpus import Corpus, frames_of
 from nemojax.data.waveform import UNCHANGED, Range, WaveformConfig, samples_at_speed
+from nemojax.errors import ConfigError
 
 BATCH_FRAMES = 12_000  # 16 minutes
 

@@ -13,10 +13,9 @@ from typing import Annotated, Literal
 import tyro
 from sentencepiece import SentencePieceTrainer
 
-from nemojax.audio import AudioError
-from nemojax.config import ConfigError
-from nemojax.manifest import expand_manifest
-from nemojax.tokenizer import Tokenizer
+from nemojax.audio.manifest import expand_manifest
+from nemojax.errors import AudioError, ConfigError
+from nemojax.text.tokenizer import Tokenizer
 
 LONGEST_BYTES = 2**16  # SentencePiece leaves out longer sentences without a word
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]

@@ -20,11 +20,12 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 from tqdm import tqdm
 
-from nemojax.audio import AudioError, Recording, open_audio
-from nemojax.config import ConfigError, ModelConfig
+from nemojax.audio.manifest import numbered_entries
+from nemojax.audio.source import Recording, open_audio
+from nemojax.config import ModelConfig
 from nemojax.data.corpus import DEFAULT_FILTERS, Filters, Problem, duration_problems, header_duration_s, text_problems
-from nemojax.manifest import numbered_entries
-from nemojax.tokenizer import Tokenizer, TokenizerError
+from nemojax.errors import AudioError, ConfigError, TokenizerError
+from nemojax.text.tokenizer import Tokenizer
 
 TOLERANCE_S = 0.05
 BLOCK_SAMPLES = 2**18

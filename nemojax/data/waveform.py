@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import soxr
 
-from nemojax.config import ConfigError
+from nemojax.errors import ConfigError
 
 Range = tuple[float, float]
 

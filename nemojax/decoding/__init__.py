@@ -1,1 +1,5 @@
-"""Search over labels: greedy."""
+"""Searches over labels:
+
+state.py   the prediction network's state, and the labels that a search emits
+greedy.py  the best label at each frame
+"""

@@ -2,8 +2,10 @@ import json
 
 import pytest
 
-from convert import huggingface_settings, safetensors_format, tokenizer_json
+from convert.huggingface import safetensors_format, tokenizer_json
+from convert.huggingface import settings as huggingface_settings
 from nemojax import checkpoint
+from nemojax.model.parameters import fill
 from tests.convert.samples import CONFIG, arrays, nemo_members, tar, theirs, tokenizer
 
 
@@ -52,7 +54,7 @@ def native(tmp_path):
 
     def write(name: str = "native", config=CONFIG, origin=None, dtype="float32", model=None):
         directory = tmp_path / name
-        made = checkpoint.fill(config, arrays(config, dtype=dtype))
+        made = fill(config, arrays(config, dtype=dtype))
         checkpoint.save(directory, made, model or tokenizer(config.vocabulary), origin or {})
         return directory
 

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 from sentencepiece import sentencepiece_model_pb2
 
-from convert import names, nemo_recipe, tokenizer_json, torch_format
-from convert.archive import Window, open_file
-from nemojax import checkpoint
+from convert import names
+from convert.files import Window, open_file
+from convert.nemo import recipe as nemo_recipe
+from convert.nemo import torch_format
+from convert.pieces import pieces
 from nemojax.config import PRESETS, EncoderConfig, FeatureConfig, JointConfig, ModelConfig, PredictionConfig
+from nemojax.model.parameters import abstract_model, named_parameters
 
 TINY = PRESETS["tiny"]
 # every mechanism of the release; prediction and joint of one width, as transformers has it
@@ -42,7 +45,7 @@ FAMILY = ModelConfig(
 def arrays(config: ModelConfig, seed: int = 0, dtype: Any = np.float32) -> dict[str, np.ndarray]:
     """Random parameters by our names."""
     rng = np.random.default_rng(seed)
-    leaves = checkpoint.named_parameters(checkpoint.abstract_model(config))
+    leaves = named_parameters(abstract_model(config))
     return {name: rng.normal(size=leaf.shape).astype(dtype) for name, leaf in leaves.items()}
 
 
@@ -91,7 +94,7 @@ def rezipped(data: bytes, change: dict[str, bytes | None], **options: Any) -> by
 
 def settings(config: ModelConfig) -> dict[str, Any]:
     """A model_config.yaml, parsed; its tokenizer is in the member "0_tokenizer.model"."""
-    texts = [piece.text for piece in tokenizer_json.pieces(tokenizer(config.vocabulary))]
+    texts = [piece.text for piece in pieces(tokenizer(config.vocabulary))]
     return nemo_recipe.to_settings(config, texts, {"model_path": "0_tokenizer.model"})
 
 

@@ -10,17 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from convert import (
-    huggingface_settings,
-    nemo,
-    nemo_recipe,
-    nemo_settings,
-    safetensors_format,
-    tokenizer_json,
-    torch_format,
-)
 from convert.errors import ConvertError
-from convert.settings import read_json
+from convert.huggingface import safetensors_format, tokenizer_json
+from convert.huggingface import settings as huggingface_settings
+from convert.nemo import checkpoint as nemo
+from convert.nemo import recipe as nemo_recipe
+from convert.nemo import settings as nemo_settings
+from convert.nemo import torch_format
+from convert.pieces import pieces
+from convert.sections import read_json
 from nemojax.config import EncoderConfig, FeatureConfig, JointConfig, ModelConfig, PredictionConfig
 from tests.convert.samples import arrays, nemo_members, rezipped, tar, theirs, tokenizer, torch_bytes, window
 from tests.convert.samples import settings as samples_settings
@@ -228,4 +226,4 @@ def test_damaged_json(data):
 @given(st.data())
 def test_damaged_sentencepiece_models(data):
     made = data.draw(damage(tokenizer(30)))
-    outcome(lambda: tokenizer_json.pieces(made))
+    outcome(lambda: pieces(made))

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from convert import __main__ as command
-from convert import nemo, output
+from convert import output
+from convert.nemo import checkpoint as nemo
 from nemojax import checkpoint
+from nemojax.model.parameters import named_parameters
 from tests.convert.samples import CONFIG, arrays, nemo_members, settings
 
 COUNT = sum(array.size for array in arrays(CONFIG).values())
@@ -52,7 +54,7 @@ def test_all_four(run, nemo_file, tmp_path):
     model, config, _, origin = checkpoint.load(tmp_path / "two")
     assert config == CONFIG and origin["format"] == "huggingface"
     for name, array in arrays(CONFIG).items():
-        np.testing.assert_array_equal(checkpoint.named_parameters(model)[name], array)
+        np.testing.assert_array_equal(named_parameters(model)[name], array)
 
 
 def test_notes_are_printed(run, huggingface_directory, tmp_path):
@@ -205,5 +207,5 @@ def test_nothing_is_written_where_nothing_was_read(run, tmp_path):
 
 
 def test_the_package_does_not_need_the_converters():
-    code = "import sys, nemojax.recognizer, nemojax.checkpoint; sys.exit('convert' in sys.modules)"
+    code = "import sys, nemojax.recognition.recognizer, nemojax.checkpoint; sys.exit('convert' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

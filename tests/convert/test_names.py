@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from convert import names
-from nemojax import checkpoint
 from nemojax.config import PRESETS
+from nemojax.model.parameters import abstract_model, named_parameters
 from tests.convert.samples import CONFIG, FAMILY, arrays
 
 
 @lru_cache
 def parameters(config):
-    return checkpoint.named_parameters(checkpoint.abstract_model(config))
+    return named_parameters(abstract_model(config))
 
 
 @pytest.mark.parametrize("form", ["nemo", "huggingface"])

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nemojax.audio import Recording
+from nemojax.audio.source import Recording
 from nemojax.data.corpus import Corpus
-from tests.sounds import encoded
+from tests.helpers.sounds import encoded
 
 
 def corpus_of(samples, labels, sources=None, weights=(1.0,)) -> Corpus:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemojax.config import PRESETS, ConfigError
+from nemojax.config import PRESETS
 from nemojax.data.buckets import Bucket, check_buckets, choose_buckets, frames_multiple
+from nemojax.errors import ConfigError
 
 
 def padded(frames, sizes):

@@ -8,15 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceTrainer
 
-from nemojax.config import PRESETS, ConfigError, ModelConfig
+from nemojax.audio.manifest import expand_manifest
+from nemojax.config import PRESETS, ModelConfig
 from nemojax.data.corpus import Filters, Source, frames_of, header_duration_s, load_corpus
 from nemojax.data.plan import Plan
 from nemojax.data.waveform import RECIPE
-from nemojax.manifest import expand_manifest
-from nemojax.tokenizer import Tokenizer
+from nemojax.errors import ConfigError
+from nemojax.text.tokenizer import Tokenizer
+from tests.audio.test_manifest import tarred
 from tests.data.corpora import write_manifest, write_speech
-from tests.sounds import encoded, wave, without_frame_count
-from tests.test_manifest import tarred
+from tests.helpers.sounds import encoded, wave, without_frame_count
 
 CONFIG = ModelConfig()
 

@@ -5,16 +5,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from nemojax.audio import open_audio
-from nemojax.config import ConfigError, ModelConfig
+from nemojax.audio.source import open_audio
+from nemojax.config import ModelConfig
 from nemojax.data import waveform
 from nemojax.data.buckets import Bucket
 from nemojax.data.corpus import Source, load_corpus
 from nemojax.data.loading import NOTHING, Loader
 from nemojax.data.plan import Plan, PlanConfig
 from nemojax.data.waveform import RECIPE, UNCHANGED, WaveformConfig
+from nemojax.errors import ConfigError
 from nemojax.streaming import cut
-from nemojax.tokenizer import Tokenizer
+from nemojax.text.tokenizer import Tokenizer
 from tests.data.corpora import write_manifest, write_speech
 
 CONFIG = ModelConfig()

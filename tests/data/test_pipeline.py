@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemojax.config import ConfigError, ModelConfig
+from nemojax.config import ModelConfig
 from nemojax.data import pipeline as pipeline_module
 from nemojax.data.corpus import Source, load_corpus
-from nemojax.data.pipeline import DataError, Pipeline
+from nemojax.data.pipeline import Pipeline
 from nemojax.data.plan import Plan, PlanConfig
 from nemojax.data.waveform import RECIPE
-from nemojax.tokenizer import Tokenizer
+from nemojax.errors import ConfigError, DataError
+from nemojax.text.tokenizer import Tokenizer
 from tests.data.corpora import write_speech
 
 CONFIG = ModelConfig()

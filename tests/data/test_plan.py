@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemojax.config import ConfigError, ModelConfig
+from nemojax.config import ModelConfig
 from nemojax.data.buckets import Bucket
 from nemojax.data.corpus import frames_of
 from nemojax.data.plan import Plan, PlanConfig, Row
 from nemojax.data.waveform import RECIPE, UNCHANGED, WaveformConfig, samples_at_speed
+from nemojax.errors import ConfigError
 from tests.data.corpora import corpus_of, random_corpus
 
 CONFIG = ModelConfig()

@@ -2,10 +2,10 @@
 
 import pytest
 
-from nemojax.config import ConfigError
 from nemojax.data import train_tokenizer
 from nemojax.data.train_tokenizer import train
-from nemojax.tokenizer import Tokenizer
+from nemojax.errors import ConfigError
+from nemojax.text.tokenizer import Tokenizer
 from tests.data.corpora import write_manifest
 
 TEXTS = ["The quick brown fox, isn't it?", "jumps over the lazy dog.", "Hello there; how are you?", "It's a fine day."]

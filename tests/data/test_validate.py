@@ -10,10 +10,10 @@ from nemojax.config import ModelConfig
 from nemojax.data import validate
 from nemojax.data.corpus import Filters
 from nemojax.data.validate import findings
-from nemojax.tokenizer import Tokenizer
+from nemojax.text.tokenizer import Tokenizer
+from tests.audio.test_manifest import tarred
 from tests.data.corpora import write_manifest, write_speech
-from tests.sounds import encoded, wave
-from tests.test_manifest import tarred
+from tests.helpers.sounds import encoded, wave
 
 FILES = {"a.wav": 32_000, "b.wav": 32_000, "c.wav": 32_000, "tiny.wav": 800, "long.wav": 400_000}
 

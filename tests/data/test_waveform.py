@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from nemojax.config import ConfigError
 from nemojax.data import waveform
 from nemojax.data.waveform import RECIPE, UNCHANGED, WaveformConfig
-from tests.sounds import wave
+from nemojax.errors import ConfigError
+from tests.helpers.sounds import wave
 
 
 def tone(hz: float, seconds: float = 1.0) -> np.ndarray:

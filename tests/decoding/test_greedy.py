@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from nemojax.decoding import greedy
-from nemojax.prediction import LSTMState
+from nemojax.decoding.state import start
+from nemojax.model.prediction import LSTMState
 from tests.conftest import random_model
 
 LENGTHS = [20, 13, 1, 0]
@@ -31,7 +32,7 @@ def double_loop(model, encoded, length: int) -> tuple[list[int], list[int], list
 
 
 def initial(model, batch):
-    return jax.tree.map(lambda x: jnp.repeat(x, batch, axis=0), greedy.start(model))
+    return jax.tree.map(lambda x: jnp.repeat(x, batch, axis=0), start(model))
 
 
 def rows(emission, offset=0):
@@ -78,10 +79,10 @@ def test_any_window_gives_the_double_loop(case, window):
 def test_chunks_give_the_whole(case, size):
     model, encoded, expected = case
     state, found = initial(model, 4), [([], []) for _ in LENGTHS]
-    for start in range(0, 20, size):
-        length = jnp.clip(jnp.array(LENGTHS) - start, 0, size)
-        emission, state = greedy_jit(model, encoded[:, start : start + size], length, state, window=size)
-        for (labels, frames), new in zip(found, rows(emission, start), strict=True):
+    for first in range(0, 20, size):
+        length = jnp.clip(jnp.array(LENGTHS) - first, 0, size)
+        emission, state = greedy_jit(model, encoded[:, first : first + size], length, state, window=size)
+        for (labels, frames), new in zip(found, rows(emission, first), strict=True):
             labels += new[0]
             frames += new[1]
     assert found == [(want[0], want[1]) for want in expected]

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from nemojax.bulk import FAILURES, PARTS, TRANSCRIPTS
-from tests import slurm
+from nemojax.recognition.bulk import FAILURES, PARTS, TRANSCRIPTS
 from tests.data.corpora import write_speech
-from tests.experiments.test_train import ROOT, TEXTS, losses
-from tests.slurm import Cluster
-from tests.test_bulk import manifest, recognizer, undisturbed  # noqa: F401  fixtures
+from tests.experiments.training.test_train import ROOT, TEXTS, losses
+from tests.helpers import slurm
+from tests.helpers.slurm import Cluster
 
 pytestmark = [
     pytest.mark.slow,
@@ -88,12 +87,12 @@ def test_training_that_is_preempted_and_killed_ends_as_if_it_were_not(cluster, t
     saved = len(losses(run))
     assert 3 <= saved < STEPS
     until(lambda: cluster.wait(job, "RUNNING", "COMPLETED") and len(losses(run)) > saved)
-    os.kill(tasks("experiments.train", run)[0], signal.SIGKILL)
+    os.kill(tasks("experiments", "train", run)[0], signal.SIGKILL)
     about = cluster.wait(job, "COMPLETED", "FAILED")
     assert about["JobState"] == "COMPLETED", cluster.said(job)
     assert int(about["Restarts"]) == 2
     assert losses(run) == calm
-    assert not tasks("experiments.train", run)
+    assert not tasks("experiments", "train", run)
 
 
 def test_training_that_is_cancelled_stays_so(cluster, train, tmp_path):
@@ -104,14 +103,14 @@ def test_training_that_is_cancelled_stays_so(cluster, train, tmp_path):
     about = cluster.wait(job, "CANCELLED", "PENDING")
     assert (about["JobState"], about["Restarts"]) == ("CANCELLED", "0"), cluster.said(job)
     assert "which is saved" in cluster.said(job)
-    assert not tasks("experiments.train", run)
+    assert not tasks("experiments", "train", run)
 
 
 def test_a_manifest_in_two_shards_one_of_which_is_killed(
     cluster,
     checkpoint_directory,
-    manifest,  # noqa: F811
-    undisturbed,  # noqa: F811
+    manifest,
+    undisturbed,
     tmp_path,
 ):
     out = tmp_path / "out"

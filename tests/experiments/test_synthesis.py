@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 import soundfile
 
-from experiments.synthesis import __main__ as command
+from experiments.synthesis import corpus as command
 from experiments.synthesis import programs
 from experiments.synthesis.grammar import RULES, TOPICS
 from experiments.synthesis.sentences import held_out, is_spoken_as_written, sentence, sentences, vocabulary
 from experiments.synthesis.voices import PROGRAMS, VOICES, Delivery, drawn_delivery
-from nemojax.audio import open_audio
+from nemojax.audio.manifest import expand_manifest
+from nemojax.audio.source import open_audio
 from nemojax.config import ModelConfig
 from nemojax.data.corpus import Source, header_duration_s, load_corpus
 from nemojax.data.train_tokenizer import train
-from nemojax.manifest import expand_manifest
-from nemojax.tokenizer import Tokenizer
+from nemojax.text.tokenizer import Tokenizer
 from tests.data.corpora import write_manifest
-from tests.sounds import wave
+from tests.helpers.sounds import wave
 
 INSTALLED = [program for program in PROGRAMS if shutil.which(program)]
 SETS = ("synthetic_train", "synthetic_dev", "synthetic_new_voice")

@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convert import nemo
-from convert.references import SIZES, nemo_model, transformers_model
-from convert.references.nemo_model import Nemo
-from convert.references.sound import glides
-from convert.references.traces import Chunk, Decoding, Trace
-from convert.references.transformers_model import Transformers
-from nemojax import checkpoint
+from convert.nemo import checkpoint as nemo
+from experiments.references import SIZES, nemo_model, transformers_model
+from experiments.references.nemo_model import Nemo
+from experiments.references.sound import glides
+from experiments.references.traces import Chunk, Decoding, Trace
+from experiments.references.transformers_model import Transformers
+from nemojax.model.parameters import fill
+from tests.helpers.tracing import Run, Traced
 from tests.parity.audio import boundaries, real_speech
-from tests.tracing import Run, Traced
 
 ROWS = 10  # recordings side by side in nemojax
 
@@ -46,9 +46,9 @@ class Pair:
         model = transformers_model.build(SIZES[name], self.nemo.model)
         self.transformers = Transformers(model, transformers_model.features(SIZES[name]))
         self.source = nemo.read(self.archive)
-        self.nemojax = Traced(jax.tree.map(jnp.asarray, checkpoint.fill(self.source.config, self.source.arrays)))
+        self.nemojax = Traced(jax.tree.map(jnp.asarray, fill(self.source.config, self.source.arrays)))
 
-    @cache  # noqa: B019  the pair lives as long as the run
+    @cache  # noqa: B019
     def recordings(self, lookahead: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(self.seed + lookahead)
         ends = {name: glides(rng, samples) for name, samples in boundaries(lookahead).items()}

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from convert.references import MAX_SYMBOLS_PER_FRAME
-from convert.references.traces import Decoding, Trace
+from experiments.references import MAX_SYMBOLS_PER_FRAME
+from experiments.references.traces import Decoding, Trace
 
 # Worst absolute difference allowed at each seam, in float32. Log-mel is the logarithm of sums that two FFTs round
 # differently: what rounding does to a bin grows as the bin falls below the loudest of its frame, and from 65 dB down

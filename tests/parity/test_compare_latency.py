@@ -1,4 +1,4 @@
-"""The contenders of `experiments.compare_latency` say the same, on a tiny model's weights."""
+"""The contenders of `experiments.latency.compare` say the same, on a tiny model's weights."""
 
 import json
 
@@ -9,8 +9,7 @@ pytestmark = pytest.mark.parity
 pytest.importorskip("onnxruntime", reason="the contenders that run ONNX graphs need onnxruntime")
 pytest.importorskip("sherpa_onnx", reason="two contenders are sherpa-onnx")
 
-from experiments import compare_latency  # noqa: E402
-from experiments.latency import weights  # noqa: E402
+from experiments.latency import compare, weights  # noqa: E402
 from experiments.latency.peers import OnnxRuntime  # noqa: E402
 from experiments.latency.worker import CONTENDERS, answer  # noqa: E402
 
@@ -112,7 +111,7 @@ def test_the_command(tmp_path, capsys):
     arguments += ["--lookaheads", "6", "0", "--repeats", "2", "--steps", "4", "--starts", "1", "--threads", "1"]
     arguments += ["--batch-seconds", "2.0", "1.0", "--seconds", "3"]
     arguments += ["--output", str(tmp_path / "rows.jsonl"), "--plot", str(tmp_path / "plot.svg")]
-    assert compare_latency.main(arguments) == 0
+    assert compare.main(arguments) == 0
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     counts = {kind: sum(row["kind"] == kind for row in rows) for kind in ("floor", "start", "stream", "batch")}
     assert counts == {"floor": 1, "start": 3, "stream": 2 * 2 * 2, "batch": 2 * 2 * 2}

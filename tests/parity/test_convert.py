@@ -9,11 +9,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from convert import huggingface, nemo, tokenizer_json, torch_format
-from convert.archive import open_file, open_nemo
 from convert.errors import ConvertError
+from convert.files import open_file
+from convert.huggingface import checkpoint as huggingface
+from convert.huggingface import tokenizer_json
+from convert.nemo import checkpoint as nemo
+from convert.nemo import torch_format
+from convert.nemo.archive import open_nemo
 from nemojax import checkpoint
-from nemojax.tokenizer import Tokenizer
+from nemojax.model.parameters import fill
+from nemojax.text.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.parity
 
@@ -176,7 +181,7 @@ def test_half_precision(pair, tmp_path, dtype):
     half = {key: tensor.to(kind) for key, tensor in pair.transformers.model.state_dict().items()}
     source = nemo.read(pair.archive)
     arrays = {key: array.astype(dtype) for key, array in source.arrays.items()}
-    checkpoint.save(tmp_path / "half", checkpoint.fill(source.config, arrays), source.tokenizer, source.origin)
+    checkpoint.save(tmp_path / "half", fill(source.config, arrays), source.tokenizer, source.origin)
     huggingface.write(tmp_path / "half", tmp_path / "hf")
     found = load_file(tmp_path / "hf" / "model.safetensors")
     assert found.keys() == half.keys() and all(torch.equal(found[key], half[key]) for key in half)

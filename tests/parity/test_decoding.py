@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nemojax.tokenizer import Tokenizer
+from nemojax.text.tokenizer import Tokenizer
 from tests.parity.seams import until
 
 pytestmark = pytest.mark.parity

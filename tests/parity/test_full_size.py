@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 import nemojax
-from convert.references import SIZES, nemo_model, transformers_model
-from convert.references.nemo_model import Nemo
-from convert.references.sound import glides
-from convert.references.transformers_model import Transformers
+from experiments.references import SIZES, nemo_model, transformers_model
+from experiments.references.nemo_model import Nemo
+from experiments.references.sound import glides
+from experiments.references.transformers_model import Transformers
+from tests.helpers.tracing import Traced
 from tests.parity.audio import real_speech
 from tests.parity.test_decoding import SEAMS
-from tests.tracing import Traced
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
 

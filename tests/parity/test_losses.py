@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nemojax.losses import rnnt_loss, rnnt_loss_logits
+from nemojax.training.rnnt_loss import rnnt_loss, rnnt_loss_logits
 from tests.parity.conftest import SEED
 
 pytestmark = pytest.mark.parity

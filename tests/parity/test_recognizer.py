@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import nemojax
-from convert.references import SIZES, transformers_model
+from experiments.references import SIZES, transformers_model
 from nemojax import checkpoint
-from nemojax.tokenizer import Tokenizer
+from nemojax.model.parameters import named_parameters
+from nemojax.text.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.parity
 
@@ -28,7 +29,7 @@ def directories(pair, tmp_path_factory):
 def test_both_archives_hold_one_model(directories):
     (first, config, tokenizer, _), (second, other_config, other_tokenizer, _) = map(checkpoint.load, directories)
     assert config == other_config
-    first, second = checkpoint.named_parameters(first), checkpoint.named_parameters(second)
+    first, second = named_parameters(first), named_parameters(second)
     assert first.keys() == second.keys()
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name], err_msg=name)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convert.references.traces import Decoding
+from experiments.references.traces import Decoding
 from tests.parity.seams import MOST_TIES, TIE_GAP, Seams, decisions, until
 
 BLANK = 3

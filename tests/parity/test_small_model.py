@@ -2,13 +2,13 @@
 
 import pytest
 
-from experiments.agreement import listing
-from experiments.compare_references import compare, load_references, read_recordings
+from experiments.references.agreement import listing
+from experiments.references.compare import compare, load_references, read_recordings
 from nemojax import bundled
-from nemojax.recognizer import load
+from nemojax.recognition.recognizer import load
 from tests.parity.audio import SPEECH
 
-RECORDINGS = 3  # of each dev set, spread over it; `python -m experiments.compare_references` hears them all
+RECORDINGS = 3  # of each dev set, spread over it; `python -m experiments compare_references` hears them all
 MOST_NEAR_TIES = 1  # recordings of a dev set at a look-ahead
 
 pytestmark = [

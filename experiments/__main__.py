@@ -1,0 +1,57 @@
+"""Runs an experiment by its name: `python -m experiments NAME ...`; without a name, lists them all."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    module: str  # in `experiments`; its `main(arguments)` returns the exit code
+    question: str  # what it answers or makes
+
+
+COMMANDS = {
+    "train": Command("training.train", "Train a model, or resume a run."),
+    "export": Command("training.export", "Make a model directory of a training checkpoint."),
+    "synthesis": Command("synthesis.corpus", "Make synthetic speech with manifests to train on."),
+    "evaluate": Command("accuracy.evaluate", "What are a model's WER and CER at each look-ahead?"),
+    "compare_accuracy": Command("accuracy.study", "On what does accuracy depend? Look-ahead, left context, noise, ..."),
+    "compare_references": Command("references.compare", "Do NeMo and transformers give the same labels?"),
+    "golden": Command("references.golden", "Make the golden values of tests/golden with NeMo and transformers."),
+    "compare_latency": Command("latency.compare", "How long does a step take, here and in the peers?"),
+    "cost_growth": Command("speed.growth", "How does a step's cost grow?"),
+    "profile_step": Command("speed.profile", "Where does a step's time go?"),
+    "roofline": Command("speed.roofline", "What must a step of many streams take on a device?"),
+    "benchmark_streams": Command("speed.streams", "How many live streams does a machine serve?"),
+    "engine_overhead": Command("speed.engine_overhead", "How many chunks a second does the engine's own work allow?"),
+    "benchmark_loss": Command("speed.loss", "What does the RNN-T loss cost, in time and memory?"),
+    "benchmark_data": Command("speed.data", "Does the data pipeline keep up with training?"),
+    "record": Command("record.record", "Make all tables and plots of the documents from the results."),
+    "notebooks": Command("record.notebooks", "Run the notebooks and keep their outputs."),
+}
+
+
+def usage() -> str:
+    """The list of all commands, a line each."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.question}" for name, command in COMMANDS.items()]
+    return "\n".join(["usage: python -m experiments NAME ... (NAME --help lists its settings)", "", *lines])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the named command; returns its exit code, or 2 for an unknown name."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    name = arguments[0].replace("-", "_")
+    if name not in COMMANDS:
+        print(f"error: there is no experiment {arguments[0]!r}\n\n{usage()}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"experiments.{COMMANDS[name].module}")
+    return module.main(arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""Under which conditions a model hears: what accuracy may depend on, one thing at a time.
+
+A condition is written as `lookahead=6,left=35,dtype=int8,snr=10,warm,group=4,together`; what is left out is as the
+model was trained, in float32, without noise, each utterance alone and from an empty cache. A study is a list of
+conditions that differ in one thing, the first being what the others are compared with.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+
+from nemojax.config import ModelConfig
+from nemojax.errors import ConfigError
+from nemojax.kernels import quantization
+from nemojax.model.parameters import abstract_model, named_parameters, thaw
+from nemojax.recognition.recognizer import Recognizer
+
+DTYPES = ("float32", "bfloat16", "int8")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How recordings are heard.
+
+    Attributes:
+      lookahead: in encoder frames.
+      left: left context in encoder frames; None for the model's own.
+      dtype: of the weights.
+      snr: of white noise that is added, in dB; None for none.
+      warm: the cache is that after another recording and a pause, rather than empty.
+      group: so many recordings, one after the other in the manifest, are scored as one.
+      together: the recordings of a group are heard as one, with pauses; else each alone.
+    """
+
+    lookahead: int
+    left: int | None = None
+    dtype: str = "float32"
+    snr: float | None = None
+    warm: bool = False
+    group: int = 1
+    together: bool = False
+
+    def __post_init__(self):
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        if self.group < 1:
+            raise ConfigError(f"group must be at least 1, not {self.group}")
+        if self.warm and self.together:
+            raise ConfigError("warm and together do not go together: a long recording warms its own cache")
+
+    def __str__(self) -> str:
+        told = [f"lookahead={self.lookahead}"]
+        for field in dataclasses.fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value != field.default:
+                told.append(field.name if value is True else f"{field.name}={value}")
+        return ",".join(told)
+
+
+def parse(text: str) -> Condition:
+    """Raises ConfigError, naming what is wrong."""
+    kinds: dict[str, Callable] = {"lookahead": int, "left": int, "dtype": str, "snr": float, "group": int}
+    values: dict[str, object] = {}
+    for part in text.split(","):
+        name, equals, value = part.strip().partition("=")
+        if name in ("warm", "together") and not equals:
+            values[name] = True
+            continue
+        if name not in kinds or not equals:
+            known = ", ".join([f"{kind}=..." for kind in kinds] + ["warm", "together"])
+            raise ConfigError(f"the condition {text!r} has {part.strip()!r}, which is none of {known}")
+        try:
+            values[name] = kinds[name](value)
+        except ValueError:
+            raise ConfigError(f"the condition {text!r}: {name} can't be {value!r}") from None
+    if "lookahead" not in values:
+        raise ConfigError(f"the condition {text!r} names no lookahead")
+    return Condition(**values)  # type: ignore[arg-type]
+
+
+def fitting(config: ModelConfig, lookahead: int, left: int | None = None) -> ModelConfig:
+    """The model's settings with another left context. Raises ConfigError where the look-ahead does not fit it."""
+    if left is not None and left != config.encoder.left_context_frames:
+        encoder = dataclasses.replace(config.encoder, left_context_frames=left, lookaheads=(lookahead,))
+        config = dataclasses.replace(config, encoder=encoder)
+    config.chunk_frames(lookahead)
+    return config
+
+
+def with_left_context(recognizer: Recognizer, lookahead: int, left: int | None) -> Recognizer:
+    """The same weights, looking further back or less far. Weights do not depend on it."""
+    config = fitting(recognizer.config, lookahead, left)
+    if config == recognizer.config:
+        return recognizer
+    arrays = named_parameters(thaw(recognizer.model))
+    for transform in (lambda model: model, quantization.pack, quantization.quantise):  # however the kernels lie
+        shaped = jax.eval_shape(transform, abstract_model(config))
+        wanted = named_parameters(shaped)
+        if {name: x.shape for name, x in wanted.items()} == {name: x.shape for name, x in arrays.items()}:
+            model = jax.tree.unflatten(jax.tree.structure(shaped), [arrays[name] for name in wanted])
+            return Recognizer(model, config, recognizer.tokenizer, recognizer.origin)
+    raise AssertionError("the model's kernels lie in a way that is not known here")
+
+
+# Studies.
+
+
+def _common(config: ModelConfig, lefts: Sequence[int]) -> int:
+    """The largest look-ahead of training that fits all left contexts."""
+    fits = [r for r in config.encoder.lookaheads if all(left % (r + 1) == 0 for left in lefts)]
+    return max(fits)
+
+
+def lookaheads(config: ModelConfig) -> list[Condition]:
+    return [Condition(r) for r in config.encoder.lookaheads]
+
+
+def left_contexts(config: ModelConfig) -> list[Condition]:
+    own = config.encoder.left_context_frames
+    lefts = [own, own // 2, own // 5]
+    lookahead = _common(config, lefts)
+    return [Condition(lookahead, left=None if left == own else left) for left in lefts]
+
+
+def chunks(config: ModelConfig) -> list[Condition]:
+    """Those of training, and others that fit."""
+    left, trained = config.encoder.left_context_frames, config.encoder.lookaheads
+    others = [chunk - 1 for chunk in range(1, left + 1) if left % chunk == 0 and chunk - 1 not in trained]
+    return [Condition(r) for r in [max(trained), *sorted({*trained, *others} - {max(trained)}, reverse=True)]]
+
+
+def _best(config: ModelConfig) -> int:
+    return config.encoder.lookaheads[0]
+
+
+STUDIES: dict[str, Callable[[ModelConfig], list[Condition]]] = {
+    "lookahead": lookaheads,
+    "left-context": left_contexts,
+    "chunk": chunks,
+    "dtype": lambda config: [Condition(_best(config), dtype=dtype) for dtype in DTYPES],
+    "noise": lambda config: [Condition(_best(config), snr=snr) for snr in (None, 20.0, 10.0, 5.0, 0.0)],
+    "cold-start": lambda config: [Condition(_best(config), warm=warm) for warm in (False, True)],
+    "long-form": lambda config: [Condition(_best(config), group=4, together=flag) for flag in (False, True)],
+}

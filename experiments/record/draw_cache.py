@@ -1,0 +1,120 @@
+"""The animation in the README, how a chunk travels through the caches; `experiments.record.record` writes it."""
+
+FRAMES, CHUNK, LEFT = 24, 4, 8  # drawn small: the released model has a left context of 70 frames
+KERNEL_LEFT = 2  # 8 in the released model
+LAYERS = ("layer 24", "⋯", "layer 2", "layer 1")
+STEPS = FRAMES // CHUNK
+STEP_S = 2.4
+CELL, GAP, X0, Y0 = 26, 4, 112, 150
+TEXT = ("He turned", " round,", " and saw", " that the", " door was", " open.")
+INK, FAINT, NEW, KEPT, OLD = "#24292f", "#8c959f", "#fb8500", "#219ebc", "#eaeef2"
+
+STYLE = f"""
+text {{ font: 13px system-ui, sans-serif; fill: {INK} }}
+.small {{ font-size: 11px; fill: {FAINT} }}
+rect.cell {{ rx: 4px; fill: {OLD} }}
+.caption {{ font-weight: 600 }}
+"""
+
+
+def percent(step: float) -> str:
+    return f"{100 * step / STEPS:.2f}%"
+
+
+def keyframes(name: str, stages: list[tuple[float, str]], rest: str) -> str:
+    """An animation that holds each (start step, declaration) until the next, and `rest` before the first."""
+    frames, value = [f"0%{{{rest}}}"], rest
+    for start, new in stages:
+        if start > 0:
+            frames.append(f"{percent(start - 0.02)}{{{value}}}")
+        frames.append(f"{percent(start)}{{{new}}}")
+        value = new
+    return f"@keyframes {name}{{{''.join(frames)}100%{{{value}}}}}"
+
+
+def animated(name: str) -> str:
+    return f'style="animation:{name} {STEPS * STEP_S}s linear infinite"'
+
+
+def cell_stages(frame: int, delay: float) -> list[tuple[float, str]]:
+    """A frame is computed with its chunk, remembered for the next chunks, and forgotten."""
+    born = frame // CHUNK + delay
+    forgotten = frame // CHUNK + 1 + LEFT // CHUNK
+    stages = [(born, f"fill:{NEW}"), (frame // CHUNK + 1, f"fill:{KEPT}")]
+    return [*stages, (forgotten, f"fill:{OLD}")] if forgotten < STEPS else stages
+
+
+def draw() -> str:
+    styles, shapes = [STYLE], []
+    x = lambda frame: X0 + frame * (CELL + GAP)
+    width, bottom = x(FRAMES) + 20, Y0 + len(LAYERS) * (CELL + GAP)
+    text = lambda px, py, words, extra="": shapes.append(f'<text x="{px}" y="{py}" {extra}>{words}</text>')
+    # audio, cut into chunks
+    text(16, 62, "audio")
+    for frame in range(FRAMES):
+        for k in range(6):
+            height = 3 + abs((frame * 7 + k * 5) % 19 - 9) * (1.6 if (frame // 2) % 5 else 0.4)
+            px = x(frame) + k * (CELL + GAP) / 6
+            shapes.append(
+                f'<rect x="{px:.1f}" y="{58 - height:.1f}" width="2.5" height="{2 * height:.1f}" fill="{FAINT}"/>'
+            )
+    for step in range(STEPS):
+        styles.append(
+            keyframes(
+                f"s{step}", [(step, "opacity:1"), (step + 1, "opacity:0")][: 2 if step + 1 < STEPS else 1], "opacity:0"
+            )
+        )
+        span = CHUNK * (CELL + GAP)
+        shapes.append(
+            f'<rect x="{x(step * CHUNK) - 3}" y="30" width="{span}" height="56" rx="6" fill="none" stroke="{NEW}" '
+            f'stroke-width="2" {animated(f"s{step}")}/>'
+        )
+        remembered = min(step * CHUNK, LEFT)
+        text(
+            X0,
+            112,
+            f"step {step + 1}: {CHUNK} new frames computed, {remembered} remembered, none computed twice",
+            f'class="caption" {animated(f"s{step}")}',
+        )
+    # encoder layers: one row of cells each
+    for row, name in enumerate(LAYERS):
+        y, depth = Y0 + row * (CELL + GAP), len(LAYERS) - 1 - row
+        text(16, y + 18, name)
+        for frame in range(FRAMES):
+            key = f"c{row}_{frame}"
+            styles.append(keyframes(key, cell_stages(frame, 0.12 + 0.12 * depth), f"fill:{OLD}"))
+            shapes.append(f'<rect class="cell" x="{x(frame)}" y="{y}" width="{CELL}" height="{CELL}" {animated(key)}/>')
+            if frame % CHUNK >= CHUNK - KERNEL_LEFT:  # the convolution's cache: the last frames alone
+                step = frame // CHUNK
+                key = f"v{frame}"
+                if row == 0:
+                    stages = [(step + 1, "opacity:1"), (step + 2, "opacity:0")]
+                    styles.append(keyframes(key, [s for s in stages if s[0] < STEPS], "opacity:0"))
+                shapes.append(
+                    f'<circle cx="{x(frame) + CELL / 2}" cy="{y + CELL / 2}" r="4" fill="white" {animated(key)}/>'
+                )
+    # text comes out
+    text(16, bottom + 36, "text")
+    for step, words in enumerate(TEXT):
+        key = f"t{step}"
+        styles.append(keyframes(key, [(step + 0.6, "opacity:1")], "opacity:0"))
+        text(x(step * CHUNK), bottom + 36, words.strip(), animated(key))
+    # legend
+    y = bottom + 74
+    for px, colour, words in (
+        (X0, NEW, "computed in this step"),
+        (X0 + 180, KEPT, "keys and values in the attention cache"),
+        (X0 + 440, OLD, "not yet heard, or forgotten"),
+    ):
+        shapes.append(f'<rect x="{px}" y="{y - 12}" width="14" height="14" rx="3" fill="{colour}"/>')
+        text(px + 20, y, words, 'class="small"')
+    shapes.append(f'<rect x="{X0}" y="{y + 10}" width="14" height="14" rx="3" fill="{KEPT}"/>')
+    shapes.append(f'<circle cx="{X0 + 7}" cy="{y + 17}" r="3" fill="white"/>')
+    text(X0 + 20, y + 22, "also in the convolution cache", 'class="small"')
+    height = y + 40
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
+        f"<title>A chunk of audio travels through the caches of a streaming encoder</title>"
+        f'<rect width="100%" height="100%" rx="8" fill="white"/>'
+        f"<style>{''.join(styles)}</style>{''.join(shapes)}</svg>\n"
+    )

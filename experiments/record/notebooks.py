@@ -1,0 +1,73 @@
+"""Runs the scripts in `notebooks` and keeps what they show, each in the notebook beside it.
+
+    python -m experiments notebooks [NAME...]
+
+Nothing is kept of when and by what they were run, so that a notebook changes only where its cells or what they show do.
+Exit codes: 0, all have run; 1, a cell failed, and its notebook is as it was; 2, there is no such script.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jupytext
+import nbclient
+import nbformat
+import tyro
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = ROOT / "notebooks"
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+CELL_S = 900
+FAILURES = (CellExecutionError, CellTimeoutError, DeadKernelError)
+
+
+def executed(script: Path) -> nbformat.NotebookNode:
+    """The script's cells with their outputs.
+
+    Raises:
+      CellExecutionError: a cell failed.
+      DeadKernelError: the process that runs them has ended.
+      CellTimeoutError: a cell took more than a quarter of an hour.
+    """
+    notebook = jupytext.read(script)
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    resources = {"metadata": {"path": str(script.parent)}}
+    client = nbclient.NotebookClient(
+        notebook, timeout=CELL_S, kernel_name="python3", coalesce_streams=True, resources=resources
+    )
+    client.execute(env={**os.environ, "PYTHONPATH": path})
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL})
+    for number, cell in enumerate(notebook.cells):
+        cell.metadata, cell.id = nbformat.from_dict({}), f"cell-{number}"
+    return notebook
+
+
+def command(names: tyro.conf.Positional[tuple[str, ...]] = ()) -> int:
+    """Run the notebooks' scripts and keep what they show.
+
+    Args:
+      names: of notebooks; by default all.
+    """
+    scripts = [NOTEBOOKS / f"{name}.py" for name in names] or sorted(NOTEBOOKS.glob("*.py"))
+    for script in scripts:
+        if not script.is_file():
+            print(f"error: there is no notebook {script.stem}", file=sys.stderr)
+            return 2
+    code = 0
+    for script in scripts:
+        try:
+            notebook = executed(script)
+        except FAILURES as error:
+            print(f"error: {script.name}: {error}", file=sys.stderr)
+            code = 1
+            continue
+        nbformat.write(notebook, script.with_suffix(".ipynb"))
+        print(f"{script.stem}: {len(notebook.cells)} cells")
+    return code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return tyro.cli(command, prog="python -m experiments notebooks", args=arguments)

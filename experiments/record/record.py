@@ -1,0 +1,86 @@
+"""Makes the tables and plots that README and the model card quote, again, from the rows in `experiments/results`.
+
+    python -m experiments record [--check]
+
+A document says where a table goes:
+
+    <!-- record: small-wer -->
+    <!-- end of record -->
+
+What is between the two lines is replaced; where there are no rows yet, the document says so. With --check nothing is
+written. Exit codes: 0, all was as it should be, or now is; 1, with --check: something is not what the rows make it;
+2, a document names a table that is not known here.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from experiments.accuracy import study_report
+from experiments.accuracy.report import plot
+from experiments.latency import report
+from experiments.record import draw_cache, tables
+from experiments.speed import growth as cost_growth
+from nemojax.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = (ROOT / "README.md", ROOT / "nemojax/small/README.md", ROOT / "experiments/README.md")
+PLOTS = {
+    "small": (plot, ROOT / "experiments/figures/small.svg"),
+    "ablations": (
+        lambda found, path: study_report.plot([row for row in found if row["study"] == "lookahead"], path),
+        ROOT / "experiments/figures/accuracy.svg",
+    ),
+    "compare_latency": (report.plot, ROOT / "experiments/figures/latency.svg"),
+    "cost_growth": (cost_growth.plot, ROOT / "experiments/figures/growth.svg"),
+}
+ANIMATION = ROOT / "experiments/figures/cache.svg"
+BLOCK = re.compile(r"(<!-- record: ([\w-]+) -->\n).*?(<!-- end of record -->)", re.S)
+
+
+def remade(text: str, document: str = "") -> str:
+    """A document with its tables made again. Raises ConfigError for a name that is not known."""
+
+    def replace(match: re.Match[str]) -> str:
+        if match[2] not in tables.TABLES:
+            raise ConfigError(f"{document}: {match[2]!r} is none of {', '.join(tables.TABLES)}")
+        try:
+            table = tables.TABLES[match[2]]()
+        except FileNotFoundError:
+            table = tables.NOT_YET
+        return f"{match[1]}\n{table}\n\n{match[3]}"
+
+    return BLOCK.sub(replace, text)
+
+
+def command(check: bool = False) -> int:
+    """Make the tables and plots of README and the model card from the rows in experiments/results.
+
+    Args:
+      check: write nothing, and say what differs.
+    """
+    code = 0
+    made = {path: remade(path.read_text(), path.name) for path in DOCUMENTS} | {ANIMATION: draw_cache.draw()}
+    for path, after in made.items():
+        before = path.read_text() if path.exists() else ""
+        if after != before:
+            if check:
+                print(f"{path.relative_to(ROOT)} is not what the rows make it", file=sys.stderr)
+                code = 1
+            else:
+                path.write_text(after)
+    for name, (draw, path) in PLOTS.items():
+        if not check and (tables.RESULTS / f"{name}.jsonl").exists():
+            draw(tables.rows(name), path)
+    return code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    try:
+        return tyro.cli(command, prog="python -m experiments record", args=arguments)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2

@@ -1,0 +1,83 @@
+"""A step of a training run as a native checkpoint, which `nemojax`, and `convert` in turn, read.
+
+python -m experiments export RUN OUT
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import jax
+import tyro
+
+from experiments.harness.command import command
+from experiments.harness.settings import from_json
+from experiments.training.run_directory import ORIGIN, SETTINGS, TOKENIZER, Checkpoints, RunError
+from nemojax import checkpoint
+from nemojax.config import ModelConfig
+from nemojax.model.parameters import abstract_model
+from nemojax.training import step as training
+from nemojax.training.recipe import TrainingConfig
+
+
+def export(run: Path, out: Path, step: int | None = None, dtype: str = "float32", replace: bool = False) -> int:
+    """Writes the weights of a step, averaged where the run takes an average; returns the step.
+
+    Args:
+      step: None for that with the best dev WER, or the last where none was evaluated.
+
+    Raises:
+      RunError: `run` holds no such checkpoint.
+      CheckpointError: `out` can't be written.
+    """
+    try:
+        settings = json.loads((run / SETTINGS).read_text())
+        origin, tokenizer = json.loads((run / ORIGIN).read_text()), (run / TOKENIZER).read_bytes()
+    except (OSError, ValueError) as error:
+        raise RunError(f"{run} does not hold a training run: {error}") from None
+    config = ModelConfig.from_json(json.dumps(settings["started"]))
+    recipe = from_json(TrainingConfig, settings["training"])
+    checkpoints = Checkpoints(run / "checkpoints", keep=None)
+    try:
+        step = step if step is not None else checkpoints.best if checkpoints.best is not None else checkpoints.last
+        if step is None or step not in checkpoints.steps:
+            there = ", ".join(map(str, checkpoints.steps)) or "no checkpoint"
+            raise RunError(f"{run} does not have a checkpoint of step {step}; it has {there}")
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        like = jax.eval_shape(partial(training.init, recipe=recipe), abstract_model(config))
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
+        model = training.model_of(checkpoints.restore(like, step), config)
+    finally:
+        checkpoints.close()
+    model = jax.tree.map(lambda x: x.astype(dtype), model)
+    if replace and out.exists():
+        shutil.rmtree(out)
+    checkpoint.save(out, model, tokenizer, origin | {"step": step})
+    return step
+
+
+@dataclass(frozen=True)
+class Settings:
+    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+    """The directory of a training run."""
+    out: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="OUT")]]
+    """A new directory."""
+    step: int | None = None
+    """By default that with the best dev WER, or the last where none was evaluated."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """In which weights are kept."""
+
+
+def run(settings: Settings) -> int:
+    step = export(settings.run, settings.out, settings.step, settings.dtype)
+    print(f"{settings.out} holds the weights of step {step}", file=sys.stderr)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return command(Settings, run, "export", __doc__, arguments, catch=(RunError,))

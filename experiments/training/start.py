@@ -1,0 +1,73 @@
+"""What a run begins with: a model, its tokenizer, and where both came from."""
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+
+import nemojax
+from experiments.training.presets import Experiment
+from experiments.training.run_directory import RunError
+from nemojax import checkpoint
+from nemojax.data.train_tokenizer import texts_of, train
+from nemojax.model.parameters import fill, named_parameters
+from nemojax.model.transducer import Transducer
+from nemojax.text.tokenizer import Tokenizer
+from nemojax.training.new_vocabulary import with_vocabulary
+
+BLANK_SHARE = 0.75  # of an alignment's steps: 12.5 frames a second, and about four labels
+
+
+class Start(NamedTuple):
+    model: Transducer
+    tokenizer: bytes
+    origin: dict[str, Any]
+
+
+def start(experiment: Experiment) -> Start:
+    """A model of `experiment.model`'s settings, or that of `experiment.init`, with the tokenizer that goes with it.
+
+    Raises:
+      RunError: the tokenizer can't be read.
+      CheckpointError, ConfigError, TokenizerError: of what the settings name.
+    """
+    tokenizer = _read(experiment.tokenizer) if experiment.tokenizer is not None else None
+    if experiment.init is None:
+        if tokenizer is None:
+            manifests = [source.manifest for source in experiment.sources()]
+            tokenizer = train(texts_of(manifests), experiment.model.vocabulary)
+        size = Tokenizer(tokenizer).size
+        if size != experiment.model.vocabulary:
+            raise RunError(
+                f"the tokenizer has {size} pieces, the model {experiment.model.vocabulary}; "
+                f"set --model.vocabulary {size}"
+            )
+        model = with_blank_prior(Transducer(experiment.model, rngs=nnx.Rngs(experiment.training.seed)))
+        return Start(model, tokenizer, {"format": "nemojax", "nemojax": nemojax.__version__})
+    model, _, theirs, origin = checkpoint.load(experiment.init, jnp.float32)
+    if tokenizer is not None and tokenizer != theirs:
+        model = with_vocabulary(model, Tokenizer(tokenizer).size, experiment.training.seed)
+    began = {"directory": experiment.init.name, "origin": origin}
+    origin = {"format": "nemojax", "nemojax": nemojax.__version__, "init": began}
+    return Start(model, tokenizer if tokenizer is not None else theirs, origin)
+
+
+def with_blank_prior(model: Transducer) -> Transducer:
+    """A fresh model that expects blank as often as it occurs.
+
+    Else the first thing that training teaches is to say blank, and it teaches all layers: the encoder's output becomes
+    one large constant, beside which the sound is lost.
+    """
+    odds = BLANK_SHARE / (1 - BLANK_SHARE) * model.config.vocabulary  # against each label
+    named = named_parameters(model)
+    bias = named["joint.output.bias"].at[model.config.blank].set(math.log(odds))
+    return fill(model.config, named | {"joint.output.bias": bias})
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(f"the tokenizer {path} can't be read: {error.strerror}") from None

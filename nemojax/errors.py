@@ -1,0 +1,55 @@
+"""Every error that a user can meet. All share `NemojaxError`, and none needs jax to be imported."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nemojax.text.transcript import Transcript
+
+
+class NemojaxError(Exception):
+    """Base class: the message is a sentence that says what was wrong, where, and what to do."""
+
+
+class ConfigError(NemojaxError, ValueError):
+    """Reports a setting that is missing, unknown, or not supported; the message names it."""
+
+
+class CheckpointError(NemojaxError, ValueError):
+    """Reports a checkpoint that can't be written, is missing or incomplete, or contradicts its settings."""
+
+
+class TokenizerError(NemojaxError, ValueError):
+    """Reports bytes that are not a SentencePiece model, or a label that the model does not have."""
+
+
+class AudioError(NemojaxError, ValueError):
+    """Reports audio that can't be read. The message begins with the recording's name."""
+
+
+class TranscriptionError(AudioError):
+    """Reports the recordings of a list that could not be read.
+
+    `errors` has an AudioError for the index of each; `transcripts` holds the results of the others, and None in the
+    places of those that failed.
+    """
+
+    def __init__(self, errors: dict[int, AudioError], transcripts: "list[Transcript | None]"):
+        self.errors, self.transcripts = errors, transcripts
+        lines = [f"{len(errors)} of {len(transcripts)} recordings could not be transcribed:"]
+        super().__init__("\n  ".join(lines + [str(error) for error in errors.values()]))
+
+
+class DataError(NemojaxError, RuntimeError):
+    """Reports training data most of which can't be read; names examples."""
+
+
+class EngineError(NemojaxError):
+    """Reports a live stream that can't be served; says why."""
+
+
+class EngineFull(EngineError):
+    """Reports that all slots of the engine are taken."""
+
+
+class Backlog(EngineError):
+    """Reports that the stream's queue is full: samples arrive faster than they are processed."""

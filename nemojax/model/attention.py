@@ -1,0 +1,164 @@
+"""Chunked self-attention with relative positions and a cache of projected keys and values.
+
+A query sees its whole chunk and the `left_context_frames` before that chunk, nothing else. As the left
+context is a whole number of chunks, so is every window of keys, and where a window begins does not matter:
+only distances enter. A segment is cut into blocks of at most one left context; all blocks are computed
+alike, a live chunk being a segment of one block.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from nemojax.config import EncoderConfig
+from nemojax.model.layers import Linear, dropout, einsum
+
+UNSEEN = -1e30  # the score of a key that may not be seen
+Chunk = int | Int[Array, ""]  # frames; traced in training, so that one compilation serves every look-ahead
+
+
+class AttentionCache(NamedTuple):
+    """Projected keys and values of the last frames; only the newest `length` of them are valid."""
+
+    keys: Float[Array, "B C H K"]
+    values: Float[Array, "B C H K"]
+    length: Int[Array, " B"]
+
+    @classmethod
+    def zeros(cls, config: EncoderConfig, batch: int, dtype=jnp.float32) -> "AttentionCache":
+        shape = (batch, config.left_context_frames, config.heads, config.head_width)
+        return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(batch, jnp.int32))
+
+
+def sinusoids(distance_frames: np.ndarray, width: int) -> np.ndarray:
+    """Encodings of signed distances (query minus key), sines and cosines interleaved, [distances, D]."""
+    frequency = np.exp(np.arange(0, width, 2, dtype=np.float32) * np.float32(-np.log(10_000.0) / width))
+    angle = distance_frames[:, None].astype(np.float32) * frequency
+    return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(len(distance_frames), width)
+
+
+def position_distances(config: EncoderConfig) -> np.ndarray:
+    """Distances between any query and key of the largest block, furthest first.
+
+    A block of Q queries uses the Q - 1 distances ahead, 0, and left_context + Q - 1 behind; it takes them
+    out of the middle of this table.
+    """
+    most = config.left_context_frames  # queries in a block
+    return np.arange(config.left_context_frames + most - 1, -most, -1)
+
+
+def relative_shift(score_BGHQR: Array, keys: int) -> Array:
+    """Scores by distance [..., Q, R] to scores by key [..., Q, keys], R = keys + Q - 1.
+
+    Distances run from far to near, so row i begins Q - 1 - i entries in (Dai et al. 2019, appendix B).
+    """
+    *lead, queries, distances = score_BGHQR.shape
+    padded = jnp.pad(score_BGHQR, [(0, 0)] * (len(lead) + 1) + [(1, 0)])
+    flat = padded.reshape(*lead, (distances + 1) * queries)
+    return flat[..., queries:].reshape(*lead, queries, distances)[..., :keys]
+
+
+def chunk_mask(queries: int, left: int, chunk: Chunk) -> np.ndarray | Array:
+    """Which of a block's left + Q keys each of its Q queries may see, [Q, left + Q]."""
+    start = np.arange(queries)[:, None] // chunk * chunk  # first frame of the query's chunk
+    key = np.arange(-left, queries)[None]
+    return (start - left <= key) & (key < start + chunk)
+
+
+def windows(x: Array, blocks: int, queries: int, left: int) -> Array:
+    """Each block's left + Q keys, [B, G, left + Q, ...], out of [B, left + G * Q, ...]."""
+    index = np.arange(blocks)[:, None] * queries + np.arange(left + queries)
+    return x[:, index] if blocks > 1 else x[:, None]
+
+
+class Attention(nnx.Module):
+    """Multi-head attention with Transformer-XL's relative positions, untied biases (Dai et al. 2019, 3.3)."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs | None):
+        width, use_bias = config.width, config.use_bias
+        self.query = Linear(width, width, use_bias, rngs=rngs)
+        self.key = Linear(width, width, use_bias, rngs=rngs)
+        self.value = Linear(width, width, use_bias, rngs=rngs)
+        self.output = Linear(width, width, use_bias, rngs=rngs)
+        self.position = Linear(width, width, use_bias=False, rngs=rngs)
+        self.content_bias = nnx.Param(jnp.zeros((config.heads, config.head_width)))
+        self.position_bias = nnx.Param(jnp.zeros((config.heads, config.head_width)))
+        self.dropout = config.attention_dropout
+
+    def project_positions(self, config: EncoderConfig) -> Float[Array, "R H K"]:
+        """This layer's projection of every distance that a block can hold; constant for given weights."""
+        table = jnp.asarray(sinusoids(position_distances(config), config.width))
+        projected = self.position(table).reshape(-1, config.heads, config.head_width)
+        return projected.astype(self.position.kernel.dtype)
+
+    def step(
+        self,
+        x: Float[Array, "B T D"],
+        mask: Bool[Array, "B T"],
+        cache: AttentionCache,
+        positions: Float[Array, "R H K"],
+        chunk: Chunk,
+        key: Array | None = None,
+    ) -> tuple[Float[Array, "B T D"], AttentionCache]:
+        """Attends over a segment of whole chunks of `chunk` frames and the cached frames before it.
+
+        A query that may see no valid key gives zero before the output projection. With a `key`, as in every
+        layer, dropout is applied.
+        """
+        left, (batch, frames, width) = cache.keys.shape[1], x.shape
+        x = jnp.where(mask[..., None], x, 0.0)
+        split = lambda y: y.reshape(batch, frames, *self.content_bias.shape)
+        query, keys, values = split(self.query(x)), split(self.key(x)), split(self.value(x))
+        keys, values = keys.astype(cache.keys.dtype), values.astype(cache.values.dtype)
+        y = self.attend(query, keys, values, mask, cache, positions, chunk, key)
+        newest = lambda cached, new: jnp.concatenate([cached, new], axis=1)[:, frames:]
+        length = jnp.minimum(cache.length + frames, left)
+        cache = AttentionCache(newest(cache.keys, keys), newest(cache.values, values), length)
+        return self.output(y.reshape(batch, frames, width)), cache
+
+    def attend(
+        self,
+        query: Float[Array, "B T H K"],
+        keys: Float[Array, "B T H K"],
+        values: Float[Array, "B T H K"],
+        mask: Bool[Array, "B T"],
+        cache: AttentionCache,
+        positions: Float[Array, "R H K"],
+        chunk: Chunk,
+        key: Array | None,
+    ) -> Float[Array, "B T H K"]:
+        """Each query's mean of the values that it may see, those of the cache and of the segment."""
+        left, (batch, frames, *heads) = cache.keys.shape[1], query.shape
+        keys, values = (jnp.concatenate(pair, axis=1) for pair in ((cache.keys, keys), (cache.values, values)))
+        valid = jnp.concatenate([jnp.arange(left)[None] >= left - cache.length[:, None], mask], axis=1)
+
+        queries = min(frames, left)  # in a block
+        blocks = -(-frames // queries)
+        pad = lambda y: jnp.pad(y, [(0, 0), (0, blocks * queries - frames)] + [(0, 0)] * (y.ndim - 2))
+        query_BGQHK = pad(query).reshape(batch, blocks, queries, *heads)
+        keys_BGCHK, values_BGCHK, valid_BGC = (windows(pad(y), blocks, queries, left) for y in (keys, values, valid))
+
+        content = einsum("bgqhk,bgchk->bghqc", query_BGQHK + self._bias(self.content_bias), keys_BGCHK)
+        position = self.position_scores(query_BGQHK, positions, left)
+        score_BGHQC = (content + relative_shift(position, left + queries)) * heads[1] ** -0.5
+
+        seen = chunk_mask(queries, left, chunk)[None, None, None] & valid_BGC[:, :, None, None]
+        weight = jax.nn.softmax(jnp.where(seen, score_BGHQC, UNSEEN), axis=-1)
+        weight = dropout(jnp.where(seen, weight, 0.0), self.dropout, key)
+        y = einsum("bghqc,bgchk->bgqhk", weight, values_BGCHK)
+        return y.reshape(batch, blocks * queries, *heads)[:, :frames]
+
+    def position_scores(
+        self, query: Float[Array, "B G Q H K"], positions: Float[Array, "R H K"], left: int
+    ) -> Float[Array, "B G H Q S"]:
+        """What queries make of each distance that a block of theirs holds, left + 2 Q - 1 of them, furthest first."""
+        near = (positions.shape[0] - left + 1) // 2 - query.shape[2]  # distances that only a larger block holds
+        positions = positions[near : positions.shape[0] - near]
+        return einsum("bgqhk,rhk->bghqr", query + self._bias(self.position_bias), positions)
+
+    def _bias(self, bias: nnx.Param) -> Array:
+        return bias[...].astype(jnp.float32)[None, None, None]

@@ -1,0 +1,73 @@
+"""One Conformer block: half feed-forward, attention, convolution, half feed-forward, norm."""
+
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from nemojax.config import EncoderConfig
+from nemojax.model.attention import Attention, AttentionCache, Chunk
+from nemojax.model.convolution import ConvolutionCache, ConvolutionModule
+from nemojax.model.layers import LayerNorm, Linear, dropout, split
+
+
+class BlockCache(NamedTuple):
+    attention: AttentionCache
+    convolution: ConvolutionCache
+
+    @classmethod
+    def zeros(cls, config: EncoderConfig, batch: int, dtype) -> "BlockCache":
+        return cls(AttentionCache.zeros(config, batch, dtype), ConvolutionCache.zeros(config, batch))
+
+
+class FeedForward(nnx.Module):
+    """Linear, SiLU, linear."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs | None):
+        self.linear1 = Linear(config.width, config.feedforward_width, config.use_bias, rngs=rngs)
+        self.linear2 = Linear(config.feedforward_width, config.width, config.use_bias, rngs=rngs)
+        self.dropout = config.dropout
+
+    def __call__(self, x: Float[Array, "B T D"], key: Array | None = None) -> Float[Array, "B T D"]:
+        return self.linear2(dropout(jax.nn.silu(self.linear1(x)), self.dropout, key))
+
+
+class ConformerBlock(nnx.Module):
+    """Gulati et al. 2020, section 2.4; every part is pre-norm and residual."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs | None):
+        self.norm_feedforward1 = LayerNorm(config.width)
+        self.feedforward1 = FeedForward(config, rngs=rngs)
+        self.norm_attention = LayerNorm(config.width)
+        self.attention = Attention(config, rngs=rngs)
+        self.norm_convolution = LayerNorm(config.width)
+        self.convolution = ConvolutionModule(config, rngs=rngs)
+        self.norm_feedforward2 = LayerNorm(config.width)
+        self.feedforward2 = FeedForward(config, rngs=rngs)
+        self.norm_out = LayerNorm(config.width)
+        self.dropout = config.dropout
+
+    def step(
+        self,
+        x: Float[Array, "B T D"],
+        mask: Bool[Array, "B T"],
+        cache: BlockCache,
+        positions: Float[Array, "R H K"],
+        chunk: Chunk,
+        key: Array | None = None,
+    ) -> tuple[Float[Array, "B T D"], BlockCache]:
+        keys = split(key, 7)
+        with jax.named_scope("feedforward1"):
+            y = self.feedforward1(self.norm_feedforward1(x), keys[0])
+            x = x + 0.5 * dropout(y, self.dropout, keys[1])
+        with jax.named_scope("attention"):
+            y, attention = self.attention.step(self.norm_attention(x), mask, cache.attention, positions, chunk, keys[2])
+            x = x + dropout(y, self.dropout, keys[3])
+        with jax.named_scope("convolution"):
+            y, convolution = self.convolution.step(self.norm_convolution(x), mask, cache.convolution)
+            x = x + dropout(y, self.dropout, keys[4])
+        with jax.named_scope("feedforward2"):
+            y = self.feedforward2(self.norm_feedforward2(x), keys[5])
+            x = x + 0.5 * dropout(y, self.dropout, keys[6])
+        return self.norm_out(x), BlockCache(attention, convolution)

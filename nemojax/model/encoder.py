@@ -1,0 +1,73 @@
+"""The cache-aware FastConformer encoder (Rekesh et al. 2023; Noroozi et al. 2023, arXiv 2312.17279)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from nemojax.config import ModelConfig
+from nemojax.model.attention import Chunk
+from nemojax.model.conformer import BlockCache, ConformerBlock
+from nemojax.model.layers import dropout, split
+from nemojax.model.subsampling import Subsampling, SubsamplingCache
+
+
+class EncoderCache(NamedTuple):
+    subsampling: SubsamplingCache
+    blocks: tuple[BlockCache, ...]
+
+    @classmethod
+    def zeros(cls, config: ModelConfig, batch: int, dtype=jnp.float32) -> "EncoderCache":
+        """`dtype` is that of keys and values."""
+        blocks = tuple(BlockCache.zeros(config.encoder, batch, dtype) for _ in range(config.encoder.layers))
+        return cls(SubsamplingCache.zeros(config, batch), blocks)
+
+
+class Encoder(nnx.Module):
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs | None):
+        self.config = config.encoder
+        self.subsampling = Subsampling(config, rngs=rngs)
+        # not stacked: a scan over stacked weights copies every layer's weights out of the stack at each step
+        self.blocks = nnx.List([ConformerBlock(config.encoder, rngs=rngs) for _ in range(config.encoder.layers)])
+
+    def project_positions(self) -> tuple[Float[Array, "R H K"], ...]:
+        """Each block's projected distances: constants of the weights, worth computing once."""
+        return tuple(block.attention.project_positions(self.config) for block in self.blocks)
+
+    def step(
+        self,
+        log_mel: Float[Array, "B F M"],
+        mask: Bool[Array, "B F"],
+        cache: EncoderCache,
+        positions: tuple[Float[Array, "R H K"], ...],
+        chunk: Chunk,
+        key: Array | None = None,
+        *,
+        remat: bool = False,
+    ) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"], EncoderCache]:
+        """Encodes a segment of whole chunks of `chunk` frames, T = F / 8.
+
+        The segment's first log-mel frame has index 8t - 7 where t is its first encoder frame; `mask` is false
+        for frames before the recording and past its end. Invalid encoder frames are zero. `remat` keeps the
+        input of each block alone for the backward pass, which computes the block again.
+        """
+        with jax.named_scope("subsampling"):
+            x, mask, subsampling = self.subsampling.step(log_mel, mask, cache.subsampling)
+        if self.config.scale_input:
+            x = x * jnp.sqrt(jnp.float32(self.config.width))
+        key, *keys = split(key, 1 + len(self.blocks))
+        x = dropout(x, self.config.dropout, key)
+        blocks = []
+
+        @jax.jit  # traced once, for the first block; XLA sees each block's own operations
+        def step(block: ConformerBlock, x: Array, cache: BlockCache, positions: Array, key: Array | None):
+            call = jax.checkpoint(block.step) if remat else block.step
+            return call(x, mask, cache, positions, chunk, key)
+
+        for i, block in enumerate(self.blocks):
+            with jax.named_scope(f"block{i}"):
+                x, block_cache = step(block, x, cache.blocks[i], positions[i], keys[i])
+            blocks.append(block_cache)
+        return jnp.where(mask[..., None], x, 0.0), mask, EncoderCache(subsampling, tuple(blocks))

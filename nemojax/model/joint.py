@@ -1,0 +1,24 @@
+"""The joint network: an encoder frame and a prediction to logits over labels and blank."""
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from nemojax.config import ModelConfig
+from nemojax.model.layers import Linear
+
+
+class Joint(nnx.Module):
+    """relu(W_e e + W_p p) W_o. The two projections are computed once per frame and once per label."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs | None):
+        width = config.joint.width
+        self.encoder = Linear(config.encoder.width, width, rngs=rngs)
+        self.prediction = Linear(config.prediction.width, width, rngs=rngs)
+        self.output = Linear(width, config.labels, rngs=rngs)
+
+    def logits(
+        self, frame: Float[Array, "*#batch J"], prediction: Float[Array, "*#batch J"]
+    ) -> Float[Array, "*#batch V"]:
+        """Logits of projected frames and projected predictions, in float32."""
+        return self.output(jax.nn.relu(frame + prediction))

@@ -1,0 +1,93 @@
+"""Parameters of a model by their paths, and the model as a flat pytree."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+
+from nemojax.config import ModelConfig
+from nemojax.errors import CheckpointError
+from nemojax.model.transducer import Transducer
+
+
+def abstract_model(config: ModelConfig) -> Transducer:
+    """The model with a `jax.ShapeDtypeStruct` in the place of each parameter."""
+    return jax.eval_shape(lambda: Transducer(config, rngs=None))
+
+
+def named_parameters(model: Transducer) -> dict[str, Any]:
+    """Every parameter by its path, such as "encoder.blocks.0.attention.query.kernel"."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(model)
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
+    return {name(path): leaf for path, leaf in paths}
+
+
+def fill(config: ModelConfig, arrays: Mapping[str, Any]) -> Transducer:
+    """A model of the given arrays: one for each parameter's path, of its shape, and no others.
+
+    Raises:
+      CheckpointError: names what is missing, unknown, or of another shape.
+    """
+    model = abstract_model(config)
+    wanted = {name: leaf.shape for name, leaf in named_parameters(model).items()}
+    _check(wanted, {name: tuple(array.shape) for name, array in arrays.items()})
+    return jax.tree.unflatten(jax.tree.structure(model), [arrays[name] for name in wanted])
+
+
+def _check(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+    problems = [f"{name} is missing" for name in wanted if name not in found]
+    problems += [f"{name} is not a parameter of this model" for name in found if name not in wanted]
+    problems += [
+        f"{name} has the shape {list(found[name])}, not {list(shape)}"
+        for name, shape in wanted.items()
+        if name in found and found[name] != shape
+    ]
+    if problems:
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise CheckpointError(f"the weights do not fit the settings: {'; '.join(problems[:5])}{more}")
+
+
+def parameter_count(model: nnx.Module) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(model))
+
+
+class _Structure:
+    """A tree's structure that is compared by identity first: comparing modules takes milliseconds."""
+
+    def __init__(self, treedef: Any):
+        self.treedef, self._hash = treedef, hash(treedef)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other) -> bool:
+        return self is other or (isinstance(other, _Structure) and self.treedef == other.treedef)
+
+
+@jax.tree_util.register_pytree_node_class
+class FrozenModel:
+    """A Transducer flattened once, for functions that are called many times a second.
+
+    Flattening 651 parameters that are Python objects takes 5 ms a call; this takes 0.3. It is a pytree of
+    the same arrays; `thaw` gives the module back, at no cost inside `jax.jit`.
+    """
+
+    def __init__(self, leaves: Sequence[Any], structure: _Structure):
+        self.leaves, self.structure = leaves, structure
+
+    def tree_flatten(self):
+        return self.leaves, self.structure
+
+    @classmethod
+    def tree_unflatten(cls, structure, leaves):
+        return cls(leaves, structure)
+
+
+def freeze(model: Transducer) -> FrozenModel:
+    leaves, treedef = jax.tree.flatten(model)
+    return FrozenModel(leaves, _Structure(treedef))
+
+
+def thaw(model: Transducer | FrozenModel) -> Transducer:
+    return jax.tree.unflatten(model.structure.treedef, model.leaves) if isinstance(model, FrozenModel) else model

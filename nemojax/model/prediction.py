@@ -1,0 +1,91 @@
+"""The prediction network: labels so far to one vector, through an embedding and an LSTM."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from nemojax.config import ModelConfig
+from nemojax.model.layers import drawn, dropout, einsum, rows, split
+
+
+class LSTMState(NamedTuple):
+    """Hidden and cell state of every layer, in float32; zeros before the first label."""
+
+    hidden: tuple[Float[Array, "B P"], ...]
+    cell: tuple[Float[Array, "B P"], ...]
+
+    @classmethod
+    def zeros(cls, config: ModelConfig, batch: int) -> "LSTMState":
+        layers, shape = config.prediction.layers, (batch, config.prediction.width)
+        return cls(tuple(jnp.zeros(shape) for _ in range(layers)), tuple(jnp.zeros(shape) for _ in range(layers)))
+
+
+class LSTMLayer(nnx.Module):
+    """One step of an LSTM with gates in the order input, forget, cell, output, and two bias vectors."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs | None):
+        uniform = nnx.initializers.uniform(2 * width**-0.5)
+        centred = lambda shape: drawn(uniform, rngs, shape) - width**-0.5
+        self.input_kernel = nnx.Param(centred((width, 4 * width)))
+        self.hidden_kernel = nnx.Param(centred((width, 4 * width)))
+        self.input_bias = nnx.Param(jnp.zeros(4 * width).at[width : 2 * width].set(1.0))  # remembers at first
+        self.hidden_bias = nnx.Param(jnp.zeros(4 * width))
+
+    def __call__(
+        self, x: Float[Array, "B P"], hidden: Float[Array, "B P"], cell: Float[Array, "B P"]
+    ) -> tuple[Float[Array, "B P"], Float[Array, "B P"]]:
+        gates = einsum("bp,pg->bg", x, self.input_kernel[...]) + einsum("bp,pg->bg", hidden, self.hidden_kernel[...])
+        gates = gates + rows(self.input_bias[...], 2) + rows(self.hidden_bias[...], 2)
+        enter, forget, candidate, leave = jnp.split(gates, 4, axis=-1)
+        cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(enter) * jnp.tanh(candidate)
+        return jax.nn.sigmoid(leave) * jnp.tanh(cell), cell
+
+
+class PredictionNetwork(nnx.Module):
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs | None):
+        width = config.prediction.width
+        embedding = drawn(nnx.initializers.normal(1.0), rngs, (config.labels, width))
+        self.embedding = nnx.Param(embedding.at[config.blank].set(0.0))  # blank starts a hypothesis: zero
+        self.lstm = nnx.List([LSTMLayer(width, rngs=rngs) for _ in range(config.prediction.layers)])
+        self.config = config
+
+    def step(
+        self, label: Int[Array, " B"], state: LSTMState, key: Array | None = None
+    ) -> tuple[Float[Array, "B P"], LSTMState]:
+        """The output after one more label (blank: at the start), and the state that goes with it."""
+        return self._advance(self._embed(label), state, key)
+
+    def sequence(self, labels: Int[Array, "B U"], key: Array | None = None) -> Float[Array, "B S P"]:
+        """The outputs before the first of U labels and after each of them, S = U + 1.
+
+        A hypothesis starts with zeros here, not with the blank's embedding: the same, but no gradient moves
+        that embedding away from zero. Whatever labels follow a row's last change none before it.
+        """
+        embedded = jnp.pad(self._embed(labels), ((0, 0), (1, 0), (0, 0)))
+        keys = None if key is None else jax.random.split(key, embedded.shape[1])
+
+        def step(state, inputs):
+            y, state = self._advance(inputs[0], state, inputs[1])
+            return state, y
+
+        zeros = LSTMState.zeros(self.config, labels.shape[0])
+        _, y = jax.lax.scan(step, zeros, (jnp.swapaxes(embedded, 0, 1), keys))
+        return jnp.swapaxes(y, 0, 1)
+
+    def _embed(self, label: Int[Array, "*batch"]) -> Float[Array, "*batch P"]:
+        return self.embedding[...][label].astype(jnp.float32)
+
+    def _advance(
+        self, x: Float[Array, "B P"], state: LSTMState, key: Array | None
+    ) -> tuple[Float[Array, "B P"], LSTMState]:
+        hidden, cell = [], []
+        keys = split(key, len(self.lstm))
+        for layer, h, c, layer_key in zip(self.lstm, state.hidden, state.cell, keys, strict=True):
+            x, c = layer(x, h, c)
+            hidden.append(x)
+            cell.append(c)
+            x = dropout(x, self.config.prediction.dropout, layer_key)  # of what goes on, not of what comes again
+        return x, LSTMState(tuple(hidden), tuple(cell))

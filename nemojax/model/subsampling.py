@@ -1,0 +1,117 @@
+"""Log-mel frames to encoder frames: three causal convolutions of stride 2, time and frequency alike.
+
+Encoder frame t sees log-mel frames [8t - 14, 8t] and none after: each stage's output i sees its inputs
+2i - 2, 2i - 1 and 2i. Frames with a negative index, and those at or past the length, are zero at every
+stage (not what a convolution makes of zeros: that is its bias).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from nemojax.config import ModelConfig
+from nemojax.model.layers import Linear, drawn, einsum, rows
+
+KERNEL = 3
+STRIDE = 2
+STAGES = 3
+RELU_GAIN = 2.0  # makes up for what a ReLU takes (He et al. 2015)
+# of log-mel bins of speech at an ordinary level: what fresh weights take them for
+LOG_MEL_MEAN, LOG_MEL_DEVIATION = -11.4, 3.8
+
+
+class SubsamplingCache(NamedTuple):
+    """The last input frame of each stage (kernel - stride = 1 of them)."""
+
+    stages: tuple[Float[Array, "B 1 freq channels"], ...]
+
+    @classmethod
+    def zeros(cls, config: ModelConfig, batch: int) -> "SubsamplingCache":
+        bins, channels = bins_per_stage(config), config.encoder.subsampling_channels
+        return cls(tuple(jnp.zeros((batch, 1, bins[i], channels if i else 1)) for i in range(STAGES)))
+
+
+def bins_per_stage(config: ModelConfig) -> list[int]:
+    """Frequency bins before each stage and after the last: 128, 65, 33, 17."""
+    bins = [config.features.mel_bins]
+    for _ in range(STAGES):
+        bins.append(bins[-1] // STRIDE + 1)
+    return bins
+
+
+def window_taps(x: Float[Array, "B F freq channels"], cache: Float[Array, "B 1 freq channels"]) -> list[Array]:
+    """The 9 inputs of every output of a 3 x 3 convolution of stride 2, in row-major order.
+
+    Each tap is [B, F/2, freq/2 + 1, channels]. Time continues from the cached frame; frequency is padded by
+    two bins below and one above.
+    """
+    x = jnp.concatenate([cache, x], axis=1)
+    x = jnp.pad(x, ((0, 0), (0, 0), (KERNEL - 1, STRIDE - 1), (0, 0)))
+    frames, bins = (x.shape[1] - KERNEL) // STRIDE + 1, (x.shape[2] - KERNEL) // STRIDE + 1
+    return [
+        x[:, dt : dt + STRIDE * frames - 1 : STRIDE, df : df + STRIDE * bins - 1 : STRIDE]
+        for dt in range(KERNEL)
+        for df in range(KERNEL)
+    ]
+
+
+class Convolution(nnx.Module):
+    """3 x 3 convolution from one input channel, or depthwise (each channel with its own kernel)."""
+
+    def __init__(self, channels: int, gain: float, *, rngs: nnx.Rngs | None):
+        normal = nnx.initializers.variance_scaling(gain, "fan_in", "normal", in_axis=(0, 1), out_axis=3)
+        self.kernel = nnx.Param(drawn(normal, rngs, (KERNEL, KERNEL, 1, channels)))
+        self.bias = nnx.Param(jnp.zeros(channels))
+
+    def __call__(
+        self, x: Float[Array, "B F freq channels"], cache: Float[Array, "B 1 freq channels"]
+    ) -> Float[Array, "B T bins out"]:
+        kernel = self.kernel[...].astype(jnp.float32).reshape(KERNEL * KERNEL, -1)
+        taps = window_taps(x, cache)
+        bias = rows(self.bias[...], 4)
+        if x.shape[-1] == 1:
+            return einsum("bfik,kc->bfic", jnp.concatenate(taps, axis=-1), kernel) + bias
+        return sum((tap * rows(kernel[i], 4) for i, tap in enumerate(taps)), start=bias)
+
+
+class Subsampling(nnx.Module):
+    """`dw_striding` subsampling by 8: a convolution, two depthwise separable ones, a linear layer."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs | None):
+        channels = config.encoder.subsampling_channels
+        self.conv_in = Convolution(channels, RELU_GAIN, rngs=rngs)
+        # drawn for inputs of mean 0 and deviation 1, and made to see log-mel as such. Else every channel follows the
+        # mean, which is all that the layers after it would get to see
+        kernel = self.conv_in.kernel[...] / LOG_MEL_DEVIATION
+        self.conv_in.kernel = nnx.Param(kernel)
+        self.conv_in.bias = nnx.Param(-LOG_MEL_MEAN * kernel.sum((0, 1, 2)))
+        self.depthwise = nnx.List([Convolution(channels, 1.0, rngs=rngs) for _ in range(STAGES - 1)])
+        self.pointwise = nnx.List([Linear(channels, channels, gain=RELU_GAIN, rngs=rngs) for _ in range(STAGES - 1)])
+        flat = channels * bins_per_stage(config)[-1]
+        self.linear = Linear(flat, config.encoder.width, gain=RELU_GAIN, rngs=rngs)
+
+    def step(
+        self, log_mel: Float[Array, "B F M"], mask: Bool[Array, "B F"], cache: SubsamplingCache
+    ) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"], SubsamplingCache]:
+        """Encoder frames of a segment whose first log-mel frame has index 8t - 7, and which are valid.
+
+        F is a multiple of 8. `mask` is false before the first log-mel frame and from the length on. A stage's
+        output i is valid when input 2i or 2i - 1 is, which gives floor(length / 2) + 1 outputs.
+        """
+        x, last = log_mel[..., None], []
+        for stage in range(STAGES):
+            x = jnp.where(mask[..., None, None], x, 0.0)
+            last.append(x[:, -1:])
+            if stage == 0:
+                x = self.conv_in(x, cache.stages[0])
+            else:
+                x = self.pointwise[stage - 1](self.depthwise[stage - 1](x, cache.stages[stage]))
+            x = jax.nn.relu(x)
+            mask = mask[:, 0::2] | mask[:, 1::2]
+        # the linear layer reads channels outermost
+        flat = jnp.swapaxes(x, 2, 3).reshape(*x.shape[:2], -1)
+        y = jnp.where(mask[..., None], self.linear(flat), 0.0)
+        return y, mask, SubsamplingCache(tuple(last))

@@ -1,0 +1,69 @@
+"""Augmentation inside the training step: noise under the samples, masks over the log-mel frames.
+
+Shapes are static and all randomness comes from a key; without a key nothing is augmented.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from nemojax.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SpecAugmentConfig:
+    """SpecAugment (Park et al. 2019) without time warping; masks may overlap."""
+
+    frequency_masks: int = 2
+    frequency_width_bins: int = 27  # a mask is narrower than this
+    time_masks: int = 10
+    time_width: float = 0.05  # of a row's valid frames; a mask is no wider than this
+    value: float = 0.0
+
+    def __post_init__(self):
+        for name in ("frequency_masks", "frequency_width_bins", "time_masks"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"spec_augment.{name} must be at least 0, not {getattr(self, name)}")
+        if not 0 <= self.time_width <= 1:
+            raise ConfigError(f"spec_augment.time_width must be between 0 and 1, not {self.time_width}")
+
+
+def dither(samples: Float[Array, "B N"], scale: float, key: Array | None) -> Float[Array, "B N"]:
+    """Samples with white noise of a standard deviation of `scale`."""
+    if key is None or scale == 0:
+        return samples
+    return samples + scale * jax.random.normal(key, samples.shape)
+
+
+def spec_augment(
+    log_mel: Float[Array, "B F M"], mask: Bool[Array, "B F"], config: SpecAugmentConfig, key: Array | None
+) -> Float[Array, "B F M"]:
+    """Sets bands of bins, and spans of each row's valid frames, to `config.value`.
+
+    Widths are uniform from 0, then starts are uniform over where a mask of that width fits: in all bins, or
+    in the row's valid frames, which are one run.
+    """
+    if key is None:
+        return log_mel
+    (batch, frames, bins), (frequency_key, time_key) = log_mel.shape, jax.random.split(key)
+    widest, all_bins = jnp.full(batch, config.frequency_width_bins), jnp.full(batch, bins)
+    index = jnp.broadcast_to(jnp.arange(bins), (batch, bins))
+    bands = _spans(frequency_key, config.frequency_masks, jnp.minimum(widest, all_bins), all_bins, index)
+    length = mask.sum(1)
+    index = jnp.arange(frames)[None] - jnp.argmax(mask, axis=1)[:, None]  # from the first valid frame
+    spans = _spans(time_key, config.time_masks, config.time_width * length, length, index)
+    return jnp.where(bands[:, None] | spans[..., None], config.value, log_mel)
+
+
+def _spans(
+    key: Array, count: int, widest: Array, length: Int[Array, " B"], index: Int[Array, "B n"]
+) -> Bool[Array, "B n"]:
+    """Which of the indices some of `count` spans within [0, length) cover, in each row."""
+    width_key, start_key = jax.random.split(key)
+    shape = (index.shape[0], count)
+    width = jnp.floor(jax.random.uniform(width_key, shape) * widest[:, None])
+    start = jnp.floor(jax.random.uniform(start_key, shape) * (length[:, None] - width))
+    index = index[:, None]
+    return ((index >= start[..., None]) & (index < (start + width)[..., None])).any(1)

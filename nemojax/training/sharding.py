@@ -1,0 +1,144 @@
+"""One mesh of devices, any shape: which of them hold what of a run's state and batches.
+
+The mesh has two axes. Rows of a batch are spread over both. The large parameters, and what the optimiser
+keeps of each, are spread over "fsdp" and copied along "data": (n, 1) is data parallel, (1, n) fully sharded.
+Processes may share the mesh (`jax.distributed`); each gives its own rows.
+"""
+
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array
+
+from nemojax.config import ModelConfig
+from nemojax.errors import ConfigError
+from nemojax.training import step as training
+from nemojax.training.recipe import TrainingConfig
+from nemojax.training.step import Batch, Metrics, Parameters, Placement, TrainState
+
+AXES = ("data", "fsdp")
+Table = Sequence[tuple[str, P]]
+
+# by pattern of a parameter's path, the first that matches; what matches none is on every device
+TABLE: Table = (
+    ("encoder.subsampling.conv_in.kernel", P(None, None, None, "fsdp")),
+    ("encoder.subsampling.depthwise.*.kernel", P(None, None, None, "fsdp")),
+    ("joint.output.kernel", P("fsdp", None)),  # a vocabulary with blank is rarely a round number
+    ("*kernel", P(None, "fsdp")),
+    ("prediction.embedding", P(None, "fsdp")),
+)
+
+
+def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
+    """A mesh of all devices of all processes; one size may be -1, for what the other leaves.
+
+    Raises:
+      ConfigError: the sizes do not fit the number of devices.
+    """
+    devices, sizes = jax.device_count(), [data, fsdp]
+    if -1 in sizes and devices % abs(data * fsdp) == 0:
+        sizes[sizes.index(-1)] = devices // abs(data * fsdp)
+    if min(sizes) < 1 or sizes[0] * sizes[1] != devices:
+        raise ConfigError(f"a mesh of data={data} and fsdp={fsdp} does not fit {devices} devices")
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 2)
+
+
+def parameter_spec(name: str, table: Table = TABLE) -> P:
+    return next((spec for pattern, spec in table if fnmatchcase(name, pattern)), P())
+
+
+def state_shardings(state: TrainState, mesh: Mesh | AbstractMesh, table: Table = TABLE) -> TrainState:
+    """A sharding for each array of a state, which may be abstract (`jax.eval_shape` of `training.init`).
+
+    What the optimiser keeps under a parameter's path goes where the parameter does.
+
+    Raises:
+      ConfigError: a dimension is not a multiple of the axis that the table spreads it over.
+    """
+
+    def sharding(path, leaf):
+        keys = [str(entry.key) for entry in path if isinstance(entry, jax.tree_util.DictKey)]
+        spec = parameter_spec(keys[-1], table) if keys else P()
+        for size, axis in zip(leaf.shape, spec, strict=False):
+            if axis is not None and size % mesh.shape[axis]:
+                raise ConfigError(
+                    f"{keys[-1]}: {list(leaf.shape)} can't be spread as {spec} over {axis}={mesh.shape[axis]}; "
+                    f"choose another size of {axis}, or give the parameter another row in the table"
+                )
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(sharding, state)
+
+
+def place_state(state: TrainState, shardings: TrainState) -> TrainState:
+    """A state that every process holds whole, spread over the mesh."""
+
+    def place(leaf, sharding):
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(place, state, shardings)
+
+
+def place_batch(batch: Any, mesh: Mesh) -> Batch:
+    """This process's rows as its part of the global batch: any object with the fields of `training.Batch`.
+
+    Raises:
+      ConfigError: the rows can't be spread evenly over this process's devices.
+    """
+    rows, here = len(batch.samples), len(mesh.local_devices)
+    if rows % here:
+        raise ConfigError(f"{rows} rows can't be spread evenly over {here} devices; make batches of a multiple of it")
+    sharding = NamedSharding(mesh, P(AXES))
+    place = lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows))
+    return Batch(*(place(getattr(batch, name)) for name in Batch._fields))
+
+
+def placement(mesh: Mesh, table: Table = TABLE) -> Placement:
+    """Rows stay where they are; parameters come to them whole, and gradients go back to where parameters are.
+
+    Left to itself, XLA also moves rows to parameters, such as the joint's logits, and it computes an FFT of all
+    rows on every device. Which units the joint's dropout zeroes depends on the mesh; nothing else does.
+    """
+
+    def gather(parameters: Parameters) -> Parameters:
+        return {name: _gathered(x, mesh, parameter_spec(name, table)) for name, x in parameters.items()}
+
+    def by_rows(function: Callable) -> Callable:
+        def here(rows, shared, key):
+            key = None if key is None else jax.random.fold_in(key, jax.lax.axis_index(AXES))
+            return function(rows, shared, key)
+
+        specs = P(AXES), P(), P()
+        return jax.shard_map(here, mesh=mesh, in_specs=specs, out_specs=P(AXES), check_vma=False)
+
+    return Placement(gather, by_rows)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gathered(x: Array, mesh: Mesh, spec: P) -> Array:
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P()))
+
+
+_gathered.defvjp(
+    lambda x, mesh, spec: (_gathered(x, mesh, spec), None),
+    lambda mesh, spec, _, gradient: (jax.lax.with_sharding_constraint(gradient, NamedSharding(mesh, spec)),),
+)
+
+
+def sharded_step(
+    mesh: Mesh, shardings: TrainState, config: ModelConfig, recipe: TrainingConfig, table: Table = TABLE
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """`training.train_step` on a mesh; the state is donated, metrics are on every device."""
+    return jax.jit(
+        partial(training.train_step, config=config, recipe=recipe, placement=placement(mesh, table)),
+        in_shardings=(shardings, NamedSharding(mesh, P(AXES))),
+        out_shardings=(shardings, NamedSharding(mesh, P())),
+        donate_argnums=0,
+    )

@@ -1,0 +1,326 @@
+import io
+import os
+import subprocess
+import sys
+import threading
+import tracemalloc
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nemojax.audio.source import Recording, as_mono, open_audio
+from nemojax.config import FeatureConfig
+from nemojax.errors import AudioError
+from tests.helpers.sounds import encoded, wav_bytes, wave
+
+
+def everything(source, block: int = 16_000, **options) -> np.ndarray:
+    with closing(open_audio(source, **options)) as audio:
+        blocks = []
+        while len(heard := audio.read(block)):
+            blocks.append(heard)
+        assert all(len(heard) == block for heard in blocks[:-1]) and not len(audio.read(block))
+        assert all(heard.dtype == np.float32 and heard.ndim == 1 for heard in blocks)
+        return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+
+
+@pytest.fixture
+def standard_input(monkeypatch):
+    """A function that puts bytes, or a pipe, on standard input."""
+
+    def put(content: bytes | int):
+        file = os.fdopen(content, "rb") if isinstance(content, int) else io.BufferedReader(io.BytesIO(content))
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=file))
+
+    return put
+
+
+@pytest.mark.parametrize("kind", ["wav", "wavfloat", "flac", "vorbis", "opus", "mp3", "aiff"])
+@pytest.mark.parametrize("as_path", [str, Path])
+def test_files(tmp_path, kind, as_path):
+    path = tmp_path / "speech"
+    path.write_bytes(encoded(wave(50_000), 16_000, kind))
+    expected, _ = soundfile.read(path, dtype="float32")
+    with closing(open_audio(as_path(path))) as audio:
+        assert audio.name == str(path) and audio.notes == () and audio.duration_s == 3.125
+    np.testing.assert_allclose(everything(as_path(path)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate_hz", [1000, 8000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000])
+def test_resampled_in_blocks_as_in_one_piece(rate_hz):
+    samples = wave(rate_hz + 37)
+    expected = soxr.resample(samples, rate_hz, 16_000)
+    assert abs(len(expected) - len(samples) * 16_000 / rate_hz) <= 0.5
+    for block in (997, 16_000, 10**6):
+        np.testing.assert_allclose(everything(samples, block, sample_rate_hz=rate_hz), expected, atol=1e-6)
+    audio = open_audio(samples, sample_rate_hz=rate_hz)
+    assert audio.notes == (f"resampled from {rate_hz} Hz",) and audio.duration_s == len(samples) / rate_hz
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 40_000), st.sampled_from([8000, 16_000, 44_100]), st.lists(st.integers(1, 20_000), max_size=8))
+def test_any_reads_give_the_same_samples(frames, rate_hz, sizes):
+    samples = wave(frames)
+    expected = samples if rate_hz == 16_000 else soxr.resample(samples, rate_hz, 16_000)
+    audio = open_audio(samples, sample_rate_hz=rate_hz)
+    heard = [audio.read(size) for size in sizes] + [audio.read(10**6)]
+    np.testing.assert_array_equal(np.concatenate(heard), expected)
+
+
+def test_channels_are_averaged_before_resampling(tmp_path):
+    samples = wave(30_000, 3)
+    (tmp_path / "three.flac").write_bytes(encoded(samples, 44_100, "flac"))
+    decoded, _ = soundfile.read(tmp_path / "three.flac", dtype="float32")
+    expected = soxr.resample(decoded.mean(axis=1), 44_100, 16_000)
+    np.testing.assert_allclose(everything(tmp_path / "three.flac"), expected, atol=1e-6)
+    audio = open_audio(str(tmp_path / "three.flac"))
+    assert audio.notes == ("resampled from 44100 Hz", "mixed down from 3 channels")
+    assert len(everything(np.zeros((100, 2), np.int16))) == 100
+
+
+def test_another_models_rate():
+    assert FeatureConfig.sample_rate_hz == 16_000
+    audio = open_audio(wave(800), sample_rate_hz=16_000, model_rate_hz=8000)
+    assert audio.notes == ("resampled from 16000 Hz",) and len(audio.read(10**6)) == 400
+
+
+def test_loud_floats_are_kept(tmp_path):
+    (tmp_path / "loud.wav").write_bytes(encoded(wave(100) * 5e4, 16_000, "wavfloat"))
+    np.testing.assert_array_equal(everything(tmp_path / "loud.wav"), wave(100) * np.float32(5e4))
+
+
+def test_no_samples_are_an_empty_recording(tmp_path):
+    (tmp_path / "empty.wav").write_bytes(encoded(wave(0), 44_100, "wav"))
+    for source in (tmp_path / "empty.wav", np.zeros(0, np.float32), np.zeros((0, 2), np.int16)):
+        assert len(everything(source)) == 0 and open_audio(source).duration_s == 0
+
+
+def test_errors_name_the_file(tmp_path):
+    def refused(name, content=None):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(AudioError) as error:
+            everything(tmp_path / name)
+        message = str(error.value)
+        assert message.startswith(f"{tmp_path / name}: ") and "\n" not in message
+        return message.removeprefix(f"{tmp_path / name}: ")
+
+    good = encoded(wave(50_000), 16_000, "flac")
+    assert refused("missing.wav") == "there is no such file"
+    assert refused(".") == "it is a directory, not an audio file"
+    assert refused("none.wav", b"") == "it is empty (0 bytes)"
+    assert refused("notes.txt", b"some words\n" * 99).startswith("it is not audio, or is damaged")
+    assert refused("samples.raw", bytes(3000)).startswith("it is not audio, or is damaged")
+    assert refused("cut.flac", good[:-20]).startswith("truncated or damaged: it can't be decoded beyond ")
+    assert refused("cut.wav", wav_bytes(bytes(100))[:-1]).startswith("truncated: it ends after 143 of the 144 bytes")
+    assert refused("bad\0name.wav") == "embedded null byte"
+    assert refused("x" * 300) == "File name too long"
+    assert refused("slow.wav", wav_bytes(bytes(100), rate_hz=999)).startswith("its sample rate is 999 Hz; it must be")
+    assert refused("many.wav", wav_bytes(bytes(1300), channels=65)) == "it has 65 channels; there may be 1 to 64"
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    def denied(*_):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "secret.wav").write_bytes(wav_bytes(bytes(100)))
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(AudioError, match=r"secret\.wav: it may not be read \(permission denied\)"):
+        open_audio(tmp_path / "secret.wav")
+
+
+@pytest.mark.parametrize("value,said", [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf"), (3e38, r"3e\+38")])
+@pytest.mark.parametrize("frame", [0, 40_001])
+def test_what_is_not_sound_is_located(tmp_path, value, said, frame):
+    samples = wave(44_100, 2)
+    samples[frame, 1] = value
+    (tmp_path / "bad.wav").write_bytes(encoded(samples, 44_100, "wavfloat"))
+    for source, name in ((tmp_path / "bad.wav", "bad.wav"), (samples, "array")):
+        with pytest.raises(AudioError, match=rf"{name}: sample {frame} \(at {frame / 44_100:.3f} s\) is {said}, not"):
+            everything(source, sample_rate_hz=44_100)
+    clean = everything(Recording(tmp_path / "bad.wav", "bad", offset_s=0.1, duration_s=0.5))
+    assert np.isfinite(clean).all()
+    with pytest.raises(AudioError, match=f"sample {frame} "):
+        everything(Recording(tmp_path / "bad.wav", "bad", offset_s=frame / 44_100, duration_s=0.05))
+
+
+def test_arrays_name_themselves():
+    for source in (None, 0.5, [["a"]], np.zeros((3, 4, 5)), object()):
+        with pytest.raises(AudioError, match=r"^array: "):
+            open_audio(source)
+    with pytest.raises(AudioError, match="array: its sample rate is 0 Hz"):
+        open_audio(wave(5), sample_rate_hz=0)
+
+
+def test_an_error_as_a_source_is_raised():
+    with pytest.raises(AudioError, match="line 3"):
+        open_audio(AudioError("a.jsonl: line 3: nonsense"))
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "vorbis", "opus", "mp3"])
+@pytest.mark.parametrize("rate_hz", [16_000, 48_000])
+def test_parts_of_a_file(tmp_path, kind, rate_hz):
+    path = tmp_path / "whole"
+    path.write_bytes(encoded(wave(rate_hz), rate_hz, kind))
+    decoded, _ = soundfile.read(path, dtype="float32")
+    for offset_s, duration_s in ((0.0, 0.25), (0.3, 0.2), (0.5, None), (0.75, 0.25), (0.97, 0.005)):
+        begin = round(offset_s * rate_hz)
+        expected = decoded[begin : None if duration_s is None else round((offset_s + duration_s) * rate_hz)]
+        if rate_hz != 16_000:
+            expected = soxr.resample(expected, rate_hz, 16_000)
+        part = Recording(path, "a part", offset_s, duration_s)
+        np.testing.assert_allclose(everything(part), expected, atol=1e-6)
+        with closing(open_audio(part)) as audio:
+            assert audio.name == "a part" and audio.duration_s == pytest.approx(duration_s or 0.5)
+
+
+def test_a_duration_is_as_good_as_its_rounding(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_bytes(encoded(wave(16_123), 16_000))  # 1.0076875 s
+    for duration_s, notes in ((1.0, ()), (1.008, ()), (1.0177, ()), (1.5, ("0.49 s shorter than the part asked for",))):
+        with closing(open_audio(Recording(path, "a", 0.0, duration_s))) as audio:
+            assert audio.notes == notes and len(audio.read(10**6)) == 16_123
+            assert audio.duration_s == 16_123 / 16_000
+    assert len(everything(Recording(path, "a", 0.0, 0.99))) == 15_840
+
+
+def test_parts_outside_the_file(tmp_path):
+    for kind in ("wav", "flac", "vorbis", "mp3"):
+        path = tmp_path / kind
+        path.write_bytes(encoded(wave(16_000), 16_000, kind))
+        with pytest.raises(AudioError, match=r"part: it ends after 1\.000 s, before the part at 2\.000 s"):
+            everything(Recording(path, "part", 2.0, 1.0))
+        assert len(everything(Recording(path, "part", 1.0))) == 0
+
+
+def test_a_file_within_a_file(tmp_path):
+    flac = encoded(wave(5000), 16_000, "flac")
+    (tmp_path / "tar").write_bytes(bytes(512) + flac + bytes(700))
+    whole = everything(Recording(tmp_path / "tar", "inside", first_byte=512, size_bytes=len(flac)))
+    assert len(whole) == 5000
+    with pytest.raises(AudioError, match=r"inside: truncated: .*tar ends inside it"):
+        everything(Recording(tmp_path / "tar", "inside", first_byte=512, size_bytes=len(flac) + 701))
+
+
+def test_closing_closes_the_file(tmp_path, monkeypatch):
+    (tmp_path / "a.wav").write_bytes(encoded(wave(50_000), 16_000))
+    (tmp_path / "b.wav").write_bytes(b"no audio")
+    files, plain = [], Path.open
+    monkeypatch.setattr(Path, "open", lambda *arguments: files.append(plain(*arguments)) or files[-1])
+    audio = open_audio(tmp_path / "a.wav")
+    assert not files[0].closed
+    audio.close()
+    assert files[0].closed
+    with pytest.raises(AudioError):
+        open_audio(tmp_path / "b.wav")
+    assert files[1].closed
+
+
+def test_standard_input(standard_input):
+    samples = (wave(20_000) * 32767).astype("<i2")
+    for content in (samples.tobytes(), wav_bytes(samples.tobytes()), encoded(samples, 16_000, "flac")):
+        standard_input(content)
+        audio = open_audio("-")
+        assert audio.name == "standard input"
+        np.testing.assert_array_equal(audio.read(10**6), samples / np.float32(32768))
+    standard_input(b"")
+    with pytest.raises(AudioError, match=r"^standard input: it is empty \(0 bytes\)"):
+        open_audio("-")
+    standard_input(bytes(2001))
+    with pytest.raises(AudioError, match=r"^standard input: truncated: it ends after 2001 bytes, inside a sample"):
+        open_audio("-").read(10**6)
+
+
+@pytest.mark.parametrize("header", [b"", wav_bytes(b"", 0xFFFF_FFFF, 0xFFFF_FFFF)])
+def test_a_live_pipe(standard_input, header):
+    reader, writer = os.pipe()
+    standard_input(reader)
+    samples = (wave(30_000) * 32767).astype("<i2")
+    expected = samples / np.float32(32768)
+    os.write(writer, header + samples[:100].tobytes() + b"\x01")  # and half a sample
+    audio = open_audio("-")
+    assert audio.duration_s is None
+    first = audio.read_available(16_000)
+    while len(first) < 100:
+        first = np.concatenate([first, audio.read_available(16_000)])
+    np.testing.assert_array_equal(first, expected[:100])  # it did not wait for more
+    os.write(writer, b"\x00" + samples[100:].tobytes()[:200])
+    assert len(audio.read_available(30)) == 30
+    later = threading.Timer(0.05, lambda: (os.write(writer, samples[:20_000].tobytes()), os.close(writer)))
+    later.start()
+    assert len(audio.read(15_000)) == 15_000  # it waited for them
+    while len(audio.read_available(1000)):
+        pass
+    later.join()
+
+
+def test_a_named_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    data = wav_bytes((wave(5000) * 32767).astype("<i2").tobytes())
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(data))
+    writer.start()
+    assert len(everything(tmp_path / "pipe")) == 5000
+    writer.join()
+
+
+def test_memory_does_not_grow_with_length(tmp_path):
+    def peak(seconds: int) -> int:
+        with soundfile.SoundFile(tmp_path / "long.flac", "w", 44_100, 2) as file:
+            for _ in range(seconds):
+                file.write(wave(44_100, 2))
+        tracemalloc.start()
+        with closing(open_audio(tmp_path / "long.flac")) as audio:
+            while len(audio.read(89_600)):
+                pass
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+
+    assert peak(60) < 1.1 * peak(20) < 8e6
+
+
+@pytest.mark.slow
+def test_twenty_minutes_in_constant_memory(tmp_path):
+    """The same of the whole process, with libsndfile and soxr."""
+    with soundfile.SoundFile(tmp_path / "long.flac", "w", 44_100, 2) as file:
+        for part in range(120):
+            file.write(wave(441_000, 2, seed=part % 2))
+    program = """
+import resource, sys
+from nemojax.audio import Recording, open_audio
+from pathlib import Path
+audio = open_audio(Recording(Path(sys.argv[1]), "long", 0.0, float(sys.argv[2])))
+while len(audio.read(89_600)): pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    peak = lambda seconds: int(
+        subprocess.run(
+            [sys.executable, "-c", program, tmp_path / "long.flac", str(seconds)],
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+    )
+    assert peak(1200) < 1.05 * peak(60)
+
+
+def test_as_mono():
+    samples = wave(100)
+    np.testing.assert_array_equal(as_mono(samples.astype(np.float64)), samples)
+    np.testing.assert_array_equal(as_mono(np.array([-32768, 16384], np.int16)), np.array([-1, 0.5], np.float32))
+    assert as_mono([0.5, 1]).dtype == np.float32 and as_mono(np.zeros(0)).shape == (0,)
+    for bad, message in [
+        (np.zeros((2, 3)), r"one channel of samples, \[N\]; these have the shape \[2, 3\]"),
+        (np.zeros(3, int), "float or int16 samples, not int64"),
+        (np.array([0, 1, np.nan, np.inf]), "sample 2 of those pushed is nan; samples must be finite numbers"),
+        (np.array([0, 1e300]), "sample 1 of those pushed is inf"),
+    ]:
+        with pytest.raises(AudioError, match=message):
+            as_mono(bad)

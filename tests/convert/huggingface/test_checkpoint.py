@@ -1,0 +1,234 @@
+import hashlib
+import json
+
+import huggingface_hub
+import ml_dtypes
+import numpy as np
+import pytest
+
+from convert.errors import ConvertError
+from convert.huggingface import checkpoint as huggingface
+from convert.huggingface import safetensors_format, tokenizer_json
+from convert.huggingface import settings as huggingface_settings
+from convert.nemo import checkpoint as nemo
+from nemojax import checkpoint
+from nemojax.model.parameters import named_parameters
+from nemojax.text.tokenizer import Tokenizer
+from tests.convert.nemo.test_checkpoint import same, save
+from tests.convert.samples import CONFIG, FAMILY, arrays, theirs, tokenizer
+
+
+def test_read(huggingface_directory):
+    directory = huggingface_directory()
+    source = huggingface.read(directory)
+    assert source.config == CONFIG and source.notes == [] and same(source.arrays, arrays(CONFIG))
+    assert Tokenizer(source.tokenizer).decode([1, 2, 20]) == Tokenizer(tokenizer(40)).decode([1, 2, 20])
+    weights = (directory / "model.safetensors").read_bytes()
+    assert source.origin["format"] == "huggingface"
+    assert source.origin["files"] == {"model.safetensors": hashlib.sha256(weights).hexdigest()}
+
+
+def test_a_sentencepiece_model_goes_before_tokenizer_json(huggingface_directory):
+    model = tokenizer(40, user_defined=(3,))
+    assert huggingface.read(huggingface_directory(**{"tokenizer.model": model})).tokenizer == model
+
+
+def test_what_is_assumed_is_told(huggingface_directory):
+    source = huggingface.read(huggingface_directory(**{"processor_config.json": None}))
+    assert source.config == CONFIG
+    assert source.notes == [
+        "no processor_config.json: look-aheads 13, 6, 1, 0 are assumed",
+        "no settings of the front end: transformers' defaults are assumed",
+    ]
+
+
+def sharded(directory, tensors, shards: int = 3) -> dict[str, str]:
+    (directory / "model.safetensors").unlink()
+    weight_map = {}
+    for i in range(shards):
+        part = {name: array for n, (name, array) in enumerate(tensors.items()) if n % shards == i}
+        file = f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
+        with open(directory / file, "wb") as target:
+            safetensors_format.write(target, part.items(), part)
+        weight_map |= dict.fromkeys(part, file)
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return weight_map
+
+
+def test_shards(huggingface_directory):
+    directory = huggingface_directory()
+    sharded(directory, theirs(CONFIG, "huggingface"))
+    source = huggingface.read(directory)
+    assert same(source.arrays, arrays(CONFIG)) and len(source.origin["files"]) == 3
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        (lambda m: m.update({"joint.head.bias": "/etc/passwd"}), "names '/etc/passwd', which is not a file in this"),
+        (lambda m: m.update({"joint.head.bias": "../model.safetensors"}), "which is not a file in this directory; ref"),
+        (lambda m: m.update({"joint.head.bias": ".."}), "which is not a file in this directory"),
+        (lambda m: m.update({"joint.head.bias": "a\\b"}), "which is not a file in this directory"),
+        (lambda m: m.update({"joint.head.bias": 3}), "has no weight_map of files"),
+        (lambda m: m.update({"joint.head.bias": "none.safetensors"}), "none.safetensors can't be read"),
+        (lambda m: m.update({"joint.head.bias": "config.json"}), "config.json is not a safetensors file"),
+        (lambda m: m.pop("joint.head.bias"), "and its files differ in 'joint.head.bias'"),
+        (lambda m: m.update({"more": m["joint.head.bias"]}), "and its files differ in 'more'"),
+        (lambda m: m.clear(), "the settings name 4 layers, there are 0 tensors"),
+    ],
+)
+def test_an_index_that_is_wrong(huggingface_directory, change, message):
+    directory = huggingface_directory()
+    weight_map = sharded(directory, theirs(CONFIG, "huggingface"))
+    change(weight_map)
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(ConvertError, match=message):
+        huggingface.read(directory)
+
+
+def test_a_tensor_in_two_shards(huggingface_directory):
+    """Even where the index names one of them."""
+    directory, tensors = huggingface_directory(), theirs(CONFIG, "huggingface")
+    weight_map = sharded(directory, tensors)
+    again = {"joint.head.bias": tensors["joint.head.bias"] + 1}
+    with open(directory / "z.safetensors", "wb") as target:
+        safetensors_format.write(target, again.items(), again)
+    weight_map["joint.head.bias"] = "z.safetensors"
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(ConvertError, match=r"index\.json and its files differ in a tensor (that is )?there twice"):
+        huggingface.read(directory)
+
+
+@pytest.mark.parametrize(
+    "files,message",
+    [
+        ({"config.json": None}, "has no config.json"),
+        ({"config.json": "{"}, "config.json is not JSON"),
+        ({"config.json": "[" * 100_000}, "config.json is nested too deeply"),
+        ({"config.json": '{"a": ' + "9" * 5000 + "}"}, "config.json is not JSON"),
+        ({"processor_config.json": "[]"}, "the file must be a mapping"),
+        ({"tokenizer.json": None}, "has neither tokenizer.model nor tokenizer.json"),
+        ({"tokenizer.json": "{}"}, "tokenizer.json is not a tokenizer"),
+        ({"tokenizer.json": json.dumps(tokenizer_json.to_json(tokenizer(37)))}, "has no piece 39|40"),
+        ({"tokenizer.model": tokenizer(39)}, "the tokenizer has 39 pieces, config.json says 40 and blank"),
+        ({"tokenizer.model": b"x"}, "tokenizer.model is not a SentencePiece model"),
+        ({"model.safetensors": None}, "has neither model.safetensors nor model.safetensors.index.json; other forms"),
+        ({"model.safetensors": b"\3"}, "model.safetensors is not a safetensors file"),
+        ({"model.safetensors.index.json": "{}"}, "has no weight_map of files"),
+    ],
+)
+def test_directories_that_are_no_checkpoint(huggingface_directory, files, message):
+    directory = huggingface_directory(**files)
+    with pytest.raises(ConvertError, match=f"{directory}: .*{message}"):
+        huggingface.read(directory)
+
+
+def test_a_vocabulary_of_any_size(huggingface_directory):
+    settings = huggingface_settings.to_settings(CONFIG, "float32", 0) | {"vocab_size": 1 << 17}
+    settings["blank_token_id"] = (1 << 17) - 1
+    with pytest.raises(ConvertError, match=r"tokenizer\.json has no piece 42, the model has 131071 of them"):
+        huggingface.read(huggingface_directory(**{"config.json": json.dumps(settings)}))
+
+
+def test_tensors_that_do_not_fit(huggingface_directory):
+    tensors = theirs(CONFIG, "huggingface")
+    tensors["extra"] = tensors.pop("joint.head.bias")
+    with pytest.raises(ConvertError, match=r"joint\.head\.bias is missing; 'extra' is not a tensor of this model"):
+        huggingface.read(huggingface_directory(tensors=tensors))
+
+
+def test_there_and_back_is_the_identity(huggingface_directory, tmp_path):
+    settings = huggingface_settings.to_settings(CONFIG, "float32", 0) | {"initializer_range": 0.5}
+    settings["encoder_config"]["layerdrop"] = 0.3
+    first = huggingface_directory(**{"config.json": json.dumps(settings)})
+    huggingface.write(save(huggingface.read(first), tmp_path / "native"), tmp_path / "back")
+    for name in ("config.json", "processor_config.json"):
+        assert json.loads((tmp_path / "back" / name).read_text()) == json.loads((first / name).read_text())
+    assert same(huggingface.read(tmp_path / "back").arrays, arrays(CONFIG))
+    made, given = (json.loads((d / "tokenizer.json").read_text()) for d in (tmp_path / "back", first))
+    assert made["model"] == given["model"] and made["added_tokens"] == given["added_tokens"]
+
+
+def test_written_from_nothing_but_the_model(native, tmp_path):
+    huggingface.write(native(dtype=ml_dtypes.bfloat16), tmp_path / "made")
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "processor_config.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+    }
+    source = huggingface.read(tmp_path / "made")
+    assert source.config == CONFIG and source.tokenizer == tokenizer(40)
+    assert same(source.arrays, arrays(CONFIG, dtype=ml_dtypes.bfloat16))
+    assert json.loads((tmp_path / "made" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_a_model_that_transformers_can_not_express(native, tmp_path):
+    directory = native(config=FAMILY)
+    with pytest.raises(ConvertError, match="one width"):
+        huggingface.write(directory, tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
+def test_kept_settings_that_stand_for_another_model_are_not_used(native, tmp_path):
+    settings = huggingface_settings.to_settings(CONFIG, "float32", 0)
+    settings["encoder_config"]["num_attention_heads"] = 2
+    huggingface.write(
+        native(origin={"format": "huggingface", "kept": {"settings": json.dumps(settings)}}), tmp_path / "x"
+    )
+    assert huggingface.read(tmp_path / "x").config == CONFIG
+
+
+# --- the hub -----------------------------------------------------------------------------------------------
+
+
+def test_a_name_on_the_hub(huggingface_directory, monkeypatch):
+    directory, asked = huggingface_directory(), {}
+
+    def snapshot_download(name, **options):
+        asked.update(options, name=name)
+        return str(directory)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert huggingface.fetch("nvidia/nemotron-speech-streaming-en-0.6b", "main") == directory
+    assert asked["name"] == "nvidia/nemotron-speech-streaming-en-0.6b" and asked["revision"] == "main"
+    wanted = asked["allow_patterns"]
+    assert "*.safetensors" in wanted and "config.json" in wanted and not any("nemo" in p or p == "*" for p in wanted)
+
+
+def test_a_hub_that_can_not_be_reached(monkeypatch):
+    def snapshot_download(name, **options):
+        raise OSError("no route\nto the hub")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    with pytest.raises(ConvertError, match="owner/model is not a directory here, and the hub does not give it: no r"):
+        huggingface.fetch("owner/model")
+
+
+def test_neither_a_directory_nor_a_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
+    (tmp_path / "model.nemo").write_bytes(b"x")
+    with pytest.raises(ConvertError, match=r"neither a directory nor a name on the hub.*`nemo` converts"):
+        huggingface.fetch(str(tmp_path / "model.nemo"))
+    for name in ("nothing", "a/b/c", "../up/x", "", "owner/mo del"):
+        with pytest.raises(ConvertError, match="neither a directory nor a name on the hub"):
+            huggingface.fetch(name)
+    assert huggingface.fetch(str(tmp_path)) == tmp_path
+    with pytest.raises(ConvertError, match="is not a directory"):
+        huggingface.read(tmp_path / "none")
+
+
+def test_between_the_two_forms(nemo_file, tmp_path):
+    """NeMo to native to Hugging Face to native to NeMo: the same tensors, settings and tokenizer."""
+    native = save(nemo.read(nemo_file()), tmp_path / "one")
+    huggingface.write(native, tmp_path / "there")
+    nemo.write(save(huggingface.read(tmp_path / "there"), tmp_path / "two"), tmp_path / "back.nemo")
+    back = nemo.read(tmp_path / "back.nemo")
+    assert same(back.arrays, arrays(CONFIG)) and back.config == CONFIG and back.tokenizer == tokenizer(40)
+    assert same(
+        {k: np.asarray(v) for k, v in named_parameters(checkpoint.load(tmp_path / "two")[0]).items()},
+        arrays(CONFIG),
+    )

@@ -1,0 +1,92 @@
+import io
+import json
+import struct
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from convert.errors import ConvertError
+from convert.huggingface import safetensors_format
+from tests.convert.samples import window
+
+
+def made(header: dict | list | str, data: bytes = b"", length: int | None = None) -> bytes:
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def read(data: bytes) -> dict[str, np.ndarray]:
+    return {name: np.asarray(tensor) for name, tensor in safetensors_format.read(window(data)).items()}
+
+
+def entry(begin: int, end: int, shape: list, kind: str = "F32") -> dict:
+    return {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
+
+
+def test_the_format_by_hand():
+    header = {
+        "__metadata__": {"format": "pt"},
+        "b": entry(8, 12, [2], "BF16"),
+        "a": entry(0, 8, [1, 2]),
+        "none": entry(12, 12, [0, 3]),
+    }
+    data = np.float32([1.5, -2]).tobytes() + np.array([0.5, 3], ml_dtypes.bfloat16).tobytes()
+    found = read(made(header, data))
+    np.testing.assert_array_equal(found["a"], np.float32([[1.5, -2]]))
+    np.testing.assert_array_equal(found["b"], np.array([0.5, 3], ml_dtypes.bfloat16))
+    assert found["none"].shape == (0, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.int64, np.bool_])
+def test_there_and_back(dtype):
+    rng = np.random.default_rng(0)
+    arrays = {f"a.{shape}": (10 * rng.normal(size=shape)).astype(dtype) for shape in [(), (3,), (2, 3, 4), (0, 2)]}
+    target = io.BytesIO()
+    safetensors_format.write(target, arrays.items(), arrays)
+    found = read(target.getvalue())
+    assert list(found) == list(arrays)
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.mark.parametrize(
+    "data,message",
+    [
+        (b"", "not a safetensors file"),
+        (b"\1\2", "not a safetensors file"),
+        (made({}, length=1 << 40), "cut short in its header"),
+        (made({}, length=(1 << 64) - 1), "cut short in its header"),
+        (made({}, length=0), "not a safetensors file"),
+        (made("{{"), "damaged safetensors header"),
+        (made("[" * 100_000), "damaged safetensors header"),
+        (made([]), "damaged safetensors header"),
+        (made('{"a": {}, "a": {}}'), "damaged safetensors header"),
+        (made({"a": 3}), "damaged entry for the tensor 'a'"),
+        (made({"a": entry(0, 4, [1], "F8_E4M3")}, bytes(4)), "damaged entry"),
+        (made({"a": entry(0, 4, [2])}, bytes(4)), "damaged entry"),
+        (made({"a": entry(4, 0, [-1])}, bytes(4)), "damaged entry"),
+        (made({"a": entry(-4, 0, [1])}, bytes(4)), "damaged entry"),
+        (made({"a": entry(0, 4, [True])}, bytes(4)), "damaged entry"),
+        (made({"a": entry(0, 4, [1.0])}, bytes(4)), "damaged entry"),
+        (made({"a": entry(0, 1 << 62, [1 << 60])}), "bytes long, its header says"),
+        (made({"a": entry(0, 8, [2]), "b": entry(4, 12, [2])}, bytes(12)), "overlaps another or leaves a gap: 'b'"),
+        (made({"a": entry(0, 8, [2]), "b": entry(0, 8, [2])}, bytes(8)), "overlaps"),
+        (made({"a": entry(0, 4, [1]), "b": entry(8, 12, [1])}, bytes(12)), "leaves a gap"),
+        (made({"a": entry(4, 8, [1])}, bytes(8)), "leaves a gap"),
+        (made({"a": entry(0, 4, [1])}, bytes(3)), "bytes long, its header says"),
+        (made({"a": entry(0, 4, [1])}, bytes(5)), "bytes long, its header says"),
+    ],
+)
+def test_damage_is_named(data, message):
+    with pytest.raises(ConvertError, match=message) as caught:
+        read(data)
+    assert len(str(caught.value)) < 500
+
+
+def test_cut_anywhere():
+    data = made({"a": entry(0, 8, [2]), "b": entry(8, 12, [1])}, bytes(12))
+    for cut in range(len(data)):
+        with pytest.raises(ConvertError):
+            read(data[:cut])

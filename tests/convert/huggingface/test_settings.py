@@ -1,0 +1,135 @@
+import copy
+import dataclasses
+import json
+
+import pytest
+
+from convert.errors import ConvertError
+from convert.huggingface.settings import to_config, to_processor, to_settings
+from nemojax.config import PRESETS, FeatureConfig
+from tests.convert.samples import CONFIG, FAMILY
+
+RELEASED = PRESETS["0.6b"]
+SETTINGS, PROCESSOR = to_settings(RELEASED, "float32", 0), to_processor(RELEASED)
+# what a release's files also hold, of this version of transformers and of others
+MORE = {
+    "transformers_version": "5.23.0",
+    "durations": [],
+    "joint_hidden_size": 640,
+    "decoder_start_token_id": 1024,
+    "id2label": {"0": "LABEL_0"},
+    "torch_dtype": "float32",
+}
+
+
+def changed(path: str, value, base=SETTINGS) -> dict:
+    made = copy.deepcopy(base)
+    *sections, key = path.split(".")
+    place = made
+    for section in sections:
+        place = place[section]
+    if value is ...:
+        del place[key]
+    else:
+        place[key] = value
+    return made
+
+
+@pytest.mark.parametrize("config", [PRESETS["0.6b"], PRESETS["114m"], CONFIG])
+def test_there_and_back(config):
+    settings, processor = to_settings(config, "float32", 0), to_processor(config)
+    settings, processor = json.loads(json.dumps(settings)), json.loads(json.dumps(processor))
+    assert to_config(settings, processor, None) == config
+    assert to_config(settings | MORE, processor, None) == config if config == RELEASED else True
+
+
+def test_defaults_are_the_classs():
+    """An empty configuration is transformers' class: 80 mels, biases, input scaling."""
+    config = to_config({"model_type": "nemotron_asr_streaming", "encoder_config": {}}, None, None)
+    assert config.features.mel_bins == 80 and config.encoder.use_bias and config.encoder.scale_input
+    assert config.encoder.layers == 24 and config.encoder.lookaheads == (13, 6, 1, 0)
+    assert config.encoder.left_context_frames == 70 and config.vocabulary == 1024
+
+
+def test_lookaheads():
+    looks = lambda settings, processor: to_config(settings, processor, None).encoder.lookaheads
+    assert looks(SETTINGS, None) == (13, 6, 1, 0)
+    assert looks(changed("encoder_config.default_num_lookahead_tokens", 1), None) == (1, 13, 6, 0)
+    older = changed("encoder_config.supported_num_lookahead_tokens", [6, 0])
+    assert looks(changed("encoder_config.default_num_lookahead_tokens", 6, older), None) == (6, 0)
+    assert looks(older, PROCESSOR) == (13, 6, 1, 0)
+    chosen = PROCESSOR | {"default_num_lookahead_tokens": 6, "supported_num_lookahead_tokens": [13, 6]}
+    assert looks(SETTINGS, chosen) == (6, 13)
+    short = changed("encoder_config.sliding_window", 57, changed("encoder_config.default_num_lookahead_tokens", 3))
+    assert looks(short, None) == (3, 13, 6, 1, 0)
+
+
+def test_the_front_ends_settings_may_have_a_file_of_their_own():
+    extractor = PROCESSOR["feature_extractor"] | {"preemphasis": 0.9}
+    side = {key: value for key, value in PROCESSOR.items() if key != "feature_extractor"}
+    assert to_config(SETTINGS, side, extractor).features.preemphasis == 0.9
+    assert to_config(SETTINGS, PROCESSOR, extractor).features.preemphasis == 0.97
+    assert to_config(SETTINGS, None, extractor).features.preemphasis == 0.9
+
+
+@pytest.mark.parametrize(
+    "path,value,message",
+    [
+        ("model_type", "nemotron3_5_asr", r"nemotron3_5_asr' is not supported \(it has a prompt network"),
+        ("model_type", "parakeet_rnnt", "model_type: 'parakeet_rnnt' is not supported, only nemotron_asr_streaming"),
+        ("model_type", ..., "model_type: None"),
+        ("hidden_act", "tanh", "hidden_act: tanh is not supported, only relu"),
+        ("durations", [0, 1], r"durations: \[0, 1\]"),
+        ("blank_token_id", 0, "blank_token_id: 0 is not supported: blank must be the last label"),
+        ("vocab_size", "1025", "vocab_size must be int"),
+        ("encoder_config", ..., "encoder_config is missing"),
+        ("encoder_config", [], "encoder_config.* must be a mapping"),
+        ("flash", 1, r"flash is an unknown setting \(--skip-setting flash passes over it\)"),
+        ("auto_map", {"AutoModel": "evil.Model"}, "auto_map is an unknown setting"),
+        ("encoder_config.hidden_act", "relu", r"encoder_config.hidden_act: relu is not supported, only silu"),
+        ("encoder_config.subsampling_factor", 4, r"encoder_config.subsampling_factor: 4"),
+        ("encoder_config.subsampling_conv_kernel_size", 5, "kernel_size: 5"),
+        ("encoder_config.convolution_bias", True, "encoder_config.convolution_bias: true is not supported, only false"),
+        ("encoder_config.convolution_bias", ..., r"convolution_bias: true \(the default\)"),
+        ("encoder_config.num_key_value_heads", 4, "num_key_value_heads: 4 is not supported, only 8"),
+        ("encoder_config.sliding_window", 1, "left_context_frames must be at least 1"),
+        ("encoder_config.sliding_window", 70, "lookahead 13 does not fit"),
+        ("encoder_config.num_mel_bins", 80, "feature_extractor.feature_size: 128 is not supported, only 80"),
+        ("encoder_config.flash", 1, "encoder_config.flash is an unknown setting"),
+    ],
+)
+def test_what_is_refused_is_named(path, value, message):
+    with pytest.raises(ConvertError, match=message):
+        to_config(changed(path, value), PROCESSOR, None)
+
+
+@pytest.mark.parametrize(
+    "path,value,message",
+    [
+        ("feature_extractor.feature_size", 80, "feature_extractor.feature_size: 80 is not supported, only 128"),
+        ("feature_extractor.mel_filters_dtype", "bfloat16", "mel_filters_dtype: bfloat16 is not supported"),
+        ("feature_extractor.feature_extractor_type", "ParakeetFeatureExtractor", "only Nemotron"),
+        ("feature_extractor.win_length", 1024, "window_samples <= fft_samples"),
+        ("feature_extractor.flash", 1, "feature_extractor.flash is an unknown setting"),
+        ("feature_extractor", 1, "must be a mapping"),
+        ("supported_num_lookahead_tokens", ["13"], "is not a list of whole numbers"),
+        ("default_num_lookahead_tokens", 2, "lookahead 2 does not fit"),
+        ("num_prompts", 128, "num_prompts is an unknown setting"),
+    ],
+)
+def test_what_is_refused_in_the_processor_is_named(path, value, message):
+    with pytest.raises(ConvertError, match=message):
+        to_config(SETTINGS, changed(path, value, PROCESSOR), None)
+
+
+def test_a_user_may_pass_over_unknown_settings():
+    made = changed("encoder_config.flash", 1, changed("more", 1))
+    assert to_config(made, PROCESSOR | {"other": 1}, None, ("encoder_config.flash", "more", "other")) == RELEASED
+
+
+def test_what_transformers_can_not_express():
+    with pytest.raises(ConvertError, match="one width for the prediction and the joint network, not 12 and 8"):
+        to_settings(FAMILY, "float32", 0)
+    guarded = dataclasses.replace(CONFIG, features=FeatureConfig(log_guard=1e-6))
+    with pytest.raises(ConvertError, match="log-mel guard"):
+        to_settings(guarded, "float32", 0)

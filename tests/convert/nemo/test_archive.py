@@ -1,0 +1,163 @@
+import gzip
+import io
+import os
+import tarfile
+import zlib
+
+import pytest
+
+from convert.errors import ConvertError
+from convert.nemo import archive
+from convert.nemo.archive import open_nemo
+from tests.convert.samples import header, tar, window
+
+MEMBERS = {"./model_config.yaml": b"a: 1\n", "./model_weights.ckpt": b"w" * 1500, "x_tokenizer.model": b"t" * 512}
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(data: bytes):
+        path = tmp_path / "model.nemo"
+        path.write_bytes(data)
+        return path
+
+    return write
+
+
+def contents(path) -> dict[str, bytes]:
+    return {name: member.read() for name, member in open_nemo(path).items()}
+
+
+@pytest.mark.parametrize("compress", [lambda data: data, gzip.compress], ids=["tar", "tar.gz"])
+def test_members_by_name(file, compress):
+    directory = (header(".", type=tarfile.DIRTYPE), b"")
+    data = tar([directory, *((header(name, data), data) for name, data in MEMBERS.items())])
+    expected = {name.removeprefix("./"): data for name, data in MEMBERS.items()}
+    assert contents(file(compress(data))) == expected
+
+
+def test_a_window_reads_like_a_file(file):
+    whole = window(bytes(range(100)))
+    part = whole.part(10, 50)
+    assert part.read(3) == bytes([10, 11, 12]) and part.tell() == 3
+    assert part.seek(-2, os.SEEK_END) == 48 and part.read() == bytes([58, 59]) and part.read() == b""
+    assert part.seek(60) == 60 and part.read(5) == b""
+    with pytest.raises(ValueError, match="negative"):
+        part.seek(-61, os.SEEK_CUR)
+    assert whole.part(90, 5).part(1, 2).read() == bytes([91, 92])
+
+
+@pytest.mark.parametrize(
+    "info,message",
+    [
+        (header("/etc/passwd"), "'/etc/passwd', a path that leads elsewhere; refused"),
+        (header("../up"), r"'\.\./up', a path that leads elsewhere; refused"),
+        (header("a/../../up"), "a path that leads elsewhere"),
+        (header("..\\up"), "a path that leads elsewhere"),
+        (header("/abs", type=tarfile.DIRTYPE), "a path that leads elsewhere"),
+        (header("soft", type=tarfile.SYMTYPE, linkname="/etc/passwd"), "'soft', which is a link; refused"),
+        (header("hard", type=tarfile.LNKTYPE, linkname="model_config.yaml"), "'hard', which is a link; refused"),
+        (header("null", type=tarfile.CHRTYPE, devmajor=1, devminor=3), "'null', which is neither a file nor a dir"),
+        (header("disk", type=tarfile.BLKTYPE), "neither a file nor a directory"),
+        (header("pipe", type=tarfile.FIFOTYPE), "neither a file nor a directory"),
+        (header("model_config.yaml"), "'model_config.yaml' twice"),
+        (header(".//./model_config.yaml"), "'model_config.yaml' twice"),
+    ],
+)
+def test_members_that_have_no_place(file, info, message):
+    members = [(header(name, data), data) for name, data in MEMBERS.items()]
+    for order in ([*members, (info, b"")], [members[0], (info, b""), *members[1:]]):
+        with pytest.raises(ConvertError, match=message):
+            open_nemo(file(tar(order)))
+
+
+def test_sparse_members_are_refused(file, tmp_path):
+    members = [(header(name, data), data) for name, data in MEMBERS.items()]
+    sparse = header("GNUSparseFile/x", pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"})
+    sparse.pax_headers |= {"GNU.sparse.name": "x", "GNU.sparse.realsize": "1000000000000"}
+    target = tmp_path / "sparse.nemo"
+    with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as made:
+        sparse.size = 512
+        for info, data in [*members, (sparse, b"1\n0\n0\n".ljust(512, b"\0"))]:
+            made.addfile(info, io.BytesIO(data))
+    with pytest.raises(ConvertError, match="refused"):
+        open_nemo(target)
+
+
+def test_too_many_members(file, monkeypatch):
+    monkeypatch.setattr(archive, "MEMBERS", 20)
+    with pytest.raises(ConvertError, match="more than 20 members"):
+        open_nemo(file(tar({f"m{i}": b"" for i in range(21)})))
+
+
+def test_truncated_anywhere(file):
+    """The last members end before the padding; tar's end is two blocks of zeros, the rest of the zeros is padding."""
+    data = tar(MEMBERS)
+    end = 3 * 512 + 512 + 1536 + 512 + 1024
+    for cut in [*range(0, end, 97), end - 1, *range(512, end, 512)]:
+        with pytest.raises(ConvertError):
+            open_nemo(file(data[:cut]))
+    assert len(contents(file(data[:end]))) == 3
+
+
+def test_truncated_gzip_anywhere(file):
+    data = gzip.compress(tar(MEMBERS))
+    for cut in range(1, len(data)):
+        with pytest.raises(ConvertError):
+            open_nemo(file(data[:cut]))
+
+
+def test_a_damaged_header_in_the_middle_is_no_end(file):
+    data = bytearray(tar(MEMBERS))
+    data[1024 + 5] ^= 1  # in the name of the second member
+    with pytest.raises(ConvertError, match=r"damaged or cut short after its member 'model_config\.yaml'"):
+        open_nemo(file(bytes(data)))
+
+
+def test_a_member_that_claims_to_be_larger_than_the_file(file):
+    info = header("model_weights.ckpt")
+    info.size = 1 << 45
+    data = info.tobuf(tarfile.GNU_FORMAT) + b"w" * 1024
+    with pytest.raises(ConvertError, match=r"is cut short in its member 'model_weights\.ckpt'"):
+        open_nemo(file(data))
+
+
+def test_gzip_bombs_stop_at_a_limit(file, monkeypatch):
+    monkeypatch.setattr(archive, "INFLATED_SPARE", 1 << 20)
+    bomb = gzip.compress(bytes(64 << 20))
+    with pytest.raises(ConvertError, match="inflates to more than 20 times its size"):
+        open_nemo(file(bomb))
+
+
+def test_what_is_no_archive(file, tmp_path):
+    for data, message in [
+        (b"", "is empty"),
+        (b"\0" * 10, r"not a whole \.nemo archive"),
+        (b"\0" * 10240, "has no members"),
+        (b"text, not a tar\n" * 100, r"not a whole \.nemo archive"),
+        (b"PK\3\4zip", "a zip file, not a .nemo archive"),
+        (b"\x1f\x8bgarbage" * 10, r"not a whole \.nemo archive"),
+        (gzip.compress(b"not a tar"), r"not a whole \.nemo archive"),
+        (zlib.compress(tar(MEMBERS)), r"not a whole \.nemo archive"),
+    ]:
+        with pytest.raises(ConvertError, match=message):
+            open_nemo(file(data))
+    with pytest.raises(ConvertError, match="is a directory"):
+        open_nemo(tmp_path)
+    with pytest.raises(ConvertError, match="can't be read: No such file"):
+        open_nemo(tmp_path / "none.nemo")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConvertError, match="not a regular file"):
+        open_nemo(tmp_path / "pipe")
+
+
+def test_nothing_is_left_behind(file, tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    members = open_nemo(file(gzip.compress(tar(MEMBERS))), scratch)
+    assert list(scratch.iterdir()) == []
+    assert members["model_weights.ckpt"].read() == b"w" * 1500
+    descriptor = members["model_weights.ckpt"].file.descriptor
+    del members
+    with pytest.raises(OSError):
+        os.fstat(descriptor)

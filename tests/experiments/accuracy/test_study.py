@@ -1,0 +1,240 @@
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from experiments.accuracy import study
+from experiments.accuracy.conditions import STUDIES, Condition, parse, with_left_context
+from experiments.accuracy.listening import Said, delays_s, grouped, hear, joined, noisy, stream
+from experiments.accuracy.study_report import pareto
+from nemojax.config import PRESETS
+from nemojax.errors import ConfigError
+from nemojax.kernels import quantization as packed
+from nemojax.model.parameters import thaw
+from nemojax.recognition.recognizer import Recognizer, load
+from tests.data.corpora import write_manifest
+
+LOOKAHEAD = 6
+
+
+@pytest.fixture(scope="module")
+def recognizer(checkpoint_directory):
+    return load(checkpoint_directory)
+
+
+@pytest.fixture(scope="module")
+def samples(speech):
+    return np.asarray(speech, np.float32)[: 16_000 * 4]
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory, samples, recognizer):
+    """Five recordings, whose texts are what is heard at one look-ahead."""
+    directory, entries = tmp_path_factory.mktemp("speech"), []
+    for number in range(5):
+        x = np.roll(samples, 7000 * number)[: 16_000 * (2 + number % 3)]
+        soundfile.write(directory / f"{number}.wav", x, 16_000, subtype="FLOAT")
+        entries.append({"audio_filepath": f"{number}.wav", "text": recognizer.transcribe(x, LOOKAHEAD).text})
+    assert sum(len(entry["text"].split()) for entry in entries) > 8
+    return write_manifest(directory / "corpus.jsonl", entries)
+
+
+# Conditions.
+
+
+def test_a_condition_is_what_it_is_written_as():
+    for condition in (
+        Condition(13),
+        Condition(6, left=35, dtype="int8", snr=10.0, warm=True),
+        Condition(1, group=4, together=True),
+    ):
+        assert parse(str(condition)) == condition
+    assert str(Condition(6, snr=10.0, warm=True)) == "lookahead=6,snr=10.0,warm"
+
+
+@pytest.mark.parametrize(
+    "text, complaint",
+    [
+        ("left=35", "names no lookahead"),
+        ("lookahead=6,noise=3", "'noise=3', which is none of"),
+        ("lookahead=six", "lookahead can't be 'six'"),
+        ("lookahead=6,dtype=int4", "dtype must be one of"),
+        ("lookahead=6,warm,together,group=2", "warm and together"),
+    ],
+)
+def test_a_wrong_condition_is_an_error(text, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        parse(text)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("preset", ["0.6b", "tiny"])
+def test_studies_differ_in_one_thing_and_fit(name, preset):
+    config = PRESETS[preset]
+    conditions = STUDIES[name](config)
+    assert len(conditions) > 1 and len(set(conditions)) == len(conditions)
+    differing = {
+        field for field in Condition.__dataclass_fields__ if len({getattr(one, field) for one in conditions}) > 1
+    }
+    assert len(differing) == 1
+    for condition in conditions:
+        left = condition.left or config.encoder.left_context_frames
+        assert left % (condition.lookahead + 1) == 0
+
+
+def test_a_shorter_left_context_is_that_of_a_model_built_so(recognizer, samples):
+    """Where a recording is shorter than the left context, it changes nothing; where it is longer, it does."""
+    shorter = with_left_context(recognizer, LOOKAHEAD, 14)
+    assert shorter.config.encoder.left_context_frames == 14
+    assert with_left_context(recognizer, LOOKAHEAD, 70) is recognizer
+    begin = samples[: 16_000 * 1]  # 13 frames
+    assert shorter.transcribe(begin, LOOKAHEAD).tokens == recognizer.transcribe(begin, LOOKAHEAD).tokens
+
+
+@pytest.mark.parametrize("transform", [packed.pack, packed.quantise])
+def test_another_left_context_however_the_kernels_lie(recognizer, samples, transform):
+    model = transform(thaw(recognizer.model))
+    other = Recognizer(model, recognizer.config, recognizer.tokenizer)
+    shorter = with_left_context(other, LOOKAHEAD, 14)
+    begin = samples[: 16_000 * 1]
+    assert shorter.dtype == other.dtype and shorter.config.encoder.left_context_frames == 14
+    assert shorter.transcribe(begin, LOOKAHEAD).tokens == other.transcribe(begin, LOOKAHEAD).tokens
+
+
+# Hearing.
+
+
+def test_a_streams_words_are_out_at_the_end_of_their_chunk(recognizer, samples):
+    heard = stream(recognizer, samples, LOOKAHEAD)
+    live, shown = recognizer.stream(LOOKAHEAD), []
+    chunk, history = live.chunk_samples, recognizer.config.history_samples
+    for begin in range(0, len(samples), chunk):
+        live.push(samples[begin : begin + chunk])
+    transcript = live.finish()
+    for _, _, last in recognizer.tokenizer.words(transcript.tokens):
+        samples_needed = (transcript.frames[last] // 7 + 1) * chunk - history
+        shown.append(min(samples_needed, len(samples)) / 16_000)
+    assert heard.text == transcript.text and heard.revisions == 0
+    assert [said.at_s for said in heard.out] == pytest.approx(shown)
+    assert [said.word for said in heard.out] == [word.text for word in transcript.words]
+
+
+def test_the_delay_is_that_of_waiting(recognizer, samples):
+    """The more a chunk holds, the later its words are out."""
+    ends = [Said(word.text, word.end_s) for word in recognizer.transcribe(samples, 0).words]
+    delays = delays_s(stream(recognizer, samples, 0).out, ends)
+    assert delays and all(-0.07 < delay < 0.1 for delay in delays)
+
+
+def test_delays_are_of_words_that_are_right():
+    ends = [Said("One", 1.0), Said("two,", 2.0), Said("three.", 3.0)]
+    out = [Said("one", 1.5), Said("too", 2.2), Said("three", 3.25)]
+    assert delays_s(out, ends) == pytest.approx([0.5, 0.25])
+    assert delays_s([], ends) == [] and delays_s(out, []) == []
+
+
+def test_what_was_heard_before_is_not_counted(recognizer, samples):
+    cold = hear(recognizer, [samples], Condition(LOOKAHEAD), samples)
+    warm = hear(recognizer, [samples], Condition(LOOKAHEAD, warm=True), samples)
+    assert cold[0].text == stream(recognizer, samples, LOOKAHEAD).text
+    assert all(said.at_s > 0 for said in warm[0].out)
+    assert max((said.at_s for said in warm[0].out), default=0.0) <= len(samples) / 16_000
+
+
+def test_a_group_heard_together_is_one_recording(recognizer, samples):
+    pieces = [samples[:20_000], samples[20_000:50_000]]
+    whole, starts = joined(pieces)
+    assert len(whole) == 50_000 + 8_000 and starts == [0.0, (20_000 + 8_000) / 16_000]
+    [heard] = hear(recognizer, pieces, Condition(LOOKAHEAD, group=2, together=True), None)
+    assert heard.text == recognizer.transcribe(whole, LOOKAHEAD).text
+    apart = hear(recognizer, pieces, Condition(LOOKAHEAD, group=2), None)
+    assert [one.text for one in apart] == [recognizer.transcribe(piece, LOOKAHEAD).text for piece in pieces]
+    assert grouped([1, 2, 3, 4, 5], 2) == [[1, 2], [3, 4], [5]]
+
+
+def test_noise_is_as_loud_as_asked_and_a_function_of_the_seed(samples):
+    for snr_db in (20.0, 0.0):
+        noise = noisy(samples, snr_db, [0, 3]) - samples
+        assert np.array_equal(noisy(samples, snr_db, [0, 3]), samples + noise)
+        assert not np.array_equal(noisy(samples, snr_db, [0, 4]), samples + noise)
+    loud, soft = (np.square(noisy(samples, db, [0, 3]) - samples).mean() for db in (0.0, 20.0))
+    assert loud / soft == pytest.approx(100, rel=0.01)
+    assert noisy(samples, None, [0, 3]) is samples
+
+
+# The command.
+
+
+@pytest.fixture
+def run(checkpoint_directory, tmp_path, capsys):
+    def run(*arguments):
+        output = tmp_path / "rows.jsonl"
+        code = study.main([str(checkpoint_directory), *map(str, arguments), "--output", str(output)])
+        rows = [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
+        captured = capsys.readouterr()
+        return code, rows, captured.out, captured.err
+
+    return run
+
+
+def test_the_study_of_lookaheads(run, manifest, tmp_path):
+    code, rows, out, _ = run(manifest, "--plot", tmp_path / "plot.svg", "--resamples", 50)
+    assert code == 0 and [row["lookahead"] for row in rows] == [13, 6, 1, 0]
+    assert rows[1]["wer"]["rate"] == 0 and rows[1]["cer"]["rate"] == 0  # whose texts these are
+    assert all(row["revisions"] == 0 and row["real_time_factor"] > 0 for row in rows)
+    delays = [row["delay_ms"]["mean"] for row in rows if row["delay_ms"]]
+    assert delays[-1] < min(delays[:-1])  # the shortest chunk says it first
+    assert len(out.splitlines()) == 2 + 4 and (tmp_path / "plot.svg").stat().st_size > 5_000
+
+
+def test_conditions_are_compared_with_the_first(run, manifest):
+    code, rows, _, _ = run(manifest, "--conditions", "lookahead=6", "lookahead=6,snr=-20", "--resamples", 200)
+    assert code == 0 and [row["condition"] for row in rows] == ["lookahead=6", "lookahead=6,snr=-20.0"]
+    assert rows[0]["p_value"] == 1.0 and rows[1]["wer"]["rate"] > 0.3 and rows[1]["wer_difference"]["rate"] > 0.3
+
+
+def test_words_of_the_manifest_are_their_ends(run, manifest, tmp_path, samples, recognizer):
+    soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
+    words = recognizer.transcribe(samples, LOOKAHEAD).words
+    entry = {"audio_filepath": "a.wav", "text": " ".join(word.text for word in words)}
+    for name, shift_s in (("early", 0.0), ("late", 0.5)):
+        aligned = [[word.text, word.start_s, word.end_s - shift_s] for word in words]
+        write_manifest(tmp_path / f"{name}.jsonl", [{**entry, "words": aligned}])
+    code, rows, _, _ = run(tmp_path / "early.jsonl", tmp_path / "late.jsonl", "--conditions", f"lookahead={LOOKAHEAD}")
+    early, late = (row["delay_ms"]["mean"] for row in rows)
+    assert code == 0 and late - early == pytest.approx(500, abs=1)
+
+
+def test_long_form_is_scored_group_by_group(run, manifest):
+    code, rows, _, _ = run(manifest, "--study", "long-form", "--resamples", 50)
+    assert code == 0 and [(row["utterances"], row["together"]) for row in rows] == [(2, False), (2, True)]
+    assert rows[0]["wer"]["reference"] == rows[1]["wer"]["reference"]
+
+
+def test_bad_recordings_are_told_and_the_others_scored(run, manifest, tmp_path):
+    broken = tmp_path / "broken.jsonl"
+    good = json.loads(manifest.read_text().splitlines()[0])
+    lines = [{**good, "audio_filepath": str(manifest.parent / "0.wav")}, {"audio_filepath": "no.wav", "text": "x"}]
+    lines += [{**lines[0], "words": [["only", "two"]]}]
+    write_manifest(broken, lines)
+    code, rows, _, err = run(broken, "--conditions", "lookahead=6")
+    assert code == 1 and rows[0]["utterances"] == 1
+    assert "no.wav" in err and "`words` must be a list" in err
+
+
+@pytest.mark.parametrize(
+    "arguments, complaint",
+    [
+        (["--conditions", "lookahead=2"], "lookahead 2 does not fit"),
+        (["--conditions", "lookahead=6", "lookahead=6,group=2"], "groups of one size"),
+        (["--limit", "0"], "at least 1"),
+    ],
+)
+def test_a_wrong_setting_is_an_error(run, manifest, arguments, complaint):
+    code, rows, _, err = run(manifest, *arguments)
+    assert code == 2 and complaint in err and not rows
+
+
+def test_pareto_is_what_nothing_beats():
+    assert pareto([(3, 1), (1, 5), (2, 5), (2, 2), (4, 1)]) == [(1, 5), (2, 2), (3, 1)]

@@ -1,0 +1,252 @@
+"""Settings that are printed, kept and read again, for every command line; and how one ends."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pytest
+import tyro
+
+from experiments import __main__ as experiments
+from experiments.accuracy import evaluate
+from experiments.harness.command import INTERRUPTED, command, ending
+from experiments.harness.settings import from_json, load, to_json
+from experiments.training import train
+from experiments.training.presets import PRESETS, RECORDED, Experiment
+from nemojax.errors import ConfigError
+
+NEEDED = {
+    "evaluate": ["model", "a.jsonl", "b c.jsonl"],
+    "compare_accuracy": ["model", "a.jsonl"],
+    "compare_references": ["model", "a.jsonl"],
+    "compare_latency": ["work"],
+    "cost_growth": [],
+    "roofline": [],
+    "engine_overhead": [],
+    "benchmark_streams": ["model", "a.jsonl"],
+    "benchmark_data": ["a.jsonl"],
+    "benchmark_loss": [],
+    "export": ["run", "out"],
+    "profile_step": [],
+    "synthesis": ["out"],
+    "train": ["smoke", "run"],
+}
+OTHERWISE = {
+    "evaluate": "--lookaheads 6 1 --stream --normaliser none --limit 3 --plot a.svg --confidence 0.5",
+    "compare_accuracy": "--study noise --conditions lookahead=6,left=35 lookahead=1 --limit 2",
+    "compare_references": "--lookaheads 1 --limit 4 --output x/y.jsonl",
+    "compare_latency": "--manifests a b --contenders --batch-seconds 30 2.5 --threads 1",
+    "cost_growth": "--grow-seconds 1 2.5 --grow-streams --dtype int8 --plot a.png",
+    "engine_overhead": "model --lookaheads 6 --streams 100 --labels-per-frame 0.5",
+    "roofline": "--lookaheads 1 6 --streams 8 16 --device card --bytes-per-second 1e12",
+    "benchmark_streams": "--resolution 0.25 --lookaheads 1 --dtype float32",
+    "benchmark_data": "--workers 0 --waveforms recipe",
+    "benchmark_loss": "--frames-per-block 8 --measure fused small forward",
+    "profile_step": "model --lookahead 1 --dtype int8 --each-block --audio a.wav",
+    "export": "--step 7 --dtype bfloat16",
+    "synthesis": "--texts a b --programs espeak-ng --compression 0.5 --format flac",
+    "train": "--train a=2 b --dev c --init d --steps 5 --model.vocabulary 99 --model.encoder.lookaheads 6 1 "
+    "--training.skip-norm inf --training.frozen encoder.* --training.betas 0.8 0.9 "
+    "--waveform.noise-manifests n --training.spec-augment.time-masks 3 --mesh-data -1 --distributed",
+}
+
+
+def main(name: str):
+    return lambda arguments: experiments.main([name, *arguments])
+
+
+@pytest.fixture
+def printed(capsys):
+    """What a command line prints; its standard error is empty, unless it ends with 2."""
+
+    def call(name: str, *arguments: str, code: int = 0) -> str:
+        try:
+            assert main(name)(list(arguments)) == code
+        except SystemExit as exit:
+            assert exit.code == code
+        out, err = capsys.readouterr()
+        assert (not err) == (not code) and "Traceback" not in err
+        return err if code else out
+
+    return call
+
+
+def test_all_command_lines_are_here():
+    """Else one that is added is not tested."""
+    settings = {
+        name
+        for name, command in experiments.COMMANDS.items()
+        if "return command(" in Path("experiments", command.module.replace(".", "/") + ".py").read_text()
+    }
+    assert settings == set(NEEDED) == set(OTHERWISE)
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_printed_settings_read_again_are_printed_the_same(name, printed, tmp_path):
+    before = set(tmp_path.iterdir())
+    file, defaults = tmp_path / "settings.json", printed(name, *NEEDED[name], "--print-settings")
+    changed = printed(name, *NEEDED[name], *OTHERWISE[name].split(), "--print-settings")
+    assert set(tmp_path.iterdir()) == before  # it did not run
+    values = json.loads(changed)
+    assert set(values) == set(json.loads(defaults)) and changed != defaults
+    for text in (defaults, changed):
+        file.write_text(text)
+        assert printed(name, "--settings", str(file), "--print-settings") == text
+    file.write_text(defaults)
+    flags = [*NEEDED[name][name == "train" :], *OTHERWISE[name].split()]  # which go before the file
+    assert printed(name, "--print-settings", "--settings", str(file), *flags) == changed
+
+
+def test_a_run_hears_of_the_file_and_of_the_flags(monkeypatch, tmp_path, capsys):
+    heard = []
+    monkeypatch.setattr(evaluate, "run", lambda settings: heard.append(settings) or 1)
+    (tmp_path / "s.json").write_text('{"model": "m", "lookaheads": [6], "confidence": 1, "limit": 3}')
+    arguments = ["--settings", str(tmp_path / "s.json"), "other", "a.jsonl", "--limit", "4"]
+    assert evaluate.main(arguments) == 1
+    expected = evaluate.Settings(Path("other"), (Path("a.jsonl"),), (6,), confidence=1.0, limit=4)
+    assert heard == [expected] and type(heard[0].confidence) is float
+    (tmp_path / "s.json").write_text('{"limit": 3}')
+    with pytest.raises(SystemExit):  # what is needed, the file does not name either
+        evaluate.main(arguments[:2])
+    assert "MODEL" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        evaluate.main(["--help"])
+    assert "--print-settings prints all settings as JSON" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets(preset, printed, tmp_path):
+    text = printed("train", preset, "run", "--print-settings")
+    assert json.loads(text) == json.loads(dataclasses.replace(PRESETS[preset][1], run=Path("run")).to_json())
+    assert from_json(Experiment, json.loads(text)) == dataclasses.replace(PRESETS[preset][1], run=Path("run"))
+    (tmp_path / "s.json").write_text('{"steps": 7, "model": {"vocabulary": 99}}')
+    values = json.loads(printed("train", preset, "run", "--settings", str(tmp_path / "s.json"), "--print-settings"))
+    model = dataclasses.replace(PRESETS[preset][1].model, vocabulary=99)  # what the file leaves out is the preset's
+    assert from_json(Experiment, values) == dataclasses.replace(
+        PRESETS[preset][1], run=Path("run"), steps=7, model=model
+    )
+
+
+def test_the_file_that_a_run_keeps(printed, tmp_path):
+    text = printed("train", "smoke", "run", "--train", "a", "--print-settings")
+    kept = tmp_path / "settings.json"
+    kept.write_text(json.dumps(json.loads(text) | {"started": {"vocabulary": 5}, "data": "f00d"}))
+    assert printed("train", "--settings", str(kept), "--print-settings") == text
+    values = json.loads(text)
+    values["plan"]["buckets"] = [[10, 5, 2], [20, 9, 1]]  # for which there are flags only where the file has some
+    kept.write_text(json.dumps(values))
+    assert json.loads(printed("train", "--settings", str(kept), "--print-settings")) == values
+    kept.write_text(text)
+    other = json.loads(printed("train", "other", "--settings", str(kept), "--print-settings"))
+    assert other == json.loads(text) | {"run": "other"}
+    assert {"started", "data"} == RECORDED and train.RECORDED is RECORDED
+
+
+@pytest.mark.parametrize(
+    "content, complaint",
+    [
+        (None, "can't be read: No such file"),
+        (b"{", "are not JSON: "),
+        (b"\xff", "are not JSON: "),
+        (b"[]", "all of it must be settings by name, not []"),
+        (b'{"lookahead": 6}', "lookahead is not a setting; those here are model, manifests, lookaheads"),
+        (b'{"lookaheads": 6}', "lookaheads must be a list, not 6"),
+        (b'{"lookaheads": [6, "1"]}', 'lookaheads[1] must be a whole number, not "1"'),
+        (b'{"limit": true}', "limit must be a whole number or null, not true"),
+        (b'{"stream": 1}', "stream must be true or false, not 1"),
+        (b'{"plot": 5}', "plot must be a path or null, not 5"),
+        (b'{"model": null}', "model must be a path, not null"),
+        (b'{"confidence": "high"}', 'confidence must be a number, not "high"'),
+        (b'{"normaliser": "plane"}', 'normaliser must be one of "none", "plain", "whisper", not "plane"'),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_sentence(content, complaint, printed, tmp_path):
+    file = tmp_path / "settings.json"
+    if content is not None:
+        file.write_bytes(content)
+    err = printed("evaluate", "model", "manifest", "--settings", str(file), code=2)
+    assert complaint in err and err.startswith(f"error: the settings {file}") and err.count("\n") == 1
+
+
+def test_nested_settings_are_named_whole(tmp_path, printed):
+    for values, complaint in (
+        ({"model": {"encoder": {"width": 2.5}}}, "model.encoder.width must be a whole number, not 2.5"),
+        ({"training": {"betas": [0.5]}}, "training.betas must be a list of 2, not [0.5]"),
+        ({"plan": {"buckets": [[1, 2, 3], [1, 2]]}}, "plan.buckets[1] must be a list of 3, not [1, 2]"),
+        ({"model": {"encoder": {"depth": 2}}}, "model.encoder.depth is not a setting; those here are layers"),
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+    ):
+        (tmp_path / "s.json").write_text(json.dumps(values))
+        assert complaint in printed("train", "smoke", "run", "--settings", str(tmp_path / "s.json"), code=2)
+    assert "expected one argument" in printed("train", "smoke", "run", "--settings", code=2)
+
+
+class Pair(NamedTuple):
+    one: int
+    two: float
+
+
+@dataclass(frozen=True)
+class Inner:
+    number: int
+    size: int = 3
+
+
+@dataclass(frozen=True)
+class Outer:
+    path: Path
+    inner: Inner = Inner(1, 2)
+    pairs: tuple[Pair, ...] = ()
+    both: tuple[int, str] | None = None
+    kind: Literal["a", 1] = "a"
+    many: tuple[tuple[Path, ...], ...] = ()
+    either: int | str = 0
+    made: tuple[float, ...] = field(default_factory=lambda: (1.0, float("inf")))
+
+
+def test_all_that_settings_are_made_of(tmp_path):
+    outer = Outer(Path("p"), Inner(5), (Pair(1, 2.0),), (1, "x"), 1, ((Path("a"),), ()), "text", (2.5,))
+    (tmp_path / "s.json").write_text(to_json(outer))
+    assert load(tmp_path / "s.json", Outer) == outer and to_json(load(tmp_path / "s.json", Outer)) == to_json(outer)
+    assert isinstance(load(tmp_path / "s.json", Outer).pairs[0], Pair)
+    assert from_json(Outer, json.loads(to_json(Outer(Path("p"))))) == Outer(Path("p"))
+    assert from_json(Outer, {}).path is tyro.MISSING
+    assert from_json(Outer, {"path": "p", "inner": {"number": 7}}).inner == Inner(7, 2)
+    for wrong in ({"kind": True}, {"both": [1]}, {"both": ["x", 1]}, {"either": 1.5}, {"inner": None}, {"inner": 4}):
+        with pytest.raises(ConfigError, match=f"^{next(iter(wrong))}"):
+            from_json(Outer, wrong)
+
+
+def test_how_commands_end(capsys):
+    def failing(error: BaseException):
+        def call(settings: Outer | None = None) -> int:
+            raise error
+
+        return call
+
+    class Ours(Exception):
+        pass
+
+    assert ending(lambda: 3) == 3 and ending(lambda: None) == 0
+    assert ending(failing(ConfigError("so it is"))) == 2 and capsys.readouterr().err == "error: so it is\n"
+    assert ending(failing(Ours("x")), (Ours,), 1) == 1
+    assert ending(failing(KeyboardInterrupt())) == INTERRUPTED == 130
+    for error in (Ours("x"), AssertionError("a fault of ours is a traceback")):
+        with pytest.raises(type(error)):
+            command(Outer, failing(error), "outer", None, ["--path", "p"])
+    assert command(Outer, failing(Ours("x")), "outer", None, ["--path", "p"], catch=(Ours,)) == 2
+
+
+@pytest.mark.slow
+def test_as_programs(tmp_path):
+    program = [sys.executable, "-m", "experiments", "evaluate"]
+    text = subprocess.run([*program, "model", "m", "--print-settings"], capture_output=True, check=True).stdout
+    (tmp_path / "s.json").write_bytes(text)
+    again = subprocess.run([*program, "--settings", tmp_path / "s.json", "--print-settings"], capture_output=True)
+    assert again.stdout == text and again.returncode == 0
+    wrong = subprocess.run([*program, "--settings", tmp_path], capture_output=True, text=True)
+    assert wrong.returncode == 2 and wrong.stderr == f"error: the settings {tmp_path} can't be read: Is a directory\n"

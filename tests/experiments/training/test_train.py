@@ -1,0 +1,430 @@
+"""The training loop as a program, on noise that it can learn nothing from; and what may go wrong."""
+
+import dataclasses
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.training import train
+from experiments.training.export import export
+from experiments.training.loop import Run, Stopped
+from experiments.training.presets import PRESETS, Experiment
+from experiments.training.run_directory import Checkpoints, Metrics, RunError, read_metrics
+from experiments.training.start import BLANK_SHARE, start
+from nemojax import checkpoint
+from nemojax.data.plan import PlanConfig
+from nemojax.model.parameters import named_parameters
+from nemojax.training.recipe import TrainingConfig
+from tests.data.corpora import write_speech
+
+ROOT = Path(__file__).parents[2]
+TEXTS = ["one two three", "four five", "bin blue at f two now", "set red by a zero please", "six", "lay green in b one"]
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("speech")
+    train = write_speech(directory, "train", TEXTS * 5)
+    dev = write_speech(directory, "dev", TEXTS[:3], seed=1)
+    return train, dev
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Compiled steps, for all runs of these tests."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(autouse=True)
+def _compile_once(compiled, monkeypatch):
+    monkeypatch.setattr("experiments.training.loop.COMPILED", str(compiled))
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.fixture
+def experiment(tmp_path, speech, tiny_config) -> Experiment:
+    """A few steps of a model of one layer."""
+    model = dataclasses.replace(
+        tiny_config,
+        features=dataclasses.replace(tiny_config.features, mel_bins=32),
+        encoder=dataclasses.replace(tiny_config.encoder, layers=1, width=16, feedforward_width=32),
+        vocabulary=40,
+    )
+    return Experiment(
+        run=tmp_path / "run",
+        train=(str(speech[0]),),
+        steps=STEPS,
+        evaluate_every=100,
+        save_every=4,
+        keep=2,
+        dev_batch=2,
+        stop_after_skipped=3,
+        workers=0,
+        model=model,
+        training=TrainingConfig(dtype="float32", learning_rate=0.05, warmup_steps=5, average_decay=0.9),
+        plan=PlanConfig(batch_frames=200, bucket_count=1),
+    )
+
+
+def losses(run: Path) -> list[tuple[int, float]]:
+    return [(row["step"], row["loss"]) for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "train"]
+
+
+def said(experiment: Experiment) -> list[str]:
+    sentences: list[str] = []
+    Run(experiment, sentences.append).train()
+    return sentences
+
+
+@pytest.fixture
+def undisturbed(experiment, tmp_path) -> list[tuple[int, float]]:
+    calm = dataclasses.replace(experiment, run=tmp_path / "undisturbed")
+    said(calm)
+    return losses(calm.run)
+
+
+class Interrupted(BaseException):
+    """What ends a run as suddenly as kill -9 can within a process."""
+
+
+def test_a_run_that_is_interrupted_goes_on_as_if_it_were_not(experiment, undisturbed, monkeypatch):
+    assert [step for step, _ in undisturbed] == list(range(1, STEPS + 1))
+    assert len({loss for _, loss in undisturbed}) == STEPS
+    for last in (3, 6, 9):  # before the first checkpoint, and between others
+        note = Run._note
+
+        def interrupt(self, entry, last=last, note=note):
+            note(self, entry)
+            if entry is not None and entry[0] == last:
+                self.checkpoints.wait()
+                raise Interrupted
+
+        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+            patch.setattr(Run, "_note", interrupt)
+            said(experiment)
+        assert losses(experiment.run) == undisturbed[:last]
+    said(experiment)
+    assert losses(experiment.run) == undisturbed
+    assert Checkpoints(experiment.run / "checkpoints", None).steps == [8, 12]
+
+
+def test_sigterm_saves_and_stops(experiment, undisturbed, monkeypatch):
+    note = Run._note
+
+    def ask(self, entry):
+        note(self, entry)
+        if entry is not None and entry[0] == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match="stopped after step 6, which is saved"):
+        patch.setattr(Run, "_note", ask)
+        said(experiment)
+    assert Checkpoints(experiment.run / "checkpoints", None).last == 6
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    said(experiment)
+    assert losses(experiment.run) == undisturbed
+
+
+def test_the_settings_that_a_run_keeps_begin_it_again(experiment, undisturbed, tmp_path):
+    said(experiment)
+    kept = experiment.run / "settings.json"
+    before = kept.read_bytes()
+    assert train.main(["--settings", str(kept)]) == 0  # the same run, which is at its end
+    assert kept.read_bytes() == before and losses(experiment.run) == undisturbed
+    assert train.main(["--settings", str(kept), str(tmp_path / "again")]) == 0
+    assert losses(tmp_path / "again") == undisturbed
+    again = json.loads((tmp_path / "again" / "settings.json").read_text())
+    assert again == json.loads(before) | {"run": str(tmp_path / "again")}
+    same = [checkpoint.load(directory / "model")[0] for directory in (tmp_path / "again", experiment.run)]
+    assert jax.tree.all(jax.tree.map(np.array_equal, *same))
+
+
+def test_dev_rates_and_the_best_checkpoint(experiment, speech):
+    evaluated = dataclasses.replace(experiment, dev=(speech[1],), evaluate_every=4)
+    wers = iter([0.5, 0.2, 0.9])
+    original = Run._evaluate
+
+    def evaluate(self):
+        original(self)
+        return next(wers)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_evaluate", evaluate)
+        said(dataclasses.replace(evaluated, keep=1, tensorboard=True))
+    assert list((experiment.run / "tensorboard").glob("events*"))
+    rows = [row for row in read_metrics(experiment.run / "metrics.jsonl") if row["kind"] == "dev"]
+    assert [(row["step"], row["lookahead"]) for row in rows] == [(s, r) for s in (4, 8, 12) for r in (13, 6, 1, 0)]
+    assert all(row["manifest"] == "dev" and row["words"] == 11 and row["failed"] == 0 for row in rows)
+    assert all(row["wer"] == row["errors"] / 11 and row["cer"] > 0 for row in rows)
+    checkpoints = Checkpoints(experiment.run / "checkpoints", None)
+    assert checkpoints.steps == [8, 12] and checkpoints.best == 8
+    assert checkpoint.load(experiment.run / "model")[3]["step"] == 8
+
+
+def test_a_bad_step_is_reported_and_too_many_end_the_run(experiment, monkeypatch):
+    place = Run._placed
+
+    def poison(self, batch):
+        batch = place(self, batch)
+        return batch._replace(samples=batch.samples * np.nan) if self.step in (2, 6, 7, 8) else batch
+
+    monkeypatch.setattr(Run, "_placed", poison)
+    sentences: list[str] = []
+    run = Run(experiment, sentences.append)
+    with pytest.raises(RunError, match=r"3 steps in a row were skipped, the last of them step 9.*checkpoints: 4, 8"):
+        run.train()
+    assert [s.split(":")[0] for s in sentences if "skipped" in s] == [f"step {n} is skipped" for n in (3, 7, 8, 9)]
+    rows = {row["step"]: row["skipped"] for row in read_metrics(experiment.run / "metrics.jsonl")}
+    assert [step for step, skipped in rows.items() if skipped] == [3, 7, 8, 9]
+    assert all(np.isfinite(leaf).all() for leaf in run.state.parameters.values())
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(experiment, undisturbed, monkeypatch):
+    """A real write that fails: files may not grow beyond a few bytes."""
+    save, limits = Checkpoints.save, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def on_a_full_disk(self, step, state, wer=None):
+        if step == 8:
+            self.wait()  # until that of step 4 is whole
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        save(self, step, state, wer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", on_a_full_disk)
+        try:
+            with pytest.raises(RunError, match=r"can't be written.*that of step 4 is whole\. Free some space"):
+                said(experiment)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert Checkpoints(experiment.run / "checkpoints", None).steps == [4]
+    said(experiment)
+    assert losses(experiment.run) == undisturbed
+
+
+def test_other_settings_are_refused_unless_accepted(experiment):
+    said(dataclasses.replace(experiment, steps=4))
+    slower = dataclasses.replace(experiment.training, learning_rate=0.01)
+    with pytest.raises(RunError, match=r"other settings \(training.learning_rate: 0.05 then, 0.01 now\); use those"):
+        said(dataclasses.replace(experiment, training=slower))
+    said(dataclasses.replace(experiment, training=slower, accept_changes=True, steps=8, workers=0, keep=1))
+    rows = read_metrics(experiment.run / "metrics.jsonl")
+    assert [row["changed"] for row in rows if row["kind"] == "settings"] == [{"training.learning_rate": 0.01}]
+    assert len(losses(experiment.run)) == 8
+
+
+def test_what_the_state_holds_can_not_be_changed(experiment):
+    said(dataclasses.replace(experiment, steps=1))
+    wider = dataclasses.replace(experiment.model, max_symbols_per_frame=3)
+    with pytest.raises(
+        RunError, match=r"model.max_symbols_per_frame: 10 then, 3 now\); use those, or another directory"
+    ):
+        said(dataclasses.replace(experiment, model=wider, accept_changes=True))
+
+
+def test_metrics_that_can_not_be_written_or_are_not_numbers(tmp_path):
+    metrics = Metrics(tmp_path / "metrics.jsonl", 0)
+    metrics.write("train", 1, loss=float("nan"), skipped=True)
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {
+        "kind": "train",
+        "step": 1,
+        "loss": None,
+        "skipped": True,
+    }
+    metrics._file = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115
+    with pytest.raises(RunError, match=r"metrics.jsonl can't be written: No space left on device; free some space"):
+        metrics.write("train", 2, loss=1.0)
+
+
+def test_dev_manifests_are_told_apart_and_must_be_there(experiment, speech, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = write_speech(tmp_path / "other", "dev", TEXTS[3:], seed=2)
+    run = Run(dataclasses.replace(experiment, dev=(speech[1], other)), lambda sentence: None)
+    assert {label: len(entries) for label, entries in run.dev.items()} == {str(speech[1]): 3, str(other): 3}
+    with pytest.raises(RunError, match=r"--dev .*nowhere.jsonl: "):
+        Run(dataclasses.replace(experiment, run=tmp_path / "run2", dev=(tmp_path / "nowhere.jsonl",)), lambda s: None)
+
+
+def test_a_fresh_model_expects_blank_as_often_as_it_occurs(experiment):
+    model = start(experiment).model
+    flat = jax.nn.softmax(model.joint.output.bias[...])
+    assert math.isclose(flat[model.config.blank], BLANK_SHARE, abs_tol=1e-6)
+    np.testing.assert_allclose(flat[:-1], (1 - BLANK_SHARE) / model.config.vocabulary, rtol=1e-5)
+
+
+def test_starting_from_a_checkpoint_with_and_without_another_tokenizer(experiment, speech, tmp_path):
+    said(dataclasses.replace(experiment, steps=4))
+    first = tmp_path / "first"
+    export(experiment.run, first)
+    again = dataclasses.replace(experiment, run=tmp_path / "again", init=first, steps=1, model=Experiment().model)
+    run = Run(again, lambda sentence: None)
+    weights, _, tokenizer, _ = checkpoint.load(first)
+    for name, value in named_parameters(weights).items():
+        np.testing.assert_array_equal(run.state.parameters[name], value)
+    run.train()
+    origin = checkpoint.load(again.run / "model")[3]
+    assert origin["init"]["directory"] == "first" and origin["init"]["origin"]["step"] == 4 and origin["step"] == 1
+
+    from nemojax.data.train_tokenizer import train as train_tokenizer
+
+    (tmp_path / "other.model").write_bytes(train_tokenizer(TEXTS, 30))
+    other = dataclasses.replace(again, run=tmp_path / "other", tokenizer=tmp_path / "other.model")
+    run = Run(other, lambda sentence: None)
+    assert run.config.vocabulary == 30 and run.tokenizer.size == 30 != len(tokenizer)
+    old = named_parameters(weights)
+    changed = {n for n, p in run.state.parameters.items() if p.shape != old[n].shape or not np.array_equal(p, old[n])}
+    assert changed == {"prediction.embedding", "joint.output.kernel", "joint.output.bias"}
+    run.train()
+
+
+def test_an_unreadable_recording_is_reported_and_left_out(experiment, tmp_path):
+    train = write_speech(tmp_path, "train", TEXTS * 2)
+    (tmp_path / "train-3.wav").write_bytes(b"not audio")
+    sentences = said(dataclasses.replace(experiment, train=(str(train),), steps=4))
+    assert any("train-3.wav" in sentence and "left out" in sentence for sentence in sentences)
+    rows = read_metrics(experiment.run / "metrics.jsonl")
+    assert any(row["kind"] == "data" and "train-3.wav" in row["message"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (["smoke", "{run}"], "name the manifests to train on"),
+        (["smoke", "{run}", "--train", "{run}/none.jsonl"], "none.jsonl"),
+        (["smoke", "{run}", "--train", "{train}", "--tokenizer", "{run}/no.model"], "no.model can't be read"),
+        (["smoke", "{run}", "--train", "{train}", "--init", "{run}/no"], "no is not a directory"),
+        (["smoke", "{train}", "--train", "{train}"], "can't be written"),
+    ],
+)
+def test_mistakes_are_sentences(tmp_path, speech, capsys, arguments, message):
+    arguments = [a.format(run=tmp_path / "run", train=speech[0]) for a in arguments]
+    assert train.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.splitlines()[-1].startswith("error: ")
+
+
+def test_a_wrong_setting_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit:
+        train.main(["smoke", str(tmp_path), "--steps", "0"])
+    assert exit.value.code == 2 and "steps must be at least 1, not 0" in capsys.readouterr().err
+
+
+def test_presets_are_the_familys():
+    family = PRESETS["family"][1]
+    assert family.training.betas == (0.9, 0.98) and family.training.warmup_steps == 10_000
+    assert family.training.spec_augment.time_masks == 10 and family.training.fastemit == 5e-3
+    assert family.model.encoder.layers == 24 and set(PRESETS) == {"family", "114m", "small", "smoke"}
+
+
+# As programs of their own.
+
+
+def program(
+    run: Path, speech, *more: str, steps: int = 24, environment: dict[str, str] | None = None
+) -> subprocess.Popen:
+    command = [sys.executable, "-m", "experiments", "train", "smoke", str(run), "--train", str(speech[0]), *more]
+    command += ["--model.vocabulary", "40", "--steps", str(steps), "--save-every", "5"]
+    return subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, **(environment or {})}, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    _, errors = process.communicate(timeout=900)
+    assert process.returncode == code, errors[-3000:]
+    return errors
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments(tmp_path, speech):
+    """Killed while it compiles, trains, writes or ends; with workers, which must not be left behind."""
+    finish(program(tmp_path / "calm", speech))
+    calm, rng, kills = losses(tmp_path / "calm"), np.random.default_rng(), 0
+    run = tmp_path / "killed"
+    while kills < 6:
+        process = program(run, speech, "--workers", "1")
+        rows, until = len(losses(run)) + int(rng.integers(0, 8)), time.monotonic() + 300
+        while len(losses(run)) < rows and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(float(rng.uniform(0, 0.5)))
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.wait()
+        kills += 1
+    finish(program(run, speech, "--workers", "1"))
+    assert kills and losses(run) == calm
+    same = [checkpoint.load(directory / "model")[0] for directory in (tmp_path / "calm", run)]
+    assert jax.tree.all(jax.tree.map(np.array_equal, *same))
+
+
+@pytest.mark.slow
+def test_the_same_settings_and_seed_give_the_same_numbers(tmp_path, speech):
+    """Bit for bit, on the same hardware, compiled anew, whichever process makes the batches."""
+    timing, rows, models = {"waited_share", "seconds"}, [], []
+    for name, more in (("one", ()), ("two", ("--workers", "1"))):
+        finish(program(tmp_path / name, speech, "--dev", str(speech[1]), *more))
+        metrics = read_metrics(tmp_path / name / "metrics.jsonl")
+        rows.append([{key: value for key, value in row.items() if key not in timing} for row in metrics])
+        models.append(jax.tree.leaves(checkpoint.load(tmp_path / name / "model")[0]))
+    steps = [row for row in rows[0] if row["kind"] == "train"]
+    assert [row["step"] for row in steps] == list(range(1, 25)) and len(rows[0]) == 24 + 8
+    assert len({row["lookahead"] for row in steps}) > 1  # something was drawn at random
+    assert rows[1] == rows[0]
+    assert all(one.dtype == np.float32 and np.array_equal(one, two) for one, two in zip(*models, strict=True))
+
+
+@pytest.mark.slow
+def test_sigterm_to_the_program(tmp_path, speech):
+    run = tmp_path / "run"
+    process = program(run, speech, steps=300)
+    while len(losses(run)) < 7:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    errors = finish(process, 143)
+    step = Checkpoints(run / "checkpoints", None).last
+    assert f"stopped after step {step}, which is saved" in errors
+    finish(program(run, speech, steps=step + 5))
+    assert [step for step, _ in losses(run)] == list(range(1, step + 6))
+
+
+@pytest.mark.slow
+def test_two_processes_of_a_job_train_as_one(tmp_path, speech):
+    """As Slurm would start them: they find each other by its variables, and each reads its share."""
+    slurm = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    slurm |= {"SLURM_STEP_NUM_NODES": "1", "JAX_PLATFORMS": "cpu"}
+    same = ["--plan.rows-multiple", "2", "--model.joint.dropout", "0", "--dev", str(speech[1])]
+    processes = [
+        program(
+            tmp_path / "two",
+            speech,
+            *same,
+            "--distributed",
+            environment={**slurm, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
+        )
+        for i in range(2)
+    ]
+    try:
+        for process in processes:
+            finish(process)
+    finally:
+        for process in processes:
+            process.kill()
+    finish(program(tmp_path / "one", speech, *same))
+    one, two = (np.array(losses(tmp_path / name)) for name in ("one", "two"))
+    np.testing.assert_allclose(two, one, rtol=2e-2)
+    np.testing.assert_allclose(two[:3], one[:3], rtol=1e-5)
+    kinds = [row["kind"] for row in map(json.loads, (tmp_path / "two/metrics.jsonl").read_text().splitlines())]
+    assert kinds.count("dev") == 8  # at step 20 and at the end, by one of them

@@ -1,0 +1,180 @@
+"""What passes every seam of nemojax, recorded while the real step function runs.
+
+The names of the seams are those of `experiments.references.traces`, which records the same of the reference models.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nemojax import streaming
+from nemojax.model import features
+from nemojax.model.attention import Attention
+from nemojax.model.conformer import ConformerBlock
+from nemojax.model.convolution import ConvolutionModule
+from nemojax.model.encoder import Encoder
+from nemojax.model.parameters import FrozenModel, freeze, thaw
+from nemojax.model.prediction import LSTMState
+from nemojax.model.subsampling import Subsampling
+from nemojax.model.transducer import Transducer
+from nemojax.streaming import Constants, Segment, StreamState
+
+Trace = dict[str, np.ndarray]
+Watcher = Callable[[tuple, Any], dict[str, Any]]
+
+
+@contextmanager
+def watching(seen: dict[str, Any]) -> Iterator[None]:
+    """Records, while the step function is traced, what its layers take and give."""
+    count = dict.fromkeys((Attention, ConvolutionModule, ConformerBlock), 0)
+
+    def watch(owner: Any, name: str, names: Watcher) -> Any:
+        original = getattr(owner, name)
+
+        def wrapper(*args, **kwargs):
+            result = original(*args, **kwargs)
+            seen.update(names(args, result))
+            return result
+
+        return mock.patch.object(owner, name, wrapper)
+
+    def numbered(kind: type, seam: str) -> Watcher:
+        def names(args: tuple, result: Any) -> dict[str, Any]:
+            count[kind] += 1
+            return {f"block{count[kind] - 1}{seam}": result[0]}
+
+        return names
+
+    block = numbered(ConformerBlock, "")
+    with ExitStack() as stack:
+        for patch in (
+            mock.patch("jax.jit", lambda function: function),  # else the encoder traces one block for all
+            watch(features, "step", lambda args, result: {"log_mel": result[0]}),
+            watch(Subsampling, "step", lambda args, result: {"subsampling": result[0]}),
+            watch(Attention, "step", numbered(Attention, ".attention")),
+            watch(ConvolutionModule, "step", numbered(ConvolutionModule, ".convolution")),
+            # the first block's input is what the subsampling gave, scaled
+            watch(
+                ConformerBlock,
+                "step",
+                lambda args, result: {"scaled": seen.get("scaled", args[1])} | block(args, result),
+            ),
+            watch(
+                Encoder,
+                "step",
+                lambda args, result: {"encoder": result[0], "mask.log_mel": args[2], "mask.encoder": result[1]},
+            ),
+        ):
+            stack.enter_context(patch)
+        yield
+
+
+@partial(jax.jit, static_argnames="lookahead")
+def _traced_step(model: FrozenModel, constants: Constants, state: StreamState, segment: Segment, lookahead: int):
+    seen: dict[str, Any] = {}
+    with watching(seen):
+        state, emission = streaming.step(model, constants, state, segment, lookahead)
+    return state, emission, seen
+
+
+class Run(NamedTuple):
+    """One recording's way through `streaming.step`, of valid frames only."""
+
+    trace: Trace
+    tokens: list[int]
+    frames: list[int]
+    caches: list[Trace]  # after each step
+
+
+class Traced:
+    """A model and what is prepared of it."""
+
+    def __init__(self, model: Transducer | FrozenModel):
+        self.config = thaw(model).config
+        self.model = model if isinstance(model, FrozenModel) else freeze(model)
+        self.constants = streaming.prepare(self.model)
+
+    def run(
+        self, recordings: Sequence[np.ndarray], lookahead: int, chunks: int, caches: bool = False, batch: int = 0
+    ) -> list[Run]:
+        """Recordings side by side, `chunks` chunks at a step, each to its own end.
+
+        `batch` rows at least: fixed, it saves compilations.
+        """
+        config = self.config
+        rows = max(batch, len(recordings))
+        length = np.zeros(rows, np.int32)
+        samples = np.zeros((rows, max([1, *map(len, recordings)])), np.float32)
+        for row, recording in enumerate(recordings):
+            samples[row, : len(recording)], length[row] = recording, len(recording)
+        segments = streaming.cut(jnp.asarray(samples), jnp.asarray(length), lookahead, chunks, config)
+        state = streaming.init_state(self.model, self.constants, rows)
+        runs = [Run({}, [], [], []) for _ in recordings]
+        pieces: list[dict[str, list]] = [{} for _ in recordings]
+        for i in range(segments.samples.shape[0]):
+            segment = jax.tree.map(lambda array, i=i: array[i], segments)
+            state, emission, seen = _traced_step(self.model, self.constants, state, segment, lookahead)
+            seen, emission = jax.device_get((seen, emission))
+            for row, run in enumerate(runs):
+                for name, values in seen.items():
+                    if name.startswith("mask"):
+                        continue
+                    mask = seen["mask.log_mel" if name == "log_mel" else "mask.encoder"][row]
+                    pieces[row].setdefault(name, []).append(values[row][mask])
+                spoken = int(emission.length[row])
+                run.tokens.extend(emission.labels[row, :spoken].tolist())
+                run.frames.extend(emission.frames[row, :spoken].tolist())
+                if caches:
+                    run.caches.append(self._caches(state, row))
+        for row, run in enumerate(runs):
+            run.trace.update({name: np.concatenate(arrays) for name, arrays in pieces[row].items()})
+        return runs
+
+    def _caches(self, state: StreamState, row: int) -> Trace:
+        encoder = state.encoder
+        found = {f"subsampling{i}": stage[row, 0] for i, stage in enumerate(encoder.subsampling.stages)}
+        for i, block in enumerate(encoder.blocks):
+            attention, left = block.attention, self.config.encoder.left_context_frames
+            length = int(attention.length[row])
+            found[f"block{i}.keys"] = attention.keys[row, left - length :]
+            found[f"block{i}.values"] = attention.values[row, left - length :]
+            found[f"block{i}.convolution"] = block.convolution.left[row]
+        return {name: np.asarray(array) for name, array in found.items()}
+
+    def decoding(self, encoded: np.ndarray, tokens: np.ndarray, looked: np.ndarray) -> dict[str, np.ndarray]:
+        """What a `experiments.references.traces.Decoding` holds, for given tokens: the same names, nemojax's values."""
+        pad = lambda array: np.pad(array, [(0, -len(array) % 512)] + [(0, 0)] * (array.ndim - 1))
+        found = _decoding(self.model, pad(encoded), pad(np.asarray(tokens, np.int32)), pad(looked))
+        keep = {"projected": len(encoded), "logits": len(looked)}
+        return {name: np.asarray(array)[: keep.get(name, len(tokens) + 1)] for name, array in found.items()}
+
+
+@jax.jit
+def _decoding(model: FrozenModel, encoded: jax.Array, tokens: jax.Array, looked: jax.Array) -> dict[str, jax.Array]:
+    transducer = thaw(model)
+
+    def predict(lstm: LSTMState, label: jax.Array):
+        output, _ = transducer.prediction.step(label[None], lstm)
+        state = predict(transducer, label[None], lstm)
+        stacked = lambda layers: jnp.stack([layer[0] for layer in layers])
+        return state.lstm, (output[0], stacked(state.lstm.hidden), stacked(state.lstm.cell), state.output[0])
+
+    labels = jnp.concatenate([jnp.full(1, transducer.config.blank), tokens])
+    zeros = LSTMState.zeros(transducer.config, 1)
+    _, (outputs, hidden, cell, predictions) = jax.lax.scan(predict, zeros, labels)
+    projected = transducer.joint.encoder(encoded)
+    logits = transducer.joint.logits(projected[looked[:, 0]], predictions[looked[:, 1]])
+    return {
+        "projected": projected,
+        "outputs": outputs,
+        "hidden": hidden,
+        "cell": cell,
+        "predictions": predictions,
+        "logits": logits,
+    }

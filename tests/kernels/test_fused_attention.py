@@ -1,0 +1,148 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
+
+from nemojax import streaming
+from nemojax.kernels import fused_attention
+from nemojax.kernels.fused_attention import FusedAttention, fuse
+from nemojax.kernels.selection import with_fused_attention
+from nemojax.model.attention import AttentionCache
+from tests.helpers.streaming import assert_streams
+
+
+@pytest.fixture(params=["tiny", "family"])
+def layer(request, tiny_model, family_model):
+    model = {"tiny": tiny_model, "family": family_model}[request.param]
+    module, config = model.encoder.blocks[1].attention, model.config.encoder
+    return module, config, module.project_positions(config)
+
+
+def drawn(config, batch: int, frames: int, seed: int, dtype=jnp.float32):
+    """A segment and a cache of random values, with any number of valid frames, none included."""
+    rng = np.random.default_rng(seed)
+    normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
+    mask = jnp.arange(frames)[None] < jnp.asarray(rng.integers(0, frames + 1, batch))[:, None]
+    shape = (batch, config.left_context_frames, config.heads, config.head_width)
+    length = jnp.asarray(rng.integers(0, config.left_context_frames + 1, batch), jnp.int32)
+    cache = AttentionCache(normal(*shape).astype(dtype), normal(*shape).astype(dtype), length)
+    return normal(batch, frames, config.width), mask, cache
+
+
+def both(layer, x, mask, cache, chunk):
+    module, _, positions = layer
+    kernel = FusedAttention(module, interpret=True)
+    return (m.step(x, mask, cache, positions.astype(cache.keys.dtype), chunk) for m in (module, kernel))
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_it_computes_what_the_plain_form_does(tiny_model, data):
+    config = tiny_model.config.encoder
+    module = tiny_model.encoder.blocks[0].attention
+    chunk = data.draw(st.sampled_from([1, 2, 5, 7, 14, 35, 70]))
+    frames = chunk * data.draw(st.integers(1, config.left_context_frames // chunk))
+    seed, batch = data.draw(st.integers(0, 2**16)), data.draw(st.integers(1, 4))
+    layer = (module, config, module.project_positions(config))
+    (plain, plain_cache), (y, cache) = both(layer, *drawn(config, batch, frames, seed), chunk)
+    np.testing.assert_allclose(y, plain, atol=2e-5)
+    jax.tree.map(np.testing.assert_array_equal, cache, plain_cache)
+
+
+@pytest.mark.parametrize("chunk", [1, 7])
+def test_in_bfloat16_it_rounds_where_the_plain_form_does(layer, chunk):
+    x, mask, cache = drawn(layer[1], 3, 7, 0, jnp.bfloat16)
+    (plain, _), (y, _) = both(layer, x, mask, cache, chunk)
+    exact, _ = layer[0].step(x, mask, jax.tree.map(lambda v: v.astype(jnp.float32), cache), layer[2], chunk)
+    rounding = float(jnp.abs(plain - exact).max())
+    assert float(jnp.abs(y - plain).max()) < max(1e-5, rounding / 2)
+
+
+@pytest.mark.parametrize("chunk,size", [(1, 1), (7, 7), (14, 28)])
+def test_streams(layer, chunk, size):
+    module, config, positions = layer
+    kernel = FusedAttention(module, interpret=True)
+    x = jax.random.normal(jax.random.key(1), (3, 84, config.width))
+    mask = jnp.arange(84)[None] < jnp.array([84, 45, 1])[:, None]
+    step = lambda x, mask, cache: kernel.step(x, mask, cache, positions, chunk)
+    assert_streams(step, x, mask, AttentionCache.zeros(config, 3), size, atol=2e-5)
+
+
+def test_what_is_not_valid_is_not_read(layer):
+    """Not even a NaN that another stream left in this one's place."""
+    x, mask, cache = drawn(layer[1], 2, 7, 3)
+    cache = cache._replace(length=jnp.array([3, 0], jnp.int32))
+    old = jnp.arange(layer[1].left_context_frames)[None] < layer[1].left_context_frames - cache.length[:, None]
+    spoilt = lambda v: jnp.where(old[..., None, None], jnp.nan, v)
+    _, (clean, _) = both(layer, x, mask, cache, 7)
+    _, (y, _) = both(layer, x, mask, cache._replace(keys=spoilt(cache.keys), values=spoilt(cache.values)), 7)
+    np.testing.assert_array_equal(y, clean)
+
+
+def test_nothing_to_see_is_zero(layer):
+    module, config, _ = layer
+    zeros = AttentionCache.zeros(config, 1)
+    _, (y, _) = both(layer, jnp.ones((1, 2, config.width)), jnp.zeros((1, 2), bool), zeros, 2)
+    bias = 0.0 if module.output.bias is None else module.output.bias[...]
+    np.testing.assert_allclose(y, jnp.broadcast_to(bias, y.shape), atol=1e-6)
+
+
+@pytest.mark.parametrize("what", ["a long segment", "dropout", "a look-ahead drawn while training"])
+def test_all_else_takes_the_plain_form(layer, what, monkeypatch):
+    module, config, positions = layer
+    monkeypatch.setattr(fused_attention, "fused", lambda *given: pytest.fail("the kernel was called"))
+    frames = 2 * config.left_context_frames if what == "a long segment" else 14
+    x, mask, cache = drawn(config, 1, frames, 5)
+    chunk = jnp.array(7) if "drawn" in what else 7
+    key = jax.random.key(0) if what == "dropout" else None
+    plain, kernel = (
+        m.step(x, mask, cache, positions, chunk, key) for m in (module, FusedAttention(module, interpret=True))
+    )
+    jax.tree.map(np.testing.assert_array_equal, kernel, plain)
+
+
+@pytest.mark.parametrize("lookahead", [0, 6])
+def test_a_stream_says_the_same(tiny_model, lookahead):
+    config = tiny_model.config
+    sound = jnp.asarray(np.random.default_rng(0).normal(0, 0.1, (2, 60_000)), jnp.float32)
+    segments = streaming.cut(sound, jnp.array([60_000, 31_111], jnp.int32), lookahead, 1, config)
+    heard = []
+    for model in (tiny_model, fuse(tiny_model, interpret=True)):
+        constants = streaming.prepare(model)
+        state = streaming.init_state(model, constants, 2)
+        heard.append(streaming.transcribe_scan(model, constants, state, segments, lookahead=lookahead)[1])
+    plain, kernel = heard
+    assert plain.length.sum() > 10
+    for name in ("labels", "frames", "length"):
+        np.testing.assert_array_equal(getattr(kernel, name), getattr(plain, name))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("frames", [1, 2, 7, 14, 70])
+def test_it_compiles_to_a_kernel_of_triton(frames, dtype):
+    """At the released model's sizes, as far as that goes without a GPU."""
+    shape = lambda *sizes, dtype=dtype: jax.ShapeDtypeStruct(sizes, dtype)
+    segment, cached = shape(3, frames, 8, 128), shape(3, 70, 8, 128)
+    scores, mask = shape(3, 8, frames, 69 + 2 * frames, dtype=jnp.float32), shape(3, frames, dtype=jnp.bool)
+    cache = AttentionCache(cached, cached, shape(3, dtype=jnp.int32))
+    call = jax.jit(lambda *given: fused_attention.fused(*given, chunk=frames))
+    allowed = [jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")]
+    card = AbstractDevice("NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
+    with use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=card)):
+        export = jax.export.export(call, platforms=["cuda"], disabled_checks=allowed)
+        exported = export(segment, scores, segment, segment, mask, cache)
+    assert "__gpu$xla.gpu.triton" in exported.mlir_module()
+
+
+def test_it_is_asked_for(tiny_model, monkeypatch):
+    kernels = lambda model: [isinstance(block.attention, FusedAttention) for block in model.encoder.blocks]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not any(kernels(with_fused_attention(tiny_model)))
+    monkeypatch.setenv("NEMOJAX_FUSED_ATTENTION", "1")
+    assert all(kernels(with_fused_attention(tiny_model)))
+    assert not any(kernels(tiny_model))  # which was not changed
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert not any(kernels(with_fused_attention(tiny_model)))

@@ -1,0 +1,24 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nemojax.model.layers import dropout, split
+
+
+def test_dropout_zeroes_its_share_and_scales_the_rest():
+    x = 1.0 + jnp.arange(20_000.0).reshape(200, 100)
+    y = np.asarray(dropout(x, 0.2, jax.random.key(0)))
+    dropped = y == 0
+    assert abs(dropped.mean() - 0.2) < 0.01 and dropped.any(0).all() and dropped.any(1).all()
+    np.testing.assert_allclose(y[~dropped], np.asarray(x)[~dropped] / 0.8, rtol=1e-6)
+
+
+def test_no_key_or_no_rate_is_no_dropout():
+    x = jnp.ones((2, 3))
+    assert dropout(x, 0.2, None) is x and dropout(x, 0.0, jax.random.key(0)) is x
+    assert list(split(None, 2)) == [None, None]
+
+
+def test_split_keys_differ():
+    keys = jax.random.key_data(jnp.stack(split(jax.random.key(0), 3)))
+    assert len({tuple(key.tolist()) for key in np.asarray(keys)}) == 3

@@ -1,0 +1,184 @@
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+
+import nemojax
+from nemojax import streaming
+from nemojax.audio.source import open_audio
+from nemojax.errors import AudioError, CheckpointError, ConfigError, TranscriptionError
+from nemojax.model.parameters import fill, named_parameters
+from nemojax.recognition.recognizer import Recognizer
+from nemojax.recognition.stream_batch import step_jit
+
+LOOKAHEADS = [0, 1, 6, 13]
+LENGTHS = [102_400, 40_000, 0, 23_456, 1, 17_960, 16_840, 60_000, 200]
+
+
+@pytest.fixture(scope="module")
+def recordings(speech):
+    return [np.asarray(speech)[:n] for n in LENGTHS]
+
+
+@pytest.fixture(scope="module")
+def reference(recognizer, recordings):
+    """(tokens, frames) by the pure layer, one recording and one chunk at a time."""
+
+    def transcribe(x, lookahead):
+        model, constants = recognizer.model, recognizer.constants
+        segments = streaming.cut(jnp.asarray(x)[None], jnp.array([len(x)]), lookahead, 1, recognizer.config)
+        state, tokens, frames = streaming.init_state(model, constants, 1), [], []
+        for i in range(segments.samples.shape[0]):
+            segment = streaming.Segment(*(a[i] for a in segments))
+            state, emission = step_jit(model, constants, state, segment, lookahead=lookahead)
+            n = int(emission.length[0])
+            tokens += emission.labels[0, :n].tolist()
+            frames += emission.frames[0, :n].tolist()
+        return tuple(tokens), tuple(frames)
+
+    return {r: [transcribe(x, r) for x in recordings] for r in LOOKAHEADS}
+
+
+@pytest.mark.parametrize("lookahead", LOOKAHEADS)
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_list_in_any_batch(recognizer, recordings, reference, lookahead, batch_size):
+    transcripts = recognizer.transcribe(recordings, lookahead, batch_size=batch_size)
+    assert [(t.tokens, t.frames) for t in transcripts] == reference[lookahead]
+    assert [t.duration_s for t in transcripts] == [n / 16_000 for n in LENGTHS]
+    assert all(t.mode == "offline" and t.lookahead == lookahead for t in transcripts)
+    assert len(transcripts[0].tokens) > 3 and transcripts[0].text == recognizer.tokenizer.decode(transcripts[0].tokens)
+
+
+@pytest.mark.parametrize("lookahead", LOOKAHEADS)
+def test_a_stream_in_pieces_of_any_size(recognizer, recordings, reference, lookahead):
+    rng = np.random.default_rng(lookahead)
+    for x, expected in list(zip(recordings, reference[lookahead], strict=True))[1:]:
+        stream, shown, tokens, frames = recognizer.stream(lookahead), "", (), ()
+        at = 0
+        while at < len(x):
+            size = int(rng.choice([0, 1, 159, 1280, rng.integers(1, 30_000)]))
+            update = stream.push(x[at : at + size])
+            shown, tokens, frames = shown + update.text, tokens + update.tokens, frames + update.frames
+            at += size
+        assert shown == stream.text
+        transcript = stream.finish()
+        assert (transcript.tokens, transcript.frames) == expected and transcript.mode == "stream"
+        assert tokens == expected[0][: len(tokens)] and transcript.text == stream.text
+        assert transcript.text.startswith(shown) and transcript.duration_s == len(x) / 16_000
+        assert stream.finish() == transcript
+
+
+@pytest.mark.parametrize("lookahead", LOOKAHEADS)
+def test_a_chunk_is_heard_with_its_last_sample(recognizer, speech, lookahead, monkeypatch):
+    """1280 R + 200 samples for the first chunk, 1280 (R + 1) more for each later one; not one sample later."""
+    steps = []
+    real = step_jit
+    monkeypatch.setattr(
+        "nemojax.recognition.recognizer.step_jit", lambda *args, **kwargs: (steps.append(1), real(*args, **kwargs))[1]
+    )
+    stream, x = recognizer.stream(lookahead), np.asarray(speech)
+    for k in range(2):
+        begin = 1280 * (lookahead + 1) * k
+        stream.push(x[max(begin - 1080, 0) : begin + 1280 * lookahead + 199])
+        assert len(steps) == k
+        stream.push(x[begin + 1280 * lookahead + 199 : begin + 1280 * lookahead + 200])
+        assert len(steps) == k + 1
+
+
+def test_int16_is_the_same_audio(recognizer, speech):
+    pcm = (np.asarray(speech) * 32_767).astype(np.int16)
+    streams = [recognizer.stream(6), recognizer.stream(6)]
+    tokens = [stream.push(x).tokens for stream, x in zip(streams, (pcm, pcm / np.float32(32_768)), strict=True)]
+    assert tokens[0] == tokens[1] and tokens[0]
+    assert recognizer.transcribe(pcm, 6).tokens[: len(tokens[0])] == tokens[0]
+
+
+def test_silence_is_an_empty_text(recognizer, tiny_model):
+    # a model that has learnt to be silent: no label is likelier than blank
+    arrays = named_parameters(tiny_model)
+    arrays["joint.output.bias"] = arrays["joint.output.bias"].at[recognizer.config.blank].add(100.0)
+    model = fill(recognizer.config, arrays)
+    quiet = Recognizer(model, recognizer.config, recognizer.tokenizer)
+    stream = quiet.stream(1)
+    assert stream.push(np.zeros(40_000, np.float32)).text == ""
+    assert stream.finish().text == quiet.transcribe(np.zeros(40_000, np.float32)).text == ""
+
+
+def test_bad_recordings_of_a_list_do_not_stop_the_others(recognizer, recordings, reference, tmp_path):
+    good, broken = tmp_path / "good.wav", tmp_path / "broken.wav"
+    soundfile.write(good, recordings[1], 16_000, subtype="FLOAT")
+    broken.write_bytes(b"not audio at all")
+    nan = recordings[1].copy()
+    nan[30_000] = np.nan
+    sources = [broken, good, tmp_path / "missing.wav", nan, recordings[3]]
+    with pytest.raises(TranscriptionError, match="3 of 5 recordings could not be transcribed") as caught:
+        recognizer.transcribe(sources, 6, batch_size=2)
+    assert sorted(caught.value.errors) == [0, 2, 3] and "missing.wav" in str(caught.value)
+    done = caught.value.transcripts
+    assert [t and t.tokens for t in done] == [None, reference[6][1][0], None, None, reference[6][3][0]]
+    with pytest.raises(AudioError, match="broken"):
+        recognizer.transcribe(broken)
+
+
+def test_sources_of_every_kind(recognizer, recordings, reference, tmp_path):
+    stereo = np.stack([recordings[1]] * 2, axis=1)
+    path = tmp_path / "two.wav"
+    soundfile.write(path, stereo, 16_000, subtype="FLOAT")
+    sources = [str(path), path, open_audio(path), stereo, recordings[1]]
+    transcripts = recognizer.transcribe(sources, 1)
+    assert [t.tokens for t in transcripts] == [reference[1][1][0]] * 5
+    assert [bool(t.notes) for t in transcripts] == [True] * 4 + [False]
+    assert recognizer.transcribe([]) == []
+    alone = recognizer.transcribe(recordings[1], 1)
+    assert (alone.text, alone.tokens, alone.frames) == (
+        transcripts[4].text,
+        transcripts[4].tokens,
+        transcripts[4].frames,
+    )
+
+
+def test_progress_is_told_every_second_heard(recognizer, recordings):
+    heard = []
+    list(recognizer.transcribe_each(recordings, 13, 4, progress=heard.append))
+    assert sum(heard) == pytest.approx(sum(LENGTHS) / 16_000)
+
+
+def test_what_a_stream_refuses(recognizer, speech):
+    stream = recognizer.stream(1)
+    first = stream.push(np.asarray(speech)[:30_000])
+    with pytest.raises(AudioError, match="nan"):
+        stream.push(np.array([0.0, np.nan], np.float32))
+    with pytest.raises(AudioError, match=r"one channel"):
+        stream.push(np.zeros((10, 2), np.float32))
+    with pytest.raises(AudioError):
+        stream.push(np.zeros(10, np.int64))
+    other = recognizer.stream(1)
+    assert other.push(np.asarray(speech)[:30_000]) == first
+    assert stream.push(np.asarray(speech)[30_000:]) == other.push(np.asarray(speech)[30_000:])  # as it was before
+    stream.finish()
+    with pytest.raises(ValueError, match="finished"):
+        stream.push(np.zeros(1, np.float32))
+    with pytest.raises(ValueError, match="16000 Hz; resample from 8000 Hz"):
+        recognizer.stream(1, sample_rate_hz=8000)
+    with pytest.raises(ConfigError, match="lookahead 2 does not fit"):
+        recognizer.stream(2)
+
+
+def test_loading(checkpoint_directory, recognizer, recordings, reference):
+    loaded = nemojax.load(checkpoint_directory)
+    assert loaded.dtype == "float32" and loaded.origin == {"source": "made.nemo"}
+    assert loaded.transcribe(recordings[1], 6).tokens == reference[6][1][0]
+    half = nemojax.load(checkpoint_directory, dtype="bfloat16")
+    assert half.dtype == "bfloat16" and half.transcribe(recordings[1]).duration_s == 2.5
+    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, int8, not 'int4'"):
+        nemojax.load(checkpoint_directory, dtype="int4")
+    with pytest.raises(CheckpointError, match="is not a directory"):
+        nemojax.load(checkpoint_directory / "nothing")
+
+
+def test_a_tokenizer_of_another_model_is_refused(recognizer, tiny_model, tiny_config):
+    config = dataclasses.replace(tiny_config, vocabulary=63)
+    with pytest.raises(ValueError, match="the tokenizer has 64 pieces, the model 63"):
+        Recognizer(tiny_model, config, recognizer.tokenizer)

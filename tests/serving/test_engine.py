@@ -1,0 +1,286 @@
+"""Many live streams in one batch: each hears what it would alone, whatever the others do."""
+
+import asyncio
+import random
+import threading
+
+import numpy as np
+import pytest
+
+from nemojax.errors import AudioError, Backlog, ConfigError, EngineError, EngineFull
+from nemojax.serving import engine as engine_module
+from nemojax.serving.engine import Engine
+
+LOOKAHEAD = 1
+
+
+def served(recognizer, talk, **settings):
+    """What `talk(engine)` returns, within a running engine, or within a minute."""
+
+    async def run():
+        async with Engine(recognizer, LOOKAHEAD, **{"slots": (2, 5), **settings}) as engine:
+            return await asyncio.wait_for(talk(engine), 60)
+
+    return asyncio.run(run())
+
+
+def alone(recognizer, samples):
+    stream = recognizer.stream(LOOKAHEAD)
+    stream.push(samples)
+    return stream.finish()
+
+
+def pieces(rng, samples):
+    """Cut at random, some of them empty."""
+    ends = sorted(rng.randrange(len(samples) + 1) for _ in range(rng.randrange(1, 30)))
+    return np.split(samples, ends)
+
+
+async def speak(engine, samples, rng, pause_s=0.01):
+    """Pushes at random moments; checks that updates add up to the transcript."""
+    stream = engine.open()
+    heard = []
+
+    async def listen():
+        async for update in stream:
+            heard.append(update)
+
+    listening = asyncio.create_task(listen())
+    for piece in pieces(rng, samples):
+        await stream.push(piece)
+        await asyncio.sleep(rng.choice((0, 0, pause_s * rng.random())))
+    transcript = await stream.finish()
+    await listening
+    assert "".join(update.text for update in heard) == transcript.text
+    assert [token for update in heard for token in update.tokens] == list(transcript.tokens)
+    assert [frame for update in heard for frame in update.frames] == list(transcript.frames)
+    return transcript
+
+
+@pytest.fixture(scope="module")
+def recordings(speech):
+    """Of many lengths: none, one sample, around a chunk's end, long."""
+    chunk = 1280 * (LOOKAHEAD + 1)
+    lengths = [0, 1, chunk - 1080, chunk - 1081, chunk - 1079, chunk, 3 * chunk - 1080, 20_000, 47_111, 90_000]
+    return [np.roll(speech, 7_000 * index)[:length] for index, length in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_streams_hear_what_they_would_alone(recognizer, recordings, seed):
+    rng = random.Random(seed)
+    chosen = [rng.choice(recordings) for _ in range(14)]
+
+    async def talk(engine):
+        slots = asyncio.Semaphore(5)
+
+        async def one(samples):
+            await asyncio.sleep(0.2 * rng.random())
+            async with slots:
+                return await speak(engine, samples, rng)
+
+        return await asyncio.gather(*map(one, chosen)), engine.steps
+
+    transcripts, steps = served(recognizer, talk)
+    for samples, transcript in zip(chosen, transcripts, strict=True):
+        assert transcript == alone(recognizer, samples)
+    assert sum(len(transcript.tokens) for transcript in transcripts) > 30
+    assert steps < sum(len(samples) // 2560 + 1 for samples in chosen), "no step was shared"
+
+
+def test_a_batch_grows_and_shrinks(recognizer, recordings, monkeypatch):
+    monkeypatch.setattr(engine_module, "SHRINK_AFTER", 3)
+    long, sizes = recordings[-1], []
+
+    async def talk(engine):
+        advance = engine._advance
+
+        def noting(samples, *rest):
+            sizes.append(len(samples))
+            return advance(samples, *rest)
+
+        engine._advance = noting
+        rng = random.Random(0)
+        first = asyncio.create_task(speak(engine, long, rng, pause_s=0.1))
+        others = [asyncio.create_task(speak(engine, recordings[-3], rng)) for _ in range(3)]
+        return await asyncio.gather(first, *others)
+
+    first, *others = served(recognizer, talk, backlog=1)
+    assert first == alone(recognizer, long)
+    assert all(other == alone(recognizer, recordings[-3]) for other in others)
+    assert 5 in sizes and sizes[-1] == 2
+
+
+def test_a_full_engine_refuses_and_a_slot_is_as_new(recognizer, recordings):
+    async def talk(engine):
+        streams = [engine.open() for _ in range(5)]
+        with pytest.raises(EngineFull, match="all 5 slots are taken"):
+            engine.open()
+        await streams[2].push(recordings[-1][:30_000])
+        streams[2].close()
+        with pytest.raises(EngineError, match="closed"):
+            await streams[2].finish()
+        after = await speak(engine, recordings[-2], random.Random(0))
+        assert engine.open_streams == 4
+        return after
+
+    assert served(recognizer, talk) == alone(recognizer, recordings[-2])
+
+
+def test_bad_samples_harm_nobody(recognizer, recordings):
+    async def talk(engine):
+        bad, good = engine.open(), asyncio.create_task(speak(engine, recordings[-1], random.Random(0)))
+        await bad.push(recordings[-2][:30_000])
+        for samples in (np.array([0.0, np.nan]), np.zeros((2, 2)), np.zeros(3, np.int64)):
+            with pytest.raises(AudioError):
+                await bad.push(samples)
+            with pytest.raises(AudioError):
+                bad.push_nowait(samples)
+        await bad.push(recordings[-2][30_000:])
+        return await bad.finish(), await good
+
+    assert served(recognizer, talk) == (alone(recognizer, recordings[-2]), alone(recognizer, recordings[-1]))
+
+
+def test_a_stalled_stream_holds_nobody_up(recognizer, recordings):
+    async def talk(engine):
+        stalled = engine.open()
+        await stalled.push(recordings[-2][:10_000])
+        other = await speak(engine, recordings[-1], random.Random(0))
+        await stalled.push(recordings[-2][10_000:])
+        return await stalled.finish(), other
+
+    assert served(recognizer, talk) == (alone(recognizer, recordings[-2]), alone(recognizer, recordings[-1]))
+
+
+def test_patience_is_for_those_that_come_soon(recognizer, recordings):
+    """With a long patience, two streams that push in turns share every step."""
+
+    async def talk(engine):
+        first, second = engine.open(), engine.open()
+        for at in range(0, 20_000, 2_000):
+            await first.push(recordings[-1][at : at + 2_000])
+            await asyncio.sleep(0.005)
+            await second.push(recordings[-2][at : at + 2_000])
+        heard = await asyncio.gather(first.finish(), second.finish())
+        return [len(transcript.tokens) for transcript in heard], engine.steps
+
+    _, steps = served(recognizer, talk, patience_s=30.0)
+    assert steps == -(-(20_000 + 1080) // 2560)
+
+
+def test_pushing_too_fast(recognizer, recordings):
+    async def talk(engine):
+        stream, stalled = engine.open(), engine.open()
+        with pytest.raises(Backlog, match="2 chunks wait"):
+            for at in range(0, 90_000, 1_000):
+                stream.push_nowait(recordings[-1][at : at + 1_000])
+        at_first = stream.backlog
+        stalled.close()
+        await stream.push(np.zeros(0, np.float32))  # waits for room, though it brings nothing
+        return at_first, stream.backlog, stream.chunks_heard
+
+    before, after, heard = served(recognizer, talk, backlog=2, patience_s=30.0)
+    assert before == 2 and after < 2 and heard >= 1
+
+
+def test_a_failing_engine_tells_everyone(recognizer, recordings, monkeypatch):
+    monkeypatch.setattr("threading.excepthook", lambda arguments: None)  # it reports what is raised here on purpose
+
+    async def talk(engine):
+        def fail(*arrays):
+            raise RuntimeError("out of memory")
+
+        engine._advance = fail
+        waiting, pushing = engine.open(), engine.open()
+        await pushing.push(recordings[-1][:5_000])
+        for stream in (waiting, pushing):
+            with pytest.raises(EngineError, match="the engine failed: out of memory"):
+                await stream.finish()
+        with pytest.raises(EngineError, match="not running"):
+            engine.open()
+
+    served(recognizer, talk)
+
+
+def test_a_failing_reader_tells_everyone(recognizer, recordings, monkeypatch):
+    monkeypatch.setattr("threading.excepthook", lambda arguments: None)
+
+    async def talk(engine):
+        stream = engine.open()
+
+        def fail(emission, over):
+            raise RuntimeError("lost device")
+
+        stream._read = fail
+        with pytest.raises(EngineError, match="the engine failed: lost device"):
+            for at in range(0, 90_000, 1_000):
+                await stream.push(recordings[-1][at : at + 1_000])
+            await stream.finish()
+
+    served(recognizer, talk)
+
+
+def test_samples_are_kept_until_their_step_is_read(recognizer, recordings, monkeypatch):
+    """The memory of a step that may still be computed is not used for another."""
+    resume, unread, most = threading.Event(), [], []
+    device_get = engine_module.jax.device_get
+
+    def slow(emission):
+        resume.wait(10)
+        read = device_get(emission)
+        if emission is not None:
+            unread.pop(0)
+        return read
+
+    async def talk(engine):
+        advance = engine._advance
+
+        def noting(samples, *rest):
+            assert not any(np.shares_memory(samples, other) for other in unread)
+            unread.append(samples)
+            most.append(len(unread))
+            return advance(samples, *rest)
+
+        engine._advance = noting
+        monkeypatch.setattr(engine_module.jax, "device_get", slow)
+        speaking = asyncio.create_task(speak(engine, recordings[-1], random.Random(0)))
+        await asyncio.sleep(0.5)
+        resume.set()
+        return await speaking
+
+    expected = alone(recognizer, recordings[-1]).tokens
+    assert served(recognizer, talk, backlog=40).tokens == expected
+    assert max(most) == engine_module.BUFFERS  # all are in use, and no fewer would do
+
+
+def test_an_engine_that_stops_ends_its_streams(recognizer, recordings):
+    async def run():
+        async with Engine(recognizer, LOOKAHEAD, slots=(2,)) as engine:
+            stream = engine.open()
+            await stream.push(recordings[-1][:1_000])
+        with pytest.raises(EngineError, match="stopped"):
+            await stream.finish()
+        with pytest.raises(EngineError, match="stopped"):
+            async for _ in stream:
+                pass
+        with pytest.raises(EngineError, match="stopped"):
+            await stream.push(recordings[-1][:1_000])
+
+    asyncio.run(run())
+
+
+def test_a_finished_stream_takes_no_more(recognizer):
+    async def talk(engine):
+        stream = engine.open()
+        transcript = await stream.finish()
+        assert transcript == alone(recognizer, np.zeros(0, np.float32)) == await stream.finish()
+        with pytest.raises(ValueError, match="finished"):
+            await stream.push(np.zeros(1, np.float32))
+
+    served(recognizer, talk)
+
+
+@pytest.mark.parametrize("settings", [{"slots": ()}, {"slots": (0,)}, {"backlog": 0}, {"patience_s": -1.0}])
+def test_settings_must_fit(recognizer, settings):
+    with pytest.raises(ConfigError, match="an engine needs"):
+        Engine(recognizer, **settings)

@@ -1,0 +1,194 @@
+import io
+from itertools import chain, pairwise
+
+import numpy as np
+import pytest
+import sentencepiece
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nemojax.errors import TokenizerError
+from nemojax.text.tokenizer import Tokenizer, settled_bytes
+
+SENTENCES = [
+    "The quick brown fox, isn't it, jumps over the lazy dog.",
+    "Hello there; how are you? It's a fine day.",
+    "She sells sea shells (by the sea), doesn't she?",
+]
+BYTES = {"byte_fallback": True, "vocab_size": 320}
+KINDS = {
+    "bpe": {"model_type": "bpe", "vocab_size": 64},
+    "unigram": {"model_type": "unigram", "vocab_size": 64},
+    "bpe-bytes": {"model_type": "bpe", **BYTES},
+    "unigram-bytes": {"model_type": "unigram", **BYTES},
+    "spaces-kept": {"model_type": "bpe", **BYTES, "remove_extra_whitespaces": False},
+    "no-prefix": {"model_type": "unigram", **BYTES, "add_dummy_prefix": False, "bos_id": 0, "eos_id": 1, "unk_id": 2},
+    "suffix": {"model_type": "bpe", **BYTES, "treat_whitespace_as_suffix": True, "user_defined_symbols": ["[x]"]},
+}
+
+
+def trained(**options) -> bytes:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES * 5),
+        model_writer=model,
+        hard_vocab_limit=False,
+        num_threads=1,
+        minloglevel=2,
+        **options,
+    )
+    return model.getvalue()
+
+
+@pytest.fixture(scope="session")
+def tokenizers() -> dict[str, Tokenizer]:
+    return {name: Tokenizer(trained(**options)) for name, options in KINDS.items()}
+
+
+def label_lists(tokenizer: Tokenizer):
+    """Any labels, and those that are hard: bytes, the unknown piece, control pieces, bare space marks."""
+    hard = [i for i in range(tokenizer.size) if tokenizer.is_byte(i) or tokenizer.piece(i) in "\u2581\u2581t"]
+    encoded = st.sampled_from([tokenizer.encode(text) for text in ("café 😀 日本", "  two  spaces ", "dog.", "é")])
+    part = st.lists(st.integers(0, tokenizer.size - 1)) | st.lists(st.sampled_from([0, 1, 2, *hard])) | encoded
+    return st.lists(part, max_size=4).map(lambda parts: list(chain(*parts)))
+
+
+def test_training_is_deterministic_and_models_are_small(tokenizers):
+    again = trained(**KINDS["bpe-bytes"])
+    assert tokenizers["bpe-bytes"].model == again and len(again) < 300_000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_text_there_and_back(tokenizers, kind):
+    tokenizer = tokenizers[kind]
+    text = "The lazy dog, isn't it?"
+    labels = tokenizer.encode(text)
+    assert tokenizer.decode(labels).strip() == text
+    assert tokenizer.decode(tuple(labels)) == tokenizer.decode(labels)
+    assert all(tokenizer.piece(label) for label in labels) and max(labels) < tokenizer.size
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_pieces_pushed_in_any_split_give_the_whole_text(tokenizers, kind, data):
+    tokenizer = tokenizers[kind]
+    labels = data.draw(label_lists(tokenizer))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(labels)), max_size=8)))
+    detokenizer = tokenizer.incremental()
+    bounds = [0, *cuts, len(labels)]
+    shown = [detokenizer.push(labels[a:b]) for a, b in pairwise(bounds)]
+    assert "".join(shown) + detokenizer.finish() == tokenizer.decode(labels)
+
+
+def test_what_showed_nothing_still_counts(tokenizers):
+    tokenizer = tokenizers["spaces-kept"]
+    control, mark, word = 1, tokenizer.encode(" ")[0], tokenizer.encode("dog")
+    assert tokenizer.piece(control) == "<s>" and tokenizer.piece(mark) == "\u2581"
+    for labels in ([mark, control, *word], [control, mark, *word], [control, *word], [mark, mark, *word]):
+        detokenizer = tokenizer.incremental()
+        assert "".join(detokenizer.push([label]) for label in labels) == tokenizer.decode(labels)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_words_are_the_text_between_spaces(tokenizers, kind, data):
+    tokenizer = tokenizers[kind]
+    labels = data.draw(label_lists(tokenizer))
+    words = tokenizer.words(labels)
+    assert [text for text, _, _ in words] == [part for part in tokenizer.decode(labels).split(" ") if part]
+    assert all(0 <= first <= last < len(labels) for _, first, last in words)
+    assert words == sorted(words, key=lambda word: word[1:])
+
+
+def test_words_know_their_labels(tokenizers):
+    tokenizer = tokenizers["bpe"]
+    labels = tokenizer.encode("The fox, isn't it?")
+    words = tokenizer.words(labels)
+    assert " ".join(text for text, _, _ in words) == tokenizer.decode(labels) == "The fox, isn't it?"
+    assert words[0][1] == 0 and words[-1][2] == len(labels) - 1
+    for (_, _, last), (_, first, _) in pairwise(words):
+        assert first == last + 1
+    for text, first, last in words:
+        assert tokenizer.piece(labels[first]).startswith("\u2581")
+        assert tokenizer.decode(labels[first : last + 1]) == text
+
+
+def test_a_word_begins_at_the_bare_space_mark_before_it(tokenizers):
+    tokenizer = tokenizers["bpe"]
+    mark, a, b = (next(i for i in range(tokenizer.size) if tokenizer.piece(i) == piece) for piece in "\u2581xz")
+    assert tokenizer.words([mark, a, b, mark, b, a, mark]) == [("xz", 0, 2), ("zx", 3, 5)]
+    assert tokenizer.words([]) == [] and tokenizer.words([mark, mark]) == []
+
+
+def test_characters_of_several_bytes_wait_until_complete(tokenizers):
+    tokenizer = tokenizers["bpe-bytes"]
+    byte = {tokenizer.byte(i): i for i in range(tokenizer.size) if tokenizer.is_byte(i)}
+    assert sorted(byte) == list(range(256))
+    detokenizer = tokenizer.incremental()
+    assert [detokenizer.push([byte[b]]) for b in "é😀".encode()] == ["", "é", "", "", "", "😀"]
+    # a character broken off, and one that is whole behind it
+    assert [detokenizer.push([byte[b]]) for b in b"\xe2\x82A\xc3\xa9\xff\xc3"] == ["", "", "��A", "", "é", "�", ""]
+    assert detokenizer.finish() == "�" and detokenizer.finish() == ""
+    word = [*tokenizer.encode("a"), byte[0xC3], byte[0xA9], byte[0xE2], *tokenizer.encode("dog")]
+    last = word.index(byte[0xE2])
+    assert tokenizer.words(word)[0] == ("aé�", 0, last) and tokenizer.words(word)[1][:2] == ("dog", last + 1)
+
+
+@given(st.binary(max_size=12))
+def test_settled_bytes_read_the_same_whatever_follows(data):
+    settled = settled_bytes(data)
+    assert len(data) - 3 <= settled <= len(data)
+    rest = data[settled:]
+    if rest:  # some continuation makes one character of the rest: it is not yet wrong
+        tails = (b"\x80", b"\xa0", b"\xbf", b"\x90")
+        options = [first + second + third for first in tails for second in (b"", *tails) for third in (b"", *tails)]
+        assert any(is_character(rest + option) for option in options)
+
+
+def is_character(data: bytes) -> bool:
+    try:
+        return len(data.decode()) == 1
+    except UnicodeDecodeError:
+        return False
+
+
+def test_a_push_costs_the_same_however_long_the_stream(tokenizers, monkeypatch):
+    tokenizer, plain, decoded = tokenizers["bpe-bytes"], Tokenizer.decode, []
+    monkeypatch.setattr(Tokenizer, "decode", lambda self, labels: decoded.append(len(labels)) or plain(self, labels))
+    labels = np.random.default_rng(0).integers(0, tokenizer.size, 2000).tolist()
+    detokenizer = tokenizer.incremental()
+    text = "".join(detokenizer.push([label]) for label in labels) + detokenizer.finish()
+    assert max(decoded) <= 5 and text == plain(tokenizer, labels)
+
+
+@pytest.mark.parametrize("model", [b"", b"not a model", b"PK\x03\x04" + bytes(100), bytes(1000)])
+def test_what_is_not_a_model_is_refused(model):
+    with pytest.raises(TokenizerError, match=rf"the tokenizer \({len(model)} bytes\) is not a SentencePiece model"):
+        Tokenizer(model)
+
+
+def test_a_cut_model_is_refused(tokenizers):
+    model = tokenizers["bpe"].model
+    for cut in (1, 10, 100, len(model) // 2, len(model) - 1):
+        with pytest.raises(TokenizerError):
+            Tokenizer(model[:cut])
+
+
+@pytest.mark.parametrize("label", [-1, 10**6])
+def test_labels_out_of_range_are_named(tokenizers, label):
+    tokenizer = tokenizers["bpe"]
+    for use in (tokenizer.decode, tokenizer.incremental().push, tokenizer.words):
+        with pytest.raises(TokenizerError, match=f"label {label} is not one of the tokenizer's, 0 to"):
+            use([1, label])
+    with pytest.raises(TokenizerError):
+        tokenizer.piece(label)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_has_no_piece(tokenizers, kind):
+    tokenizer = tokenizers[kind]
+    assert tokenizer.unspelled("The lazy dog.") == [] == tokenizer.unspelled("")
+    spelled = KINDS[kind].get("byte_fallback", False)
+    assert tokenizer.unspelled("a 日本 dog 😀.") == ([] if spelled else ["日本", "😀"])

@@ -1,0 +1,72 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from nemojax.decoding.state import Emission
+from nemojax.recognition.hypothesis import Hypothesis
+from nemojax.text.tokenizer import Tokenizer
+
+
+@pytest.fixture
+def tokenizer(pieces):
+    return Tokenizer(pieces)
+
+
+def emission(labels, frames, log_probs):
+    """One stream's emission of one segment, in row 1 of 2 and with room to spare."""
+    array = lambda values, fill: np.array([[fill] * 9, values + [fill] * (9 - len(values))])
+    return Emission(array(labels, 64), array(frames, 0), array(log_probs, 0.0), np.array([0, len(labels)]))
+
+
+def test_words_times_and_confidence(tokenizer, tiny_config):
+    labels, hypothesis = tokenizer.encode("the fox said"), Hypothesis()
+    frames = [3 + 2 * i for i in range(len(labels))]
+    log_probs = [-0.1 * (i + 1) for i in range(len(labels))]
+    for part in (slice(0, 4), slice(4, None)):  # in two segments
+        new = hypothesis.extend(emission(labels[part], frames[part], log_probs[part]), 1)
+        assert new == (labels[part], frames[part])
+    transcript = hypothesis.transcript(tiny_config, tokenizer, 48_000, 13, "offline", ["resampled"])
+    assert transcript.text == "the fox said" and transcript.duration_s == 3.0
+    assert list(transcript.tokens) == labels and list(transcript.frames) == frames
+    first = 0
+    for word, text in zip(transcript.words, ("the", "fox", "said"), strict=True):
+        last = first + len(tokenizer.encode(text)) - 1
+        assert word.text == text
+        assert word.start_s == pytest.approx(frames[first] * 0.08)
+        assert word.end_s == pytest.approx((frames[last] + 1) * 0.08)
+        assert word.confidence == pytest.approx(math.exp(log_probs[last]), abs=1e-4)
+        first = last + 1
+
+
+def test_a_word_ends_with_the_recording(tokenizer, tiny_config):
+    hypothesis = Hypothesis()
+    labels = tokenizer.encode("the")
+    hypothesis.extend(emission(labels, [5] * len(labels), [-0.1] * len(labels)), 1)
+    transcript = hypothesis.transcript(tiny_config, tokenizer, 6500, 1, "stream")
+    assert transcript.words[0].end_s == pytest.approx(6500 / 16_000, abs=1e-3)
+
+
+def test_json(tokenizer, tiny_config):
+    hypothesis = Hypothesis()
+    labels = tokenizer.encode("the")
+    hypothesis.extend(emission(labels, list(range(len(labels))), [0.0] * len(labels)), 1)
+    transcript = hypothesis.transcript(tiny_config, tokenizer, 16_000, 1, "stream")
+    line = transcript.to_json("übung.wav")
+    assert "\n" not in line and json.loads(line) == {
+        "audio": "übung.wav",
+        "text": "the",
+        "tokens": labels,
+        "frames": list(range(len(labels))),
+        "words": [{"word": "the", "start": 0.0, "end": round(0.08 * len(labels), 3), "confidence": 1.0}],
+        "duration": 1.0,
+        "lookahead": 1,
+        "mode": "stream",
+        "notes": [],
+    }
+
+
+def test_nothing_heard(tokenizer, tiny_config):
+    transcript = Hypothesis().transcript(tiny_config, tokenizer, 0, 13, "offline")
+    assert (transcript.text, transcript.tokens, transcript.words, transcript.duration_s) == ("", (), (), 0.0)

@@ -1,0 +1,97 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from nemojax.config import PRESETS
+from nemojax.errors import ConfigError
+from nemojax.model.parameters import abstract_model
+from nemojax.training import sharding
+from nemojax.training import step as training
+from nemojax.training.recipe import TrainingConfig
+
+TIMEOUT_S = 900
+
+
+def program(*arguments: str, devices: int = 1) -> subprocess.Popen:
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, "-m", "tests.sharded", *arguments]
+    root = Path(__file__).parents[2]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=root, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def output_of(process: subprocess.Popen) -> str:
+    try:
+        out, errors = process.communicate(timeout=TIMEOUT_S)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors[-3000:]
+    return out.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_mesh_of_any_shape_equals_one_device():
+    """8 virtual devices; states and metrics after two steps, with dropout, masks and accumulation."""
+    assert output_of(program("devices", devices=8)) == "equal"
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    processes = [program("process", str(index), "2", port) for index in range(2)]
+    try:
+        first, second = (json.loads(output_of(process)) for process in processes)
+    finally:
+        for process in processes:
+            process.kill()
+    alone = json.loads(output_of(program("process", "0", "1", "0")))
+    assert first == second and first[0] != first[1]
+    np.testing.assert_allclose(first, alone, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def abstract_state():
+    model = abstract_model(PRESETS["114m"])
+    return jax.eval_shape(lambda model: training.init(model, TrainingConfig(frozen=("joint.*",))), model)
+
+
+def test_the_table(abstract_state):
+    """All large parameters are spread, and what the optimiser keeps of them with them."""
+    shardings = sharding.state_shardings(abstract_state, sharding.make_mesh())
+    specs = {name: s.spec for name, s in shardings.parameters.items()}
+    whole = [name for name, leaf in abstract_state.parameters.items() if specs[name] == P() and leaf.size > 10_000]
+    assert not whole
+    assert specs["encoder.blocks.0.norm_out.scale"] == P() and specs["joint.output.kernel"] == P("fsdp", None)
+    found = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shardings.optimiser):
+        keys = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
+        assert leaf.spec == (specs[keys[0]] if keys else P())
+        found += bool(keys)
+    assert found == 2 * sum(not name.startswith("joint.") for name in specs)  # two moments of what is trained
+
+
+def test_sizes_that_do_not_fit(abstract_state):
+    mesh = jax.sharding.AbstractMesh((1, 7), sharding.AXES)
+    with pytest.raises(ConfigError, match=r"can't be spread .* over fsdp=7; choose another size"):
+        sharding.state_shardings(abstract_state, mesh)
+    with pytest.raises(ConfigError, match="data=3 and fsdp=5 does not fit 1 devices"):
+        sharding.make_mesh(3, 5)
+
+
+def test_a_table_of_ones_own():
+    table = (("joint.*", P("data")), *sharding.TABLE)
+    assert sharding.parameter_spec("joint.output.kernel", table) == P("data")
+    assert sharding.parameter_spec("encoder.blocks.0.norm_out.scale", table) == P()
