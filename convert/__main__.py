@@ -93,7 +93,7 @@ def to_int8(directory: Native, out: Out, /) -> None:
     """
     check_new(out)
     model, config, tokenizer, origin = read_native(directory)
-    checkpoint.save(out, quantization.quantise(model), tokenizer, origin | {"int8": True}, _bar("writing"))
+    checkpoint.save(out, quantization.quantize(model), tokenizer, origin | {"int8": True}, _bar("writing"))
     _report(out, config)
 
 

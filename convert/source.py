@@ -158,6 +158,6 @@ def read_native(directory: str | Path) -> tuple[Transducer, ModelConfig, bytes, 
       ConvertError: its weights are in int8, which the others can't express.
     """
     loaded = checkpoint.load(directory)
-    if quantization.is_quantised(loaded[0]):
+    if quantization.is_quantized(loaded[0]):
         raise ConvertError(f"{directory} has weights in int8; convert the checkpoint that it was made of")
     return loaded

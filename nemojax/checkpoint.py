@@ -146,7 +146,7 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
             stored = checkpointer.metadata(weights).item_metadata.tree
             model, rounded = abstract_model(config), [n for n, array in stored.items() if array.dtype == jnp.int8]
             if rounded:
-                model = jax.eval_shape(quantization.quantise, model)
+                model = jax.eval_shape(quantization.quantize, model)
             wanted = {name: leaf.shape for name, leaf in named_parameters(model).items()}
             _check(wanted, {name: tuple(array.shape) for name, array in stored.items()})
             here = jax.sharding.SingleDeviceSharding(jax.devices()[0])

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nemojax.config import ModelConfig
 from nemojax.decoding import greedy
-from nemojax.decoding.state import Emission, PredictionState, choose, start
+from nemojax.decoding.state import Emission, PredictionState, initial_prediction, where_rows
 from nemojax.model import features
 from nemojax.model.encoder import EncoderCache
 from nemojax.model.features import FeatureCache
@@ -58,7 +58,7 @@ class Segment(NamedTuple):
 @jax.jit
 def prepare(model: Transducer | FrozenModel) -> Constants:
     model = thaw(model)
-    return Constants(model.encoder.project_positions(), start(model))
+    return Constants(model.encoder.project_positions(), initial_prediction(model))
 
 
 @functools.partial(jax.jit, static_argnames="batch")  # so that it lies where the weights do, as states after it
@@ -87,7 +87,7 @@ def log_mel_mask(length: Int[Array, " B"], first: Bool[Array, " B"], frames: int
     return (needed <= length[:, None]) & ~(first[:, None] & (index < factor - 1))
 
 
-def listen(
+def log_mel_segment(
     config: ModelConfig, state: StreamState, segment: Segment
 ) -> tuple[Float[Array, "B F M"], Bool[Array, "B F"], FeatureCache]:
     """Log-mel frames of a segment of whole encoder frames, which of them are valid, and the cache after them."""
@@ -108,7 +108,7 @@ def encode(
             f"a segment at lookahead {lookahead} must hold whole chunks of {config.chunk_samples(lookahead)} samples, "
             f"not {samples} samples"
         )
-    log_mel, mask, feature_cache = listen(config, state, segment)
+    log_mel, mask, feature_cache = log_mel_segment(config, state, segment)
     chunk = config.chunk_frames(lookahead)
     with jax.named_scope("encoder"):
         encoded, mask, encoder = model.encoder.step(log_mel, mask, state.encoder, constants.positions, chunk)
@@ -126,17 +126,17 @@ def step(
     """
     model = thaw(model)
     fresh = init_state(model, constants, segment.active.shape[0])
-    before = choose(segment.reset, fresh, state)
+    before = where_rows(segment.reset, fresh, state)
     encoded, mask, after = encode(model, constants, before, segment, lookahead)
     length = jnp.where(segment.active, mask.sum(1), 0)
     with jax.named_scope("decoder"):
         window = min(WINDOW_FRAMES, encoded.shape[1])
-        emission, prediction = greedy.greedy(model, encoded, length, before.prediction, window)
-    after = choose(segment.active, after._replace(prediction=prediction), before)
+        emission, prediction = greedy.decode(model, encoded, length, before.prediction, window)
+    after = where_rows(segment.active, after._replace(prediction=prediction), before)
     return after, emission._replace(frames=emission.frames + before.position[:, None])
 
 
-def cut(
+def segments_of(
     samples: Float[Array, "B N"], length: Int[Array, " B"], lookahead: int, chunks: int, config: ModelConfig
 ) -> Segment:
     """Recordings as segments of `chunks` chunks each, stacked on a leading axis for `transcribe_scan`.

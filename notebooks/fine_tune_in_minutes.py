@@ -131,5 +131,5 @@ for name, wer in scores.items():
 #
 # Much: a voice of which it got more than half of the words wrong, it now gets four in five right (56.1 % WER before,
 # 22.4 % after, intervals far apart), from 120 steps on 76 recordings. Voice and sentences are synthetic and of one
-# kind; a living speaker is harder: `experiments/recipes/fine_tune.sh` has 84 % before and 67 % after, with more than three
-# times the speech. And what it is not taught any more it forgets.
+# kind; a living speaker is harder: `experiments/recipes/fine_tune.sh` has 84 % before and 67 % after, with more than
+# three times the speech. And what it is not taught any more it forgets.

@@ -78,12 +78,12 @@ def check(attention, weights, x, mask, cache, positions, chunk):
 def look(lookahead, chunks):
     """Weights of the first and the last block, for the chunk after `chunks` chunks."""
     state, chunk = streaming.init_state(model, constants, 1), lookahead + 1
-    segments = streaming.cut(samples[None], jnp.array([len(samples)]), lookahead, 1, config)
+    segments = streaming.segments_of(samples[None], jnp.array([len(samples)]), lookahead, 1, config)
     for index in range(chunks):
         *_, state = streaming.encode(
             model, constants, state, jax.tree.map(lambda x, i=index: x[i], segments), lookahead
         )
-    log_mel, mask, _ = streaming.listen(config, state, jax.tree.map(lambda x: x[chunks], segments))
+    log_mel, mask, _ = streaming.log_mel_segment(config, state, jax.tree.map(lambda x: x[chunks], segments))
     x, mask, _ = model.encoder.subsampling.step(log_mel, mask, state.encoder.subsampling)
     if config.encoder.scale_input:
         x = x * jnp.sqrt(jnp.float32(config.encoder.width))
@@ -128,7 +128,7 @@ def reach(lookahead, frame, seconds=3.0):
     heard = samples[None, : int(16_000 * seconds)]
 
     def encoded(x):
-        segments = streaming.cut(x, jnp.array([x.shape[1]]), lookahead, 70 // (lookahead + 1), config)
+        segments = streaming.segments_of(x, jnp.array([x.shape[1]]), lookahead, 70 // (lookahead + 1), config)
         state, segment = streaming.init_state(model, constants, 1), jax.tree.map(lambda y: y[0], segments)
         return streaming.encode(model, constants, state, segment, lookahead)[0][0, frame]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nemojax import streaming
-from nemojax.recognition.stream_batch import GPU_OPTIONS, compiled_step, step_jit
+from nemojax.recognition.stream_batch import GPU_OPTIONS, jit_step, step_jit
 from nemojax.streaming import Segment
 from tests.decoding.test_greedy import double_loop
 
@@ -40,7 +40,7 @@ def transcribe(model, constants, recordings, lookahead, chunks, poison=0.0):
     for row, x in zip(samples, recordings, strict=True):
         row[: len(x)] = x
     length = jnp.array([len(x) for x in recordings], jnp.int32)
-    segments = streaming.cut(jnp.asarray(samples), length, lookahead, chunks, model.config)
+    segments = streaming.segments_of(jnp.asarray(samples), length, lookahead, chunks, model.config)
     state = streaming.init_state(model, constants, len(recordings))
     found = [([np.zeros((0, model.config.encoder.width))], [], []) for _ in recordings]
     for i in range(segments.samples.shape[0]):
@@ -127,7 +127,7 @@ def test_the_schedule_to_the_sample(model, constants, speech, lookahead):
     state = streaming.init_state(model, constants, 1)
 
     def chunk_sum(x, k):
-        segment = streaming.cut(x[None], jnp.array([len(x)]), lookahead, frames // (lookahead + 1), config)
+        segment = streaming.segments_of(x[None], jnp.array([len(x)]), lookahead, frames // (lookahead + 1), config)
         encoded, _, _ = streaming.encode(model, constants, state, jax.tree.map(lambda a: a[0], segment), lookahead)
         chunk = config.chunk_frames(lookahead)
         weights = jnp.cos(jnp.arange(config.encoder.width))[None]
@@ -205,7 +205,7 @@ def test_pausing_keeps_every_bit_of_state(model, constants, speech):
 
 def test_the_scan_is_the_steps(model, constants, speech):
     samples, length = jnp.stack([speech, speech[::-1]]), jnp.array([len(speech), 50_000])
-    segments = streaming.cut(samples, length, 6, 2, model.config)
+    segments = streaming.segments_of(samples, length, 6, 2, model.config)
     after, emission = streaming.transcribe_scan(
         model, constants, streaming.init_state(model, constants, 2), segments, lookahead=6
     )
@@ -249,9 +249,9 @@ def test_a_segment_of_part_of_a_chunk_is_refused(model, constants):
 
 @pytest.fixture
 def fresh_compiled_step():
-    compiled_step.cache_clear()
+    jit_step.cache_clear()
     yield
-    compiled_step.cache_clear()
+    jit_step.cache_clear()
 
 
 @pytest.mark.parametrize("switch,options", [(None, GPU_OPTIONS), ("0", None)])
@@ -261,7 +261,7 @@ def test_on_a_gpu_loops_are_recorded_too(monkeypatch, fresh_compiled_step, switc
     monkeypatch.setattr(jax, "jit", lambda function, compiler_options, **rest: given.append(compiler_options))
     if switch is not None:
         monkeypatch.setenv("NEMOJAX_COMMAND_BUFFERS", switch)
-    compiled_step()
+    jit_step()
     assert given == [options]
 
 

@@ -95,7 +95,7 @@ def with_left_context(recognizer: Recognizer, lookahead: int, left: int | None) 
     if config == recognizer.config:
         return recognizer
     arrays = named_parameters(thaw(recognizer.model))
-    for transform in (lambda model: model, quantization.pack, quantization.quantise):  # however the kernels lie
+    for transform in (lambda model: model, quantization.pack, quantization.quantize):  # however the kernels lie
         shaped = jax.eval_shape(transform, abstract_model(config))
         wanted = named_parameters(shaped)
         if {name: x.shape for name, x in wanted.items()} == {name: x.shape for name, x in arrays.items()}:

@@ -22,13 +22,13 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
         "commit": _commit(),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
-        "load": load(),
+        "load": load_average(),
         "python": platform.python_version(),
         "versions": {package: _version(package) for package in packages},
     }
 
 
-def load() -> float:
+def load_average() -> float:
     return round(os.getloadavg()[0], 1)
 
 

@@ -35,7 +35,7 @@ from rapidfuzz.distance import Levenshtein
 from tqdm import tqdm
 
 from experiments.harness.command import command
-from experiments.harness.machine import load, machine
+from experiments.harness.machine import load_average, machine
 from experiments.harness.output import plot_format, writable
 from experiments.latency.process import Failed, Process
 from experiments.latency.report import Row, batch_table, floor, percentiles, plot, start_table, stream_table, verdicts
@@ -265,7 +265,7 @@ def run(settings: Settings) -> int:
     with writable(settings.output, "a") as output, tqdm(disable=None, unit=" measurements") as bar:
         for row in run.measure():
             rows.append(row)
-            output.write(json.dumps({**common, "load": load(), **row}, allow_nan=False) + "\n")
+            output.write(json.dumps({**common, "load": load_average(), **row}, allow_nan=False) + "\n")
             output.flush()
             bar.update()
     for part in (stream_table(rows), batch_table(rows), start_table(rows)):

@@ -29,7 +29,7 @@ def encode(model, constants, state, segment, lookahead):
 @jax.jit
 def decode(model, encoded, length, prediction):
     window = min(streaming.WINDOW_FRAMES, encoded.shape[1])
-    return greedy.greedy(thaw(model), encoded, length, prediction, window)
+    return greedy.decode(thaw(model), encoded, length, prediction, window)
 
 
 def log_mel_of(samples: np.ndarray, mel_bins: int) -> np.ndarray:

@@ -73,7 +73,7 @@ def prepare(size: str, seed: int, recordings: Sequence[np.ndarray], directory: P
         say("nemojax's form, and transformers'")
         source = nemo.read(directory / "model.nemo")
         checkpoint.save(directory / "native", source.model(), source.tokenizer, source.origin)
-        rounded = quantization.quantise(checkpoint.load(directory / "native")[0])
+        rounded = quantization.quantize(checkpoint.load(directory / "native")[0])
         checkpoint.save(directory / "int8", rounded, source.tokenizer, source.origin)
         del rounded
         huggingface.write(directory / "native", directory / "huggingface")

@@ -29,11 +29,11 @@ from experiments.harness.machine import device, machine
 from experiments.harness.output import plot_format, writable
 from nemojax.config import PRESETS, ModelConfig
 from nemojax.errors import ConfigError
-from nemojax.kernels.selection import suited
+from nemojax.kernels.selection import for_backend
 from nemojax.model.parameters import freeze
 from nemojax.model.transducer import Transducer
 from nemojax.recognition.stream_batch import step_jit
-from nemojax.streaming import Segment, cut, init_state, prepare, transcribe_scan
+from nemojax.streaming import Segment, init_state, prepare, segments_of, transcribe_scan
 
 PACKAGES = ("nemojax", "jax", "jaxlib", "flax", "numpy")
 CERTAIN = 1e4  # a bias that makes blank the most likely, whatever else is said
@@ -100,7 +100,7 @@ class Bench:
 
     def _suited(self, model: Transducer) -> Transducer:
         """As `nemojax.load` would have it."""
-        return suited(model, int8=self._settings.dtype == "int8")
+        return for_backend(model, int8=self._settings.dtype == "int8")
 
     def _model(self, config: ModelConfig):
         """The weights do not depend on the left context."""
@@ -136,7 +136,7 @@ class Bench:
         count = round(seconds * config.features.sample_rate_hz)
         sound = jnp.asarray(np.random.default_rng(self._settings.seed).normal(0, 0.05, (1, count)), jnp.float32)
         chunks = SEGMENT_FRAMES // (lookahead + 1)
-        segments = cut(sound, jnp.full(1, count, jnp.int32), lookahead, chunks, config)
+        segments = segments_of(sound, jnp.full(1, count, jnp.int32), lookahead, chunks, config)
 
         def run() -> float:
             state = init_state(model, constants, 1)

@@ -91,7 +91,7 @@ def jax_form(
     import jax
     import jax.numpy as jnp
 
-    from nemojax.model.layers import einsum, rows
+    from nemojax.model.layers import broadcast_vector, einsum
     from nemojax.training.lattice import lattice_loss
     from nemojax.training.rnnt_loss import rnnt_loss, rnnt_loss_logits
 
@@ -101,7 +101,7 @@ def jax_form(
 
     def joint_logits(encoded, predicted, kernel, bias):
         hidden = jax.nn.relu(encoded[:, :, None] + predicted[:, None])
-        return einsum("btsj,jv->btsv", hidden, kernel) + rows(bias, 4)
+        return einsum("btsj,jv->btsv", hidden, kernel) + broadcast_vector(bias, 4)
 
     def fused(weights):
         return rnnt_loss(**weights, **given, blank=blank, frames_per_block=settings.frames_per_block)
@@ -273,7 +273,7 @@ def benchmark(settings: Settings) -> None:
                     given_up.add((size, form, which))
                 row = {"size": size, "form": form, "pass": which, "repeat": repeat, **result}
                 results.append(row)
-                row = row | {"shape": dataclasses.asdict(SIZES[size]), **common, "load": machine.load()}
+                row = row | {"shape": dataclasses.asdict(SIZES[size]), **common, "load": machine.load_average()}
                 file.write(json.dumps(row) + "\n")
                 file.flush()
     print("\n".join(table(results)))

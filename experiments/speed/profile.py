@@ -34,7 +34,7 @@ from nemojax.audio.source import open_audio
 from nemojax.bundled import SMALL
 from nemojax.errors import ConfigError
 from nemojax.recognition.recognizer import Recognizer, load
-from nemojax.recognition.stream_batch import compiled_step
+from nemojax.recognition.stream_batch import jit_step
 from nemojax.streaming import Segment, init_state
 
 PACKAGES = ("nemojax", "jax", "jaxlib", "flax", "numpy")
@@ -78,9 +78,7 @@ class Steps:
         self._state, self._heard = init_state(self._model, self._constants, streams), 0
         self._left_context = -(-config.encoder.left_context_frames // (chunks * config.chunk_frames(lookahead)))
         with metadata_in_key():
-            lowered = compiled_step().lower(
-                self._model, self._constants, self._state, self._segment(), lookahead=lookahead
-            )
+            lowered = jit_step().lower(self._model, self._constants, self._state, self._segment(), lookahead=lookahead)
             self._compiled = lowered.compile()
         self.text: str = self._compiled.as_text()
 

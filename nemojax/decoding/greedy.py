@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from nemojax.decoding.state import Emission, PredictionState, choose, predict
+from nemojax.decoding.state import Emission, PredictionState, predict_next, where_rows
 from nemojax.model.transducer import Transducer
 
 
@@ -22,7 +22,7 @@ class _Cursor(NamedTuple):
     emission: Emission
 
 
-def greedy(
+def decode(
     model: Transducer,
     encoded: Float[Array, "B T D"],
     length: Int[Array, " B"],
@@ -62,7 +62,7 @@ def greedy(
             write(c.emission.log_probs, log_prob),
             c.emission.length + found,
         )
-        state = choose(found, predict(model, label, c.state.lstm), c.state)
+        state = where_rows(found, predict_next(model, label, c.state.lstm), c.state)
         return _Cursor(frame + full, jnp.where(full, 0, emitted), state, emission)
 
     zero = jnp.zeros(batch, jnp.int32)

@@ -26,17 +26,17 @@ class Emission(NamedTuple):
     length: Int[Array, " B"]
 
 
-def predict(model: Transducer, label: Int[Array, " B"], lstm: LSTMState) -> PredictionState:
+def predict_next(model: Transducer, label: Int[Array, " B"], lstm: LSTMState) -> PredictionState:
     with jax.named_scope("prediction"):
         output, lstm = model.prediction.step(label, lstm)
         return PredictionState(model.joint.prediction(output), lstm)
 
 
-def start(model: Transducer) -> PredictionState:
+def initial_prediction(model: Transducer) -> PredictionState:
     """The state before any label, for one stream: the prediction network has seen blank from zeros."""
-    return predict(model, jnp.full(1, model.config.blank), LSTMState.zeros(model.config, 1))
+    return predict_next(model, jnp.full(1, model.config.blank), LSTMState.zeros(model.config, 1))
 
 
-def choose(rows: Array, new, old):
+def where_rows(rows: Array, new, old):
     """`new` in the rows where `rows` is true, `old` elsewhere, for every array of two like pytrees."""
     return jax.tree.map(lambda n, o: jnp.where(rows.reshape(rows.shape + (1,) * (n.ndim - 1)), n, o), new, old)

@@ -28,16 +28,16 @@ class CompileError(Exception):
 
 def available() -> bool:
     """Whether the products may be called on this machine's CPU; the first call compiles them."""
-    return why_not() is None
+    return unavailable_reason() is None
 
 
 @functools.cache
-def why_not() -> str | None:
+def unavailable_reason() -> str | None:
     """Why they may not; None where they may."""
     if os.environ.get(SWITCH) == "0":
         return f"${SWITCH} is 0"
     try:
-        library = ctypes.CDLL(str(compiled(_directory())))
+        library = ctypes.CDLL(str(build_library(_directory())))
     except (CompileError, OSError) as error:
         return str(error)
     for symbol in (PRODUCT, INT8_PRODUCT):
@@ -53,7 +53,7 @@ def _directory() -> Path:
         return Path(tempfile.gettempdir()) / f"nemojax-native-{os.getuid()}"
 
 
-def compiled(directory: Path) -> Path:
+def build_library(directory: Path) -> Path:
     """The library, in a directory where it is kept for this source, these headers, this compiler and this processor.
 
     Raises:

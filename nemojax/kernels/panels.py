@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8, Shaped
 
 from nemojax.kernels import native
-from nemojax.model.layers import einsum, rows
+from nemojax.model.layers import broadcast_vector, einsum
 
 PANEL = 16
 
@@ -14,29 +14,29 @@ LARGEST_WEIGHT = 127
 
 
 @jax.jit
-def panels(kernel: Shaped[Array, "I O"]) -> Shaped[Array, "P I 16"]:
+def to_panels(kernel: Shaped[Array, "I O"]) -> Shaped[Array, "P I 16"]:
     inputs, outputs = kernel.shape
     padded = jnp.pad(kernel, ((0, 0), (0, -outputs % PANEL)))
     return padded.reshape(inputs, -1, PANEL).transpose(1, 0, 2)
 
 
 @jax.jit
-def quantised(kernel: Float[Array, "I O"]) -> tuple[Int8[Array, "P Q 16 2"], Float[Array, " O"]]:
+def quantize_kernel(kernel: Float[Array, "I O"]) -> tuple[Int8[Array, "P Q 16 2"], Float[Array, " O"]]:
     """The nearest multiples of a scale, of which an output's largest weight is 127; and the scales."""
     kernel = kernel.astype(jnp.float32)
     largest = jnp.abs(kernel).max(0)
     scale = jnp.where(largest > 0, largest, 1.0) / LARGEST_WEIGHT
     values = jnp.pad(jnp.round(kernel / scale[None]).astype(jnp.int8), ((0, len(kernel) % 2), (0, 0)))
-    return panels(values).reshape(-1, len(values) // 2, 2, PANEL).swapaxes(2, 3), scale
+    return to_panels(values).reshape(-1, len(values) // 2, 2, PANEL).swapaxes(2, 3), scale
 
 
-def unpacked(kernel: Shaped[Array, "P *rest"], inputs: int, outputs: int) -> Shaped[Array, "I O"]:
+def from_panels(kernel: Shaped[Array, "P *rest"], inputs: int, outputs: int) -> Shaped[Array, "I O"]:
     if kernel.ndim == 4:
         kernel = kernel.swapaxes(2, 3).reshape(len(kernel), -1, PANEL)
     return kernel.transpose(1, 0, 2).reshape(kernel.shape[1], -1)[:inputs, :outputs]
 
 
-def rounded(x: Float[Array, "B I"]) -> tuple[Float[Array, "B I"], Float[Array, "B 1"]]:
+def quantize_rows(x: Float[Array, "B I"]) -> tuple[Float[Array, "B I"], Float[Array, "B 1"]]:
     """Each row as whole numbers, and what one is worth; NaN where a row holds anything that is not finite.
 
     The largest is such that I products with weights of 127 can be summed in 32 bits: 4128 at 4096 inputs.
@@ -68,8 +68,8 @@ def _native(outputs: int, x: Array, kernel: Array, *scale: Array) -> Array:
 
 
 def _plain(outputs: int, x: Array, kernel: Array, *scale: Array) -> Array:
-    weights = unpacked(kernel, x.shape[1], outputs).astype(jnp.float32)
+    weights = from_panels(kernel, x.shape[1], outputs).astype(jnp.float32)
     if not scale:
         return einsum("bi,io->bo", x, weights)
-    numbers, step = rounded(x)
-    return einsum("bi,io->bo", numbers, weights) * (step * rows(scale[0], 2))
+    numbers, step = quantize_rows(x)
+    return einsum("bi,io->bo", numbers, weights) * (step * broadcast_vector(scale[0], 2))

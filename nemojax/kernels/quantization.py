@@ -3,10 +3,11 @@
 A live step reads every weight once and does little with it, so its time is that of reading them: in bfloat16 there is
 half as much to read as in float32, in int8, with a scale for each output, a quarter. With float32 and bfloat16 kernels
 activations stay float32, and so do sums. With int8 kernels each row of activations is rounded too, to 13 bits or more
-(`rounded`), so that sums are of whole numbers, which 32 bits hold exactly: a row's result depends on that row alone.
+(`quantize_rows`), so that sums are of whole numbers, which 32 bits hold exactly: a row's result depends on that row
+alone.
 
 Panels hold 16 outputs each, [P, I, 16], the last one filled up with zeros; each is read straight on. In int8 two inputs
-of an output lie side by side, [P, I / 2, 16, 2]. `pack` changes how a model's kernels lie, and `quantise` makes them
+of an output lie side by side, [P, I / 2, 16, 2]. `pack` changes how a model's kernels lie, and `quantize` makes them
 int8 too; a checkpoint may hold the latter. Where `native` is not available its products are computed plainly, here.
 """
 
@@ -17,8 +18,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from nemojax.kernels.panels import panels, product, quantised
-from nemojax.model.layers import Linear, rows
+from nemojax.kernels.panels import product, quantize_kernel, to_panels
+from nemojax.model.layers import Linear, broadcast_vector
 from nemojax.model.parameters import FrozenModel, thaw
 from nemojax.model.transducer import Transducer
 
@@ -28,14 +29,14 @@ class PackedLinear(nnx.Module):
 
     def __init__(self, linear: Linear, int8: bool):
         self.outputs, self.bias = linear.kernel.shape[1], linear.bias
-        kernel, scale = quantised(linear.kernel[...]) if int8 else (panels(linear.kernel[...]), None)
+        kernel, scale = quantize_kernel(linear.kernel[...]) if int8 else (to_panels(linear.kernel[...]), None)
         self.kernel = nnx.Param(kernel)
         self.kernel_scale = None if scale is None else nnx.Param(scale)
 
     def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
         scale = None if self.kernel_scale is None else self.kernel_scale[...]
         y = product(x, self.kernel[...], self.outputs, scale)
-        return y if self.bias is None else y + rows(self.bias[...], y.ndim)
+        return y if self.bias is None else y + broadcast_vector(self.bias[...], y.ndim)
 
 
 def pack(model: Transducer) -> Transducer:
@@ -46,7 +47,7 @@ def pack(model: Transducer) -> Transducer:
     return _replaced(model, int8=False)
 
 
-def quantise(model: Transducer) -> Transducer:
+def quantize(model: Transducer) -> Transducer:
     """The same model with the blocks' kernels in int8, and all else in the type it has.
 
     Projections of positions are left as they are: they are computed once. So are subsampling, prediction network and
@@ -74,7 +75,7 @@ def _layers(model: Transducer) -> Iterator[tuple[nnx.Module, str]]:
             )
 
 
-def is_quantised(model: Transducer | FrozenModel) -> bool:
+def is_quantized(model: Transducer | FrozenModel) -> bool:
     return weights_dtype(model) == jnp.int8
 
 

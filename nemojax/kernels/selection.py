@@ -5,19 +5,19 @@ import os
 import jax
 
 from nemojax.kernels import native
-from nemojax.kernels.quantization import is_quantised, pack, quantise
+from nemojax.kernels.quantization import is_quantized, pack, quantize
 from nemojax.model.parameters import parameter_count
 from nemojax.model.transducer import Transducer
 
 PACKED_PARAMETERS = 20_000_000  # smaller models are fast enough as they are, and nothing need be compiled for them
 
 
-def suited(model: Transducer, int8: bool = False) -> Transducer:
+def for_backend(model: Transducer, int8: bool = False) -> Transducer:
     """As it computes fastest here: in int8 where that is asked for; on a CPU, if it is large, packed."""
     if int8:
-        return model if is_quantised(model) else quantise(model)
+        return model if is_quantized(model) else quantize(model)
     large = parameter_count(model) >= PACKED_PARAMETERS
-    packs = large and not is_quantised(model) and jax.default_backend() == "cpu" and native.available()
+    packs = large and not is_quantized(model) and jax.default_backend() == "cpu" and native.available()
     return pack(model) if packs else model
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 from nemojax.config import EncoderConfig
 from nemojax.model.attention import Attention, AttentionCache, Chunk
 from nemojax.model.convolution import ConvolutionCache, ConvolutionModule
-from nemojax.model.layers import LayerNorm, Linear, dropout, split
+from nemojax.model.layers import LayerNorm, Linear, dropout, split_key
 
 
 class BlockCache(NamedTuple):
@@ -57,7 +57,7 @@ class ConformerBlock(nnx.Module):
         chunk: Chunk,
         key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], BlockCache]:
-        keys = split(key, 7)
+        keys = split_key(key, 7)
         with jax.named_scope("feedforward1"):
             y = self.feedforward1(self.norm_feedforward1(x), keys[0])
             x = x + 0.5 * dropout(y, self.dropout, keys[1])

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from nemojax.config import EncoderConfig
-from nemojax.model.layers import LayerNorm, Linear, drawn, rows
+from nemojax.model.layers import LayerNorm, Linear, broadcast_vector, initialize
 
 
 class ConvolutionCache(NamedTuple):
@@ -26,14 +26,14 @@ class DepthwiseConvolution(nnx.Module):
 
     def __init__(self, width: int, kernel: int, use_bias: bool, *, rngs: nnx.Rngs | None):
         normal = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=0, out_axis=1)
-        self.kernel = nnx.Param(drawn(normal, rngs, (kernel, width)))
+        self.kernel = nnx.Param(initialize(normal, rngs, (kernel, width)))
         self.bias = nnx.Param(jnp.zeros(width)) if use_bias else None
 
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B T D"]:
         kernel = self.kernel[...].astype(jnp.float32)
         frames = x.shape[1] - kernel.shape[0] + 1
-        bias = jnp.zeros((1, 1, 1)) if self.bias is None else rows(self.bias[...], 3)
-        return sum((x[:, i : i + frames] * rows(kernel[i], 3) for i in range(kernel.shape[0])), start=bias)
+        bias = jnp.zeros((1, 1, 1)) if self.bias is None else broadcast_vector(self.bias[...], 3)
+        return sum((x[:, i : i + frames] * broadcast_vector(kernel[i], 3) for i in range(kernel.shape[0])), start=bias)
 
 
 class ConvolutionModule(nnx.Module):

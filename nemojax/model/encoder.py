@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from nemojax.config import ModelConfig
 from nemojax.model.attention import Chunk
 from nemojax.model.conformer import BlockCache, ConformerBlock
-from nemojax.model.layers import dropout, split
+from nemojax.model.layers import dropout, split_key
 from nemojax.model.subsampling import Subsampling, SubsamplingCache
 
 
@@ -57,7 +57,7 @@ class Encoder(nnx.Module):
             x, mask, subsampling = self.subsampling.step(log_mel, mask, cache.subsampling)
         if self.config.scale_input:
             x = x * jnp.sqrt(jnp.float32(self.config.width))
-        key, *keys = split(key, 1 + len(self.blocks))
+        key, *keys = split_key(key, 1 + len(self.blocks))
         x = dropout(x, self.config.dropout, key)
         blocks = []
 

@@ -22,7 +22,7 @@ def einsum(equation: str, x: Array, y: Array) -> Array:
     )
 
 
-def rows(vector: Float[Array, " D"], ndim: int) -> Array:
+def broadcast_vector(vector: Float[Array, " D"], ndim: int) -> Array:
     """A vector in float32 with leading axes, so that no rank is promoted silently."""
     return vector.astype(jnp.float32).reshape((1,) * (ndim - 1) + (-1,))
 
@@ -34,12 +34,12 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
     return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
 
 
-def split(key: Array | None, count: int) -> Sequence[Array | None]:
+def split_key(key: Array | None, count: int) -> Sequence[Array | None]:
     """A key for each part of a layer; none where there is none."""
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
-def drawn(initializer: jax.nn.initializers.Initializer, rngs: nnx.Rngs | None, shape: Sequence[int]) -> Array:
+def initialize(initializer: jax.nn.initializers.Initializer, rngs: nnx.Rngs | None, shape: Sequence[int]) -> Array:
     """A parameter's first value; zeros without `rngs`, for a model whose parameters are to be replaced."""
     return jnp.zeros(shape) if rngs is None else initializer(rngs.params(), shape)
 
@@ -53,12 +53,12 @@ class Linear(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, use_bias: bool = True, gain: float = 1 / 3, *, rngs: nnx.Rngs | None):
         uniform = nnx.initializers.variance_scaling(gain, "fan_in", "uniform")
-        self.kernel = nnx.Param(drawn(uniform, rngs, (inputs, outputs)))
+        self.kernel = nnx.Param(initialize(uniform, rngs, (inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs)) if use_bias else None
 
     def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
         y = einsum("...i,io->...o", x, self.kernel[...])
-        return y if self.bias is None else y + rows(self.bias[...], y.ndim)
+        return y if self.bias is None else y + broadcast_vector(self.bias[...], y.ndim)
 
 
 class LayerNorm(nnx.Module):
@@ -72,4 +72,4 @@ class LayerNorm(nnx.Module):
         centred = x - x.mean(-1, keepdims=True)
         variance = jnp.square(centred).mean(-1, keepdims=True)
         normed = centred * jax.lax.rsqrt(variance + 1e-5)
-        return normed * rows(self.scale[...], x.ndim) + rows(self.bias[...], x.ndim)
+        return normed * broadcast_vector(self.scale[...], x.ndim) + broadcast_vector(self.bias[...], x.ndim)

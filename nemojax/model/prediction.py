@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from nemojax.config import ModelConfig
-from nemojax.model.layers import drawn, dropout, einsum, rows, split
+from nemojax.model.layers import broadcast_vector, dropout, einsum, initialize, split_key
 
 
 class LSTMState(NamedTuple):
@@ -28,7 +28,7 @@ class LSTMLayer(nnx.Module):
 
     def __init__(self, width: int, *, rngs: nnx.Rngs | None):
         uniform = nnx.initializers.uniform(2 * width**-0.5)
-        centred = lambda shape: drawn(uniform, rngs, shape) - width**-0.5
+        centred = lambda shape: initialize(uniform, rngs, shape) - width**-0.5
         self.input_kernel = nnx.Param(centred((width, 4 * width)))
         self.hidden_kernel = nnx.Param(centred((width, 4 * width)))
         self.input_bias = nnx.Param(jnp.zeros(4 * width).at[width : 2 * width].set(1.0))  # remembers at first
@@ -38,7 +38,7 @@ class LSTMLayer(nnx.Module):
         self, x: Float[Array, "B P"], hidden: Float[Array, "B P"], cell: Float[Array, "B P"]
     ) -> tuple[Float[Array, "B P"], Float[Array, "B P"]]:
         gates = einsum("bp,pg->bg", x, self.input_kernel[...]) + einsum("bp,pg->bg", hidden, self.hidden_kernel[...])
-        gates = gates + rows(self.input_bias[...], 2) + rows(self.hidden_bias[...], 2)
+        gates = gates + broadcast_vector(self.input_bias[...], 2) + broadcast_vector(self.hidden_bias[...], 2)
         enter, forget, candidate, leave = jnp.split(gates, 4, axis=-1)
         cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(enter) * jnp.tanh(candidate)
         return jax.nn.sigmoid(leave) * jnp.tanh(cell), cell
@@ -47,7 +47,7 @@ class LSTMLayer(nnx.Module):
 class PredictionNetwork(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs | None):
         width = config.prediction.width
-        embedding = drawn(nnx.initializers.normal(1.0), rngs, (config.labels, width))
+        embedding = initialize(nnx.initializers.normal(1.0), rngs, (config.labels, width))
         self.embedding = nnx.Param(embedding.at[config.blank].set(0.0))  # blank starts a hypothesis: zero
         self.lstm = nnx.List([LSTMLayer(width, rngs=rngs) for _ in range(config.prediction.layers)])
         self.config = config
@@ -82,7 +82,7 @@ class PredictionNetwork(nnx.Module):
         self, x: Float[Array, "B P"], state: LSTMState, key: Array | None
     ) -> tuple[Float[Array, "B P"], LSTMState]:
         hidden, cell = [], []
-        keys = split(key, len(self.lstm))
+        keys = split_key(key, len(self.lstm))
         for layer, h, c, layer_key in zip(self.lstm, state.hidden, state.cell, keys, strict=True):
             x, c = layer(x, h, c)
             hidden.append(x)

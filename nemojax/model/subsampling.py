@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from nemojax.config import ModelConfig
-from nemojax.model.layers import Linear, drawn, einsum, rows
+from nemojax.model.layers import Linear, broadcast_vector, einsum, initialize
 
 KERNEL = 3
 STRIDE = 2
@@ -63,7 +63,7 @@ class Convolution(nnx.Module):
 
     def __init__(self, channels: int, gain: float, *, rngs: nnx.Rngs | None):
         normal = nnx.initializers.variance_scaling(gain, "fan_in", "normal", in_axis=(0, 1), out_axis=3)
-        self.kernel = nnx.Param(drawn(normal, rngs, (KERNEL, KERNEL, 1, channels)))
+        self.kernel = nnx.Param(initialize(normal, rngs, (KERNEL, KERNEL, 1, channels)))
         self.bias = nnx.Param(jnp.zeros(channels))
 
     def __call__(
@@ -71,10 +71,10 @@ class Convolution(nnx.Module):
     ) -> Float[Array, "B T bins out"]:
         kernel = self.kernel[...].astype(jnp.float32).reshape(KERNEL * KERNEL, -1)
         taps = window_taps(x, cache)
-        bias = rows(self.bias[...], 4)
+        bias = broadcast_vector(self.bias[...], 4)
         if x.shape[-1] == 1:
             return einsum("bfik,kc->bfic", jnp.concatenate(taps, axis=-1), kernel) + bias
-        return sum((tap * rows(kernel[i], 4) for i, tap in enumerate(taps)), start=bias)
+        return sum((tap * broadcast_vector(kernel[i], 4) for i, tap in enumerate(taps)), start=bias)
 
 
 class Subsampling(nnx.Module):

@@ -15,7 +15,7 @@ from nemojax.bundled import SMALL
 from nemojax.config import ModelConfig
 from nemojax.errors import AudioError, TranscriptionError
 from nemojax.kernels import native, quantization
-from nemojax.kernels.selection import suited, with_fused_attention
+from nemojax.kernels.selection import for_backend, with_fused_attention
 from nemojax.model.parameters import freeze, parameter_count
 from nemojax.model.transducer import Transducer
 from nemojax.recognition.offline import Job, cheapest_length, open_each, segment_lengths, worth_keeping
@@ -48,8 +48,8 @@ def load(directory: str | Path = SMALL, dtype: str = "float32") -> "Recognizer":
     loaded, config, tokenizer, origin = checkpoint.load(directory, dtypes[dtype])
     trees = [loaded]
     del loaded  # packed kernel by kernel, each of which then goes: it is never there twice
-    model = with_fused_attention(suited(trees.pop(), int8=dtype == "int8"))
-    if jax.default_backend() == "cpu" and quantization.is_quantised(model) and (reason := native.why_not()):
+    model = with_fused_attention(for_backend(trees.pop(), int8=dtype == "int8"))
+    if jax.default_backend() == "cpu" and quantization.is_quantized(model) and (reason := native.unavailable_reason()):
         warnings.warn(f"products of int8 weights take the slower, plain path: {reason}", stacklevel=2)
     return Recognizer(model, config, Tokenizer(tokenizer), origin)
 

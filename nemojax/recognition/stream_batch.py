@@ -22,7 +22,7 @@ COMMAND_BUFFERS_SWITCH = "NEMOJAX_COMMAND_BUFFERS"
 
 
 @functools.cache
-def compiled_step():
+def jit_step():
     """`step` as `jax.jit` makes it for this machine. NEMOJAX_COMMAND_BUFFERS=0 leaves XLA's own options on a GPU."""
     recorded = jax.default_backend() == "gpu" and os.environ.get(COMMAND_BUFFERS_SWITCH) != "0"
     options = GPU_OPTIONS if recorded else None
@@ -33,4 +33,4 @@ def step_jit(
     model: Transducer | FrozenModel, constants: Constants, state: StreamState, segment: Segment, lookahead: int
 ) -> tuple[StreamState, Emission]:
     """`step`, compiled at its first call; the state given is used up."""
-    return compiled_step()(model, constants, state, segment, lookahead=lookahead)
+    return jit_step()(model, constants, state, segment, lookahead=lookahead)

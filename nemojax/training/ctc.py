@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from nemojax.model.layers import einsum, rows
+from nemojax.model.layers import broadcast_vector, einsum
 
 
 def ctc_losses(
@@ -33,7 +33,7 @@ def ctc_losses(
     label_padding = (count >= label_lengths[:, None]).astype(jnp.float32)
     # padding may hold anything: it must not reach a logit
     heard = jnp.where(frame_padding[..., None] > 0, 0.0, encoded)
-    logits = einsum("btj,jv->btv", jax.nn.relu(heard), kernel) + rows(bias, 3)
+    logits = einsum("btj,jv->btv", jax.nn.relu(heard), kernel) + broadcast_vector(bias, 3)
     repeats = (labels[:, 1:] == labels[:, :-1]) & (label_padding[:, 1:] == 0)  # a blank must part them
     fits = (frame_lengths > 0) & (frame_lengths >= label_lengths + repeats.sum(1))
     return jnp.where(fits, optax.ctc_loss(logits, frame_padding, labels, label_padding, blank_id=blank), 0.0)

@@ -75,7 +75,7 @@ def noam(recipe: TrainingConfig, width: int) -> optax.Schedule:
     return schedule
 
 
-def optimiser(config: ModelConfig, recipe: TrainingConfig) -> optax.GradientTransformation:
+def optimizer(config: ModelConfig, recipe: TrainingConfig) -> optax.GradientTransformation:
     b1, b2 = recipe.betas
     schedule = noam(recipe, config.encoder.width)
     adamw = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=recipe.weight_decay)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from nemojax.model.layers import einsum, rows
+from nemojax.model.layers import broadcast_vector, einsum
 from nemojax.training.lattice import lattice_loss
 
 BLOCK_LOGITS = 2**22  # logits computed at once, unless `frames_per_block` is given
@@ -238,7 +238,7 @@ def _joint_log_probs_forward(settings, encoded, predicted, kernel, bias, next_la
 
     def step(block, encoded_BtJ):
         hidden = _hidden(encoded_BtJ, predicted, kernel, settings.dropout, key, block)
-        logits = einsum("btsj,jv->btsv", hidden, kernel) + rows(bias, 4)
+        logits = einsum("btsj,jv->btsv", hidden, kernel) + broadcast_vector(bias, 4)
         return block + 1, (*_blank_and_label(logits, next_label, settings.blank), _normaliser(logits))
 
     _, nodes = jax.lax.scan(step, jnp.int32(0), _blocks(encoded, frames))
@@ -255,7 +255,7 @@ def _joint_log_probs_backward(settings, saved, cotangents):
         block, d_predicted, d_kernel, d_bias = carry
         encoded_BtJ, normaliser_BtS, d_blank, d_label = inputs
         hidden = _hidden(encoded_BtJ, predicted, kernel, settings.dropout, key, block)
-        logits = einsum("btsj,jv->btsv", hidden, kernel) + rows(bias, 4)
+        logits = einsum("btsj,jv->btsv", hidden, kernel) + broadcast_vector(bias, 4)
         d_logits = _logit_gradient(logits, normaliser_BtS, next_label, d_blank, d_label, settings.blank, settings.clamp)
         d_hidden = einsum("btsv,jv->btsj", d_logits.astype(hidden.dtype), kernel)
         # a unit that is cut off by the ReLU, or dropped, is zero

@@ -1,7 +1,7 @@
 """Training as pure functions: a state and a batch to the next state.
 
 The forward pass is that of streaming: a whole utterance from zeros, its samples preceded by the virtual
-history, through `streaming.listen` and the encoder's own step. The look-ahead is traced, so one compilation
+history, through `streaming.log_mel_segment` and the encoder's own step. The look-ahead is traced, so one compilation
 per shape of batch serves them all. All randomness is a function of the seed and the step's number: a run
 goes on from a state as if it had never stopped.
 """
@@ -18,13 +18,13 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 from nemojax import streaming
 from nemojax.config import ModelConfig
 from nemojax.errors import ConfigError
-from nemojax.model.layers import split
+from nemojax.model.layers import split_key
 from nemojax.model.parameters import fill, named_parameters
 from nemojax.model.transducer import Transducer
 from nemojax.streaming import Segment
 from nemojax.training import augment
 from nemojax.training.ctc import ctc_losses
-from nemojax.training.recipe import TrainingConfig, noam, optimiser
+from nemojax.training.recipe import TrainingConfig, noam, optimizer
 from nemojax.training.rnnt_loss import reduce_losses, rnnt_loss
 
 Parameters = dict[str, Array]  # by path, as `named_parameters` has them
@@ -111,7 +111,7 @@ def init(model: Transducer, recipe: TrainingConfig) -> TrainState:
         zero(),
         parameters,
         {name: jnp.array(p, copy=True) for name, p in trained.items()} if recipe.average_decay else {},
-        optimiser(model.config, recipe).init(trained),
+        optimizer(model.config, recipe).init(trained),
         zero(),
         zero(),
         jnp.full(recipe.skip_window, jnp.inf, jnp.float32),
@@ -145,12 +145,12 @@ def loss(
     config, (rows, samples) = model.config, batch.samples.shape
     if samples == 0 or samples % config.frame_samples:
         raise ValueError(f"a batch must hold whole encoder frames of {config.frame_samples} samples, not {samples}")
-    dither_key, mask_key, encoder_key, prediction_key, joint_key = split(key, 5)
+    dither_key, mask_key, encoder_key, prediction_key, joint_key = split_key(key, 5)
     heard = augment.dither(batch.samples, recipe.dither, dither_key)
     segment = Segment(heard, batch.sample_lengths, jnp.ones(rows, bool), jnp.zeros(rows, bool))
     constants = streaming.prepare(model)
     state = streaming.init_state(model, constants, rows)
-    listen = placement.by_rows(lambda rows, shared, key: streaming.listen(config, *rows))
+    listen = placement.by_rows(lambda rows, shared, key: streaming.log_mel_segment(config, *rows))
     log_mel, mask, _ = listen((state, segment), (), None)
     log_mel = augment.spec_augment(log_mel, mask, recipe.spec_augment, mask_key)
     with jax.named_scope("encoder"):
@@ -266,7 +266,7 @@ def train_step(
 
     updates = state.step - state.skipped
     trained, frozen = partition(state.parameters, recipe.frozen)
-    update, new_optimiser = optimiser(config, recipe).update(gradient, state.optimiser, trained)
+    update, new_optimiser = optimizer(config, recipe).update(gradient, state.optimiser, trained)
     updated = optax.apply_updates(trained, update)
     average = averaged(state.average, updated, updates, recipe.average_decay)
     new = updated, average, new_optimiser, state.norms.at[updates % recipe.skip_window].set(norm)

@@ -14,7 +14,7 @@ from nemojax.data.loading import NOTHING, Loader
 from nemojax.data.plan import Plan, PlanConfig
 from nemojax.data.waveform import RECIPE, UNCHANGED, WaveformConfig
 from nemojax.errors import ConfigError
-from nemojax.streaming import cut
+from nemojax.streaming import segments_of
 from nemojax.text.tokenizer import Tokenizer
 from tests.data.corpora import write_manifest, write_speech
 
@@ -197,13 +197,13 @@ def test_noise_from_a_manifest(plan_of, tmp_path):
 
 @pytest.mark.parametrize("lookahead", CONFIG.encoder.lookaheads)
 def test_a_row_is_what_streaming_hears(plan_of, lookahead):
-    """One segment of whole chunks at every look-ahead, as `cut` makes it of the same recording."""
+    """One segment of whole chunks at every look-ahead, as `segments_of` makes it of the same recording."""
     plan = plan_of()
     batch, _ = Loader(plan)(0)
     for index, row in enumerate(plan.batch(0).rows):
         if row.utterances:
             samples = decoded(plan, row.utterances[0])[None]
             chunks = batch.samples.shape[1] // CONFIG.chunk_samples(lookahead)
-            segment = cut(jnp.asarray(samples), jnp.array([samples.shape[1]]), lookahead, chunks, CONFIG)
+            segment = segments_of(jnp.asarray(samples), jnp.array([samples.shape[1]]), lookahead, chunks, CONFIG)
             np.testing.assert_array_equal(segment.samples, batch.samples[None, index : index + 1])
             np.testing.assert_array_equal(segment.length, batch.sample_lengths[None, index : index + 1])

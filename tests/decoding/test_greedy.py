@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from nemojax.decoding import greedy
-from nemojax.decoding.state import start
+from nemojax.decoding.state import initial_prediction
 from nemojax.model.prediction import LSTMState
 from tests.conftest import random_model
 
 LENGTHS = [20, 13, 1, 0]
-greedy_jit = jax.jit(greedy.greedy, static_argnames="window")
+greedy_jit = jax.jit(greedy.decode, static_argnames="window")
 
 
 def double_loop(model, encoded, length: int) -> tuple[list[int], list[int], list[float]]:
@@ -32,7 +32,7 @@ def double_loop(model, encoded, length: int) -> tuple[list[int], list[int], list
 
 
 def initial(model, batch):
-    return jax.tree.map(lambda x: jnp.repeat(x, batch, axis=0), start(model))
+    return jax.tree.map(lambda x: jnp.repeat(x, batch, axis=0), initial_prediction(model))
 
 
 def rows(emission, offset=0):

@@ -17,7 +17,7 @@ from tests.helpers.slurm import Cluster
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(slurm.why_not() is not None, reason=slurm.why_not() or ""),
+    pytest.mark.skipif(slurm.unavailable_reason() is not None, reason=slurm.unavailable_reason() or ""),
 ]
 STEPS = 16
 

@@ -14,7 +14,7 @@ HELD_BACK_S = 8.0
 CPUS = 4  # that the node is said to have, however many there are
 
 
-def why_not() -> str | None:
+def unavailable_reason() -> str | None:
     """Why there can be none here; None where there can."""
     missing = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
     if missing:

@@ -113,7 +113,7 @@ class Traced:
         samples = np.zeros((rows, max([1, *map(len, recordings)])), np.float32)
         for row, recording in enumerate(recordings):
             samples[row, : len(recording)], length[row] = recording, len(recording)
-        segments = streaming.cut(jnp.asarray(samples), jnp.asarray(length), lookahead, chunks, config)
+        segments = streaming.segments_of(jnp.asarray(samples), jnp.asarray(length), lookahead, chunks, config)
         state = streaming.init_state(self.model, self.constants, rows)
         runs = [Run({}, [], [], []) for _ in recordings]
         pieces: list[dict[str, list]] = [{} for _ in recordings]

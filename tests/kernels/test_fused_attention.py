@@ -108,7 +108,7 @@ def test_all_else_takes_the_plain_form(layer, what, monkeypatch):
 def test_a_stream_says_the_same(tiny_model, lookahead):
     config = tiny_model.config
     sound = jnp.asarray(np.random.default_rng(0).normal(0, 0.1, (2, 60_000)), jnp.float32)
-    segments = streaming.cut(sound, jnp.array([60_000, 31_111], jnp.int32), lookahead, 1, config)
+    segments = streaming.segments_of(sound, jnp.array([60_000, 31_111], jnp.int32), lookahead, 1, config)
     heard = []
     for model in (tiny_model, fuse(tiny_model, interpret=True)):
         constants = streaming.prepare(model)

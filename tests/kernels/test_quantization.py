@@ -19,8 +19,8 @@ from experiments.references.sound import glides
 from nemojax import checkpoint, streaming
 from nemojax.kernels import native
 from nemojax.kernels import quantization as packed
-from nemojax.kernels.panels import _native, _plain, panels, product, quantised, rounded, unpacked
-from nemojax.kernels.quantization import PackedLinear, pack, quantise
+from nemojax.kernels.panels import _native, _plain, from_panels, product, quantize_kernel, quantize_rows, to_panels
+from nemojax.kernels.quantization import PackedLinear, pack, quantize
 from nemojax.model.layers import Linear
 from nemojax.model.parameters import named_parameters, thaw
 
@@ -34,7 +34,7 @@ def compiled_once():
 
 
 def dequantised(values, scale, inputs) -> np.ndarray:
-    return np.asarray(unpacked(values, inputs, len(scale)), np.float64) * np.asarray(scale, np.float64)
+    return np.asarray(from_panels(values, inputs, len(scale)), np.float64) * np.asarray(scale, np.float64)
 
 
 @settings(max_examples=20, deadline=None)
@@ -42,14 +42,14 @@ def dequantised(values, scale, inputs) -> np.ndarray:
 def test_a_kernel_is_rounded_to_the_nearest_step(inputs, outputs, seed):
     kernel = np.random.default_rng(seed).standard_normal((inputs, outputs)).astype(np.float32)
     kernel[:, 0] *= 100  # each output has a scale of its own
-    values, scale = quantised(jnp.asarray(kernel))
+    values, scale = quantize_kernel(jnp.asarray(kernel))
     assert values.dtype == jnp.int8 and values.shape == (-(-outputs // 16), -(-inputs // 2), 16, 2)
     assert (np.abs(dequantised(values, scale, inputs) - kernel) <= np.asarray(scale) * 0.5001).all()
-    assert (np.abs(np.asarray(unpacked(values, inputs, outputs))).max(0) == 127).all()
+    assert (np.abs(np.asarray(from_panels(values, inputs, outputs))).max(0) == 127).all()
 
 
 def test_an_output_of_zeros_stays_so():
-    values, scale = quantised(jnp.zeros((8, 3)))
+    values, scale = quantize_kernel(jnp.zeros((8, 3)))
     assert not dequantised(values, scale, 8).any() and np.isfinite(scale).all()
 
 
@@ -57,7 +57,7 @@ def test_an_output_of_zeros_stays_so():
 def test_a_product_is_that_of_the_rounded_kernel(shape):
     """And of activations that are rounded to 1 part in 32,767 of their row's largest."""
     rng = np.random.default_rng(0)
-    values, scale = quantised(jnp.asarray(rng.standard_normal((shape[-1], 41)), jnp.float32))
+    values, scale = quantize_kernel(jnp.asarray(rng.standard_normal((shape[-1], 41)), jnp.float32))
     x = rng.standard_normal(shape).astype(np.float32) * 10
     y = jax.jit(lambda *given: product(given[0], given[1], 41, given[2]))(jnp.asarray(x), values, scale)
     assert y.shape == (*shape[:-1], 41)
@@ -71,7 +71,7 @@ def test_activations_leave_room_for_their_sums(inputs, most):
     assert most == min(32_767, (2**31 - 1) // (127 * inputs))
     x = np.random.default_rng(0).standard_normal((3, inputs)).astype(np.float32)
     x[2] = 0
-    numbers, step = rounded(jnp.asarray(x))
+    numbers, step = quantize_rows(jnp.asarray(x))
     assert np.abs(numbers[:2]).max() == most and not numbers[2].any() and step[2] == 0
     assert (np.asarray(numbers) == np.round(numbers)).all()
     assert (np.abs(np.asarray(numbers) * np.asarray(step) - x) <= np.abs(x).max(1, keepdims=True) / most * 0.51).all()
@@ -81,7 +81,7 @@ def test_activations_leave_room_for_their_sums(inputs, most):
 @pytest.mark.parametrize("inputs", [1024, 4095, 4096])
 def test_no_sum_of_whole_numbers_overflows(inputs):
     kernel, x = jnp.ones((inputs, 16)).at[:, 1].set(-1.0), jnp.ones((6, inputs))
-    y = np.asarray(_native(16, x, *quantised(kernel)))
+    y = np.asarray(_native(16, x, *quantize_kernel(kernel)))
     np.testing.assert_allclose(y[:, 0], inputs, rtol=1e-6)
     np.testing.assert_allclose(y[:, 1], -inputs, rtol=1e-6)
 
@@ -89,7 +89,7 @@ def test_no_sum_of_whole_numbers_overflows(inputs):
 @needs_compiler
 def test_an_int8_row_is_the_same_in_any_company():
     rng = np.random.default_rng(0)
-    arguments = quantised(jnp.asarray(rng.standard_normal((130, 33)), jnp.float32))
+    arguments = quantize_kernel(jnp.asarray(rng.standard_normal((130, 33)), jnp.float32))
     x = jnp.asarray(rng.standard_normal((11, 130)), jnp.float32)
     together = np.asarray(_native(33, x * 10.0 ** jnp.arange(11)[:, None], *arguments))
     for row in range(11):
@@ -103,7 +103,7 @@ def test_an_int8_row_is_the_same_in_any_company():
 def test_the_native_product_is_the_plain_one(kind, inputs, outputs):
     rng = np.random.default_rng(inputs)
     weights = jnp.asarray(rng.standard_normal((inputs, outputs)), jnp.float32)
-    arguments = quantised(weights) if kind == "int8" else (panels(weights.astype(kind)),)
+    arguments = quantize_kernel(weights) if kind == "int8" else (to_panels(weights.astype(kind)),)
     for rows in [*range(1, 18), 64, 70] if inputs < 1024 else (1, 2, 3, 7, 14, 70):
         x = jnp.asarray(rng.standard_normal((rows, inputs)), jnp.float32)
         found, expected = _native(outputs, x, *arguments), _plain(outputs, x, *arguments)
@@ -114,10 +114,10 @@ def test_the_native_product_is_the_plain_one(kind, inputs, outputs):
 @needs_compiler
 def test_what_is_not_a_number_stays_so_and_in_its_row():
     x = jnp.ones((7, 8)).at[3, 2].set(jnp.nan).at[5, 0].set(jnp.inf)
-    y = np.asarray(_native(16, x, panels(jnp.ones((8, 16)))))
+    y = np.asarray(_native(16, x, to_panels(jnp.ones((8, 16)))))
     assert np.isnan(y[3]).all() and np.isinf(y[5]).all() and (y[[0, 1, 2, 4, 6]] == 8).all()
     for how in (_native, _plain):
-        y = np.asarray(how(16, x, *quantised(jnp.ones((8, 16)))))
+        y = np.asarray(how(16, x, *quantize_kernel(jnp.ones((8, 16)))))
         assert np.isnan(y[[3, 5]]).all()
         np.testing.assert_allclose(y[[0, 1, 2, 4, 6]], 8, rtol=1e-6)
 
@@ -125,7 +125,7 @@ def test_what_is_not_a_number_stays_so_and_in_its_row():
 @needs_compiler
 def test_many_products_at_once_do_not_wait_for_each_other():
     """More products in flight than there are threads: none may hold up what another needs."""
-    arguments = quantised(jnp.asarray(np.random.default_rng(0).standard_normal((256, 1024)), jnp.float32))
+    arguments = quantize_kernel(jnp.asarray(np.random.default_rng(0).standard_normal((256, 1024)), jnp.float32))
 
     @jax.jit
     def fan(x):
@@ -152,28 +152,28 @@ def test_products_are_the_same_on_other_processors(flags, tmp_path):
 def test_without_a_compiler_it_is_plain_and_says_so(monkeypatch, tmp_path, converted):
     monkeypatch.setenv("CXX", "false")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(native, "why_not", native.why_not.__wrapped__)
+    monkeypatch.setattr(native, "unavailable_reason", native.unavailable_reason.__wrapped__)
     assert not native.available()
     with pytest.warns(UserWarning, match="slower, plain path: false failed"):
         nemojax.load(converted)
     monkeypatch.setenv("CXX", "")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(native.CompileError, match=r"no C\+\+ compiler"):
-        native.compiled(tmp_path)
+        native.build_library(tmp_path)
 
 
 def test_it_can_be_switched_off(monkeypatch):
     monkeypatch.setenv(native.SWITCH, "0")
-    assert native.why_not.__wrapped__() == "$NEMOJAX_NATIVE is 0"
+    assert native.unavailable_reason.__wrapped__() == "$NEMOJAX_NATIVE is 0"
 
 
 @needs_compiler
 def test_what_was_compiled_is_kept(tmp_path, monkeypatch):
-    first = native.compiled(tmp_path)
+    first = native.build_library(tmp_path)
     made = first.stat().st_mtime_ns
-    assert native.compiled(tmp_path) == first and first.stat().st_mtime_ns == made
+    assert native.build_library(tmp_path) == first and first.stat().st_mtime_ns == made
     monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-DANOTHER"))
-    assert native.compiled(tmp_path) != first
+    assert native.build_library(tmp_path) != first
 
 
 @pytest.mark.parametrize("int8, error", [(False, 1e-5), (True, 0.05)])
@@ -197,12 +197,12 @@ LAYERS = {
 
 def test_the_blocks_are_quantised_and_nothing_else(tiny_model):
     before = named_parameters(tiny_model)
-    model = quantise(tiny_model)
+    model = quantize(tiny_model)
     after = named_parameters(model)
     assert {name for name, value in after.items() if value.dtype == jnp.int8} == LAYERS
     assert set(after) == set(before) | {f"{name}_scale" for name in LAYERS}
     assert all(value is before[name] for name, value in after.items() if name in before and name not in LAYERS)
-    assert not packed.is_quantised(tiny_model) and packed.is_quantised(model)
+    assert not packed.is_quantized(tiny_model) and packed.is_quantized(model)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -212,7 +212,7 @@ def test_packing_keeps_every_weight(tiny_model, dtype):
     assert set(after) == set(before)
     for name, value in after.items():
         assert value.dtype == (dtype if name in LAYERS else jnp.float32), name
-        same = unpacked(value, *before[name].shape) if name in LAYERS else value
+        same = from_panels(value, *before[name].shape) if name in LAYERS else value
         np.testing.assert_array_equal(same.astype(jnp.float32), before[name].astype(jnp.float32))
 
 
@@ -227,7 +227,7 @@ def test_a_large_model_is_packed_on_a_cpu(checkpoint_directory, monkeypatch, dty
         one = nemojax.load(checkpoint_directory, dtype)
         assert one.dtype == dtype
         state = streaming.init_state(one.model, one.constants, 1)
-        segments = streaming.cut(jnp.asarray(samples[None]), jnp.array([48_000]), 6, 10, one.config)
+        segments = streaming.segments_of(jnp.asarray(samples[None]), jnp.array([48_000]), 6, 10, one.config)
         first = jax.tree.map(lambda x: x[0], segments)
         encoded, *_ = streaming.encode(thaw(one.model), one.constants, state, first, 6)
         return jax.tree.structure(one.model), encoded, one.transcribe(samples, 6).tokens

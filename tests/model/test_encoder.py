@@ -5,7 +5,7 @@ import pytest
 
 from nemojax.model.conformer import BlockCache
 from nemojax.model.encoder import EncoderCache
-from nemojax.model.layers import dropout, split
+from nemojax.model.layers import dropout, split_key
 from tests.helpers.streaming import assert_streams
 
 
@@ -63,7 +63,7 @@ def test_dropout_is_inside_the_feedforwards_and_on_every_branch(tiny_model):
     block, config = tiny_model.encoder.blocks[0], tiny_model.config.encoder
     x, mask = jax.random.normal(jax.random.key(0), (2, 14, config.width)), jnp.ones((2, 14), bool)
     cache, positions = BlockCache.zeros(config, 2, jnp.float32), block.attention.project_positions(config)
-    keys, drop = split(jax.random.key(1), 7), lambda y, key: dropout(y, config.dropout, key)
+    keys, drop = split_key(jax.random.key(1), 7), lambda y, key: dropout(y, config.dropout, key)
 
     def feedforward(layer, x, inner, outer):
         hidden = drop(jax.nn.silu(layer.linear1(x)), inner)
@@ -83,7 +83,7 @@ def test_dropout_after_the_subsampling_and_in_every_block(tiny_model):
     x, mask = jax.random.normal(jax.random.key(2), (1, 112, config.features.mel_bins)), jnp.ones((1, 112), bool)
     positions, cache, key = encoder.project_positions(), EncoderCache.zeros(config, 1), jax.random.key(3)
     y, valid, _ = encoder.subsampling.step(x, mask, cache.subsampling)
-    first, *rest = split(key, 1 + config.encoder.layers)
+    first, *rest = split_key(key, 1 + config.encoder.layers)
     y = dropout(y, config.encoder.dropout, first)
     for block, block_cache, position, block_key in zip(encoder.blocks, cache.blocks, positions, rest, strict=True):
         y, _ = block.step(y, valid, block_cache, position, 7, block_key)

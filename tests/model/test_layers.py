@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nemojax.model.layers import dropout, split
+from nemojax.model.layers import dropout, split_key
 
 
 def test_dropout_zeroes_its_share_and_scales_the_rest():
@@ -16,9 +16,9 @@ def test_dropout_zeroes_its_share_and_scales_the_rest():
 def test_no_key_or_no_rate_is_no_dropout():
     x = jnp.ones((2, 3))
     assert dropout(x, 0.2, None) is x and dropout(x, 0.0, jax.random.key(0)) is x
-    assert list(split(None, 2)) == [None, None]
+    assert list(split_key(None, 2)) == [None, None]
 
 
 def test_split_keys_differ():
-    keys = jax.random.key_data(jnp.stack(split(jax.random.key(0), 3)))
+    keys = jax.random.key_data(jnp.stack(split_key(jax.random.key(0), 3)))
     assert len({tuple(key.tolist()) for key in np.asarray(keys)}) == 3

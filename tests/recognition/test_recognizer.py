@@ -28,7 +28,7 @@ def reference(recognizer, recordings):
 
     def transcribe(x, lookahead):
         model, constants = recognizer.model, recognizer.constants
-        segments = streaming.cut(jnp.asarray(x)[None], jnp.array([len(x)]), lookahead, 1, recognizer.config)
+        segments = streaming.segments_of(jnp.asarray(x)[None], jnp.array([len(x)]), lookahead, 1, recognizer.config)
         state, tokens, frames = streaming.init_state(model, constants, 1), [], []
         for i in range(segments.samples.shape[0]):
             segment = streaming.Segment(*(a[i] for a in segments))

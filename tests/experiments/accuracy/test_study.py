@@ -92,7 +92,7 @@ def test_a_shorter_left_context_is_that_of_a_model_built_so(recognizer, samples)
     assert shorter.transcribe(begin, LOOKAHEAD).tokens == recognizer.transcribe(begin, LOOKAHEAD).tokens
 
 
-@pytest.mark.parametrize("transform", [packed.pack, packed.quantise])
+@pytest.mark.parametrize("transform", [packed.pack, packed.quantize])
 def test_another_left_context_however_the_kernels_lie(recognizer, samples, transform):
     model = transform(thaw(recognizer.model))
     other = Recognizer(model, recognizer.config, recognizer.tokenizer)
