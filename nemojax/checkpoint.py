@@ -21,7 +21,7 @@ import numpy as np
 from nemojax.config import ModelConfig
 from nemojax.errors import CheckpointError, ConfigError
 from nemojax.kernels import quantization
-from nemojax.model.parameters import _check, abstract_model, named_parameters
+from nemojax.model.parameters import abstract_model, check_shapes, named_parameters
 from nemojax.model.transducer import Transducer
 
 CONFIG, TOKENIZER, ORIGIN, WEIGHTS = "config.json", "tokenizer.model", "origin.json", "weights"
@@ -148,7 +148,7 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
             if rounded:
                 model = jax.eval_shape(quantization.quantize, model)
             wanted = {name: leaf.shape for name, leaf in named_parameters(model).items()}
-            _check(wanted, {name: tuple(array.shape) for name, array in stored.items()})
+            check_shapes(wanted, {name: tuple(array.shape) for name, array in stored.items()})
             here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
             kept = {*rounded, *(f"{name}_scale" for name in rounded)}
             types = {name: stored[name].dtype if dtype is None or name in kept else dtype for name in wanted}

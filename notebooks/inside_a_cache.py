@@ -35,7 +35,7 @@ kept = {
     "attention: keys of a block": block.attention.keys,
     "attention: values of a block": block.attention.values,
     "convolution: gated frames of a block": block.convolution,
-    "prediction network": state.prediction,
+    "prediction network": state.decoder,
 }
 for name, part in kept.items():
     leaves = jax.tree.leaves(part)

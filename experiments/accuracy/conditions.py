@@ -9,12 +9,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import jax
-
 from nemojax.config import ModelConfig
 from nemojax.errors import ConfigError
-from nemojax.kernels import quantization
-from nemojax.model.parameters import abstract_model, named_parameters, thaw
 from nemojax.recognition.recognizer import Recognizer
 
 DTYPES = ("float32", "bfloat16", "int8")
@@ -90,18 +86,9 @@ def fitting(config: ModelConfig, lookahead: int, left: int | None = None) -> Mod
 
 
 def with_left_context(recognizer: Recognizer, lookahead: int, left: int | None) -> Recognizer:
-    """The same weights, looking further back or less far. Weights do not depend on it."""
+    """Returns a recognizer of the same weights with another left context."""
     config = fitting(recognizer.config, lookahead, left)
-    if config == recognizer.config:
-        return recognizer
-    arrays = named_parameters(thaw(recognizer.model))
-    for transform in (lambda model: model, quantization.pack, quantization.quantize):  # however the kernels lie
-        shaped = jax.eval_shape(transform, abstract_model(config))
-        wanted = named_parameters(shaped)
-        if {name: x.shape for name, x in wanted.items()} == {name: x.shape for name, x in arrays.items()}:
-            model = jax.tree.unflatten(jax.tree.structure(shaped), [arrays[name] for name in wanted])
-            return Recognizer(model, config, recognizer.tokenizer, recognizer.origin)
-    raise AssertionError("the model's kernels lie in a way that is not known here")
+    return recognizer if config == recognizer.config else recognizer.with_config(config)
 
 
 # Studies.

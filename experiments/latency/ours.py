@@ -13,9 +13,8 @@ import numpy as np
 from experiments.latency.contender import Step
 from nemojax import streaming
 from nemojax.config import FeatureConfig, ModelConfig
-from nemojax.decoding import greedy
+from nemojax.decoding.greedy import Greedy
 from nemojax.model import features
-from nemojax.model.features import FeatureCache
 from nemojax.model.parameters import thaw
 from nemojax.recognition.recognizer import load
 from nemojax.streaming import Segment
@@ -28,8 +27,7 @@ def encode(model, constants, state, segment, lookahead):
 
 @jax.jit
 def decode(model, encoded, length, prediction):
-    window = min(streaming.WINDOW_FRAMES, encoded.shape[1])
-    return greedy.decode(thaw(model), encoded, length, prediction, window)
+    return Greedy().decode(thaw(model), encoded, length, prediction)
 
 
 def log_mel_of(samples: np.ndarray, mel_bins: int) -> np.ndarray:
@@ -37,7 +35,7 @@ def log_mel_of(samples: np.ndarray, mel_bins: int) -> np.ndarray:
     config = ModelConfig(features=FeatureConfig(mel_bins=mel_bins))
     hop, before = config.features.hop_samples, config.history_samples
     padded = np.pad(samples, (before, -(before + len(samples)) % hop))
-    cache = FeatureCache.zeros(config.features, 1)
+    cache = features.initial_cache(config.features, 1)
     heard = (jnp.arange(len(padded)) >= before) & (jnp.arange(len(padded)) < before + len(samples))
     frames, _ = features.step(jnp.asarray(padded[None]), heard[None], cache, config.features)
     return np.asarray(frames[0, config.subsampling_factor - 1 :])
@@ -75,10 +73,10 @@ class Nemojax:
             encoded, mask, state = encode(model, constants, state, segment, lookahead)
             jax.block_until_ready(encoded)
             middle = time.perf_counter()
-            emission, prediction = decode(model, encoded, mask.sum(1), state.prediction)
+            emission, prediction = decode(model, encoded, mask.sum(1), state.decoder)
             jax.device_get(emission)
             yield middle - start, time.perf_counter() - middle
-            state = state._replace(prediction=prediction)
+            state = state._replace(decoder=prediction)
 
     def transcribe(self, recordings: Sequence[np.ndarray], lookahead: int, batch_size: int) -> list[tuple[int, ...]]:
         return [t.tokens for t in self._recognizer.transcribe(list(recordings), lookahead, batch_size)]

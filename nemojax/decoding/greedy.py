@@ -1,10 +1,11 @@
-"""Greedy RNN-T decoding as one bounded while-loop that runs once per label, not once per frame.
+"""Greedy RNN-T search as one bounded while-loop that runs once per label, not once per frame.
 
-Each stream looks at a window of frames with its present prediction, takes the first label that is not
-blank, or moves past the window (label-looping: Bataev et al. 2024, arXiv 2406.06220). The result is that of
-the two nested loops over frames and labels, whatever the window.
+Each stream scores a window of frames with its present prediction and takes the first label that is not blank, or moves
+past the window (label-looping: Bataev et al. 2024, arXiv 2406.06220). The result is that of the two nested loops over
+frames and labels, whatever the window.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -22,6 +23,27 @@ class _Cursor(NamedTuple):
     emission: Emission
 
 
+@dataclass(frozen=True)
+class Greedy:
+    """Greedy search: the most probable label at each frame.
+
+    Its state is the prediction network's. `window_frames` are scored at once: it changes the speed, not the result;
+    windows of more frames than 14 are mostly wasted on speech.
+    """
+
+    window_frames: int = 14
+
+    def initial_state(self, prediction: PredictionState, batch: int) -> PredictionState:
+        """Returns the state of streams without labels."""
+        return jax.tree.map(lambda x: jnp.repeat(x, batch, axis=0), prediction)
+
+    def decode(
+        self, model: Transducer, encoded: Float[Array, "B T D"], length: Int[Array, " B"], state: PredictionState
+    ) -> tuple[Emission, PredictionState]:
+        """Continues every stream over the first `length` of its encoded frames."""
+        return decode(model, encoded, length, state, min(self.window_frames, encoded.shape[1]))
+
+
 def decode(
     model: Transducer,
     encoded: Float[Array, "B T D"],
@@ -31,11 +53,11 @@ def decode(
 ) -> tuple[Emission, PredictionState]:
     """Continues every stream over the first `length` of its encoded frames.
 
-    `window` is the number of frames that one iteration looks at: it changes the speed, not the result. At
-    most `config.max_symbols_per_frame` labels are emitted at a frame.
+    `window` is the number of frames that one iteration scores: it changes the speed, not the result. At most
+    `config.max_symbols_per_frame` labels are emitted at a frame.
     """
     config, (batch, frames, _) = model.config, encoded.shape
-    most = frames * config.max_symbols_per_frame
+    capacity = frames * config.max_symbols_per_frame  # labels
     streams, ahead = jnp.arange(batch), jnp.arange(window)[None]
     with jax.named_scope("joint"):
         projected_BTJ = model.joint.encoder(encoded)
@@ -46,15 +68,15 @@ def decode(
         with jax.named_scope("joint"):
             logits_BWV = model.joint.logits(frames_BWJ, c.state.output[:, None])
         best_BW = jnp.argmax(logits_BWV, axis=-1)
-        speaks = (best_BW != config.blank) & (index < length[:, None])
-        offset, found = jnp.argmax(speaks, axis=1), speaks.any(axis=1)
+        spoken = (best_BW != config.blank) & (index < length[:, None])
+        offset, found = jnp.argmax(spoken, axis=1), spoken.any(axis=1)
         label, logits_BV = best_BW[streams, offset], logits_BWV[streams, offset]
         log_prob = logits_BV[streams, label] - jax.nn.logsumexp(logits_BV, axis=-1)
 
         frame = c.frame + jnp.where(found, offset, window)
         emitted = jnp.where(found, jnp.where(offset > 0, 0, c.emitted) + 1, 0)
         full = emitted == config.max_symbols_per_frame  # then the stream moves on, as after a blank
-        slot = jnp.where(found, c.emission.length, most)  # out of range drops the write
+        slot = jnp.where(found, c.emission.length, capacity)  # out of range drops the write
         write = lambda row, value: row.at[streams, slot].set(value, mode="drop")
         emission = Emission(
             write(c.emission.labels, label),
@@ -67,9 +89,9 @@ def decode(
 
     zero = jnp.zeros(batch, jnp.int32)
     blank = Emission(
-        jnp.full((batch, most), config.blank, jnp.int32),
-        jnp.zeros((batch, most), jnp.int32),
-        jnp.zeros((batch, most)),
+        jnp.full((batch, capacity), config.blank, jnp.int32),
+        jnp.zeros((batch, capacity), jnp.int32),
+        jnp.zeros((batch, capacity)),
         zero,
     )
     cursor = _Cursor(zero, zero, state, blank)

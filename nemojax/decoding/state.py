@@ -1,24 +1,26 @@
-"""What a search keeps between steps, and what it emits."""
+"""What a search keeps between steps, what it emits, and what a search is."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from nemojax.model.prediction import LSTMState
 from nemojax.model.transducer import Transducer
 
+Tree = TypeVar("Tree")
+
 
 class PredictionState(NamedTuple):
-    """Where the prediction network stands after a stream's last label."""
+    """The prediction network after a stream's last label."""
 
     output: Float[Array, "B J"]  # projected by the joint
     lstm: LSTMState
 
 
 class Emission(NamedTuple):
-    """Labels of one segment; only the first `length` of each row mean anything, the rest is blank."""
+    """Labels of one segment. Only the first `length` of each row are meaningful; the rest is blank."""
 
     labels: Int[Array, "B U"]
     frames: Int[Array, "B U"]  # encoder frame of each label, counted from the start of the segment
@@ -26,17 +28,39 @@ class Emission(NamedTuple):
     length: Int[Array, " B"]
 
 
+@runtime_checkable
+class Search(Protocol):
+    """A search over labels: a hashable value, static under `jax.jit`, whose state is part of the stream's state.
+
+    To add a search, write a frozen dataclass with these two methods and give it to `step` or `StreamBatch`.
+    """
+
+    def initial_state(self, prediction: PredictionState, batch: int) -> Any:
+        """Returns the state of streams without labels, a pytree with a leading axis B.
+
+        `prediction` is the prediction network before any label, for one stream.
+        """
+        ...
+
+    def decode(
+        self, model: Transducer, encoded: Float[Array, "B T D"], length: Int[Array, " B"], state: Any
+    ) -> tuple[Emission, Any]:
+        """Continues every stream over the first `length` of its encoded frames."""
+        ...
+
+
 def predict_next(model: Transducer, label: Int[Array, " B"], lstm: LSTMState) -> PredictionState:
+    """Advances the prediction network by one label."""
     with jax.named_scope("prediction"):
         output, lstm = model.prediction.step(label, lstm)
         return PredictionState(model.joint.prediction(output), lstm)
 
 
 def initial_prediction(model: Transducer) -> PredictionState:
-    """The state before any label, for one stream: the prediction network has seen blank from zeros."""
-    return predict_next(model, jnp.full(1, model.config.blank), LSTMState.zeros(model.config, 1))
+    """Returns the state before any label, for one stream: the prediction network has seen blank from zeros."""
+    return predict_next(model, jnp.full(1, model.config.blank), model.prediction.initial_cache(1))
 
 
-def where_rows(rows: Array, new, old):
-    """`new` in the rows where `rows` is true, `old` elsewhere, for every array of two like pytrees."""
-    return jax.tree.map(lambda n, o: jnp.where(rows.reshape(rows.shape + (1,) * (n.ndim - 1)), n, o), new, old)
+def where_rows(mask: Bool[Array, " B"], new: Tree, old: Tree) -> Tree:
+    """Takes the rows of `new` where `mask` is true and those of `old` elsewhere, in every array of two like pytrees."""
+    return jax.tree.map(lambda n, o: jnp.where(mask.reshape(mask.shape + (1,) * (n.ndim - 1)), n, o), new, old)

@@ -1,33 +1,82 @@
-"""Chooses the form of the model that runs on this machine."""
+"""Chooses which form of the model and of the step runs: the only place that does.
+
+Requests come as arguments (`nemojax.load`). Three environment variables override "auto", for support: NEMOJAX_NATIVE=0
+leaves products on a CPU to XLA, NEMOJAX_FUSED_ATTENTION=1 takes the fused attention on a GPU, and
+NEMOJAX_COMMAND_BUFFERS=0 leaves XLA's own options on a GPU.
+"""
 
 import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 
+from nemojax.errors import ConfigError
 from nemojax.kernels import native
-from nemojax.kernels.quantization import is_quantized, pack, quantize
+from nemojax.kernels.quantization import is_quantized, pack, plain_products, quantize
 from nemojax.model.parameters import parameter_count
 from nemojax.model.transducer import Transducer
 
-PACKED_PARAMETERS = 20_000_000  # smaller models are fast enough as they are, and nothing need be compiled for them
+KERNELS = ("auto", "xla", "native")
+ATTENTION = ("auto", "plain", "fused")
+PACKED_PARAMETERS = 20_000_000  # smaller models are fast enough in XLA, and need no compiler
+FUSED_ATTENTION_SWITCH, COMMAND_BUFFERS_SWITCH = "NEMOJAX_FUSED_ATTENTION", "NEMOJAX_COMMAND_BUFFERS"
+
+# On a GPU a live step is many small kernels, which XLA can record and launch at once. The search for labels is a loop,
+# so loops and conditionals are recorded too.
+RECORDED = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
+GPU_OPTIONS = {"xla_gpu_enable_command_buffer": RECORDED, "xla_gpu_graph_min_graph_size": 1}
 
 
-def for_backend(model: Transducer, int8: bool = False) -> Transducer:
-    """As it computes fastest here: in int8 where that is asked for; on a CPU, if it is large, packed."""
-    if int8:
-        return model if is_quantized(model) else quantize(model)
-    large = parameter_count(model) >= PACKED_PARAMETERS
-    packs = large and not is_quantized(model) and jax.default_backend() == "cpu" and native.available()
-    return pack(model) if packs else model
+def for_backend(model: Transducer, int8: bool = False, kernels: str = "auto", attention: str = "auto") -> Transducer:
+    """Returns the same model in the form that was asked for, or in the one that is fastest on this backend.
+
+    Args:
+      int8: the weights of the encoder's blocks in int8.
+      kernels: how the blocks' products are computed: "native", by the C++ kernel on a CPU, on packed weights; "xla", by
+        XLA; "auto", natively on a CPU where there is a compiler and the model is large or in int8.
+      attention: "fused", as one kernel on a GPU; "plain"; or "auto", which is plain.
+
+    Raises:
+      ConfigError: what was asked for can't run here; says why.
+    """
+    check(kernels, attention)
+    reason = native.unavailable_reason() if jax.default_backend() == "cpu" else "it runs on a CPU alone"
+    if kernels == "native" and reason is not None:
+        raise ConfigError(f"kernels='native' can't run here: {reason}")
+    if attention == "fused" and jax.default_backend() != "gpu":
+        raise ConfigError(f"attention='fused' needs a GPU, and jax computes on {jax.default_backend()!r} here")
+    if int8 and not is_quantized(model):
+        model = quantize(model)
+    if is_quantized(model):
+        if kernels == "xla":
+            model = plain_products(model)
+        elif reason is not None and jax.default_backend() == "cpu":
+            warnings.warn(f"products of int8 weights take the slower, plain path: {reason}", stacklevel=3)
+    elif kernels == "native" or (kernels == "auto" and reason is None and parameter_count(model) >= PACKED_PARAMETERS):
+        model = pack(model)
+    return _fused(model) if attention == "fused" or (attention == "auto" and _fuses_by_itself()) else model
 
 
-FUSED_ATTENTION_SWITCH = "NEMOJAX_FUSED_ATTENTION"
+def check(kernels: str, attention: str) -> None:
+    """Raises ConfigError where a request is none of those that exist."""
+    for name, value, known in (("kernels", kernels, KERNELS), ("attention", attention, ATTENTION)):
+        if value not in known:
+            raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}")
 
 
-def with_fused_attention(model: Transducer) -> Transducer:
-    """The same model; where $NEMOJAX_FUSED_ATTENTION is 1 and there is a GPU, its blocks attend by that kernel."""
-    if os.environ.get(FUSED_ATTENTION_SWITCH) != "1" or jax.default_backend() != "gpu":
-        return model
+def step_options() -> Mapping[str, Any]:
+    """Returns XLA's options for the step on this backend."""
+    recorded = jax.default_backend() == "gpu" and os.environ.get(COMMAND_BUFFERS_SWITCH) != "0"
+    return GPU_OPTIONS if recorded else {}
+
+
+def _fuses_by_itself() -> bool:
+    return jax.default_backend() == "gpu" and os.environ.get(FUSED_ATTENTION_SWITCH) == "1"
+
+
+def _fused(model: Transducer) -> Transducer:
     from nemojax.kernels.fused_attention import fuse  # here, for importing Pallas takes time
 
     return fuse(model)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from nemojax.config import EncoderConfig
@@ -27,11 +28,6 @@ class AttentionCache(NamedTuple):
     keys: Float[Array, "B C H K"]
     values: Float[Array, "B C H K"]
     length: Int[Array, " B"]
-
-    @classmethod
-    def zeros(cls, config: EncoderConfig, batch: int, dtype=jnp.float32) -> "AttentionCache":
-        shape = (batch, config.left_context_frames, config.heads, config.head_width)
-        return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(batch, jnp.int32))
 
 
 def sinusoids(distance_frames: np.ndarray, width: int) -> np.ndarray:
@@ -87,12 +83,17 @@ class Attention(nnx.Module):
         self.position = Linear(width, width, use_bias=False, rngs=rngs)
         self.content_bias = nnx.Param(jnp.zeros((config.heads, config.head_width)))
         self.position_bias = nnx.Param(jnp.zeros((config.heads, config.head_width)))
-        self.dropout = config.attention_dropout
+        self.config = config
 
-    def project_positions(self, config: EncoderConfig) -> Float[Array, "R H K"]:
-        """This layer's projection of every distance that a block can hold; constant for given weights."""
-        table = jnp.asarray(sinusoids(position_distances(config), config.width))
-        projected = self.position(table).reshape(-1, config.heads, config.head_width)
+    def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> AttentionCache:
+        """Returns the cache before the first frame: nothing in it is valid. `dtype` is that of keys and values."""
+        shape = (batch, self.config.left_context_frames, self.config.heads, self.config.head_width)
+        return AttentionCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(batch, jnp.int32))
+
+    def project_positions(self) -> Float[Array, "R H K"]:
+        """Projects every distance that a block can hold; constant for given weights."""
+        table = jnp.asarray(sinusoids(position_distances(self.config), self.config.width))
+        projected = self.position(table).reshape(-1, self.config.heads, self.config.head_width)
         return projected.astype(self.position.kernel.dtype)
 
     def step(
@@ -148,7 +149,7 @@ class Attention(nnx.Module):
 
         seen = chunk_mask(queries, left, chunk)[None, None, None] & valid_BGC[:, :, None, None]
         weight = jax.nn.softmax(jnp.where(seen, score_BGHQC, UNSEEN), axis=-1)
-        weight = dropout(jnp.where(seen, weight, 0.0), self.dropout, key)
+        weight = dropout(jnp.where(seen, weight, 0.0), self.config.attention_dropout, key)
         y = einsum("bghqc,bgchk->bgqhk", weight, values_BGCHK)
         return y.reshape(batch, blocks * queries, *heads)[:, :frames]
 

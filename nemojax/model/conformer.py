@@ -1,24 +1,24 @@
 """One Conformer block: half feed-forward, attention, convolution, half feed-forward, norm."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from nemojax.config import EncoderConfig
-from nemojax.model.attention import Attention, AttentionCache, Chunk
-from nemojax.model.convolution import ConvolutionCache, ConvolutionModule
+from nemojax.model.attention import Attention, Chunk
+from nemojax.model.convolution import ConvolutionModule
 from nemojax.model.layers import LayerNorm, Linear, dropout, split_key
 
 
 class BlockCache(NamedTuple):
-    attention: AttentionCache
-    convolution: ConvolutionCache
+    """The caches of a block's stateful layers, each of the type that the layer makes."""
 
-    @classmethod
-    def zeros(cls, config: EncoderConfig, batch: int, dtype) -> "BlockCache":
-        return cls(AttentionCache.zeros(config, batch, dtype), ConvolutionCache.zeros(config, batch))
+    attention: Any
+    convolution: Any
 
 
 class FeedForward(nnx.Module):
@@ -47,6 +47,10 @@ class ConformerBlock(nnx.Module):
         self.feedforward2 = FeedForward(config, rngs=rngs)
         self.norm_out = LayerNorm(config.width)
         self.dropout = config.dropout
+
+    def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> BlockCache:
+        """Returns the caches of the block's layers before the first frame."""
+        return BlockCache(self.attention.initial_cache(batch, dtype), self.convolution.initial_cache(batch, dtype))
 
     def step(
         self,

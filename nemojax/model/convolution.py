@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from nemojax.config import EncoderConfig
@@ -15,10 +16,6 @@ class ConvolutionCache(NamedTuple):
     """The last kernel - 1 frames after the gated linear unit, oldest first; zeros before the first frame."""
 
     left: Float[Array, "B C D"]
-
-    @classmethod
-    def zeros(cls, config: EncoderConfig, batch: int) -> "ConvolutionCache":
-        return cls(jnp.zeros((batch, config.convolution_kernel - 1, config.width)))
 
 
 class DepthwiseConvolution(nnx.Module):
@@ -45,6 +42,11 @@ class ConvolutionModule(nnx.Module):
         self.depthwise = DepthwiseConvolution(width, config.convolution_kernel, use_bias, rngs=rngs)
         self.norm = LayerNorm(width)
         self.pointwise2 = Linear(width, width, use_bias, rngs=rngs)
+        self.config = config
+
+    def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> ConvolutionCache:
+        """Returns the cache before the first frame: zeros. They are float32 whatever `dtype` is, as activations are."""
+        return ConvolutionCache(jnp.zeros((batch, self.config.convolution_kernel - 1, self.config.width)))
 
     def step(
         self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"], cache: ConvolutionCache

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from nemojax.config import ModelConfig
@@ -15,26 +16,29 @@ from nemojax.model.subsampling import Subsampling, SubsamplingCache
 
 
 class EncoderCache(NamedTuple):
+    """The caches of the subsampling and of every block."""
+
     subsampling: SubsamplingCache
     blocks: tuple[BlockCache, ...]
 
-    @classmethod
-    def zeros(cls, config: ModelConfig, batch: int, dtype=jnp.float32) -> "EncoderCache":
-        """`dtype` is that of keys and values."""
-        blocks = tuple(BlockCache.zeros(config.encoder, batch, dtype) for _ in range(config.encoder.layers))
-        return cls(SubsamplingCache.zeros(config, batch), blocks)
-
 
 class Encoder(nnx.Module):
+    """Subsampling by 8, then Conformer blocks; caches in, caches out."""
+
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs | None):
         self.config = config.encoder
         self.subsampling = Subsampling(config, rngs=rngs)
         # not stacked: a scan over stacked weights copies every layer's weights out of the stack at each step
         self.blocks = nnx.List([ConformerBlock(config.encoder, rngs=rngs) for _ in range(config.encoder.layers)])
 
+    def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> EncoderCache:
+        """Returns the caches before the first frame. `dtype` is that of keys and values."""
+        blocks = tuple(block.initial_cache(batch, dtype) for block in self.blocks)
+        return EncoderCache(self.subsampling.initial_cache(batch, dtype), blocks)
+
     def project_positions(self) -> tuple[Float[Array, "R H K"], ...]:
-        """Each block's projected distances: constants of the weights, worth computing once."""
-        return tuple(block.attention.project_positions(self.config) for block in self.blocks)
+        """Projects the distances of every block: constants of the weights, computed once."""
+        return tuple(block.attention.project_positions() for block in self.blocks)
 
     def step(
         self,

@@ -1,7 +1,7 @@
 """Samples to log-mel frames, in segments of any length.
 
-Frame m is centred on sample 160 m and touches samples [160 m - 200, 160 m + 200), so a segment needs the
-last 240 samples before it, already pre-emphasised, and one raw sample for the pre-emphasis itself.
+Frame m is centered on sample 160 m and touches samples [160 m - 200, 160 m + 200), so a segment needs the
+last 240 samples before it, already pre-emphasized, and one raw sample for the pre-emphasis itself.
 """
 
 from functools import lru_cache
@@ -19,16 +19,17 @@ class FeatureCache(NamedTuple):
     """What a segment needs of the samples before it; zeros before the first sample."""
 
     last: Float[Array, "B 1"]  # the last raw sample
-    overlap: Float[Array, "B overlap"]  # pre-emphasised samples that the next windows share
+    overlap: Float[Array, "B overlap"]  # pre-emphasized samples that the next windows share
 
-    @classmethod
-    def zeros(cls, config: FeatureConfig, batch: int) -> "FeatureCache":
-        return cls(jnp.zeros((batch, 1)), jnp.zeros((batch, config.overlap_samples)))
+
+def initial_cache(config: FeatureConfig, batch: int) -> FeatureCache:
+    """Returns the cache before the first sample: zeros."""
+    return FeatureCache(jnp.zeros((batch, 1)), jnp.zeros((batch, config.overlap_samples)))
 
 
 @lru_cache
 def mel_filters(config: FeatureConfig) -> np.ndarray:
-    """Triangular mel filters with Slaney's scale and area normalisation, [fft_samples // 2 + 1, M].
+    """Triangular mel filters with Slaney's scale and area normalization, [fft_samples // 2 + 1, M].
 
     The scale (Slaney, Auditory Toolbox, 1998) is linear below 1 kHz, 3 mels per 200 Hz, and logarithmic
     above, 27 mels per factor of 6.4. Filters span 0 Hz to half the sample rate.
@@ -43,13 +44,13 @@ def mel_filters(config: FeatureConfig) -> np.ndarray:
     nyquist_hz = config.sample_rate_hz / 2
     bin_hz = np.linspace(0, nyquist_hz, config.fft_samples // 2 + 1)[:, None]
     edge_hz = mel_to_hz(np.linspace(0, hz_to_mel(np.float64(nyquist_hz)), config.mel_bins + 2))
-    low, centre, high = edge_hz[:-2], edge_hz[1:-1], edge_hz[2:]
-    triangle = np.minimum((bin_hz - low) / (centre - low), (high - bin_hz) / (high - centre))
+    low, center, high = edge_hz[:-2], edge_hz[1:-1], edge_hz[2:]
+    triangle = np.minimum((bin_hz - low) / (center - low), (high - bin_hz) / (high - center))
     return (np.maximum(triangle, 0) * 2 / (high - low)).astype(np.float32)
 
 
 @lru_cache
-def centred_window(config: FeatureConfig) -> np.ndarray:
+def centered_window(config: FeatureConfig) -> np.ndarray:
     """Symmetric Hann window in the middle of the FFT's length, [fft_samples]."""
     window = np.zeros(config.fft_samples, np.float32)
     start = (config.fft_samples - config.window_samples) // 2
@@ -58,12 +59,12 @@ def centred_window(config: FeatureConfig) -> np.ndarray:
 
 
 def log_mel(signal: Float[Array, "B N"], config: FeatureConfig) -> Float[Array, "B F M"]:
-    """Log-mel energies ln(x + guard) of every full window of a pre-emphasised signal, in float32."""
+    """Log-mel energies ln(x + guard) of every full window of a pre-emphasized signal, in float32."""
     frames = (signal.shape[1] - config.overlap_samples) // config.hop_samples
     margin = (config.fft_samples - config.window_samples) // 2
     index = np.arange(frames)[:, None] * config.hop_samples + np.arange(config.fft_samples)
     padded = jnp.pad(signal, ((0, 0), (margin, margin)))
-    spectrum = jnp.fft.rfft(padded[:, index] * centred_window(config)[None, None])
+    spectrum = jnp.fft.rfft(padded[:, index] * centered_window(config)[None, None])
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
     energy = jnp.dot(power, mel_filters(config), precision=jax.lax.Precision.HIGHEST)
     return jnp.log(energy + config.log_guard)
@@ -80,7 +81,7 @@ def step(
     """
     samples = jnp.where(mask, samples, 0.0)
     before = jnp.concatenate([cache.last, samples[:, :-1]], axis=1)
-    emphasised = jnp.where(mask, samples - config.preemphasis * before, 0.0)
-    signal = jnp.concatenate([cache.overlap, emphasised], axis=1)
+    emphasized = jnp.where(mask, samples - config.preemphasis * before, 0.0)
+    signal = jnp.concatenate([cache.overlap, emphasized], axis=1)
     cache = FeatureCache(samples[:, -1:], signal[:, signal.shape[1] - config.overlap_samples :])
     return log_mel(signal, config), cache

@@ -6,36 +6,37 @@ from typing import Any
 import jax
 from flax import nnx
 
-from nemojax.config import ModelConfig
-from nemojax.errors import CheckpointError
+from nemojax.config import EncoderConfig, ModelConfig
+from nemojax.errors import CheckpointError, ConfigError
 from nemojax.model.transducer import Transducer
 
 
 def abstract_model(config: ModelConfig) -> Transducer:
-    """The model with a `jax.ShapeDtypeStruct` in the place of each parameter."""
+    """Returns the model with a `jax.ShapeDtypeStruct` in the place of each parameter."""
     return jax.eval_shape(lambda: Transducer(config, rngs=None))
 
 
 def named_parameters(model: Transducer) -> dict[str, Any]:
-    """Every parameter by its path, such as "encoder.blocks.0.attention.query.kernel"."""
+    """Returns every parameter by its path, such as "encoder.blocks.0.attention.query.kernel"."""
     paths, _ = jax.tree_util.tree_flatten_with_path(model)
     name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
     return {name(path): leaf for path, leaf in paths}
 
 
 def fill(config: ModelConfig, arrays: Mapping[str, Any]) -> Transducer:
-    """A model of the given arrays: one for each parameter's path, of its shape, and no others.
+    """Makes a model of the given arrays: one for each parameter's path, of its shape, and no others.
 
     Raises:
       CheckpointError: names what is missing, unknown, or of another shape.
     """
     model = abstract_model(config)
     wanted = {name: leaf.shape for name, leaf in named_parameters(model).items()}
-    _check(wanted, {name: tuple(array.shape) for name, array in arrays.items()})
+    check_shapes(wanted, {name: tuple(array.shape) for name, array in arrays.items()})
     return jax.tree.unflatten(jax.tree.structure(model), [arrays[name] for name in wanted])
 
 
-def _check(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+def check_shapes(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+    """Compares the shapes of parameters. Raises CheckpointError, which names what differs."""
     problems = [f"{name} is missing" for name in wanted if name not in found]
     problems += [f"{name} is not a parameter of this model" for name in found if name not in wanted]
     problems += [
@@ -48,7 +49,28 @@ def _check(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int,
         raise CheckpointError(f"the weights do not fit the settings: {'; '.join(problems[:5])}{more}")
 
 
+def with_config(model: Transducer, config: ModelConfig) -> Transducer:
+    """Returns the same weights, in the layout they have, under other settings, such as another left context.
+
+    Raises:
+      ConfigError: the settings need weights of other shapes.
+    """
+    shapes = lambda c: {name: leaf.shape for name, leaf in named_parameters(abstract_model(c)).items()}
+    before, after = shapes(model.config), shapes(config)
+    if before != after:
+        changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise ConfigError(f"these settings need other weights: {changed[0]}{more} would change shape")
+    model = jax.tree.map(lambda x: x, model)  # modules of its own, of the same arrays
+    for _, module in nnx.iter_modules(model):
+        own = getattr(module, "config", None)
+        if isinstance(own, ModelConfig | EncoderConfig):
+            setattr(module, "config", config if isinstance(own, ModelConfig) else config.encoder)  # noqa: B010  mypy
+    return model
+
+
 def parameter_count(model: nnx.Module) -> int:
+    """Returns the number of weights."""
     return sum(leaf.size for leaf in jax.tree.leaves(model))
 
 
@@ -61,7 +83,7 @@ class _Structure:
     def __hash__(self) -> int:
         return self._hash
 
-    def __eq__(self, other) -> bool:
+    def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, _Structure) and self.treedef == other.treedef)
 
 
@@ -76,18 +98,22 @@ class FrozenModel:
     def __init__(self, leaves: Sequence[Any], structure: _Structure):
         self.leaves, self.structure = leaves, structure
 
-    def tree_flatten(self):
+    def tree_flatten(self) -> tuple[Sequence[Any], _Structure]:
+        """Returns the arrays and the structure, as jax asks."""
         return self.leaves, self.structure
 
     @classmethod
-    def tree_unflatten(cls, structure, leaves):
+    def tree_unflatten(cls, structure: _Structure, leaves: Sequence[Any]) -> "FrozenModel":
+        """Undoes `tree_flatten`."""
         return cls(leaves, structure)
 
 
 def freeze(model: Transducer) -> FrozenModel:
+    """Flattens a model."""
     leaves, treedef = jax.tree.flatten(model)
     return FrozenModel(leaves, _Structure(treedef))
 
 
 def thaw(model: Transducer | FrozenModel) -> Transducer:
+    """Returns the module that a flattened model stands for."""
     return jax.tree.unflatten(model.structure.treedef, model.leaves) if isinstance(model, FrozenModel) else model

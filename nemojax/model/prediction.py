@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from nemojax.config import ModelConfig
@@ -17,20 +18,15 @@ class LSTMState(NamedTuple):
     hidden: tuple[Float[Array, "B P"], ...]
     cell: tuple[Float[Array, "B P"], ...]
 
-    @classmethod
-    def zeros(cls, config: ModelConfig, batch: int) -> "LSTMState":
-        layers, shape = config.prediction.layers, (batch, config.prediction.width)
-        return cls(tuple(jnp.zeros(shape) for _ in range(layers)), tuple(jnp.zeros(shape) for _ in range(layers)))
-
 
 class LSTMLayer(nnx.Module):
     """One step of an LSTM with gates in the order input, forget, cell, output, and two bias vectors."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs | None):
         uniform = nnx.initializers.uniform(2 * width**-0.5)
-        centred = lambda shape: initialize(uniform, rngs, shape) - width**-0.5
-        self.input_kernel = nnx.Param(centred((width, 4 * width)))
-        self.hidden_kernel = nnx.Param(centred((width, 4 * width)))
+        centered = lambda shape: initialize(uniform, rngs, shape) - width**-0.5
+        self.input_kernel = nnx.Param(centered((width, 4 * width)))
+        self.hidden_kernel = nnx.Param(centered((width, 4 * width)))
         self.input_bias = nnx.Param(jnp.zeros(4 * width).at[width : 2 * width].set(1.0))  # remembers at first
         self.hidden_bias = nnx.Param(jnp.zeros(4 * width))
 
@@ -45,12 +41,19 @@ class LSTMLayer(nnx.Module):
 
 
 class PredictionNetwork(nnx.Module):
+    """An embedding and an LSTM over the labels emitted so far."""
+
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs | None):
         width = config.prediction.width
         embedding = initialize(nnx.initializers.normal(1.0), rngs, (config.labels, width))
         self.embedding = nnx.Param(embedding.at[config.blank].set(0.0))  # blank starts a hypothesis: zero
         self.lstm = nnx.List([LSTMLayer(width, rngs=rngs) for _ in range(config.prediction.layers)])
         self.config = config
+
+    def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> LSTMState:
+        """Returns the state before the first label: zeros, float32 whatever `dtype` is, as sums over labels are."""
+        layers, shape = self.config.prediction.layers, (batch, self.config.prediction.width)
+        return LSTMState(tuple(jnp.zeros(shape) for _ in range(layers)), tuple(jnp.zeros(shape) for _ in range(layers)))
 
     def step(
         self, label: Int[Array, " B"], state: LSTMState, key: Array | None = None
@@ -71,8 +74,7 @@ class PredictionNetwork(nnx.Module):
             y, state = self._advance(inputs[0], state, inputs[1])
             return state, y
 
-        zeros = LSTMState.zeros(self.config, labels.shape[0])
-        _, y = jax.lax.scan(step, zeros, (jnp.swapaxes(embedded, 0, 1), keys))
+        _, y = jax.lax.scan(step, self.initial_cache(labels.shape[0]), (jnp.swapaxes(embedded, 0, 1), keys))
         return jnp.swapaxes(y, 0, 1)
 
     def _embed(self, label: Int[Array, "*batch"]) -> Float[Array, "*batch P"]:
@@ -87,5 +89,5 @@ class PredictionNetwork(nnx.Module):
             x, c = layer(x, h, c)
             hidden.append(x)
             cell.append(c)
-            x = dropout(x, self.config.prediction.dropout, layer_key)  # of what goes on, not of what comes again
+            x = dropout(x, self.config.prediction.dropout, layer_key)  # on the output to the next layer, not the state
         return x, LSTMState(tuple(hidden), tuple(cell))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from nemojax.config import ModelConfig
@@ -27,11 +28,6 @@ class SubsamplingCache(NamedTuple):
     """The last input frame of each stage (kernel - stride = 1 of them)."""
 
     stages: tuple[Float[Array, "B 1 freq channels"], ...]
-
-    @classmethod
-    def zeros(cls, config: ModelConfig, batch: int) -> "SubsamplingCache":
-        bins, channels = bins_per_stage(config), config.encoder.subsampling_channels
-        return cls(tuple(jnp.zeros((batch, 1, bins[i], channels if i else 1)) for i in range(STAGES)))
 
 
 def bins_per_stage(config: ModelConfig) -> list[int]:
@@ -92,6 +88,12 @@ class Subsampling(nnx.Module):
         self.pointwise = nnx.List([Linear(channels, channels, gain=RELU_GAIN, rngs=rngs) for _ in range(STAGES - 1)])
         flat = channels * bins_per_stage(config)[-1]
         self.linear = Linear(flat, config.encoder.width, gain=RELU_GAIN, rngs=rngs)
+        self.config = config
+
+    def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> SubsamplingCache:
+        """Returns the cache before the first frame: zeros, float32 whatever `dtype` is, as activations are."""
+        bins, channels = bins_per_stage(self.config), self.config.encoder.subsampling_channels
+        return SubsamplingCache(tuple(jnp.zeros((batch, 1, bins[i], channels if i else 1)) for i in range(STAGES)))
 
     def step(
         self, log_mel: Float[Array, "B F M"], mask: Bool[Array, "B F"], cache: SubsamplingCache

@@ -1,10 +1,8 @@
-"""The labels, times and text of one stream."""
+"""The labels, times and text of one stream, and what each step adds to them."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
+from dataclasses import dataclass
 
 from nemojax.config import ModelConfig
 from nemojax.decoding.state import Emission
@@ -12,34 +10,63 @@ from nemojax.text.tokenizer import Tokenizer
 from nemojax.text.transcript import Transcript, Word
 
 
-@dataclass
+@dataclass(frozen=True)
+class Update:
+    """What a step adds to a stream's transcript.
+
+    `text` is final: append it to the text before; it is never taken back. `tokens` are its labels and `frames` their
+    encoder frames. `tentative` is text that may still change: it follows the final text and replaces the `tentative`
+    of the update before. Greedy search has none.
+    """
+
+    text: str = ""
+    tokens: tuple[int, ...] = ()
+    frames: tuple[int, ...] = ()
+    tentative: str = ""
+
+    def __add__(self, later: "Update") -> "Update":
+        """Merges this update with the next one."""
+        if self is NOTHING or later is NOTHING:
+            return later if self is NOTHING else self
+        return Update(self.text + later.text, self.tokens + later.tokens, self.frames + later.frames, later.tentative)
+
+
+NOTHING = Update()  # shared by all steps that add nothing, which are the majority
+
+
 class Hypothesis:
-    """The labels of one stream, as they are emitted."""
+    """The labels of one stream with their encoder frames and log-probabilities, and their text."""
 
-    tokens: list[int] = field(default_factory=list)
-    frames: list[int] = field(default_factory=list)
-    log_probs: list[float] = field(default_factory=list)
+    def __init__(self, config: ModelConfig, tokenizer: Tokenizer):
+        self.tokens: list[int] = []
+        self.frames: list[int] = []
+        self.log_probs: list[float] = []
+        self.text = ""
+        self._config, self._tokenizer, self._detokenizer = config, tokenizer, tokenizer.incremental()
 
-    def extend(self, emission: Emission, row: int) -> tuple[list[int], list[int]]:
-        """Takes in one row of an emission (of numpy arrays); returns its new labels and their frames."""
+    def extend(self, emission: Emission, row: int) -> Update:
+        """Appends one row of an emission, of numpy arrays."""
         length = int(emission.length[row])
+        if not length:
+            return NOTHING
         tokens, frames = emission.labels[row, :length].tolist(), emission.frames[row, :length].tolist()
         self.tokens += tokens
         self.frames += frames
-        self.log_probs += np.asarray(emission.log_probs)[row, :length].tolist()
-        return tokens, frames
+        self.log_probs += emission.log_probs[row, :length].tolist()
+        return self._appended(self._detokenizer.push(tokens), tuple(tokens), tuple(frames))
 
-    def transcript(
-        self,
-        config: ModelConfig,
-        tokenizer: Tokenizer,
-        samples: int,
-        lookahead: int,
-        mode: str,
-        notes: Sequence[str] = (),
-    ) -> Transcript:
-        duration_s = samples / config.features.sample_rate_hz
-        frame_s = config.frame_ms / 1000
+    def finish(self) -> Update:
+        """Ends the text: bytes of an incomplete character become replacement characters."""
+        return self._appended(self._detokenizer.finish())
+
+    def _appended(self, text: str, tokens: tuple[int, ...] = (), frames: tuple[int, ...] = ()) -> Update:
+        self.text += text
+        return Update(text, tokens, frames) if text or tokens else NOTHING
+
+    def transcript(self, samples: int, lookahead: int, mode: str, notes: Sequence[str] = ()) -> Transcript:
+        """Returns the transcript of a stream of `samples` samples; `mode` is "offline" or "stream"."""
+        duration_s = samples / self._config.features.sample_rate_hz
+        frame_s = self._config.frame_ms / 1000
         words = tuple(
             Word(
                 text,
@@ -47,10 +74,10 @@ class Hypothesis:
                 end_s=round(min((self.frames[last] + 1) * frame_s, duration_s), 3),
                 confidence=round(math.exp(min(self.log_probs[first : last + 1])), 4),
             )
-            for text, first, last in tokenizer.words(self.tokens)
+            for text, first, last in self._tokenizer.words(self.tokens)
         )
         return Transcript(
-            tokenizer.decode(self.tokens),
+            self._tokenizer.decode(self.tokens),
             tuple(self.tokens),
             tuple(self.frames),
             words,
@@ -59,12 +86,3 @@ class Hypothesis:
             mode,
             tuple(notes),
         )
-
-
-@dataclass(frozen=True)
-class Update:
-    """What one push brought: text to append to what was shown, and its labels with their frames."""
-
-    text: str = ""
-    tokens: tuple[int, ...] = ()
-    frames: tuple[int, ...] = ()

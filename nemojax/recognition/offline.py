@@ -1,7 +1,8 @@
-"""How recordings lie in a batch: which segments they are cut into, and which rows are worth computing."""
+"""Recordings side by side: which segments they are cut into, which rows they take, and when each is done."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import jax
@@ -9,56 +10,168 @@ import numpy as np
 
 from nemojax.audio.source import AudioSource, open_audio
 from nemojax.config import ModelConfig
+from nemojax.decoding.state import Emission
 from nemojax.errors import AudioError
 from nemojax.recognition.hypothesis import Hypothesis
+from nemojax.recognition.stream_batch import StepInput, StreamBatch
+from nemojax.text.tokenizer import Tokenizer
+from nemojax.text.transcript import Transcript
 
-# A recording is transcribed in segments of so many left contexts (5.6 s at 70 frames): long ones cost less per second
-# (this much, as measured on a CPU), short ones are not padded as much. Whichever is used is compiled once.
+# Lengths of segments, in left contexts (5.6 s at 70 frames): long segments cost less per second (relative costs as
+# measured on a CPU), short ones need less padding. Each length in use is compiled once.
 SEGMENT_LEFT_CONTEXTS = (1, 2, 4)
 COST_PER_SECOND = (1.25, 1.15, 1.0)
+
+Result = tuple[int, Transcript | AudioError]  # with the index of the source
 
 
 @dataclass
 class Job:
-    """One recording on its way through a row of the batch."""
+    """One recording that is waiting for, or occupies, a row of the batch."""
 
     index: int
     audio: AudioSource
-    hypothesis: Hypothesis = field(default_factory=Hypothesis)
-    samples: int = 0
+    hypothesis: Hypothesis
+    samples: int = 0  # read so far
 
     def samples_left(self, config: ModelConfig) -> int | None:
-        """With those that stand for what was before it; None where their number is not known before they are read."""
+        """Returns the samples still to read, virtual history included; None if the length is not known in advance."""
         if self.audio.duration_s is None:
             return None
         history = 0 if self.samples else config.history_samples
         return round(self.audio.duration_s * config.features.sample_rate_hz) - self.samples + history
 
     def read(self, samples: int) -> np.ndarray:
-        heard = self.audio.read(samples)
-        self.samples += len(heard)
-        return heard
+        """Reads the next samples; fewer than asked for end the recording."""
+        block = self.audio.read(samples)
+        self.samples += len(block)
+        return block
 
 
-def open_each(sources: Iterable[Any], sample_rate_hz: int) -> Iterator[tuple[int, Any]]:
-    """(index, Job or AudioError) for every source, each opened only when its turn comes."""
+def transcribe_each(
+    new_batch: Callable[[int], StreamBatch],
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    sources: Iterable[Any],
+    batch_size: int,
+    sample_rate_hz: int,
+    progress: Callable[[float], object],
+) -> Iterator[Result]:
+    """Transcribes any number of recordings; see `Recognizer.transcribe_each`. `new_batch(size)` makes the batch."""
+    jobs = open_each(sources, sample_rate_hz, lambda: Hypothesis(config, tokenizer))
+    first: list[Job] = []
+    for index, job in jobs:
+        if isinstance(job, AudioError):
+            yield index, job
+            continue
+        first.append(job)
+        if len(first) == batch_size:
+            break
+    if first:
+        waiting = chain(((job.index, job) for job in first), jobs)
+        more = not (isinstance(sources, Sized) and len(sources) <= batch_size)
+        segment_samples = cheapest_length(first, config, more)
+        yield from OfflineBatch(new_batch(len(first)), waiting, segment_samples, progress).run()
+
+
+class OfflineBatch:
+    """A batch whose rows take recordings in turn: where one ends, the next begins in its row.
+
+    Args:
+      waiting: (index, job or error) of every source.
+      segment_samples: the samples of a step's rows, a whole number of chunks.
+      progress: called with the seconds of audio of each step.
+    """
+
+    def __init__(
+        self,
+        batch: StreamBatch,
+        waiting: Iterator[tuple[int, Job | AudioError]],
+        segment_samples: int,
+        progress: Callable[[float], object],
+    ):
+        self._batch, self._config, self._waiting = batch, batch.config, waiting
+        self._segment_samples, self._progress = segment_samples, progress
+        self._rows: list[Job | None] = [None] * batch.size
+
+    def run(self) -> Iterator[Result]:
+        """Yields the result of each recording as soon as it is known."""
+        while True:
+            given = StepInput.empty(self._config, self._batch.size, self._segment_samples)
+            for row in range(self._batch.size):
+                yield from self._fill(row, given)
+            if not given.active.any():
+                return
+            if (kept := worth_keeping(self._rows, self._config)) is not None:
+                self._batch.keep(kept)
+                given.keep(kept)
+                self._rows = [self._rows[row] for row in kept]
+            yield from self._hand_out(given, self._step(given))
+
+    def _fill(self, row: int, given: StepInput) -> Iterator[Result]:
+        """Fills a row: with more of its recording, or with the first one waiting that can be read."""
+        while not given.active[row]:
+            job, first = self._rows[row], self._rows[row] is None
+            if job is None:
+                index, next_job = next(self._waiting, (0, None))
+                if next_job is None:
+                    return
+                if isinstance(next_job, AudioError):
+                    yield index, next_job
+                    continue
+                job = next_job
+            try:
+                given.fill(row, job.read(given.room(first)), first)
+                self._rows[row] = job
+            except AudioError as error:
+                self._rows[row] = None
+                job.audio.close()
+                yield job.index, error
+
+    def _step(self, given: StepInput) -> Emission:
+        # where all recordings end, the segment may be a shorter one
+        longest = given.length.max()
+        given.shorten(next((n for n in segment_lengths(self._config) if n > longest), self._segment_samples))
+        samples = given.length.sum() - given.reset.sum() * self._config.history_samples
+        emission: Emission = jax.device_get(self._batch.step(given))
+        self._progress(float(samples) / self._config.features.sample_rate_hz)
+        return emission
+
+    def _hand_out(self, given: StepInput, emission: Emission) -> Iterator[Result]:
+        """Extends every row's hypothesis, and yields the transcripts of the recordings that ended."""
+        for row, job in enumerate(self._rows):
+            if job is None:
+                continue
+            job.hypothesis.extend(emission, row)
+            if given.length[row] < self._segment_samples:
+                self._rows[row] = None
+                job.audio.close()
+                lookahead, notes = self._batch.lookahead, job.audio.notes
+                yield job.index, job.hypothesis.transcript(job.samples, lookahead, "offline", notes)
+
+
+def open_each(
+    sources: Iterable[Any], sample_rate_hz: int, hypothesis: Callable[[], Hypothesis]
+) -> Iterator[tuple[int, Job | AudioError]]:
+    """Yields (index, Job or AudioError) for every source, each opened only when its turn comes."""
     for index, source in enumerate(sources):
         try:
             audio = source if isinstance(source, AudioSource) else open_audio(source, sample_rate_hz)
-            yield index, Job(index, audio)
+            yield index, Job(index, audio, hypothesis())
         except AudioError as error:
             yield index, error
 
 
 def segment_lengths(config: ModelConfig) -> list[int]:
-    """In samples, shortest first."""
+    """Returns the lengths of segments in samples, shortest first."""
     return [config.frame_samples * config.encoder.left_context_frames * n for n in SEGMENT_LEFT_CONTEXTS]
 
 
 def cheapest_length(jobs: Sequence[Job], config: ModelConfig, more: bool) -> int:
-    """The length for which these recordings cost least: each padded to whole segments, but for a short last one.
+    """Returns the length of segments at which these recordings cost least.
 
-    Where there may be `more`, rows take them at different times, and hardly ever end together.
+    Each is padded to whole segments, but for a short last one. Where `more` recordings may follow, rows take them at
+    different times, and rarely end together.
     """
     left = [job.samples_left(config) for job in jobs]
     costs = dict(zip(segment_lengths(config), COST_PER_SECOND, strict=True))
@@ -76,9 +189,10 @@ def cheapest_length(jobs: Sequence[Job], config: ModelConfig, more: bool) -> int
 
 
 def worth_keeping(rows: Sequence[Job | None], config: ModelConfig) -> np.ndarray | None:
-    """Half of the rows or fewer, where the others have nothing more to hear and one of these has more than is read now.
+    """Returns row indices of a batch of half the size (or a quarter, ...) that still holds every unfinished recording.
 
-    Only on a CPU: there a row costs its share, elsewhere less than compiling the step again.
+    None if the batch can't shrink, or if no recording has more than is read already. Only on a CPU: there a row costs
+    its share, elsewhere less than compiling the step again.
     """
     busy, size = [row for row, job in enumerate(rows) if job is not None], len(rows)
     while 2 * len(busy) <= size:

@@ -1,89 +1,125 @@
-"""What users call: load a checkpoint, transcribe recordings, hear a stream."""
+"""What users call: load a checkpoint, transcribe recordings, open a live stream."""
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sized
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nemojax import checkpoint
 from nemojax.bundled import SMALL
 from nemojax.config import ModelConfig
+from nemojax.decoding.state import Search
 from nemojax.errors import AudioError, TranscriptionError
-from nemojax.kernels import native, quantization
-from nemojax.kernels.selection import for_backend, with_fused_attention
-from nemojax.model.parameters import freeze, parameter_count
+from nemojax.kernels import selection
+from nemojax.kernels.quantization import weights_dtype
+from nemojax.model.parameters import freeze, parameter_count, thaw, with_config
 from nemojax.model.transducer import Transducer
-from nemojax.recognition.offline import Job, cheapest_length, open_each, segment_lengths, worth_keeping
+from nemojax.recognition.hypothesis import Hypothesis
+from nemojax.recognition.offline import transcribe_each
 from nemojax.recognition.stream import Stream
-from nemojax.recognition.stream_batch import step_jit
-from nemojax.streaming import Segment, init_state, prepare
+from nemojax.recognition.stream_batch import StreamBatch
+from nemojax.streaming import GREEDY, prepare
 from nemojax.text.tokenizer import Tokenizer
 from nemojax.text.transcript import Transcript
 
 
-def load(directory: str | Path = SMALL, dtype: str = "float32") -> "Recognizer":
-    """A recogniser from a directory that `nemojax-convert` or training wrote.
+def load(
+    directory: str | Path = SMALL,
+    dtype: str = "float32",
+    kernels: str = "auto",
+    attention: str = "auto",
+    compiler_options: Mapping[str, Any] | None = None,
+) -> "Recognizer":
+    """Loads a recognizer from a directory that `nemojax-convert` or training wrote.
 
     Args:
-      directory: a native checkpoint; without it, the small model that comes with the package.
-      dtype: "float32", exact; "bfloat16", half the memory and faster (accumulation, softmax, norms, features
-        and decoding scores stay float32); or "int8", the encoder's weights in int8, what they are multiplied with
-        in 13 to 16 bits, and all else in float32, the fastest on a CPU. Weights that were saved in int8 stay so.
-
-    On a CPU, a large model's kernels are packed for `nemojax.kernels.native`, where a C++ compiler is at hand: faster, and with
-    bfloat16 more exact, as only weights are rounded. NEMOJAX_NATIVE=0 leaves them as they are. On a GPU,
-    NEMOJAX_FUSED_ATTENTION=1 has attention computed by `nemojax.kernels.fused_attention`.
+      directory: a native checkpoint; by default, the small model that comes with the package.
+      dtype: "float32", exact; "bfloat16", half the memory and faster (accumulation, softmax, norms, features and
+      decoding
+        scores stay float32); or "int8", the weights of the encoder's blocks in int8, activations in 13 to 16 bits and
+        everything else in float32, the fastest on a CPU. Weights that were saved in int8 stay so.
+      kernels: how products are computed: "native", by a C++ kernel on a CPU, which with bfloat16 rounds weights alone;
+        "xla"; or "auto", natively on a CPU where there is a C++ compiler and the model is large or in int8.
+      attention: "plain"; "fused", as one kernel on a GPU; or "auto".
+      compiler_options: XLA's options for the step; None is what is best for the backend.
 
     Raises:
       CheckpointError: it is not a checkpoint, or not a complete one.
-    """  # noqa: E501
+      ConfigError: `kernels` or `attention` can't be met here; says why.
+    """
     dtypes: dict[str, Any] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "int8": jnp.float32}
     if str(dtype) not in dtypes:
         raise ValueError(f"dtype must be one of {', '.join(dtypes)}, not {dtype!r}")
+    selection.check(kernels, attention)
     loaded, config, tokenizer, origin = checkpoint.load(directory, dtypes[dtype])
     trees = [loaded]
-    del loaded  # packed kernel by kernel, each of which then goes: it is never there twice
-    model = with_fused_attention(for_backend(trees.pop(), int8=dtype == "int8"))
-    if jax.default_backend() == "cpu" and quantization.is_quantized(model) and (reason := native.unavailable_reason()):
-        warnings.warn(f"products of int8 weights take the slower, plain path: {reason}", stacklevel=2)
-    return Recognizer(model, config, Tokenizer(tokenizer), origin)
+    del loaded  # packed kernel by kernel, and each is freed then: the weights are never in memory twice
+    model = selection.for_backend(trees.pop(), dtype == "int8", kernels, attention)
+    return Recognizer(model, config, Tokenizer(tokenizer), origin, compiler_options=compiler_options)
 
 
 class Recognizer:
-    """A model and its tokenizer. Immutable: streams and transcriptions share it freely."""
+    """A model and its tokenizer. Immutable: streams and transcriptions share it freely.
+
+    Args:
+      search: the search over labels that streams and transcriptions use.
+      compiler_options: XLA's options for the step; None is what is best for the backend.
+    """
 
     def __init__(
-        self, model: Transducer, config: ModelConfig, tokenizer: Tokenizer, origin: dict[str, Any] | None = None
+        self,
+        model: Transducer,
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        origin: dict[str, Any] | None = None,
+        search: Search = GREEDY,
+        compiler_options: Mapping[str, Any] | None = None,
     ):
         if tokenizer.size != config.vocabulary:
             raise ValueError(f"the tokenizer has {tokenizer.size} pieces, the model {config.vocabulary}")
         self.config, self.tokenizer, self.origin = config, tokenizer, origin or {}
+        self.search, self.compiler_options = search, compiler_options
         self.parameters = parameter_count(model)
         self.model = freeze(model)
         self.constants = prepare(self.model)
 
     @property
     def dtype(self) -> str:
-        """Of the weights; see `load`."""
-        return str(quantization.weights_dtype(self.model))
+        """The type of the encoder's weights; see `load`."""
+        return str(weights_dtype(self.model))
+
+    def with_config(self, config: ModelConfig) -> "Recognizer":
+        """Returns a recognizer of the same weights under other settings, such as another left context.
+
+        Raises:
+          ConfigError: the settings need weights of other shapes.
+        """
+        model = with_config(thaw(self.model), config)
+        return Recognizer(model, config, self.tokenizer, self.origin, self.search, self.compiler_options)
 
     def lookahead(self, lookahead: int | None) -> int:
-        """The look-ahead asked for, or the default one. Raises ConfigError where it does not fit."""
+        """Returns the look-ahead, or the default one for None. Raises ConfigError if it does not fit the model."""
         lookahead = self.config.encoder.lookaheads[0] if lookahead is None else lookahead
         self.config.chunk_frames(lookahead)
         return lookahead
 
-    def stream(self, lookahead: int | None = None, sample_rate_hz: int = 16_000) -> "Stream":
-        """A new live stream of mono audio at the model's sample rate."""
+    def batch(self, size: int, lookahead: int | None = None) -> StreamBatch:
+        """Returns `size` new streams that advance together, at the level of samples and labels."""
+        return StreamBatch(
+            self.model, self.constants, self.lookahead(lookahead), size, self.search, self.compiler_options
+        )
+
+    def hypothesis(self) -> Hypothesis:
+        """Returns the empty hypothesis of a new stream."""
+        return Hypothesis(self.config, self.tokenizer)
+
+    def stream(self, lookahead: int | None = None, sample_rate_hz: int = 16_000) -> Stream:
+        """Opens a live stream of mono audio at the model's sample rate."""
         expected = self.config.features.sample_rate_hz
         if sample_rate_hz != expected:
             raise ValueError(f"a stream takes samples at {expected} Hz; resample from {sample_rate_hz} Hz first")
-        return Stream(self, self.lookahead(lookahead))
+        return Stream(self.batch(1, lookahead), self.hypothesis())
 
     def transcribe(
         self, audio: Any, lookahead: int | None = None, batch_size: int = 8, sample_rate_hz: int = 16_000
@@ -123,91 +159,19 @@ class Recognizer:
         sample_rate_hz: int = 16_000,
         progress: Callable[[float], object] = lambda seconds: None,
     ) -> Iterator[tuple[int, Transcript | AudioError]]:
-        """Transcribes any number of recordings; gives (index, transcript or error) as each is done.
+        """Transcribes any number of recordings; yields (index, transcript or error) as each is done.
 
-        Rows of one batch are independent: where a recording ends, the next begins. Memory does not grow with
-        the recordings' number or length.
+        Rows of one batch are independent: where a recording ends, the next begins. Memory does not grow with the number
+        or length of the recordings.
 
         Args:
-          sources: as for `transcribe`, and AudioErrors, which are handed on.
-          progress: told the seconds of audio of each step.
+          sources: as for `transcribe`, and AudioErrors, which are passed on.
+          progress: called with the seconds of audio of each step.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         lookahead = self.lookahead(lookahead)
-        jobs = open_each(sources, sample_rate_hz)
-        first: list[Job] = []
-        for index, job in jobs:
-            if isinstance(job, AudioError):
-                yield index, job
-                continue
-            first.append(job)
-            if len(first) == batch_size:
-                break
-        if first:
-            waiting = chain(((job.index, job) for job in first), jobs)
-            more = not (isinstance(sources, Sized) and len(sources) <= batch_size)
-            segment_samples = cheapest_length(first, self.config, more)
-            yield from self._transcribe_batch(waiting, len(first), segment_samples, lookahead, progress)
-
-    def _transcribe_batch(
-        self,
-        waiting: Iterator[tuple[int, Any]],
-        batch: int,
-        segment_samples: int,
-        lookahead: int,
-        progress: Callable[[float], object],
-    ) -> Iterator[tuple[int, Transcript | AudioError]]:
-        state = init_state(self.model, self.constants, batch)
-        rows: list[Job | None] = [None] * batch
-        while True:
-            samples = np.zeros((len(rows), segment_samples), np.float32)
-            length, active, reset = (np.zeros(len(rows), kind) for kind in (np.int32, bool, bool))
-            heard_s = 0.0
-            for row in range(len(rows)):
-                # a row takes recordings until one has audio for this segment
-                while not active[row]:
-                    job, reset[row] = rows[row], rows[row] is None
-                    if job is None:
-                        index, job = next(waiting, (0, None))
-                        if job is None:
-                            break
-                        if isinstance(job, AudioError):
-                            yield index, job
-                            continue
-                    history = self.config.history_samples if reset[row] else 0
-                    try:
-                        heard = job.read(segment_samples - history)
-                    except AudioError as error:
-                        rows[row] = None
-                        job.audio.close()
-                        yield job.index, error
-                        continue
-                    samples[row, history : history + len(heard)] = heard
-                    length[row], active[row], rows[row] = history + len(heard), True, job
-                    heard_s += len(heard) / self.config.features.sample_rate_hz
-            if not active.any():
-                return
-            if (kept := worth_keeping(rows, self.config)) is not None:
-                state = jax.tree.map(lambda x: x[kept], state)
-                samples, length, active, reset = (x[kept] for x in (samples, length, active, reset))
-                rows = [rows[row] for row in kept]
-            # where all recordings end, the segment may be a shorter one
-            needed = next((short for short in segment_lengths(self.config) if short > length.max()), segment_samples)
-            segment = Segment(*map(jnp.asarray, (samples[:, :needed], length, active, reset)))
-            state, emission = step_jit(self.model, self.constants, state, segment, lookahead=lookahead)
-            emission = jax.device_get(emission)
-            progress(heard_s)
-            for row, job in enumerate(rows):
-                if job is None:
-                    continue
-                job.hypothesis.extend(emission, row)
-                if length[row] < segment_samples:
-                    rows[row] = None
-                    job.audio.close()
-                    yield job.index, self._finish(job, lookahead)
-
-    def _finish(self, job: Job, lookahead: int) -> Transcript:
-        return job.hypothesis.transcript(
-            self.config, self.tokenizer, job.samples, lookahead, "offline", job.audio.notes
+        new_batch = lambda size: self.batch(size, lookahead)
+        yield from transcribe_each(
+            new_batch, self.config, self.tokenizer, sources, batch_size, sample_rate_hz, progress
         )

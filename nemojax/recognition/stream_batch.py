@@ -1,36 +1,138 @@
-"""The compiled step."""
+"""The state of a batch of streams on the device, the compiled step, and its input on the host."""
 
 import functools
-import os
+from collections.abc import Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from nemojax.decoding.state import Emission
-from nemojax.model.parameters import FrozenModel
-from nemojax.model.transducer import Transducer
-from nemojax.streaming import Constants, Segment, StreamState, step
-
-# On a GPU a live step is many small kernels, which XLA can record and launch at once. The search for labels is a loop,
-# so loops and conditionals are to be recorded too.
-RECORDED = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
-
-
-GPU_OPTIONS = {"xla_gpu_enable_command_buffer": RECORDED, "xla_gpu_graph_min_graph_size": 1}
+from nemojax.config import ModelConfig
+from nemojax.decoding.state import Emission, Search
+from nemojax.kernels.selection import step_options
+from nemojax.model.parameters import FrozenModel, thaw
+from nemojax.streaming import GREEDY, Constants, Segment, StreamState, init_state, step
 
 
-COMMAND_BUFFERS_SWITCH = "NEMOJAX_COMMAND_BUFFERS"
+class StepInput:
+    """One step's samples on the host, a row for each stream; a row that is not filled is an inactive stream.
+
+    Args:
+      samples: memory for the samples, float32 [B, N]; what a row holds past its filled part is not used.
+    """
+
+    def __init__(self, config: ModelConfig, samples: np.ndarray):
+        size = len(samples)
+        self._history_samples = config.history_samples
+        self.samples, self.length = samples, np.zeros(size, np.int32)
+        self.active, self.reset = np.zeros(size, bool), np.zeros(size, bool)
+
+    @classmethod
+    def empty(cls, config: ModelConfig, size: int, samples: int) -> "StepInput":
+        """Makes an input of `size` rows of `samples` samples each, virtual history included."""
+        return cls(config, np.zeros((size, samples), np.float32))
+
+    def room(self, first: bool) -> int:
+        """Returns how many samples a row takes; a stream's `first` segment begins with its virtual history."""
+        return self.samples.shape[1] - (self._history_samples if first else 0)
+
+    def fill(self, row: int, samples: np.ndarray, first: bool) -> None:
+        """Gives a row its samples, at most `room(first)`; fewer end the stream. `first` begins a new stream."""
+        begin = self._history_samples if first else 0
+        end = begin + len(samples)
+        self.samples[row, begin:end] = samples
+        self.length[row], self.active[row], self.reset[row] = end, True, first
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Keeps the rows of these indices alone."""
+        self.samples, self.length = self.samples[rows], self.length[rows]
+        self.active, self.reset = self.active[rows], self.reset[rows]
+
+    def shorten(self, samples: int) -> None:
+        """Cuts every row to `samples` samples."""
+        self.samples = self.samples[:, :samples]
+
+
+class StreamBatch:
+    """Streams that advance together: their state on the device, and the compiled step.
+
+    It is the only owner of device state outside the pure layer. Rows are independent streams: each begins anew with a
+    `first` segment and pauses where it is not filled.
+
+    Args:
+      model: the weights, and `constants` as `prepare` makes them.
+      lookahead: in encoder frames.
+      size: the number of rows.
+      search: the search over labels.
+      compiler_options: XLA's options for the step; None is what is best for the backend.
+    """
+
+    def __init__(
+        self,
+        model: FrozenModel,
+        constants: Constants,
+        lookahead: int,
+        size: int,
+        search: Search = GREEDY,
+        compiler_options: Mapping[str, Any] | None = None,
+    ):
+        self.config: ModelConfig = thaw(model).config
+        self.lookahead, self.chunk_samples = lookahead, self.config.chunk_samples(lookahead)
+        self._model, self._constants, self._search = model, constants, search
+        options = step_options() if compiler_options is None else compiler_options
+        self._step = jit_step(tuple(sorted(options.items())))
+        self._state = init_state(model, constants, size, search)
+
+    @property
+    def size(self) -> int:
+        """The number of rows."""
+        return len(self._state.position)
+
+    def step(self, given: StepInput) -> Emission:
+        """Advances every active row by its samples. The emission stays on the device until it is read."""
+        segment = Segment(*map(jnp.asarray, (given.samples, given.length, given.active, given.reset)))
+        self._state, emission = self._step(
+            self._model, self._constants, self._state, segment, lookahead=self.lookahead, search=self._search
+        )
+        return emission
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Keeps the rows of these indices alone, in their order."""
+        self._state = jax.tree.map(lambda x: x[rows], self._state)
+
+    def resize(self, size: int) -> None:
+        """Keeps the first rows, or appends new ones."""
+        if size != self.size:
+            fresh = init_state(self._model, self._constants, size, self._search)
+            self._state = _resized(self._state, fresh)
+
+    def wait(self) -> None:
+        """Waits until all steps are done."""
+        jax.block_until_ready(self._state)
+
+
+@jax.jit
+def _resized(state: StreamState, fresh: StreamState) -> StreamState:
+    """Returns as many rows as `fresh` has: those of `state`, then those of `fresh`."""
+    return jax.tree.map(lambda x, f: jnp.concatenate([x[: len(f)], f[len(x) :]]), state, fresh)
 
 
 @functools.cache
-def jit_step():
-    """`step` as `jax.jit` makes it for this machine. NEMOJAX_COMMAND_BUFFERS=0 leaves XLA's own options on a GPU."""
-    recorded = jax.default_backend() == "gpu" and os.environ.get(COMMAND_BUFFERS_SWITCH) != "0"
-    options = GPU_OPTIONS if recorded else None
-    return jax.jit(step, static_argnames="lookahead", donate_argnames="state", compiler_options=options)
+def jit_step(options: tuple[tuple[str, Any], ...] = ()) -> Any:
+    """Returns `step` under `jax.jit` with these compiler options; the state given to it is used up."""
+    static = ("lookahead", "search")
+    return jax.jit(step, static_argnames=static, donate_argnames="state", compiler_options=dict(options) or None)
 
 
 def step_jit(
-    model: Transducer | FrozenModel, constants: Constants, state: StreamState, segment: Segment, lookahead: int
+    model: FrozenModel,
+    constants: Constants,
+    state: StreamState,
+    segment: Segment,
+    lookahead: int,
+    search: Search = GREEDY,
 ) -> tuple[StreamState, Emission]:
-    """`step`, compiled at its first call; the state given is used up."""
-    return jit_step()(model, constants, state, segment, lookahead=lookahead)
+    """`step`, compiled at its first call with the backend's options; the state given to it is used up."""
+    compiled = jit_step(tuple(sorted(step_options().items())))
+    return compiled(model, constants, state, segment, lookahead=lookahead, search=search)

@@ -3,98 +3,113 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from nemojax.audio.source import as_mono
+from nemojax.config import ModelConfig
 from nemojax.decoding.state import Emission
 from nemojax.errors import Backlog, EngineError
-from nemojax.recognition.hypothesis import Hypothesis, Update
+from nemojax.recognition.chunker import Chunker
+from nemojax.recognition.hypothesis import NOTHING, Hypothesis, Update
 from nemojax.text.transcript import Transcript
 
-if TYPE_CHECKING:
-    from nemojax.serving.engine import Engine
+
+@dataclass(eq=False)
+class Seat:
+    """A stream's place in an engine: its row of the batch, the chunks that wait, and its hypothesis.
+
+    The engine guards `chunks` and `complete` by its lock. `begun` belongs to the thread that steps, `hypothesis` to the
+    thread that reads emissions.
+    """
+
+    slot: int
+    hypothesis: Hypothesis
+    chunks: deque[np.ndarray] = field(default_factory=deque)
+    begun: bool = False  # a step has had its first chunk
+    complete: bool = False  # no chunk will follow those that wait
+
+    def decode(self, emission: Emission | None, ended: bool) -> Update:
+        """Returns what a step adds to the transcript; the text is finished where the stream has `ended`."""
+        update = NOTHING if emission is None else self.hypothesis.extend(emission, self.slot)
+        return update + self.hypothesis.finish() if ended else update
 
 
-NOTHING = Update()  # of most steps of most streams, of which there are many
+@runtime_checkable
+class Server(Protocol):
+    """The engine as its streams see it."""
 
+    backlog: int  # chunks of a stream that may wait
 
-class Chunk(NamedTuple):
-    samples: np.ndarray  # float32 [N]
-    length: int  # the valid ones, those of the history included
+    def enqueue(self, stream: "LiveStream", chunk: np.ndarray) -> None:
+        """Takes a chunk for the next step."""
+
+    def complete(self, stream: "LiveStream") -> None:
+        """Ends a stream after the chunks that wait."""
+
+    def cancel(self, stream: "LiveStream") -> None:
+        """Ends a stream at once; chunks that wait are dropped."""
 
 
 class LiveStream:
-    """One stream of an engine, used from the event loop that opened it. What it has said it never takes back."""
+    """One stream of an engine, used from the event loop that opened it. Final text is never taken back."""
 
-    def __init__(self, engine: "Engine", slot: int):
-        recognizer = engine.recognizer
-        self._engine, self._slot, self._begun = engine, slot, False
-        self._chunks: deque[Chunk] = deque()
-        self._buffer = np.zeros(engine.chunk_samples, np.float32)
-        self._filled = recognizer.config.history_samples  # virtual history comes first
-        self._samples = 0
+    def __init__(self, server: Server, seat: Seat, config: ModelConfig, lookahead: int):
+        self.seat, self.lookahead = seat, lookahead
+        self._server, self._chunker = server, Chunker(config, lookahead)
         self._finished = False  # no more samples are taken
-        self._complete = False  # all chunks are with the engine, which guards this
-        self._hypothesis, self._detokenizer = Hypothesis(), recognizer.tokenizer.incremental()
         self._unread: Update | None = None
         self._changed = asyncio.Event()
         self._transcript: Transcript | None = None
         self._error: EngineError | None = None
-        self.chunks_heard = 0
+        self.chunks_done = 0
 
     @property
     def backlog(self) -> int:
-        """Chunks that wait to be heard."""
-        return len(self._chunks)
+        """Chunks that wait for a step."""
+        return len(self.seat.chunks)
 
     async def push(self, samples: Any) -> None:
-        """Hears more samples, [N] at 16 kHz, float in -1 to 1 or int16, once there is room for them.
+        """Takes more samples, [N] at 16 kHz, float in -1 to 1 or int16, once there is room for them.
 
         Raises:
           AudioError: the samples are not one channel, or not all finite; the stream is as it was before.
           EngineError: the engine has stopped.
           ValueError: the stream is finished.
         """
-        heard = as_mono(samples)
-        while self.backlog >= self._engine.backlog and self._error is None:
+        mono = as_mono(samples)
+        while self.backlog >= self._server.backlog and self._error is None:
             await self._change()
-        self._push(heard)
+        self._push(mono)
 
     def push_nowait(self, samples: Any) -> None:
-        """`push` for callers that can't wait. Raises Backlog, with nothing taken, where `push` would."""
-        heard = as_mono(samples)
-        if self.backlog >= self._engine.backlog:
-            raise Backlog(f"{self.backlog} chunks wait to be heard; push slower, or fewer streams")
-        self._push(heard)
+        """Takes more samples without waiting. Raises Backlog, with nothing taken, where `push` would wait."""
+        mono = as_mono(samples)
+        if self.backlog >= self._server.backlog:
+            raise Backlog(f"{self.backlog} chunks wait to be processed; push slower, or open fewer streams")
+        self._push(mono)
 
-    def _push(self, heard: np.ndarray) -> None:
+    def _push(self, samples: np.ndarray) -> None:
         if self._error is not None:
             raise self._error
         if self._finished:
             raise ValueError("this stream is finished; open another")
-        self._samples += len(heard)
-        while len(heard):
-            piece = heard[: len(self._buffer) - self._filled]
-            self._buffer[self._filled : self._filled + len(piece)] = piece
-            self._filled += len(piece)
-            heard = heard[len(piece) :]
-            if self._filled == len(self._buffer):
-                self._cut()
-
-    def _cut(self) -> None:
-        chunk = Chunk(self._buffer, self._filled)
-        self._buffer, self._filled = np.zeros(self._engine.chunk_samples, np.float32), 0
-        self._engine._offer(self, chunk)
+        for chunk in self._chunker.push(samples):
+            self._server.enqueue(self, chunk)
 
     async def finish(self) -> Transcript:
-        """Hears what is left of the last chunk, and gives the transcript. Raises EngineError if it can't be had."""
+        """Transcribes the samples of the last, incomplete chunk and returns the transcript.
+
+        Raises:
+          EngineError: the engine has stopped, or the stream was closed.
+        """
         if not self._finished and self._error is None:
             self._finished = True
-            if self._filled:
-                self._cut()
-            self._engine._finish(self)
+            if (chunk := self._chunker.rest()) is not None:
+                self._server.enqueue(self, chunk)
+            self._server.complete(self)
         while self._transcript is None:
             if self._error is not None:
                 raise self._error
@@ -102,13 +117,13 @@ class LiveStream:
         return self._transcript
 
     def close(self) -> None:
-        """Leaves at once; what has not been heard is dropped. A finished stream needs no closing."""
+        """Leaves at once; chunks that wait are dropped. A finished stream needs no closing."""
         self._finished = True
-        self._fail(EngineError("the stream was closed"))
-        self._engine._abandon(self)
+        self.fail(EngineError("the stream was closed"))
+        self._server.cancel(self)
 
     async def __aiter__(self) -> AsyncIterator[Update]:
-        """What is new, as it comes, to the stream's end; what comes while nobody looks comes together."""
+        """Yields updates until the stream ends; updates that pile up between reads are merged into one."""
         while True:
             if self._unread is not None:
                 update, self._unread = self._unread, None
@@ -124,34 +139,18 @@ class LiveStream:
         self._changed.clear()
         await self._changed.wait()
 
-    def _read(self, emission: Emission | None, over: bool) -> Update:
-        """What a step brought, in the engine's reader."""
-        new: tuple[list[int], list[int]] = ([], [])
-        if emission is not None and emission.length[self._slot]:
-            new = self._hypothesis.extend(emission, self._slot)
-        elif not over:
-            return NOTHING
-        text = self._detokenizer.push(new[0]) + (self._detokenizer.finish() if over else "")
-        return Update(text, tuple(new[0]), tuple(new[1]))
+    # The engine calls these, in the event loop.
 
-    def _tell(self, update: Update, chunks: int, over: bool) -> None:
-        """In the event loop."""
-        before, engine = self._unread, self._engine
-        if before is None or before is NOTHING:
-            self._unread = update
-        elif update is not NOTHING:
-            self._unread = Update(
-                before.text + update.text, before.tokens + update.tokens, before.frames + update.frames
-            )
-        self.chunks_heard += chunks
-        if over and self._error is None:
-            recognizer = engine.recognizer
-            self._transcript = self._hypothesis.transcript(
-                recognizer.config, recognizer.tokenizer, self._samples, engine.lookahead, "stream"
-            )
+    def publish(self, update: Update, chunks: int, ended: bool) -> None:
+        """Gives the caller what a step of `chunks` chunks of this stream, 0 or 1, has added; and the end."""
+        self._unread = update if self._unread is None else self._unread + update
+        self.chunks_done += chunks
+        if ended and self._error is None:
+            self._transcript = self.seat.hypothesis.transcript(self._chunker.samples, self.lookahead, "stream")
         self._changed.set()
 
-    def _fail(self, error: EngineError) -> None:
+    def fail(self, error: EngineError) -> None:
+        """Ends the stream with an error, unless it has ended."""
         if self._transcript is None and self._error is None:
             self._error = error
         self._changed.set()

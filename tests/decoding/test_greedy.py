@@ -7,7 +7,6 @@ import pytest
 
 from nemojax.decoding import greedy
 from nemojax.decoding.state import initial_prediction
-from nemojax.model.prediction import LSTMState
 from tests.conftest import random_model
 
 LENGTHS = [20, 13, 1, 0]
@@ -17,7 +16,7 @@ greedy_jit = jax.jit(greedy.decode, static_argnames="window")
 def double_loop(model, encoded, length: int) -> tuple[list[int], list[int], list[float]]:
     """The definition: at each frame emit labels until blank, or until there are too many."""
     config, labels, frames, log_probs = model.config, [], [], []
-    output, lstm = model.prediction.step(jnp.array([config.blank]), LSTMState.zeros(config, 1))
+    output, lstm = model.prediction.step(jnp.array([config.blank]), model.prediction.initial_cache(1))
     for t in range(length):
         for _ in range(config.max_symbols_per_frame):
             logits = model.joint.logits(model.joint.encoder(encoded[t][None]), model.joint.prediction(output))[0]

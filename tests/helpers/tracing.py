@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nemojax import streaming
+from nemojax.decoding.state import predict_next
 from nemojax.model import features
 from nemojax.model.attention import Attention
 from nemojax.model.conformer import ConformerBlock
@@ -161,12 +162,12 @@ def _decoding(model: FrozenModel, encoded: jax.Array, tokens: jax.Array, looked:
 
     def predict(lstm: LSTMState, label: jax.Array):
         output, _ = transducer.prediction.step(label[None], lstm)
-        state = predict(transducer, label[None], lstm)
+        state = predict_next(transducer, label[None], lstm)
         stacked = lambda layers: jnp.stack([layer[0] for layer in layers])
         return state.lstm, (output[0], stacked(state.lstm.hidden), stacked(state.lstm.cell), state.output[0])
 
     labels = jnp.concatenate([jnp.full(1, transducer.config.blank), tokens])
-    zeros = LSTMState.zeros(transducer.config, 1)
+    zeros = transducer.prediction.initial_cache(1)
     _, (outputs, hidden, cell, predictions) = jax.lax.scan(predict, zeros, labels)
     projected = transducer.joint.encoder(encoded)
     logits = transducer.joint.logits(projected[looked[:, 0]], predictions[looked[:, 1]])

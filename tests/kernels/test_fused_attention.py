@@ -9,7 +9,6 @@ from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 from nemojax import streaming
 from nemojax.kernels import fused_attention
 from nemojax.kernels.fused_attention import FusedAttention, fuse
-from nemojax.kernels.selection import with_fused_attention
 from nemojax.model.attention import AttentionCache
 from tests.helpers.streaming import assert_streams
 
@@ -18,7 +17,7 @@ from tests.helpers.streaming import assert_streams
 def layer(request, tiny_model, family_model):
     model = {"tiny": tiny_model, "family": family_model}[request.param]
     module, config = model.encoder.blocks[1].attention, model.config.encoder
-    return module, config, module.project_positions(config)
+    return module, config, module.project_positions()
 
 
 def drawn(config, batch: int, frames: int, seed: int, dtype=jnp.float32):
@@ -46,7 +45,7 @@ def test_it_computes_what_the_plain_form_does(tiny_model, data):
     chunk = data.draw(st.sampled_from([1, 2, 5, 7, 14, 35, 70]))
     frames = chunk * data.draw(st.integers(1, config.left_context_frames // chunk))
     seed, batch = data.draw(st.integers(0, 2**16)), data.draw(st.integers(1, 4))
-    layer = (module, config, module.project_positions(config))
+    layer = (module, config, module.project_positions())
     (plain, plain_cache), (y, cache) = both(layer, *drawn(config, batch, frames, seed), chunk)
     np.testing.assert_allclose(y, plain, atol=2e-5)
     jax.tree.map(np.testing.assert_array_equal, cache, plain_cache)
@@ -68,7 +67,7 @@ def test_streams(layer, chunk, size):
     x = jax.random.normal(jax.random.key(1), (3, 84, config.width))
     mask = jnp.arange(84)[None] < jnp.array([84, 45, 1])[:, None]
     step = lambda x, mask, cache: kernel.step(x, mask, cache, positions, chunk)
-    assert_streams(step, x, mask, AttentionCache.zeros(config, 3), size, atol=2e-5)
+    assert_streams(step, x, mask, module.initial_cache(3), size, atol=2e-5)
 
 
 def test_what_is_not_valid_is_not_read(layer):
@@ -84,7 +83,7 @@ def test_what_is_not_valid_is_not_read(layer):
 
 def test_nothing_to_see_is_zero(layer):
     module, config, _ = layer
-    zeros = AttentionCache.zeros(config, 1)
+    zeros = module.initial_cache(1)
     _, (y, _) = both(layer, jnp.ones((1, 2, config.width)), jnp.zeros((1, 2), bool), zeros, 2)
     bias = 0.0 if module.output.bias is None else module.output.bias[...]
     np.testing.assert_allclose(y, jnp.broadcast_to(bias, y.shape), atol=1e-6)
@@ -135,14 +134,3 @@ def test_it_compiles_to_a_kernel_of_triton(frames, dtype):
         export = jax.export.export(call, platforms=["cuda"], disabled_checks=allowed)
         exported = export(segment, scores, segment, segment, mask, cache)
     assert "__gpu$xla.gpu.triton" in exported.mlir_module()
-
-
-def test_it_is_asked_for(tiny_model, monkeypatch):
-    kernels = lambda model: [isinstance(block.attention, FusedAttention) for block in model.encoder.blocks]
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert not any(kernels(with_fused_attention(tiny_model)))
-    monkeypatch.setenv("NEMOJAX_FUSED_ATTENTION", "1")
-    assert all(kernels(with_fused_attention(tiny_model)))
-    assert not any(kernels(tiny_model))  # which was not changed
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert not any(kernels(with_fused_attention(tiny_model)))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from nemojax.model import attention
-from nemojax.model.attention import AttentionCache
 from tests.helpers.streaming import assert_streams
 
 
@@ -34,7 +33,7 @@ def textbook(module, x: np.ndarray, length: int, left: int, chunk: int) -> np.nd
 def layer(request, tiny_model, family_model):
     model = {"tiny": tiny_model, "family": family_model}[request.param]
     module, config = model.encoder.blocks[1].attention, model.config.encoder
-    return module, config, module.project_positions(config)
+    return module, config, module.project_positions()
 
 
 def stepper(layer, chunk, key=None):
@@ -49,7 +48,7 @@ def test_frames_are_those_of_the_definition(layer, chunk):
     x = jax.random.normal(jax.random.key(0), (2, frames, config.width))
     length = [frames, config.left_context_frames + 5]
     mask = jnp.arange(frames)[None] < jnp.array(length)[:, None]
-    y, _ = stepper(layer, chunk)(x, mask, AttentionCache.zeros(config, 2))
+    y, _ = stepper(layer, chunk)(x, mask, layer[0].initial_cache(2))
     for row, n in enumerate(length):
         expected = textbook(module, x[row], n, config.left_context_frames, chunk)
         np.testing.assert_allclose(y[row, :n], expected, atol=2e-5)
@@ -60,14 +59,14 @@ def test_streams(layer, chunk, size):
     config, frames = layer[1], 168
     x = jax.random.normal(jax.random.key(1), (3, frames, config.width))
     mask = jnp.arange(frames)[None] < jnp.array([frames, 45, 1])[:, None]
-    assert_streams(stepper(layer, chunk), x, mask, AttentionCache.zeros(config, 3), size, atol=2e-5)
+    assert_streams(stepper(layer, chunk), x, mask, layer[0].initial_cache(3), size, atol=2e-5)
 
 
 def test_a_cache_starts_invalid(layer):
     """Garbage behind a cache of length 0 is never seen; behind a longer one it is."""
     config = layer[1]
     x, mask = jax.random.normal(jax.random.key(2), (1, 14, config.width)), jnp.ones((1, 14), bool)
-    zeros = AttentionCache.zeros(config, 1)
+    zeros = layer[0].initial_cache(1)
     garbage = zeros._replace(keys=zeros.keys + 3.0, values=zeros.values + 3.0)
     step = stepper(layer, 14)
     np.testing.assert_array_equal(step(x, mask, garbage)[0], step(x, mask, zeros)[0])
@@ -76,7 +75,7 @@ def test_a_cache_starts_invalid(layer):
 
 def test_nothing_to_see_is_zero_not_nan(layer):
     module, config, _ = layer
-    y, _ = stepper(layer, 2)(jnp.ones((1, 2, config.width)), jnp.zeros((1, 2), bool), AttentionCache.zeros(config, 1))
+    y, _ = stepper(layer, 2)(jnp.ones((1, 2, config.width)), jnp.zeros((1, 2), bool), layer[0].initial_cache(1))
     bias = 0.0 if module.output.bias is None else module.output.bias[...]
     np.testing.assert_allclose(y, jnp.broadcast_to(bias, y.shape), atol=1e-6)
 
@@ -90,13 +89,13 @@ def test_contract_catches_a_wrong_length(layer):
 
     x = jax.random.normal(jax.random.key(3), (2, 8, config.width))
     with pytest.raises(AssertionError):
-        assert_streams(forgetful, x, jnp.ones((2, 8), bool), AttentionCache.zeros(config, 2), 2)
+        assert_streams(forgetful, x, jnp.ones((2, 8), bool), layer[0].initial_cache(2), 2)
 
 
 def test_a_traced_chunk_equals_a_static_one_and_compiles_once(layer):
     config, frames = layer[1], layer[1].left_context_frames + 14  # two blocks
     x = jax.random.normal(jax.random.key(4), (2, frames, config.width))
-    mask, cache = jnp.ones((2, frames), bool), AttentionCache.zeros(config, 2)
+    mask, cache = jnp.ones((2, frames), bool), layer[0].initial_cache(2)
     traced = jax.jit(lambda chunk: stepper(layer, chunk)(x, mask, cache)[0])
     for chunk in (1, 2, 7, 14):
         np.testing.assert_array_equal(
@@ -110,7 +109,7 @@ def test_a_traced_chunk_equals_a_static_one_and_compiles_once(layer):
 def test_dropout_is_on_the_weights(layer):
     config = layer[1]
     ones = jnp.ones((512, 4, config.width))
-    mask, cache = jnp.ones((512, 4), bool), AttentionCache.zeros(config, 512)
+    mask, cache = jnp.ones((512, 4), bool), layer[0].initial_cache(512)
     step = jax.jit(lambda key: stepper(layer, 4, key)(ones, mask, cache)[0])
     clean, dropped, again, other = step(None), *(step(jax.random.key(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(dropped, again)

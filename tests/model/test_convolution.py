@@ -3,7 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nemojax.model.convolution import ConvolutionCache
 from tests.helpers.streaming import assert_streams
 
 
@@ -32,7 +31,7 @@ def test_frames_are_those_of_the_definition(block):
     module, config = block
     x = jax.random.normal(jax.random.key(0), (2, 12, config.width))
     mask = jnp.arange(12)[None] < jnp.array([12, 5])[:, None]
-    y, _ = module.step(x, mask, ConvolutionCache.zeros(config, 2))
+    y, _ = module.step(x, mask, module.initial_cache(2))
     np.testing.assert_allclose(y[0], textbook(module, x[0], 12), atol=1e-5)
     np.testing.assert_allclose(y[1, :5], textbook(module, x[1], 5), atol=1e-5)
 
@@ -42,4 +41,4 @@ def test_streams(block, size):
     module, config = block
     x = jax.random.normal(jax.random.key(1), (3, 28, config.width))
     mask = jnp.arange(28)[None] < jnp.array([28, 17, 1])[:, None]
-    assert_streams(module.step, x, mask, ConvolutionCache.zeros(config, 3), size)
+    assert_streams(module.step, x, mask, module.initial_cache(3), size)

@@ -3,8 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nemojax.model.conformer import BlockCache
-from nemojax.model.encoder import EncoderCache
 from nemojax.model.layers import dropout, split_key
 from tests.helpers.streaming import assert_streams
 
@@ -18,7 +16,7 @@ def test_a_block_is_the_sum_of_its_parts(model):
     """Pre-norm residual branches, half steps around, a norm at the end; masked frames never reach others."""
     block, config = model.encoder.blocks[0], model.config.encoder
     x, mask = jax.random.normal(jax.random.key(0), (2, 14, config.width)), jnp.ones((2, 14), bool)
-    cache, positions = BlockCache.zeros(config, 2, jnp.float32), block.attention.project_positions(config)
+    cache, positions = block.initial_cache(2), block.attention.project_positions()
     y, _ = block.step(x, mask, cache, positions, 7)
     z = x + 0.5 * block.feedforward1(block.norm_feedforward1(x))
     z = z + block.attention.step(block.norm_attention(z), mask, cache.attention, positions, 7)[0]
@@ -40,7 +38,7 @@ def test_streams(model, chunk, size):
         y, _, cache = model.encoder.step(x, mask, cache, positions, chunk)
         return y, cache
 
-    cache = EncoderCache.zeros(config, 3)
+    cache = model.encoder.initial_cache(3)
     y, valid, _ = jax.jit(model.encoder.step, static_argnums=4)(x, mask, cache, positions, chunk)
     assert not np.asarray(y)[~np.asarray(valid)].any()  # invalid frames are zero
     assert valid.sum(1).tolist() == [56, -(-(250 - 7 - 1) // 8) + 1, 1]
@@ -51,7 +49,7 @@ def test_input_scaling(family_model):
     """The 114M family multiplies subsampled frames by sqrt(width); without it the result is another."""
     assert family_model.config.encoder.scale_input
     x, mask = jax.random.normal(jax.random.key(2), (1, 8, 80)), jnp.ones((1, 8), bool)
-    positions, cache = family_model.encoder.project_positions(), EncoderCache.zeros(family_model.config, 1)
+    positions, cache = family_model.encoder.project_positions(), family_model.encoder.initial_cache(1)
     subsampled, valid, _ = family_model.encoder.subsampling.step(x, mask, cache.subsampling)
     y = subsampled * np.sqrt(family_model.config.encoder.width)
     for block, block_cache, position in zip(family_model.encoder.blocks, cache.blocks, positions, strict=True):
@@ -62,7 +60,7 @@ def test_input_scaling(family_model):
 def test_dropout_is_inside_the_feedforwards_and_on_every_branch(tiny_model):
     block, config = tiny_model.encoder.blocks[0], tiny_model.config.encoder
     x, mask = jax.random.normal(jax.random.key(0), (2, 14, config.width)), jnp.ones((2, 14), bool)
-    cache, positions = BlockCache.zeros(config, 2, jnp.float32), block.attention.project_positions(config)
+    cache, positions = block.initial_cache(2), block.attention.project_positions()
     keys, drop = split_key(jax.random.key(1), 7), lambda y, key: dropout(y, config.dropout, key)
 
     def feedforward(layer, x, inner, outer):
@@ -81,7 +79,7 @@ def test_dropout_is_inside_the_feedforwards_and_on_every_branch(tiny_model):
 def test_dropout_after_the_subsampling_and_in_every_block(tiny_model):
     encoder, config = tiny_model.encoder, tiny_model.config
     x, mask = jax.random.normal(jax.random.key(2), (1, 112, config.features.mel_bins)), jnp.ones((1, 112), bool)
-    positions, cache, key = encoder.project_positions(), EncoderCache.zeros(config, 1), jax.random.key(3)
+    positions, cache, key = encoder.project_positions(), encoder.initial_cache(1), jax.random.key(3)
     y, valid, _ = encoder.subsampling.step(x, mask, cache.subsampling)
     first, *rest = split_key(key, 1 + config.encoder.layers)
     y = dropout(y, config.encoder.dropout, first)
@@ -93,7 +91,7 @@ def test_dropout_after_the_subsampling_and_in_every_block(tiny_model):
 def test_rematerialised_blocks_give_the_same_values_and_gradients(tiny_model):
     config = tiny_model.config
     x, mask = jax.random.normal(jax.random.key(2), (1, 112, config.features.mel_bins)), jnp.ones((1, 112), bool)
-    positions, cache = tiny_model.encoder.project_positions(), EncoderCache.zeros(config, 1)
+    positions, cache = tiny_model.encoder.project_positions(), tiny_model.encoder.initial_cache(1)
 
     def loss(encoder, remat):
         y, _, _ = encoder.step(x, mask, cache, positions, jnp.int32(7), jax.random.key(0), remat=remat)

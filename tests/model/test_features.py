@@ -5,7 +5,6 @@ import pytest
 
 from nemojax.config import FeatureConfig
 from nemojax.model import features
-from nemojax.model.features import FeatureCache
 from tests.helpers.streaming import stepped
 
 CONFIG = FeatureConfig()
@@ -27,7 +26,7 @@ def framed(x, size=None):
     x = jnp.pad(x, (120, 0))[None]
     x = x[:, : x.shape[1] // 160 * 160]
     step = lambda x, mask, cache: features.step(x, mask, cache, CONFIG)
-    return stepped(step, x, jnp.ones(x.shape, bool), FeatureCache.zeros(CONFIG, 1), size or x.shape[1])[0][0, 1:]
+    return stepped(step, x, jnp.ones(x.shape, bool), features.initial_cache(CONFIG, 1), size or x.shape[1])[0][0, 1:]
 
 
 @pytest.mark.parametrize("bins", [80, 128])
@@ -54,7 +53,7 @@ def test_pieces_equal_the_whole(speech, size):
 def test_samples_outside_the_mask_count_as_zero(speech):
     x = speech[None, :3200]
     mask = jnp.arange(3200)[None] < 2000
-    cache = FeatureCache.zeros(CONFIG, 1)
+    cache = features.initial_cache(CONFIG, 1)
     masked, after = features.step(jnp.where(mask, x, jnp.nan), mask, cache, CONFIG)
     zeroed = jnp.where(mask, x, 0.0)
     plain, _ = features.step(zeroed, jnp.ones_like(mask), cache, CONFIG)

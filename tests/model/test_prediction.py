@@ -3,8 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nemojax.model.prediction import LSTMState
-
 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
@@ -32,7 +30,7 @@ def textbook(network, labels: list[int]) -> np.ndarray:
 def test_outputs_are_those_of_the_definition(name, tiny_model, family_model):
     model = {"tiny": tiny_model, "family": family_model}[name]
     labels = [[model.config.blank, 3, 3, 0, 63], [model.config.blank, 5, 9, 21, 1]]
-    state, outputs = LSTMState.zeros(model.config, 2), []
+    state, outputs = model.prediction.initial_cache(2), []
     for label in np.array(labels).T:
         output, state = model.prediction.step(jnp.asarray(label), state)
         outputs.append(output)
@@ -45,7 +43,7 @@ def test_blank_is_a_zero_vector(tiny_model):
 
 
 def test_rows_are_independent(tiny_model):
-    state = jax.tree.map(lambda x: x + 0.3, LSTMState.zeros(tiny_model.config, 3))
+    state = jax.tree.map(lambda x: x + 0.3, tiny_model.prediction.initial_cache(3))
     garbage = jax.tree.map(lambda x: x.at[1].set(jnp.nan), state)
     label = jnp.array([4, 5, 6])
     clean, dirty = tiny_model.prediction.step(label, state)[0], tiny_model.prediction.step(label, garbage)[0]
@@ -56,7 +54,7 @@ def test_rows_are_independent(tiny_model):
 def test_a_sequence_is_its_steps(name, tiny_model, family_model):
     model = {"tiny": tiny_model, "family": family_model}[name]
     labels = jnp.array([[3, 3, 0, 63], [5, 9, 21, 1]])
-    state, outputs = LSTMState.zeros(model.config, 2), []
+    state, outputs = model.prediction.initial_cache(2), []
     for label in (jnp.full(2, model.config.blank), *labels.T):
         output, state = model.prediction.step(label, state)
         outputs.append(output)
@@ -79,7 +77,7 @@ def test_no_gradient_moves_blank(tiny_model):
 
 def test_dropout_is_between_the_layers_and_after_the_last_not_in_the_recurrence(tiny_model):
     network, config = tiny_model.prediction, tiny_model.config
-    zeros, label = LSTMState.zeros(config, 512), jnp.full(512, 5)
+    zeros, label = network.initial_cache(512), jnp.full(512, 5)
     _, state = network.step(label, zeros)
     dropped, noisy_state = network.step(label, zeros, jax.random.key(0))
     np.testing.assert_array_equal(state.hidden[0], noisy_state.hidden[0])

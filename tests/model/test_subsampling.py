@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nemojax.model.subsampling import Subsampling, SubsamplingCache, bins_per_stage
+from nemojax.model.subsampling import Subsampling, bins_per_stage
 from tests.helpers.streaming import assert_streams
 
 
@@ -48,7 +48,7 @@ def test_frames_are_those_of_the_definition(layer, tiny_config, frames):
     shifted = jnp.concatenate([jnp.full((7, 128), 9.0), log_mel, jnp.full((1, 128), 9.0)])[None]  # 7 before frame 0
     index = jnp.arange(56)[None] - 7
     mask = (index >= 0) & (index < frames)
-    y, valid, _ = layer.step(shifted, mask, SubsamplingCache.zeros(tiny_config, 1))
+    y, valid, _ = layer.step(shifted, mask, layer.initial_cache(1))
     assert int(valid.sum()) == len(expected) == -(-(frames - 1) // 8) + 1
     np.testing.assert_allclose(y[0, : len(expected)], expected, atol=1e-5)
 
@@ -60,19 +60,19 @@ def test_streams(layer, tiny_config, size):
     index = jnp.arange(112)[None]
     mask = (index >= 7) & (index < length)
     step = lambda x, mask, cache: (lambda y, valid, cache: (y, cache))(*layer.step(x, mask, cache))
-    _, valid, cache = layer.step(x, mask, SubsamplingCache.zeros(tiny_config, 3))
-    assert_streams(step, x, mask, SubsamplingCache.zeros(tiny_config, 3), size, valid=valid)
+    _, valid, cache = layer.step(x, mask, layer.initial_cache(3))
+    assert_streams(step, x, mask, layer.initial_cache(3), size, valid=valid)
     assert [c.shape for c in cache.stages] == [(3, 1, 128, 1), (3, 1, 65, 8), (3, 1, 33, 8)]
 
 
 def test_nothing_heard_is_no_frame(layer, tiny_config):
-    y, valid, _ = layer.step(jnp.ones((1, 8, 128)), jnp.zeros((1, 8), bool), SubsamplingCache.zeros(tiny_config, 1))
+    y, valid, _ = layer.step(jnp.ones((1, 8, 128)), jnp.zeros((1, 8), bool), layer.initial_cache(1))
     assert not valid.any() and not y.any()
 
 
 def test_contract_catches_a_forgotten_cache(tiny_config):
     layer = Subsampling(tiny_config, rngs=nnx.Rngs(0))
-    zeros = SubsamplingCache.zeros(tiny_config, 1)
+    zeros = layer.initial_cache(1)
 
     def forgetful(x, mask, cache):
         return layer.step(x, mask, cache)[0], zeros

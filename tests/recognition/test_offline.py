@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-import nemojax
+from nemojax.recognition.stream_batch import StreamBatch
 
 
 def test_rows_with_nothing_to_hear_are_dropped(recognizer, speech, monkeypatch):
@@ -9,9 +9,9 @@ def test_rows_with_nothing_to_hear_are_dropped(recognizer, speech, monkeypatch):
     long = np.tile(np.asarray(speech), 3)
     heard = [long[:30_000], long[:9_000], long[:20_000], long]
     alone = [recognizer.transcribe(samples, 6).tokens for samples in heard]
-    sizes, step = [], nemojax.recognition.recognizer.step_jit
-    counted = lambda *given, **named: (sizes.append(len(given[3].active)), step(*given, **named))[1]
-    monkeypatch.setattr(nemojax.recognition.recognizer, "step_jit", counted)
+    sizes, step = [], StreamBatch.step
+    counted = lambda batch, given: (sizes.append(len(given.active)), step(batch, given))[1]
+    monkeypatch.setattr(StreamBatch, "step", counted)
     together = recognizer.transcribe(heard, 6, batch_size=4)
     assert [transcript.tokens for transcript in together] == alone and len(alone[3]) > 10
     assert sizes[0] == 4 and sizes[1:] == [1] * (len(sizes) - 1) and len(sizes) > 2
@@ -23,9 +23,9 @@ def test_rows_with_nothing_to_hear_are_dropped(recognizer, speech, monkeypatch):
     + [([24.0] * 9, {1}), ([3.0] * 9, {1}), ([20.0] * 9, {4})],
 )
 def test_segments_are_those_that_cost_least(recognizer, seconds, contexts, monkeypatch):
-    lengths, step = set(), nemojax.recognition.recognizer.step_jit
-    recorded = lambda *given, **named: (lengths.add(given[3].samples.shape[1]), step(*given, **named))[1]
-    monkeypatch.setattr(nemojax.recognition.recognizer, "step_jit", recorded)
+    lengths, step = set(), StreamBatch.step
+    recorded = lambda batch, given: (lengths.add(given.samples.shape[1]), step(batch, given))[1]
+    monkeypatch.setattr(StreamBatch, "step", recorded)
     left = recognizer.config.encoder.left_context_frames * recognizer.config.frame_samples
     scale = left / 89_600  # of the released models
     recognizer.transcribe([np.zeros(int(scale * 16_000 * s), np.float32) for s in seconds])

@@ -92,13 +92,13 @@ def test_a_batch_grows_and_shrinks(recognizer, recordings, monkeypatch):
     long, sizes = recordings[-1], []
 
     async def talk(engine):
-        advance = engine._advance
+        step = engine._batch.step
 
-        def noting(samples, *rest):
-            sizes.append(len(samples))
-            return advance(samples, *rest)
+        def noting(given):
+            sizes.append(len(given.samples))
+            return step(given)
 
-        engine._advance = noting
+        engine._batch.step = noting
         rng = random.Random(0)
         first = asyncio.create_task(speak(engine, long, rng, pause_s=0.1))
         others = [asyncio.create_task(speak(engine, recordings[-3], rng)) for _ in range(3)]
@@ -177,7 +177,7 @@ def test_pushing_too_fast(recognizer, recordings):
         at_first = stream.backlog
         stalled.close()
         await stream.push(np.zeros(0, np.float32))  # waits for room, though it brings nothing
-        return at_first, stream.backlog, stream.chunks_heard
+        return at_first, stream.backlog, stream.chunks_done
 
     before, after, heard = served(recognizer, talk, backlog=2, patience_s=30.0)
     assert before == 2 and after < 2 and heard >= 1
@@ -187,10 +187,10 @@ def test_a_failing_engine_tells_everyone(recognizer, recordings, monkeypatch):
     monkeypatch.setattr("threading.excepthook", lambda arguments: None)  # it reports what is raised here on purpose
 
     async def talk(engine):
-        def fail(*arrays):
+        def fail(given):
             raise RuntimeError("out of memory")
 
-        engine._advance = fail
+        engine._batch.step = fail
         waiting, pushing = engine.open(), engine.open()
         await pushing.push(recordings[-1][:5_000])
         for stream in (waiting, pushing):
@@ -208,10 +208,10 @@ def test_a_failing_reader_tells_everyone(recognizer, recordings, monkeypatch):
     async def talk(engine):
         stream = engine.open()
 
-        def fail(emission, over):
+        def fail(emission, ended):
             raise RuntimeError("lost device")
 
-        stream._read = fail
+        stream.seat.decode = fail
         with pytest.raises(EngineError, match="the engine failed: lost device"):
             for at in range(0, 90_000, 1_000):
                 await stream.push(recordings[-1][at : at + 1_000])
@@ -222,7 +222,7 @@ def test_a_failing_reader_tells_everyone(recognizer, recordings, monkeypatch):
 
 def test_samples_are_kept_until_their_step_is_read(recognizer, recordings, monkeypatch):
     """The memory of a step that may still be computed is not used for another."""
-    resume, unread, most = threading.Event(), [], []
+    resume, unread, counts = threading.Event(), [], []
     device_get = engine_module.jax.device_get
 
     def slow(emission):
@@ -233,15 +233,15 @@ def test_samples_are_kept_until_their_step_is_read(recognizer, recordings, monke
         return read
 
     async def talk(engine):
-        advance = engine._advance
+        step = engine._batch.step
 
-        def noting(samples, *rest):
-            assert not any(np.shares_memory(samples, other) for other in unread)
-            unread.append(samples)
-            most.append(len(unread))
-            return advance(samples, *rest)
+        def noting(given):
+            assert not any(np.shares_memory(given.samples, other) for other in unread)
+            unread.append(given.samples)
+            counts.append(len(unread))
+            return step(given)
 
-        engine._advance = noting
+        engine._batch.step = noting
         monkeypatch.setattr(engine_module.jax, "device_get", slow)
         speaking = asyncio.create_task(speak(engine, recordings[-1], random.Random(0)))
         await asyncio.sleep(0.5)
@@ -250,7 +250,7 @@ def test_samples_are_kept_until_their_step_is_read(recognizer, recordings, monke
 
     expected = alone(recognizer, recordings[-1]).tokens
     assert served(recognizer, talk, backlog=40).tokens == expected
-    assert max(most) == engine_module.BUFFERS  # all are in use, and no fewer would do
+    assert max(counts) == engine_module.BUFFERS  # all are in use, and no fewer would do
 
 
 def test_an_engine_that_stops_ends_its_streams(recognizer, recordings):

@@ -1,0 +1,116 @@
+"""Which form of the model and of the step runs, and what is refused."""
+
+import jax
+import pytest
+
+from nemojax.errors import ConfigError
+from nemojax.kernels import native, selection
+from nemojax.kernels.fused_attention import FusedAttention
+from nemojax.kernels.quantization import PackedLinear, is_quantized, quantize
+from nemojax.kernels.selection import GPU_OPTIONS, for_backend, step_options
+from nemojax.model.layers import Linear
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    monkeypatch.setattr(native, "unavailable_reason", lambda: "there is no C++ compiler here")
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    monkeypatch.setattr(native, "unavailable_reason", lambda: None)
+
+
+def layer(model):
+    return model.encoder.blocks[0].feedforward1.linear1
+
+
+def attention(model):
+    return model.encoder.blocks[0].attention
+
+
+def test_auto_packs_large_models_on_a_cpu_with_a_compiler(tiny_model, monkeypatch, compiler):
+    assert isinstance(layer(for_backend(tiny_model)), Linear)
+    monkeypatch.setattr(selection, "PACKED_PARAMETERS", 1)
+    assert isinstance(layer(for_backend(tiny_model)), PackedLinear)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert isinstance(layer(for_backend(tiny_model)), Linear)
+
+
+def test_auto_packs_nothing_without_a_compiler(tiny_model, monkeypatch, no_compiler):
+    monkeypatch.setattr(selection, "PACKED_PARAMETERS", 1)
+    assert isinstance(layer(for_backend(tiny_model)), Linear)
+
+
+def test_native_packs_any_model_or_says_why_not(tiny_model, compiler, monkeypatch):
+    packed = layer(for_backend(tiny_model, kernels="native"))
+    assert isinstance(packed, PackedLinear) and packed.native_product and not is_quantized(tiny_model)
+    monkeypatch.setattr(native, "unavailable_reason", lambda: "there is no C++ compiler here")
+    with pytest.raises(ConfigError, match=r"kernels='native' can't run here: there is no C\+\+ compiler here"):
+        for_backend(tiny_model, kernels="native")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(ConfigError, match="it runs on a CPU alone"):
+        for_backend(tiny_model, kernels="native")
+
+
+@pytest.mark.filterwarnings("error")
+def test_xla_leaves_products_to_xla(tiny_model, monkeypatch, compiler):
+    monkeypatch.setattr(selection, "PACKED_PARAMETERS", 1)
+    assert isinstance(layer(for_backend(tiny_model, kernels="xla")), Linear)
+    plain = layer(for_backend(tiny_model, int8=True, kernels="xla"))
+    assert isinstance(plain, PackedLinear) and not plain.native_product
+    saved = quantize(tiny_model)
+    assert not layer(for_backend(saved, kernels="xla")).native_product and layer(saved).native_product
+
+
+def test_int8_products_by_xla_call_no_native_kernel(tiny_model, monkeypatch, compiler):
+    called = []
+    monkeypatch.setattr("nemojax.kernels.panels._native", lambda *given: called.append(1))
+    plain = layer(for_backend(tiny_model, int8=True, kernels="xla"))
+    plain(jax.numpy.ones((1, layer(tiny_model).kernel.shape[0])))
+    assert not called
+
+
+def test_int8_without_a_compiler_warns(tiny_model, no_compiler):
+    with pytest.warns(UserWarning, match=r"the slower, plain path: there is no C\+\+ compiler here"):
+        assert is_quantized(for_backend(tiny_model, int8=True))
+
+
+def test_fused_attention_needs_a_gpu(tiny_model, monkeypatch):
+    with pytest.raises(ConfigError, match="attention='fused' needs a GPU, and jax computes on 'cpu' here"):
+        for_backend(tiny_model, attention="fused")
+    monkeypatch.setenv(selection.FUSED_ATTENTION_SWITCH, "1")  # an override of "auto", where there is a GPU
+    assert not isinstance(attention(for_backend(tiny_model)), FusedAttention)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert isinstance(attention(for_backend(tiny_model)), FusedAttention)
+    assert not isinstance(attention(for_backend(tiny_model, attention="plain")), FusedAttention)
+    monkeypatch.delenv(selection.FUSED_ATTENTION_SWITCH)
+    assert isinstance(attention(for_backend(tiny_model, attention="fused")), FusedAttention)
+
+
+@pytest.mark.parametrize("wrong", [{"kernels": "cuda"}, {"attention": "flash"}])
+def test_requests_that_do_not_exist(tiny_model, wrong):
+    with pytest.raises(ConfigError, match=r"must be one of auto, \w+, \w+, not '(cuda|flash)'"):
+        for_backend(tiny_model, **wrong)
+
+
+@pytest.mark.parametrize("switch, options", [(None, GPU_OPTIONS), ("0", {})])
+def test_on_a_gpu_loops_are_recorded_too(monkeypatch, gpu, switch, options):
+    if switch is not None:
+        monkeypatch.setenv(selection.COMMAND_BUFFERS_SWITCH, switch)
+    assert step_options() == options
+
+
+def test_on_a_cpu_there_are_no_options():
+    assert step_options() == {}
+
+
+def test_this_xla_knows_the_options_for_a_gpu():
+    assert jax.jit(lambda x: x + 1, compiler_options=GPU_OPTIONS)(1) == 2
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        jax.jit(lambda x: x + 1, compiler_options={"xla_gpu_no_such_option": 1})(1)
