@@ -245,3 +245,25 @@ def test_a_segment_of_part_of_a_chunk_is_refused(model, constants):
     segment = Segment(jnp.zeros((1, 1280)), jnp.full(1, 1280), jnp.ones(1, bool), jnp.zeros(1, bool))
     with pytest.raises(ValueError, match="whole chunks of 2560 samples, not 1280"):
         streaming.step(model, constants, streaming.init_state(model, constants, 1), segment, 1)
+
+
+def test_a_reset_takes_effect_without_a_chunk(model, constants, speech):
+    """A row that is reset while it pauses begins anew with its next chunk; its neighbor keeps its state."""
+    chunk, on, off = model.config.chunk_samples(6), jnp.ones(2, bool), jnp.zeros(2, bool)
+    full = jnp.full(2, chunk, jnp.int32)
+    samples = jnp.asarray(speech[: 4 * chunk]).reshape(4, 1, chunk).repeat(2, axis=1)
+    new, _ = step_jit(
+        model, constants, streaming.init_state(model, constants, 2), Segment(samples[3], full, on, off), lookahead=6
+    )
+    state = streaming.init_state(model, constants, 2)
+    for piece in samples[:3]:
+        state, _ = step_jit(model, constants, state, Segment(piece, full, on, off), lookahead=6)
+    kept = jax.tree.map(lambda x: x[1], state)
+    state, emission = step_jit(
+        model, constants, state, Segment(samples[3], full, off, jnp.array([True, False])), lookahead=6
+    )
+    assert emission.length.tolist() == [0, 0] and state.position.tolist() == [0, 21]
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda x: x[1], state), kept)
+    state, _ = step_jit(model, constants, state, Segment(samples[3], full, jnp.array([True, False]), off), lookahead=6)
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True):
+        np.testing.assert_array_equal(a[0], b[0])

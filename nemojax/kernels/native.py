@@ -1,7 +1,7 @@
-"""The one product that is not written in JAX, compiled for the machine that it runs on.
+"""Compiles the C++ product kernel for this machine and registers it with XLA.
 
-A C++ compiler is needed once (`c++`, or what $CXX names); what it makes is kept beside the compiled steps. Without one,
-or with NEMOJAX_NATIVE=0, products take the plain path, which is slower.
+A C++ compiler is needed once (`c++`, or the one that $CXX names); the library is kept beside the compiled steps.
+Without a compiler, or with NEMOJAX_NATIVE=0, products take the plain path, which is slower.
 """
 
 import ctypes
@@ -23,17 +23,17 @@ FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-shared", 
 
 
 class CompileError(Exception):
-    """The source could not be compiled; says why."""
+    """Reports that the source could not be compiled, and why."""
 
 
 def available() -> bool:
-    """Whether the products may be called on this machine's CPU; the first call compiles them."""
+    """Returns whether the kernel can be called on this machine's CPU; the first call compiles it."""
     return unavailable_reason() is None
 
 
 @functools.cache
 def unavailable_reason() -> str | None:
-    """Why they may not; None where they may."""
+    """Returns why the kernel can't be called; None if it can."""
     if os.environ.get(SWITCH) == "0":
         return f"${SWITCH} is 0"
     try:
@@ -54,7 +54,7 @@ def _directory() -> Path:
 
 
 def build_library(directory: Path) -> Path:
-    """The library, in a directory where it is kept for this source, these headers, this compiler and this processor.
+    """Builds the library, or finds it in `directory`, where it is kept for this source, compiler and processor.
 
     Raises:
       CompileError: there is no compiler, or it failed.
@@ -64,19 +64,19 @@ def build_library(directory: Path) -> Path:
     if compiler is None:
         raise CompileError("there is no C++ compiler here; install g++, or name one in $CXX")
     command = [*compiler.split(), *FLAGS, "-I", jax.ffi.include_dir()]
-    told = subprocess.run([*compiler.split(), "--version"], capture_output=True, text=True).stdout
+    compiler_version = subprocess.run([*compiler.split(), "--version"], capture_output=True, text=True).stdout
     cpuinfo = Path("/proc/cpuinfo")
-    facts = cpuinfo.read_text().splitlines() if cpuinfo.exists() else [platform.processor()]
-    flags = next((fact for fact in facts if fact.startswith(("flags", "Features"))), facts[0])
-    made_of = [SOURCE.read_text(), " ".join(command), told, jax.__version__, flags]
-    library = directory / f"panels-{hashlib.sha256(chr(0).join(made_of).encode()).hexdigest()[:16]}.so"
+    processor = cpuinfo.read_text().splitlines() if cpuinfo.exists() else [platform.processor()]
+    flags = next((fact for fact in processor if fact.startswith(("flags", "Features"))), processor[0])
+    ingredients = [SOURCE.read_text(), " ".join(command), compiler_version, jax.__version__, flags]
+    library = directory / f"panels-{hashlib.sha256(chr(0).join(ingredients).encode()).hexdigest()[:16]}.so"
     if not library.exists():
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory) as scratch:
             partial = Path(scratch) / library.name
             done = subprocess.run([*command, str(SOURCE), "-o", str(partial)], capture_output=True, text=True)
             if done.returncode:
-                complaint = next((x for x in done.stderr.splitlines() if "error" in x), done.stderr.strip())
-                raise CompileError(f"{compiler} failed: {complaint}")
+                message = next((x for x in done.stderr.splitlines() if "error" in x), done.stderr.strip())
+                raise CompileError(f"{compiler} failed: {message}")
             os.replace(partial, library)
     return library

@@ -1,9 +1,9 @@
 """Chunked self-attention with relative positions and a cache of projected keys and values.
 
-A query sees its whole chunk and the `left_context_frames` before that chunk, nothing else. As the left
-context is a whole number of chunks, so is every window of keys, and where a window begins does not matter:
-only distances enter. A segment is cut into blocks of at most one left context; all blocks are computed
-alike, a live chunk being a segment of one block.
+A query attends to its whole chunk and to the `left_context_frames` before that chunk, nothing else. As the left
+context is a whole number of chunks, so is every window of keys, and only distances enter, not where a window begins.
+A segment is cut into blocks of at most one left context; all blocks are computed alike, and a live chunk is a segment
+of one block.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nemojax.config import EncoderConfig
 from nemojax.model.layers import Linear, dropout, einsum
 
-UNSEEN = -1e30  # the score of a key that may not be seen
+UNSEEN = -1e30  # the score of a key outside a query's context
 Chunk = int | Int[Array, ""]  # frames; traced in training, so that one compilation serves every look-ahead
 
 
@@ -31,24 +31,23 @@ class AttentionCache(NamedTuple):
 
 
 def sinusoids(distance_frames: np.ndarray, width: int) -> np.ndarray:
-    """Encodings of signed distances (query minus key), sines and cosines interleaved, [distances, D]."""
+    """Encodes signed distances (query minus key) as interleaved sines and cosines, [distances, D]."""
     frequency = np.exp(np.arange(0, width, 2, dtype=np.float32) * np.float32(-np.log(10_000.0) / width))
     angle = distance_frames[:, None].astype(np.float32) * frequency
     return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(len(distance_frames), width)
 
 
 def position_distances(config: EncoderConfig) -> np.ndarray:
-    """Distances between any query and key of the largest block, furthest first.
+    """Returns the distances between any query and key of the largest block, furthest first.
 
-    A block of Q queries uses the Q - 1 distances ahead, 0, and left_context + Q - 1 behind; it takes them
-    out of the middle of this table.
+    A block of Q queries uses the Q - 1 distances ahead, 0, and left_context + Q - 1 behind: the middle of this table.
     """
-    most = config.left_context_frames  # queries in a block
-    return np.arange(config.left_context_frames + most - 1, -most, -1)
+    block_queries = config.left_context_frames
+    return np.arange(config.left_context_frames + block_queries - 1, -block_queries, -1)
 
 
 def relative_shift(score_BGHQR: Array, keys: int) -> Array:
-    """Scores by distance [..., Q, R] to scores by key [..., Q, keys], R = keys + Q - 1.
+    """Turns scores by distance [..., Q, R] into scores by key [..., Q, keys], R = keys + Q - 1.
 
     Distances run from far to near, so row i begins Q - 1 - i entries in (Dai et al. 2019, appendix B).
     """
@@ -59,14 +58,14 @@ def relative_shift(score_BGHQR: Array, keys: int) -> Array:
 
 
 def chunk_mask(queries: int, left: int, chunk: Chunk) -> np.ndarray | Array:
-    """Which of a block's left + Q keys each of its Q queries may see, [Q, left + Q]."""
+    """Returns which of a block's left + Q keys each of its Q queries attends to, [Q, left + Q]."""
     start = np.arange(queries)[:, None] // chunk * chunk  # first frame of the query's chunk
     key = np.arange(-left, queries)[None]
     return (start - left <= key) & (key < start + chunk)
 
 
 def windows(x: Array, blocks: int, queries: int, left: int) -> Array:
-    """Each block's left + Q keys, [B, G, left + Q, ...], out of [B, left + G * Q, ...]."""
+    """Gathers each block's left + Q keys, [B, G, left + Q, ...], out of [B, left + G * Q, ...]."""
     index = np.arange(blocks)[:, None] * queries + np.arange(left + queries)
     return x[:, index] if blocks > 1 else x[:, None]
 
@@ -107,8 +106,8 @@ class Attention(nnx.Module):
     ) -> tuple[Float[Array, "B T D"], AttentionCache]:
         """Attends over a segment of whole chunks of `chunk` frames and the cached frames before it.
 
-        A query that may see no valid key gives zero before the output projection. With a `key`, as in every
-        layer, dropout is applied.
+        A query without a valid key in its context gives zero before the output projection. With a PRNG `key`, as in
+        every layer, dropout is applied.
         """
         left, (batch, frames, width) = cache.keys.shape[1], x.shape
         x = jnp.where(mask[..., None], x, 0.0)
@@ -132,7 +131,7 @@ class Attention(nnx.Module):
         chunk: Chunk,
         key: Array | None,
     ) -> Float[Array, "B T H K"]:
-        """Each query's mean of the values that it may see, those of the cache and of the segment."""
+        """Averages, for each query, the values of the cache and of the segment in its context, by attention weights."""
         left, (batch, frames, *heads) = cache.keys.shape[1], query.shape
         keys, values = (jnp.concatenate(pair, axis=1) for pair in ((cache.keys, keys), (cache.values, values)))
         valid = jnp.concatenate([jnp.arange(left)[None] >= left - cache.length[:, None], mask], axis=1)
@@ -147,18 +146,18 @@ class Attention(nnx.Module):
         position = self.position_scores(query_BGQHK, positions, left)
         score_BGHQC = (content + relative_shift(position, left + queries)) * heads[1] ** -0.5
 
-        seen = chunk_mask(queries, left, chunk)[None, None, None] & valid_BGC[:, :, None, None]
-        weight = jax.nn.softmax(jnp.where(seen, score_BGHQC, UNSEEN), axis=-1)
-        weight = dropout(jnp.where(seen, weight, 0.0), self.config.attention_dropout, key)
+        visible = chunk_mask(queries, left, chunk)[None, None, None] & valid_BGC[:, :, None, None]
+        weight = jax.nn.softmax(jnp.where(visible, score_BGHQC, UNSEEN), axis=-1)
+        weight = dropout(jnp.where(visible, weight, 0.0), self.config.attention_dropout, key)
         y = einsum("bghqc,bgchk->bgqhk", weight, values_BGCHK)
         return y.reshape(batch, blocks * queries, *heads)[:, :frames]
 
     def position_scores(
         self, query: Float[Array, "B G Q H K"], positions: Float[Array, "R H K"], left: int
     ) -> Float[Array, "B G H Q S"]:
-        """What queries make of each distance that a block of theirs holds, left + 2 Q - 1 of them, furthest first."""
-        near = (positions.shape[0] - left + 1) // 2 - query.shape[2]  # distances that only a larger block holds
-        positions = positions[near : positions.shape[0] - near]
+        """Scores queries by the S = left + 2 Q - 1 distances in their block, furthest first."""
+        unused = (positions.shape[0] - left + 1) // 2 - query.shape[2]  # distances at each end, of larger blocks only
+        positions = positions[unused : positions.shape[0] - unused]
         return einsum("bgqhk,rhk->bghqr", query + self._bias(self.position_bias), positions)
 
     def _bias(self, bias: nnx.Param) -> Array:

@@ -22,7 +22,7 @@ class BlockCache(NamedTuple):
 
 
 class FeedForward(nnx.Module):
-    """Linear, SiLU, linear."""
+    """Feed-forward layer: linear, SiLU, linear."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs | None):
         self.linear1 = Linear(config.width, config.feedforward_width, config.use_bias, rngs=rngs)
@@ -34,7 +34,7 @@ class FeedForward(nnx.Module):
 
 
 class ConformerBlock(nnx.Module):
-    """Gulati et al. 2020, section 2.4; every part is pre-norm and residual."""
+    """A Conformer block (Gulati et al. 2020, section 2.4); every part is pre-norm and residual."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs | None):
         self.norm_feedforward1 = LayerNorm(config.width)
@@ -61,6 +61,7 @@ class ConformerBlock(nnx.Module):
         chunk: Chunk,
         key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], BlockCache]:
+        """Advances the block by a segment of whole chunks of `chunk` frames."""
         keys = split_key(key, 7)
         with jax.named_scope("feedforward1"):
             y = self.feedforward1(self.norm_feedforward1(x), keys[0])

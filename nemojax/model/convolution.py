@@ -1,4 +1,4 @@
-"""The convolution module of a Conformer block, causal, with its past kept in a cache."""
+"""The convolution module of a Conformer block: causal, with the last frames in a cache."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class ConvolutionCache(NamedTuple):
 
 
 class DepthwiseConvolution(nnx.Module):
-    """Each channel with its own kernel over time; valid (unpadded)."""
+    """Convolves each channel with its own kernel over time, without padding."""
 
     def __init__(self, width: int, kernel: int, use_bias: bool, *, rngs: nnx.Rngs | None):
         normal = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=0, out_axis=1)

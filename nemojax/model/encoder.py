@@ -28,7 +28,7 @@ class Encoder(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs | None):
         self.config = config.encoder
         self.subsampling = Subsampling(config, rngs=rngs)
-        # not stacked: a scan over stacked weights copies every layer's weights out of the stack at each step
+        # not stacked: a scan over stacked weights would copy every layer's weights out of the stack at each step
         self.blocks = nnx.List([ConformerBlock(config.encoder, rngs=rngs) for _ in range(config.encoder.layers)])
 
     def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> EncoderCache:
@@ -54,8 +54,8 @@ class Encoder(nnx.Module):
         """Encodes a segment of whole chunks of `chunk` frames, T = F / 8.
 
         The segment's first log-mel frame has index 8t - 7 where t is its first encoder frame; `mask` is false
-        for frames before the recording and past its end. Invalid encoder frames are zero. `remat` keeps the
-        input of each block alone for the backward pass, which computes the block again.
+        for frames before the recording and past its end. Invalid encoder frames are zero. With `remat`, the backward
+        pass computes each block again from its input, which is all that is kept.
         """
         with jax.named_scope("subsampling"):
             x, mask, subsampling = self.subsampling.step(log_mel, mask, cache.subsampling)
@@ -65,7 +65,7 @@ class Encoder(nnx.Module):
         x = dropout(x, self.config.dropout, key)
         blocks = []
 
-        @jax.jit  # traced once, for the first block; XLA sees each block's own operations
+        @jax.jit  # traced once, for the first block; each block still has its own operations in XLA
         def step(block: ConformerBlock, x: Array, cache: BlockCache, positions: Array, key: Array | None):
             call = jax.checkpoint(block.step) if remat else block.step
             return call(x, mask, cache, positions, chunk, key)

@@ -16,7 +16,7 @@ from nemojax.config import FeatureConfig
 
 
 class FeatureCache(NamedTuple):
-    """What a segment needs of the samples before it; zeros before the first sample."""
+    """The samples before a segment that its frames need; zeros before the first sample."""
 
     last: Float[Array, "B 1"]  # the last raw sample
     overlap: Float[Array, "B overlap"]  # pre-emphasized samples that the next windows share
@@ -29,7 +29,7 @@ def initial_cache(config: FeatureConfig, batch: int) -> FeatureCache:
 
 @lru_cache
 def mel_filters(config: FeatureConfig) -> np.ndarray:
-    """Triangular mel filters with Slaney's scale and area normalization, [fft_samples // 2 + 1, M].
+    """Returns triangular mel filters with Slaney's scale and area normalization, [fft_samples // 2 + 1, M].
 
     The scale (Slaney, Auditory Toolbox, 1998) is linear below 1 kHz, 3 mels per 200 Hz, and logarithmic
     above, 27 mels per factor of 6.4. Filters span 0 Hz to half the sample rate.
@@ -51,7 +51,7 @@ def mel_filters(config: FeatureConfig) -> np.ndarray:
 
 @lru_cache
 def centered_window(config: FeatureConfig) -> np.ndarray:
-    """Symmetric Hann window in the middle of the FFT's length, [fft_samples]."""
+    """Returns a symmetric Hann window in the middle of the FFT's length, [fft_samples]."""
     window = np.zeros(config.fft_samples, np.float32)
     start = (config.fft_samples - config.window_samples) // 2
     window[start : start + config.window_samples] = np.hanning(config.window_samples)
@@ -59,7 +59,7 @@ def centered_window(config: FeatureConfig) -> np.ndarray:
 
 
 def log_mel(signal: Float[Array, "B N"], config: FeatureConfig) -> Float[Array, "B F M"]:
-    """Log-mel energies ln(x + guard) of every full window of a pre-emphasized signal, in float32."""
+    """Computes log-mel energies ln(x + guard) of every full window of a pre-emphasized signal, in float32."""
     frames = (signal.shape[1] - config.overlap_samples) // config.hop_samples
     margin = (config.fft_samples - config.window_samples) // 2
     index = np.arange(frames)[:, None] * config.hop_samples + np.arange(config.fft_samples)
@@ -73,7 +73,7 @@ def log_mel(signal: Float[Array, "B N"], config: FeatureConfig) -> Float[Array, 
 def step(
     samples: Float[Array, "B N"], mask: Bool[Array, "B N"], cache: FeatureCache, config: FeatureConfig
 ) -> tuple[Float[Array, "B F M"], FeatureCache]:
-    """Log-mel frames of a segment of whole hops, F = N / hop.
+    """Computes the log-mel frames of a segment of whole hops, F = N / hop.
 
     The first frame's window begins `overlap_samples` before the segment. Samples outside `mask` count as
     zero, before pre-emphasis and after it. Frames are not masked here: which of them are valid follows

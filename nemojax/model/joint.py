@@ -1,4 +1,4 @@
-"""The joint network: an encoder frame and a prediction to logits over labels and blank."""
+"""The joint network: combines an encoder frame and a prediction into logits over labels and blank."""
 
 import jax
 from flax import nnx
@@ -9,7 +9,7 @@ from nemojax.model.layers import Linear
 
 
 class Joint(nnx.Module):
-    """relu(W_e e + W_p p) W_o. The two projections are computed once per frame and once per label."""
+    """The joint network relu(W_e e + W_p p) W_o. Its projections are computed once per frame and once per label."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs | None):
         width = config.joint.width
@@ -20,5 +20,5 @@ class Joint(nnx.Module):
     def logits(
         self, frame: Float[Array, "*#batch J"], prediction: Float[Array, "*#batch J"]
     ) -> Float[Array, "*#batch V"]:
-        """Logits of projected frames and projected predictions, in float32."""
+        """Computes the logits of projected frames and projected predictions, in float32."""
         return self.output(jax.nn.relu(frame + prediction))

@@ -1,4 +1,4 @@
-"""Linear layers and layer norms, and the one place where products are computed.
+"""Linear layers, layer norms and dropout, and the one place where products are computed.
 
 Activations between layers are float32. A product takes its operands in the weights' type and always
 accumulates in float32: with float32 weights it is exact float32 on every device (no TF32), with bfloat16
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 
 def einsum(equation: str, x: Array, y: Array) -> Array:
-    """`jnp.einsum` of two arrays in the narrower of their types, accumulated and returned in float32."""
+    """Computes `jnp.einsum` of two arrays in the narrower of their types; accumulates and returns float32."""
     dtype = jnp.bfloat16 if jnp.bfloat16 in (x.dtype, y.dtype) else jnp.float32
     precision = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
     return jnp.einsum(
@@ -23,7 +23,7 @@ def einsum(equation: str, x: Array, y: Array) -> Array:
 
 
 def broadcast_vector(vector: Float[Array, " D"], ndim: int) -> Array:
-    """A vector in float32 with leading axes, so that no rank is promoted silently."""
+    """Adds leading axes to a vector, in float32, so that no rank is promoted silently."""
     return vector.astype(jnp.float32).reshape((1,) * (ndim - 1) + (-1,))
 
 
@@ -35,20 +35,20 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
 
 
 def split_key(key: Array | None, count: int) -> Sequence[Array | None]:
-    """A key for each part of a layer; none where there is none."""
+    """Splits a PRNG key for the parts of a layer; without a key, every part gets None."""
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
 def initialize(initializer: jax.nn.initializers.Initializer, rngs: nnx.Rngs | None, shape: Sequence[int]) -> Array:
-    """A parameter's first value; zeros without `rngs`, for a model whose parameters are to be replaced."""
+    """Draws a parameter's first value; zeros without `rngs`, for a model whose parameters will be replaced."""
     return jnp.zeros(shape) if rngs is None else initializer(rngs.params(), shape)
 
 
 class Linear(nnx.Module):
     """x W + b over the last axis.
 
-    A fresh kernel multiplies the variance by `gain`. A third, which is what torch draws, keeps what a block adds
-    small beside what comes in: else attention, which is uniform at first, drowns the frames in their mean.
+    A fresh kernel multiplies the variance by `gain`. A third, torch's default, keeps the output of a residual branch
+    small beside its input: otherwise attention, which is uniform at first, replaces the frames by their mean.
     """
 
     def __init__(self, inputs: int, outputs: int, use_bias: bool = True, gain: float = 1 / 3, *, rngs: nnx.Rngs | None):
@@ -62,7 +62,7 @@ class Linear(nnx.Module):
 
 
 class LayerNorm(nnx.Module):
-    """Layer normalisation over the last axis, in float32, epsilon 1e-5."""
+    """Layer normalization over the last axis, in float32, epsilon 1e-5."""
 
     def __init__(self, width: int):
         self.scale = nnx.Param(jnp.ones(width))

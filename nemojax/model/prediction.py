@@ -20,14 +20,14 @@ class LSTMState(NamedTuple):
 
 
 class LSTMLayer(nnx.Module):
-    """One step of an LSTM with gates in the order input, forget, cell, output, and two bias vectors."""
+    """One layer of an LSTM, with gates in the order input, forget, cell, output, and two bias vectors."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs | None):
         uniform = nnx.initializers.uniform(2 * width**-0.5)
         centered = lambda shape: initialize(uniform, rngs, shape) - width**-0.5
         self.input_kernel = nnx.Param(centered((width, 4 * width)))
         self.hidden_kernel = nnx.Param(centered((width, 4 * width)))
-        self.input_bias = nnx.Param(jnp.zeros(4 * width).at[width : 2 * width].set(1.0))  # remembers at first
+        self.input_bias = nnx.Param(jnp.zeros(4 * width).at[width : 2 * width].set(1.0))  # the forget gate starts open
         self.hidden_bias = nnx.Param(jnp.zeros(4 * width))
 
     def __call__(
@@ -58,14 +58,14 @@ class PredictionNetwork(nnx.Module):
     def step(
         self, label: Int[Array, " B"], state: LSTMState, key: Array | None = None
     ) -> tuple[Float[Array, "B P"], LSTMState]:
-        """The output after one more label (blank: at the start), and the state that goes with it."""
+        """Computes the output after one more label (blank: at the start), and the state after it."""
         return self._advance(self._embed(label), state, key)
 
     def sequence(self, labels: Int[Array, "B U"], key: Array | None = None) -> Float[Array, "B S P"]:
-        """The outputs before the first of U labels and after each of them, S = U + 1.
+        """Computes the outputs before the first of U labels and after each of them, S = U + 1.
 
-        A hypothesis starts with zeros here, not with the blank's embedding: the same, but no gradient moves
-        that embedding away from zero. Whatever labels follow a row's last change none before it.
+        A hypothesis starts with zeros here, not with the blank's embedding: the value is the same, but no gradient
+        moves that embedding away from zero. Labels after a row's last one change no output before them.
         """
         embedded = jnp.pad(self._embed(labels), ((0, 0), (1, 0), (0, 0)))
         keys = None if key is None else jax.random.split(key, embedded.shape[1])

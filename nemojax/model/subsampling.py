@@ -2,7 +2,7 @@
 
 Encoder frame t sees log-mel frames [8t - 14, 8t] and none after: each stage's output i sees its inputs
 2i - 2, 2i - 1 and 2i. Frames with a negative index, and those at or past the length, are zero at every
-stage (not what a convolution makes of zeros: that is its bias).
+stage, where a convolution of zeros would give its bias.
 """
 
 from typing import NamedTuple
@@ -19,8 +19,8 @@ from nemojax.model.layers import Linear, broadcast_vector, einsum, initialize
 KERNEL = 3
 STRIDE = 2
 STAGES = 3
-RELU_GAIN = 2.0  # makes up for what a ReLU takes (He et al. 2015)
-# of log-mel bins of speech at an ordinary level: what fresh weights take them for
+RELU_GAIN = 2.0  # keeps the variance through a ReLU (He et al. 2015)
+# mean and deviation of the log-mel input that fresh weights assume: speech at an ordinary level
 LOG_MEL_MEAN, LOG_MEL_DEVIATION = -11.4, 3.8
 
 
@@ -31,7 +31,7 @@ class SubsamplingCache(NamedTuple):
 
 
 def bins_per_stage(config: ModelConfig) -> list[int]:
-    """Frequency bins before each stage and after the last: 128, 65, 33, 17."""
+    """Returns the frequency bins before each stage and after the last: 128, 65, 33, 17."""
     bins = [config.features.mel_bins]
     for _ in range(STAGES):
         bins.append(bins[-1] // STRIDE + 1)
@@ -39,7 +39,7 @@ def bins_per_stage(config: ModelConfig) -> list[int]:
 
 
 def window_taps(x: Float[Array, "B F freq channels"], cache: Float[Array, "B 1 freq channels"]) -> list[Array]:
-    """The 9 inputs of every output of a 3 x 3 convolution of stride 2, in row-major order.
+    """Returns the 9 inputs of every output of a 3 x 3 convolution of stride 2, in row-major order.
 
     Each tap is [B, F/2, freq/2 + 1, channels]. Time continues from the cached frame; frequency is padded by
     two bins below and one above.
@@ -55,7 +55,7 @@ def window_taps(x: Float[Array, "B F freq channels"], cache: Float[Array, "B 1 f
 
 
 class Convolution(nnx.Module):
-    """3 x 3 convolution from one input channel, or depthwise (each channel with its own kernel)."""
+    """A 3 x 3 convolution from one input channel, or a depthwise one (each channel with its own kernel)."""
 
     def __init__(self, channels: int, gain: float, *, rngs: nnx.Rngs | None):
         normal = nnx.initializers.variance_scaling(gain, "fan_in", "normal", in_axis=(0, 1), out_axis=3)
@@ -79,8 +79,8 @@ class Subsampling(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs | None):
         channels = config.encoder.subsampling_channels
         self.conv_in = Convolution(channels, RELU_GAIN, rngs=rngs)
-        # drawn for inputs of mean 0 and deviation 1, and made to see log-mel as such. Else every channel follows the
-        # mean, which is all that the layers after it would get to see
+        # The initializer assumes inputs of mean 0 and deviation 1, so log-mel input is normalized by the first kernel
+        # and bias. Otherwise every channel would follow the mean, and hide everything else from later layers.
         kernel = self.conv_in.kernel[...] / LOG_MEL_DEVIATION
         self.conv_in.kernel = nnx.Param(kernel)
         self.conv_in.bias = nnx.Param(-LOG_MEL_MEAN * kernel.sum((0, 1, 2)))
@@ -98,7 +98,7 @@ class Subsampling(nnx.Module):
     def step(
         self, log_mel: Float[Array, "B F M"], mask: Bool[Array, "B F"], cache: SubsamplingCache
     ) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"], SubsamplingCache]:
-        """Encoder frames of a segment whose first log-mel frame has index 8t - 7, and which are valid.
+        """Computes the encoder frames of a segment whose first log-mel frame has index 8t - 7, and which are valid.
 
         F is a multiple of 8. `mask` is false before the first log-mel frame and from the length on. A stage's
         output i is valid when input 2i or 2i - 1 is, which gives floor(length / 2) + 1 outputs.

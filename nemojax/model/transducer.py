@@ -1,4 +1,4 @@
-"""The model: an encoder, a prediction network and a joint network (Graves 2012), and nothing else."""
+"""The model: an encoder, a prediction network and a joint network (Graves 2012)."""
 
 from flax import nnx
 

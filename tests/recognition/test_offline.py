@@ -1,20 +1,62 @@
 import numpy as np
 import pytest
 
+from nemojax.audio.source import open_audio
+from nemojax.errors import AudioError
 from nemojax.recognition.stream_batch import StreamBatch
 
 
-def test_rows_with_nothing_to_hear_are_dropped(recognizer, speech, monkeypatch):
-    """Three short recordings and a long one: the long one goes on alone, as if it had always been."""
+def test_rows_without_samples_are_dropped(recognizer, speech, monkeypatch):
+    """Three short recordings and a long one: the long one continues alone, with its own state."""
     long = np.tile(np.asarray(speech), 3)
-    heard = [long[:30_000], long[:9_000], long[:20_000], long]
-    alone = [recognizer.transcribe(samples, 6).tokens for samples in heard]
+    recordings = [long[:30_000], np.roll(long, 5_000)[:9_000], np.roll(long, 11_000)[:20_000], np.roll(long, 17_000)]
+    alone = [recognizer.transcribe(samples, 6).tokens for samples in recordings]
     sizes, step = [], StreamBatch.step
     counted = lambda batch, given: (sizes.append(len(given.active)), step(batch, given))[1]
     monkeypatch.setattr(StreamBatch, "step", counted)
-    together = recognizer.transcribe(heard, 6, batch_size=4)
+    together = recognizer.transcribe(recordings, 6, batch_size=4)
     assert [transcript.tokens for transcript in together] == alone and len(alone[3]) > 10
     assert sizes[0] == 4 and sizes[1:] == [1] * (len(sizes) - 1) and len(sizes) > 2
+
+
+class Source:
+    """An audio source in memory, which can fail at a sample, and knows whether it was closed."""
+
+    def __init__(self, samples, fails_at=None):
+        self.audio, self.fails_at, self.read_samples, self.closed = open_audio(samples), fails_at, 0, False
+        read, close = self.audio.read, self.audio.close
+
+        def counted(count):
+            self.read_samples += count
+            if self.fails_at is not None and self.read_samples > self.fails_at:
+                raise AudioError("it is damaged")
+            return read(count)
+
+        def closing():
+            self.closed = True
+            close()
+
+        self.audio.read, self.audio.close = counted, closing
+
+
+def test_a_recording_that_fails_later_gives_an_error_alone_and_harms_no_other(recognizer, speech):
+    long = np.tile(np.asarray(speech), 4)
+    good, bad, after = Source(long), Source(long, fails_at=120_000), Source(np.roll(long, 9_000)[:70_000])
+    results = list(recognizer.transcribe_each([bad.audio, good.audio, after.audio], 6, batch_size=2))
+    assert sorted(index for index, _ in results) == [0, 1, 2]
+    results = dict(results)
+    assert isinstance(results[0], AudioError) and bad.read_samples > 120_000
+    assert results[1].tokens == recognizer.transcribe(long, 6).tokens
+    assert results[2].tokens == recognizer.transcribe(np.roll(long, 9_000)[:70_000], 6).tokens
+
+
+def test_sources_are_closed_when_they_are_done(recognizer, speech):
+    """Each as soon as its result is there, whether it failed or not."""
+    x = np.asarray(speech)
+    sources = [Source(x[:20_000]), Source(x, fails_at=0), Source(x[:1]), Source(x)]
+    for index, _ in recognizer.transcribe_each([source.audio for source in sources], 6, batch_size=2):
+        assert sources[index].closed
+    assert all(source.closed for source in sources)
 
 
 @pytest.mark.parametrize(

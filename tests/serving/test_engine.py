@@ -284,3 +284,136 @@ def test_a_finished_stream_takes_no_more(recognizer):
 def test_settings_must_fit(recognizer, settings):
     with pytest.raises(ConfigError, match="an engine needs"):
         Engine(recognizer, **settings)
+
+
+def test_a_short_stream_in_a_high_slot_ends_with_its_own_step(recognizer, recordings):
+    """The step in which it leaves still covers its slot, and the engine goes on."""
+
+    async def talk(engine):
+        short = [engine.open() for _ in range(3)][-1]
+        await short.push(recordings[-3][:4_000])
+        transcript = await short.finish()
+        return transcript, await speak(engine, recordings[-2], random.Random(0))
+
+    short, after = served(recognizer, talk)
+    assert short == alone(recognizer, recordings[-3][:4_000]) and after == alone(recognizer, recordings[-2])
+
+
+def test_closing_a_finished_stream_leaves_its_old_slot_alone(recognizer):
+    async def talk(engine):
+        first = engine.open()
+        await first.finish()
+        second = engine.open()
+        assert second.seat.slot == first.seat.slot
+        first.close()
+        with pytest.raises(EngineFull):
+            engine.open()
+        return await second.finish()
+
+    assert served(recognizer, talk, slots=(1,)) == alone(recognizer, np.zeros(0, np.float32))
+
+
+def test_samples_that_were_refused_are_not_transcribed(recognizer, recordings):
+    async def talk(engine):
+        stream, stalled = engine.open(), engine.open()
+        taken = 0
+        with pytest.raises(Backlog):
+            while True:
+                stream.push_nowait(recordings[-1][taken : taken + 1_000])
+                taken += 1_000
+        stalled.close()
+        return await stream.finish(), taken
+
+    transcript, taken = served(recognizer, talk, backlog=2, patience_s=30.0)
+    assert transcript == alone(recognizer, recordings[-1][:taken])
+
+
+class FakeBatch:
+    """Notes the steps' sizes, and computes nothing."""
+
+    def __init__(self, size):
+        self.size, self.sizes = size, []
+
+    def step(self, given):
+        self.sizes.append(len(given.samples))
+
+    def resize(self, size):
+        self.size = size
+
+    def wait(self):
+        pass
+
+
+@pytest.fixture
+def idle(recognizer, monkeypatch):
+    """An engine whose threads do not run, with three open streams, and a clock that is set by hand."""
+    monkeypatch.setattr(recognizer, "batch", lambda size, lookahead: FakeBatch(size))
+    engine = Engine(recognizer, LOOKAHEAD, slots=(2, 5), patience_s=1.0)
+    engine._compile()
+    engine._running, engine._batch.sizes = True, []
+    engine.streams = [engine.open() for _ in range(3)]
+    engine.now_s = 10.0
+    monkeypatch.setattr(engine_module.time, "monotonic", lambda: engine.now_s)
+
+    def waits(timeout=None):
+        raise TimeoutError(timeout)
+
+    monkeypatch.setattr(engine._wake, "wait", waits)
+    return engine
+
+
+CHUNK = np.zeros(2560, np.float32)
+
+
+def test_patience_counts_from_the_first_chunk(idle):
+    idle.enqueue(idle.streams[0], CHUNK)
+    idle.now_s += 0.75
+    idle.enqueue(idle.streams[1], CHUNK)
+    with pytest.raises(TimeoutError, match=r"0\.25"):
+        idle._next()
+    idle.now_s += 0.25
+    assert idle._next().stepped == idle.streams[:2]
+    idle.enqueue(idle.streams[2], CHUNK)  # the next step's patience begins with its own first chunk
+    with pytest.raises(TimeoutError, match=r"1\.0"):
+        idle._next()
+
+
+def test_a_step_begins_at_once_when_every_stream_has_a_chunk(idle):
+    for stream in idle.streams:
+        idle.enqueue(stream, CHUNK)
+    assert idle._next().stepped == idle.streams
+    with pytest.raises(TimeoutError, match="None"):  # without a chunk there is nothing to be patient for
+        idle._next()
+
+
+def test_an_end_without_a_chunk_delays_no_other_stream(idle):
+    idle.enqueue(idle.streams[0], CHUNK)
+    idle.now_s += 0.75
+    idle.complete(idle.streams[1])
+    result = idle._next()
+    assert (result.emission, result.stepped, result.ended) == (None, [], [idle.streams[1]])
+    with pytest.raises(TimeoutError, match=r"0\.25"):
+        idle._next()
+
+
+def test_a_batch_shrinks_only_after_many_spare_steps(idle, monkeypatch):
+    monkeypatch.setattr(engine_module, "SHRINK_AFTER", 2)
+    first, second, third = idle.streams
+
+    def step(*streams):
+        for stream in streams:
+            idle.enqueue(stream, CHUNK)
+        idle.now_s += 1.0
+        idle._next()
+        return idle._batch.sizes[-1]
+
+    assert step(first, third) == 5
+    third.close()
+    assert [step(first) for _ in range(4)] == [5, 5, 2, 2]
+    assert step(first, second) == 2
+    idle.streams[2] = idle.open()
+    assert step(first) == 5  # the open slot counts, though it has no chunk
+    idle.streams[2].close()
+    assert [step(first) for _ in range(2)] == [5, 5]
+    idle.streams[2] = idle.open()
+    assert step(first) == 5 and idle._spare_steps == 0
