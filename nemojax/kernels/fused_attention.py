@@ -18,7 +18,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Bool, Float
 
-from nemojax.model.attention import UNSEEN, Attention, AttentionCache
+from nemojax.model.attention import UNSEEN, Attention, AttentionCache, Chunk
 from nemojax.model.transducer import Transducer
 
 MIN_ROWS = 16  # of a matrix product on a GPU
@@ -33,7 +33,17 @@ class FusedAttention(Attention):
                 setattr(self, name, value)
         self.interpret = interpret
 
-    def attend(self, query, keys, values, mask, cache, positions, chunk, key) -> Array:
+    def attend(
+        self,
+        query: Float[Array, "B T H K"],
+        keys: Float[Array, "B T H K"],
+        values: Float[Array, "B T H K"],
+        mask: Bool[Array, "B T"],
+        cache: AttentionCache,
+        positions: Float[Array, "R H K"],
+        chunk: Chunk,
+        key: Array | None,
+    ) -> Float[Array, "B T H K"]:
         """Computes what `Attention.attend` does."""
         left, frames = cache.keys.shape[1], query.shape[1]
         if key is not None or frames > left or not isinstance(chunk, int):
@@ -83,7 +93,21 @@ def fused(
     return call(query, flat, cache.keys, cache.values, keys, values, cache.length[:, None], mask.astype(jnp.int32))
 
 
-def _kernel(query, scores, cached_keys, cached_values, keys, values, length, mask, out, *, frames, left, chunk):
+def _kernel(
+    query: Any,
+    scores: Any,
+    cached_keys: Any,
+    cached_values: Any,
+    keys: Any,
+    values: Any,
+    length: Any,
+    mask: Any,
+    out: Any,
+    *,
+    frames: int,
+    left: int,
+    chunk: int,
+) -> None:
     """Computes one head of one stream.
 
     All references but `scores` have a power of two of rows, as Triton requires; rows past the ends of their arrays are

@@ -160,5 +160,5 @@ class Attention(nnx.Module):
         positions = positions[unused : positions.shape[0] - unused]
         return einsum("bgqhk,rhk->bghqr", query + self._bias(self.position_bias), positions)
 
-    def _bias(self, bias: nnx.Param) -> Array:
+    def _bias(self, bias: "nnx.Param[Array]") -> Array:
         return bias[...].astype(jnp.float32)[None, None, None]

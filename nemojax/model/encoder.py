@@ -66,7 +66,9 @@ class Encoder(nnx.Module):
         blocks = []
 
         @jax.jit  # traced once, for the first block; each block still has its own operations in XLA
-        def step(block: ConformerBlock, x: Array, cache: BlockCache, positions: Array, key: Array | None):
+        def step(
+            block: ConformerBlock, x: Array, cache: BlockCache, positions: Array, key: Array | None
+        ) -> tuple[Array, BlockCache]:
             call = jax.checkpoint(block.step) if remat else block.step
             return call(x, mask, cache, positions, chunk, key)
 

@@ -35,15 +35,15 @@ def mel_filters(config: FeatureConfig) -> np.ndarray:
     above, 27 mels per factor of 6.4. Filters span 0 Hz to half the sample rate.
     """
 
-    def hz_to_mel(hz):
+    def hz_to_mel(hz: np.ndarray) -> np.ndarray:
         return np.where(hz < 1000, hz * 3 / 200, 15 + 27 * np.log(np.maximum(hz, 1) / 1000) / np.log(6.4))
 
-    def mel_to_hz(mel):
+    def mel_to_hz(mel: np.ndarray) -> np.ndarray:
         return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * np.log(6.4) / 27))
 
     nyquist_hz = config.sample_rate_hz / 2
     bin_hz = np.linspace(0, nyquist_hz, config.fft_samples // 2 + 1)[:, None]
-    edge_hz = mel_to_hz(np.linspace(0, hz_to_mel(np.float64(nyquist_hz)), config.mel_bins + 2))
+    edge_hz = mel_to_hz(np.linspace(0, hz_to_mel(np.array(nyquist_hz)), config.mel_bins + 2))
     low, center, high = edge_hz[:-2], edge_hz[1:-1], edge_hz[2:]
     triangle = np.minimum((bin_hz - low) / (center - low), (high - bin_hz) / (high - center))
     return (np.maximum(triangle, 0) * 2 / (high - low)).astype(np.float32)

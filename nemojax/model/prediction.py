@@ -70,7 +70,7 @@ class PredictionNetwork(nnx.Module):
         embedded = jnp.pad(self._embed(labels), ((0, 0), (1, 0), (0, 0)))
         keys = None if key is None else jax.random.split(key, embedded.shape[1])
 
-        def step(state, inputs):
+        def step(state: LSTMState, inputs: tuple[Array, Array | None]) -> tuple[LSTMState, Array]:
             y, state = self._advance(inputs[0], state, inputs[1])
             return state, y
 
