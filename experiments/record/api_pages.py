@@ -20,6 +20,7 @@ import nemojax
 ROOT = Path(__file__).parents[2]
 TEMPLATE = Path(__file__).parent / "api_pages_template"
 PACKAGES = ("nemojax", "convert")
+FIRST = ("load", "Recognizer", "Transcript", "Word", "Stream", "Update", "Engine")  # on the page of nemojax
 GENERATED = ("Alias for field number", "Create new instance of")  # docstrings that namedtuple makes
 
 
@@ -45,6 +46,7 @@ def build(output: Path) -> None:
     # pdoc reads `__dict__`, where a lazily imported name appears only after its first use
     for name in nemojax.__all__:
         vars(nemojax)[name] = getattr(nemojax, name)
+    nemojax.__all__ = sorted(nemojax.__all__, key=lambda name: (*FIRST, name).index(name))
     modules = {name: doc.Module.from_name(name) for package in PACKAGES for name in public_modules(package)}
     # `__all__` has the public names alone; the page of nemojax lists its packages too
     children = [module for name, module in modules.items() if name.startswith("nemojax.") and name.count(".") == 1]
