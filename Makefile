@@ -59,3 +59,7 @@ notebooks: $(VENV)/ready  ## run the notebooks' scripts, and keep what they show
 
 clean:
 	rm -rf $(VENV) $(PARITY_VENV) $(COMPILED) build dist
+
+.PHONY: docs
+docs: $(VENV)/ready  ## build the API pages into build/docs; a warning is an error
+	$(VENV)/bin/python -m experiments api_pages --output build/docs

@@ -29,6 +29,7 @@ COMMANDS = {
     "benchmark_data": Command("speed.data", "Does the data pipeline keep up with training?"),
     "record": Command("record.record", "Make all tables and plots of the documents from the results."),
     "notebooks": Command("record.notebooks", "Run the notebooks and keep their outputs."),
+    "api_pages": Command("record.api_pages", "Build the API pages of nemojax and convert."),
 }
 
 

@@ -1,9 +1,9 @@
 # %% [markdown]
-# # When is a word out?
+# # When does a word appear?
 #
-# A streaming recogniser says a word some time after it was spoken. **How long after, and what is that time made of?**
-# Here the small model that comes with the package hears 12 seconds of speech (four sentences of the GRID corpus),
-# chunk by chunk, and every word is followed from the sound to the text.
+# A streaming recognizer prints a word after it was spoken. **How long is the delay, and what causes it?** This
+# notebook streams 12 seconds of speech (four sentences of the GRID corpus) through the small model of the package,
+# chunk by chunk, and follows each word from the audio to the text.
 
 # %%
 import matplotlib.pyplot as plt
@@ -25,8 +25,8 @@ Audio(SMALL / "example.ogg")
 # %% [markdown]
 # ## Text as it appears
 #
-# `Stream.push` takes any number of samples and gives the text that is new. At look-ahead 1 a chunk is two encoder
-# frames, 160 ms; most of them bring nothing. What has been said is never taken back.
+# `Stream.push` takes any number of samples and returns the new text. At look-ahead 1 a chunk is two encoder frames,
+# 160 ms. The majority of chunks brings no new text. Greedy search never changes text that it has returned.
 
 # %%
 lookahead = 1
@@ -38,55 +38,58 @@ for begin in range(0, len(samples), live.chunk_samples):
 print("\n" + live.finish().text)
 
 # %% [markdown]
-# ## Where the words lie in the sound
+# ## The words and the spectrogram
 #
-# A label belongs to an encoder frame, 80 ms of sound, and a word begins with its first label and ends with its last.
-# Over the spectrogram that the model sees: each word from its first to its last frame (white), and when its text was
-# out (red).
+# A label belongs to an encoder frame, which is 80 ms of audio. A word starts with the frame of its first label and
+# ends with the frame of its last label. The plot shows the input of the model, a log-mel spectrogram, with each word
+# from its first to its last frame (white) and the time at which its text appeared (red).
 
 
 # %%
-def draw(axes, lookahead, words, out):
+def draw(axes, lookahead, words, outputs):
     log_mel = log_mel_of(samples, recognizer.config.features.mel_bins)
     seconds = len(log_mel) * recognizer.config.features.hop_samples / rate_hz
     axes.imshow(
         log_mel.T, origin="lower", aspect="auto", extent=(0, seconds, 0, log_mel.shape[1]), cmap="magma", vmin=-12
     )
-    for number, (word, said) in enumerate(zip(words, out, strict=True)):
-        if said.at_s > SHOWN_S:
+    for number, (word, output) in enumerate(zip(words, outputs, strict=True)):
+        if output.at_s > SHOWN_S:
             break
         height = 0.95 * log_mel.shape[1] - number % 3 * 9
         axes.plot([word.start_s, word.end_s], [height, height], color="white", linewidth=2)
         axes.text(word.start_s, height + 1, word.text, color="white", fontsize=8)
-        axes.plot([said.at_s] * 2, [height - 2, height + 2], color="red", linewidth=2)
+        axes.plot([output.at_s] * 2, [height - 2, height + 2], color="red", linewidth=2)
     axes.set(xlim=(0, SHOWN_S), ylabel="mel bin", title=f"look-ahead {lookahead}: chunks of {80 * (lookahead + 1)} ms")
 
 
-heard = {r: (recognizer.transcribe(samples, r), stream(recognizer, samples, r).out) for r in (0, 1, 6, 13)}
+results = {r: (recognizer.transcribe(samples, r), stream(recognizer, samples, r).out) for r in (0, 1, 6, 13)}
 figure, panels = plt.subplots(2, 1, figsize=(10, 6), sharex=True, layout="constrained")
 for axes, r in zip(panels, (0, 13), strict=True):
-    transcript, out = heard[r]
-    draw(axes, r, transcript.words, out)
+    transcript, outputs = results[r]
+    draw(axes, r, transcript.words, outputs)
 panels[-1].set_xlabel("time in s")
 plt.show()
 
 # %% [markdown]
-# ## How long it takes
+# ## The delay
 #
-# From the beginning of a word's last frame to its text, counted in audio: what a machine of no time at all would need.
-# The model's own slowness in making up its mind is not in it, as the frame is where it did.
+# The delay is counted in audio, from the start of a word's last frame to its text. It excludes computing time. It
+# also excludes the time that the model itself waits before it emits a label, because the frame is the one at which it
+# does.
 
 # %%
-print("look-ahead    chunk   wait of a word, mean and longest   text as at 1120 ms")
-for r, (transcript, out) in heard.items():
-    waits = np.array([1000 * (said.at_s - word.end_s) + 80 for word, said in zip(transcript.words, out, strict=True)])
-    same = "yes" if transcript.text == heard[13][0].text else "no"
-    print(f"{r:10d} {80 * (r + 1):5d} ms {waits.mean():14.0f} ms, {waits.max():5.0f} ms {same:>20s}")
+print("look-ahead    chunk   delay of a word, mean and longest   same text as at 1120 ms")
+for r, (transcript, outputs) in results.items():
+    pairs = zip(transcript.words, outputs, strict=True)
+    delays_ms = np.array([1000 * (output.at_s - word.end_s) + 80 for word, output in pairs])
+    same = "yes" if transcript.text == results[13][0].text else "no"
+    print(f"{r:10d} {80 * (r + 1):5d} ms {delays_ms.mean():15.0f} ms, {delays_ms.max():5.0f} ms {same:>24s}")
 
 # %% [markdown]
 # ## The answer
 #
-# A word is out when the chunk is complete that holds its last frame. Without look-ahead that is 12.5 ms after the
-# frame begins, half of the spectrogram's window: a frame looks back, not ahead. With chunks of 1120 ms it is half a
-# chunk on average, and nearly a whole one for a word whose last frame is the first of a chunk. Nothing else is waited
-# for, nothing is said twice, and nothing is taken back; on this recording the text is the same at every look-ahead.
+# A word appears when the chunk with its last frame is complete. Without look-ahead, that is 12.5 ms after the start
+# of the frame: half the window of the spectrogram, because a frame covers the audio before it. With chunks of 1120 ms
+# the delay is half a chunk on average, and almost a whole chunk for a word whose last frame is the first of a chunk.
+# Nothing else adds to the delay. No text is repeated or changed, and on this recording the text is the same at every
+# look-ahead.

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # What does a stream remember?
 #
-# No frame is computed twice: what a later chunk needs of an earlier one is kept. **What is kept, how is it used, and
-# can anything of the future leak into it?** The state of a stream is a pytree, so one can look.
+# No frame is computed twice: a stream stores what later chunks need of earlier ones. **What does it store, how is it
+# used, and can future audio leak into it?** The state of a stream is a pytree, so we can look inside.
 
 # %%
 import jax
@@ -23,12 +23,12 @@ model, constants, config = thaw(recognizer.model), recognizer.constants, recogni
 samples = jnp.asarray(soundfile.read(SMALL / "example.ogg", dtype="float32")[0])
 
 # %% [markdown]
-# ## What is kept
+# ## What a stream stores
 
 # %%
 state = streaming.init_state(model, constants, batch=1)
 block = state.encoder.blocks[0]
-kept = {
+parts = {
     "position": state.position,
     "features: raw sample, pre-emphasised overlap": state.features,
     "subsampling: a frame of each strided convolution": state.encoder.subsampling,
@@ -37,7 +37,7 @@ kept = {
     "convolution: gated frames of a block": block.convolution,
     "prediction network": state.decoder,
 }
-for name, part in kept.items():
+for name, part in parts.items():
     leaves = jax.tree.leaves(part)
     shapes = ", ".join(str(tuple(x.shape)) for x in leaves[:3]) + (", ..." if len(leaves) > 3 else "")
     print(f"{name:50s} {sum(x.nbytes for x in leaves) / 1e3:8.1f} kB   {shapes}")
@@ -45,15 +45,16 @@ total = sum(x.nbytes for x in jax.tree.leaves(state))
 print(f"\none stream, {len(state.encoder.blocks)} blocks: {total / 1e6:.2f} MB, however long it lasts")
 
 # %% [markdown]
-# ## How attention moves over it
+# ## How attention uses it
 #
-# The first chunks are encoded with `streaming.encode`, the next one is taken apart: the weights with which each frame
-# of the chunk looks at the cache and at its chunk, in the first and in the last block, averaged over the heads.
+# `streaming.encode` encodes the first chunks. The code below repeats the next chunk by hand, to see the attention
+# weights of each frame of the chunk over the cache and the chunk, in the first and in the last block, averaged over
+# the heads.
 
 
 # %%
 def attention_weights(attention, x, mask, cache, positions, chunk):
-    """[H, T, C + T]: the formula of `Attention.step`, one stream, one block of queries."""
+    """Returns the weights of one stream, [H, T, C + T], by the formula of `Attention.step`."""
     heads, left, frames = attention.content_bias.shape, cache.keys.shape[1], x.shape[1]
     query = attention.query(x).reshape(frames, *heads)
     keys = jnp.concatenate([cache.keys[0], attention.key(x).reshape(frames, *heads)])
@@ -63,12 +64,12 @@ def attention_weights(attention, x, mask, cache, positions, chunk):
     position = jnp.einsum("qhk,rhk->hqr", query + attention.position_bias[...][None], positions)
     score = (content + relative_shift(position, left + frames)) * heads[1] ** -0.5
     valid = jnp.concatenate([jnp.arange(left) >= left - cache.length[0], mask[0]])
-    seen = jnp.asarray(chunk_mask(frames, left, chunk)) & valid[None]
-    return jax.nn.softmax(jnp.where(seen[None], score, -1e30), axis=-1)
+    visible = jnp.asarray(chunk_mask(frames, left, chunk)) & valid[None]
+    return jax.nn.softmax(jnp.where(visible[None], score, -1e30), axis=-1)
 
 
 def check(attention, weights, x, mask, cache, positions, chunk):
-    """That these are the weights which `Attention.step` uses."""
+    """Asserts that `Attention.step` uses these weights."""
     values = attention.value(x).reshape(-1, *cache.values.shape[2:])
     mixed = jnp.einsum("hqc,chk->qhk", weights, jnp.concatenate([cache.values[0], values]))
     expected, _ = attention.step(x, mask, cache, positions, chunk)
@@ -76,7 +77,7 @@ def check(attention, weights, x, mask, cache, positions, chunk):
 
 
 def look(lookahead, chunks):
-    """Weights of the first and the last block, for the chunk after `chunks` chunks."""
+    """Returns the weights of the first and the last block, for the chunk after `chunks` chunks."""
     state, chunk = streaming.init_state(model, constants, 1), lookahead + 1
     segments = streaming.segments_of(samples[None], jnp.array([len(samples)]), lookahead, 1, config)
     for index in range(chunks):
@@ -90,9 +91,9 @@ def look(lookahead, chunks):
     weights = []
     for block, cache, positions in zip(model.encoder.blocks, state.encoder.blocks, constants.positions, strict=True):
         y = x + 0.5 * block.feedforward1(block.norm_feedforward1(x))
-        heard = jnp.where(mask[..., None], block.norm_attention(y), 0.0)
-        weights.append(attention_weights(block.attention, heard, mask, cache.attention, positions, chunk))
-        check(block.attention, weights[-1], heard, mask, cache.attention, positions, chunk)
+        valid = jnp.where(mask[..., None], block.norm_attention(y), 0.0)
+        weights.append(attention_weights(block.attention, valid, mask, cache.attention, positions, chunk))
+        check(block.attention, weights[-1], valid, mask, cache.attention, positions, chunk)
         x, _ = block.step(x, mask, cache, positions, chunk)
     return np.asarray(weights[0].mean(0)), np.asarray(weights[-1].mean(0))
 
@@ -104,28 +105,29 @@ for row, chunks in zip(panels, (1, 3, 9), strict=True):
         extent = (-left, 7, 7, 0)
         axes.imshow(weights, aspect="auto", extent=extent, cmap="viridis", vmin=0, vmax=0.15, interpolation="nearest")
         axes.axvline(0, color="white", linewidth=1)
-        axes.set_title(f"{name}: seen after {chunks} chunk{'s' * (chunks > 1)}", fontsize=10)
+        axes.set_title(f"{name}, after {chunks} chunk{'s' * (chunks > 1)}", fontsize=10)
     row[0].set_ylabel("frame of the chunk")
 for axes in panels[-1]:
-    axes.set_xlabel("key: frames before the chunk, | and in it")
+    axes.set_xlabel("key: cached frames | frames of the chunk")
 plt.show()
 recent = np.mean([w[:, left - 13 :].sum(1).mean() for w in look(6, 9)])
-print(f"after 9 chunks, {100 * recent:.0f} % of the weight lies on the chunk and the 13 frames (1 s) before it")
+print(f"after 9 chunks, {100 * recent:.0f} % of the weight is on the chunk and the 13 frames (1 s) before it")
 
 # %% [markdown]
-# The cache begins empty, and nobody looks at what is not there (dark, left). It fills by a chunk at a time. The frames
-# of a chunk see all of it (right of the line) and nothing after.
+# The cache starts empty, and empty entries get no weight (dark, left). Each chunk adds its frames. The frames of a
+# chunk attend to the whole chunk (right of the line) and to nothing after it.
 #
-# ## Nothing of the future
+# ## No future audio
 #
-# If sample n can change frame t, the derivative of the frame with respect to it is not zero. For a schedule that is
-# kept, it must be zero past the last sample of the frame's chunk, exactly, and not zero at it.
+# If sample n can change frame t, the derivative of the frame with respect to the sample is not zero. If the model
+# keeps its schedule, this derivative is exactly zero after the last sample of the frame's chunk, and not zero just
+# before it.
 
 
 # %%
 def reach(lookahead, frame, seconds=3.0):
-    """The size of d(frame) / d(sample), for each sample."""
-    heard = samples[None, : int(16_000 * seconds)]
+    """Returns the magnitude of d(frame) / d(sample), for each sample."""
+    audio = samples[None, : int(16_000 * seconds)]
 
     def encoded(x):
         segments = streaming.segments_of(x, jnp.array([x.shape[1]]), lookahead, 70 // (lookahead + 1), config)
@@ -133,7 +135,7 @@ def reach(lookahead, frame, seconds=3.0):
         return streaming.encode(model, constants, state, segment, lookahead)[0][0, frame]
 
     direction = jax.random.normal(jax.random.key(0), (config.encoder.width,))
-    return np.abs(np.asarray(jax.grad(lambda x: encoded(x) @ direction)(heard)[0]))
+    return np.abs(np.asarray(jax.grad(lambda x: encoded(x) @ direction)(audio)[0]))
 
 
 figure, panels = plt.subplots(2, 1, figsize=(10, 4.6), sharex=True, layout="constrained")
@@ -147,16 +149,16 @@ for axes, r in zip(panels, (0, 6), strict=True):
     axes.axvline(end / 16_000, color="red", linewidth=1, label="the last sample of its chunk")
     axes.set(ylabel="|d frame / d sample|", title=f"look-ahead {r}")
     axes.legend(loc="upper right", fontsize=8)
-    print(f"look-ahead {r}: the chunk is heard up to sample {end - 1}; the last one that matters is {last}")
+    print(f"look-ahead {r}: the chunk ends with sample {end - 1}; the last sample with a gradient is {last}")
 panels[-1].set_xlabel("time in s")
 plt.show()
 
 # %% [markdown]
-# The very last sample stands under the spectrogram's window where that is zero; the one before it counts, and none
-# after.
+# The window of the spectrogram is zero at the very last sample, so that sample has no gradient. The sample before it
+# has one, and no later sample does.
 #
 # ## The answer
 #
-# A stream of this model remembers 0.7 MB, nearly all of it keys and values, and never more, however long it lasts.
-# Attention uses the cache as far back as it has been filled, the last second most. And to the sample, a frame
-# depends on nothing after its chunk: that is what lets the text of a chunk be final.
+# A stream of this model stores 0.7 MB, almost all of it keys and values, and its size does not grow with time.
+# Attention uses the whole filled part of the cache, and puts the largest weight on the last second. To the sample, a
+# frame depends on nothing after its chunk. That is why the text of a chunk can be final.

@@ -1,9 +1,9 @@
 # %% [markdown]
-# # What does waiting buy?
+# # What does a longer delay buy?
 #
 # One set of weights serves chunks of 80 to 1120 ms, chosen at run time. **How much more accurate is a longer chunk,
-# and is the difference more than chance?** `experiments.accuracy.study` answers it for any model and any manifest;
-# here it runs on a small set, live, and the whole result for the small model is drawn beside it.
+# and is the difference more than chance?** `python -m experiments compare_accuracy` answers this for any model and
+# any manifest. Here it runs on a small set, and the plot beside it shows the recorded result of the small model.
 
 # %%
 import contextlib
@@ -23,8 +23,8 @@ from nemojax.bundled import SMALL
 plt.rcParams |= {"figure.dpi": 90, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 
 # %% [markdown]
-# The manifest is that of `$NEMOJAX_MANIFEST`, if there is one, else LJ Speech's dev set where it lies beside the
-# clone, else the one recording that comes with the package, which says little.
+# The manifest is `$NEMOJAX_MANIFEST` if that is set, else the dev set of LJ Speech if it lies beside the clone, else
+# the one recording of the package, which shows little.
 
 # %%
 work = Path(tempfile.mkdtemp())
@@ -34,7 +34,7 @@ candidates = [os.environ.get("NEMOJAX_MANIFEST", ""), "../../shared/speech/dev/l
 manifest = next(Path(path) for path in candidates if str(path) and Path(path).is_file())
 rows_file = work / "rows.jsonl"
 arguments = [str(SMALL), str(manifest), "--limit", "12", "--output", str(rows_file)]
-with contextlib.redirect_stdout(io.StringIO()):  # the table stands below
+with contextlib.redirect_stdout(io.StringIO()):  # the next cell shows the table
     assert study.main(arguments) == 0
 rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
 print(f"{manifest.stem}: {rows[0]['utterances']} utterances, {rows[0]['wer']['reference']} words")
@@ -43,14 +43,14 @@ print(f"{manifest.stem}: {rows[0]['utterances']} utterances, {rows[0]['wer']['re
 Markdown(table(rows))
 
 # %% [markdown]
-# S, D and I are substitutions, deletions and insertions; p is that of a paired bootstrap over utterances, against the
-# first row: whether so large a difference would come about by chance if there were none. The delay is from the end of
-# the frame of a word's last label to its text; a frame of 80 ms is complete 12.5 ms after it begins, hence 68 ms
-# before its end.
+# S, D and I are substitutions, deletions and insertions. p is from a paired bootstrap over utterances against the
+# first row: the probability of a difference of this size by chance, if there were none. The delay of a word is from
+# the end of the frame of its last label to its text. A frame of 80 ms is complete 12.5 ms after its start, which is
+# 68 ms before its end, so delays can be negative.
 #
-# ## The whole of it
+# ## The recorded results
 #
-# A dozen utterances leave intervals as wide as the effect. The recorded results are of all held-out sets:
+# With a dozen utterances, the intervals are as wide as the effect. The recorded results cover all held-out sets:
 
 # %%
 recorded = [json.loads(line) for line in Path("../experiments/results/small.jsonl").read_text().splitlines()]
@@ -85,7 +85,7 @@ for label in dict.fromkeys(row["label"] for row in recorded):
 # %% [markdown]
 # ## The answer
 #
-# For this model, little: on sentences like those that it knows, 80 ms chunks make a fourth more errors than 1120 ms
-# (9.5 and 11.8 %), on LJ Speech a twentieth, and where nearly every word is wrong, or nearly none, there is nothing to
-# gain. The text comes a second earlier. Look at the intervals before you believe any difference smaller than that; the
-# same command gives them for the released model.
+# For this model, a longer delay buys little. On new sentences of the kind it was trained on, chunks of 80 ms have a
+# fourth more errors than chunks of 1120 ms (11.8 and 9.5 %); on LJ Speech, a twentieth more. Where almost every word
+# is wrong, or almost none, there is nothing to gain. The text appears a second earlier with short chunks. Check the
+# intervals before you trust a smaller difference; the same command computes them for the released model.

@@ -66,4 +66,4 @@ def test_it_is_in_the_wheel(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = {str(path.relative_to(root)) for path in SMALL.rglob("*") if path.is_file()}
-    assert wanted <= names and "convert/__main__.py" in names
+    assert wanted <= names and {"convert/__main__.py", "nemojax/py.typed", "convert/py.typed"} <= names
