@@ -1,9 +1,9 @@
 """Drivers of the step, from audio to text:
 
-stream_batch.py  the compiled step and the state of a batch of streams
+stream_batch.py  the state of a batch of streams, and the compiled step
 hypothesis.py    labels, times and text of one stream
 stream.py        one live stream
-offline.py       how recordings lie in a batch
+offline.py       recordings side by side in a batch
 recognizer.py    loads a checkpoint; transcribes recordings
 bulk.py          transcribes a manifest into a directory; an interrupted job resumes
 """
