@@ -1,6 +1,7 @@
 """Drivers of the step, from audio to text:
 
 stream_batch.py  the state of a batch of streams, and the compiled step
+chunker.py       cuts the samples of a live stream into chunks
 hypothesis.py    labels, times and text of one stream
 stream.py        one live stream
 offline.py       recordings side by side in a batch
