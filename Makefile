@@ -5,10 +5,11 @@ PARITY_VENV ?= .venv-parity
 WORKERS ?= 2
 TESTS ?= tests
 
-# What jax compiles for tests is kept here, for the next run, the slow tests, and another Python.
+# Programs that jax compiles for tests are kept here for the next run; tests/conftest.py sets how they are compiled.
+# Parity compiles as users do, at the default optimization level.
 COMPILED ?= $(CURDIR)/.compiled
 fast slow parity: export JAX_COMPILATION_CACHE_DIR = $(COMPILED)
-fast slow parity: export JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS = 0.1
+parity: export XLA_FLAGS =
 
 .PHONY: demo test check fast slow parity golden notebooks clean
 
@@ -35,7 +36,7 @@ check: $(VENV)/ready
 	$(VENV)/bin/mypy
 
 fast: $(VENV)/ready
-	$(VENV)/bin/python -m pytest -n $(WORKERS) -m "not slow and not parity" $(TESTS)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not parity" $(TESTS)
 
 slow: $(VENV)/ready  ## the tests that take longer
 	$(VENV)/bin/python -m pytest -n $(WORKERS) -m "slow and not parity"

@@ -1,8 +1,8 @@
 """Faster forms of the model's layers, and the one place that chooses among them:
 
-    selection.py        which form runs on this machine
-    quantization.py     linear layers with packed or int8 kernels
-    panels.py           the layout of packed kernels, and products with them
-    native.py           compiles panel_product.cc, the product on a CPU
-    fused_attention.py  attention as one kernel on a GPU
+selection.py        which form runs on this machine
+quantization.py     linear layers with packed or int8 kernels
+panels.py           the layout of packed kernels, and products with them
+native.py           compiles panel_product.cc, the product on a CPU
+fused_attention.py  attention as one kernel on a GPU
 """

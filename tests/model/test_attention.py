@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from nemojax.model import attention
+from tests.helpers.definitions import linear, normal
 from tests.helpers.streaming import assert_streams
 
 
@@ -11,14 +12,14 @@ def textbook(module, x: np.ndarray, length: int, left: int, chunk: int) -> np.nd
     """One recording, one query and one key at a time: Transformer-XL's score of each visible pair."""
     heads, head_width = module.content_bias.shape
     split = lambda y: np.asarray(y).reshape(-1, heads, head_width)
-    query, key, value = (split(layer(x[:length])) for layer in (module.query, module.key, module.value))
+    query, key, value = (split(linear(layer, x[:length])) for layer in (module.query, module.key, module.value))
     content_bias, position_bias = np.asarray(module.content_bias[...]), np.asarray(module.position_bias[...])
     out = np.zeros((length, heads, head_width))
     for t in range(length):
         start = t // chunk * chunk
         visible = range(max(0, start - left), min(length, start + chunk))
         encoded = attention.sinusoids(np.array([t - s for s in visible]), heads * head_width)
-        distance = split(module.position(jnp.asarray(encoded)))
+        distance = split(linear(module.position, encoded))
         for h in range(heads):
             score = [
                 (query[t, h] + content_bias[h]) @ key[s, h] + (query[t, h] + position_bias[h]) @ distance[i, h]
@@ -26,7 +27,7 @@ def textbook(module, x: np.ndarray, length: int, left: int, chunk: int) -> np.nd
             ]
             weight = np.exp(np.array(score) / np.sqrt(head_width))
             out[t, h] = (weight / weight.sum()) @ value[visible, h]
-    return module.output(jnp.asarray(out.reshape(length, -1), jnp.float32))
+    return linear(module.output, out.reshape(length, -1))
 
 
 @pytest.fixture(params=["tiny", "family"])
@@ -45,10 +46,9 @@ def stepper(layer, chunk, key=None):
 def test_frames_are_those_of_the_definition(layer, chunk):
     module, config, _ = layer
     frames = 2 * config.left_context_frames + 14  # more than one block
-    x = jax.random.normal(jax.random.key(0), (2, frames, config.width))
-    length = [frames, config.left_context_frames + 5]
-    mask = jnp.arange(frames)[None] < jnp.array(length)[:, None]
-    y, _ = stepper(layer, chunk)(x, mask, layer[0].initial_cache(2))
+    x, length = normal(0, 2, frames, config.width), [frames, config.left_context_frames + 5]
+    mask = np.arange(frames) < np.array(length)[:, None]
+    y, _ = jax.jit(stepper(layer, chunk))(x, mask, layer[0].initial_cache(2))
     for row, n in enumerate(length):
         expected = textbook(module, x[row], n, config.left_context_frames, chunk)
         np.testing.assert_allclose(y[row, :n], expected, atol=2e-5)
@@ -57,27 +57,27 @@ def test_frames_are_those_of_the_definition(layer, chunk):
 @pytest.mark.parametrize("chunk,size", [(1, 1), (1, 28), (2, 4), (7, 7), (14, 14), (14, 28)])
 def test_streams(layer, chunk, size):
     config, frames = layer[1], 168
-    x = jax.random.normal(jax.random.key(1), (3, frames, config.width))
-    mask = jnp.arange(frames)[None] < jnp.array([frames, 45, 1])[:, None]
+    x, mask = normal(1, 3, frames, config.width), np.arange(frames) < np.array([frames, 45, 1])[:, None]
     assert_streams(stepper(layer, chunk), x, mask, layer[0].initial_cache(3), size, atol=2e-5)
 
 
 def test_a_cache_starts_invalid(layer):
     """Garbage behind a cache of length 0 is never seen; behind a longer one it is."""
     config = layer[1]
-    x, mask = jax.random.normal(jax.random.key(2), (1, 14, config.width)), jnp.ones((1, 14), bool)
+    x, mask = normal(2, 1, 14, config.width), np.ones((1, 14), bool)
     zeros = layer[0].initial_cache(1)
     garbage = zeros._replace(keys=zeros.keys + 3.0, values=zeros.values + 3.0)
-    step = stepper(layer, 14)
+    step = jax.jit(stepper(layer, 14))
     np.testing.assert_array_equal(step(x, mask, garbage)[0], step(x, mask, zeros)[0])
     assert not np.allclose(step(x, mask, garbage._replace(length=zeros.length + 1))[0], step(x, mask, zeros)[0])
 
 
 def test_nothing_to_see_is_zero_not_nan(layer):
     module, config, _ = layer
-    y, _ = stepper(layer, 2)(jnp.ones((1, 2, config.width)), jnp.zeros((1, 2), bool), layer[0].initial_cache(1))
-    bias = 0.0 if module.output.bias is None else module.output.bias[...]
-    np.testing.assert_allclose(y, jnp.broadcast_to(bias, y.shape), atol=1e-6)
+    x, mask = np.ones((1, 2, config.width), np.float32), np.zeros((1, 2), bool)
+    y, _ = jax.jit(stepper(layer, 2))(x, mask, layer[0].initial_cache(1))
+    bias = 0.0 if module.output.bias is None else np.asarray(module.output.bias[...])
+    np.testing.assert_allclose(y, np.broadcast_to(bias, y.shape), atol=1e-6)
 
 
 def test_contract_catches_a_wrong_length(layer):
@@ -87,14 +87,14 @@ def test_contract_catches_a_wrong_length(layer):
         y, new = step(x, mask, cache)
         return y, new._replace(length=cache.length)
 
-    x = jax.random.normal(jax.random.key(3), (2, 8, config.width))
+    x = normal(3, 2, 8, config.width)
     with pytest.raises(AssertionError):
-        assert_streams(forgetful, x, jnp.ones((2, 8), bool), layer[0].initial_cache(2), 2)
+        assert_streams(forgetful, x, np.ones((2, 8), bool), layer[0].initial_cache(2), 2)
 
 
 def test_a_traced_chunk_equals_a_static_one_and_compiles_once(layer):
     config, frames = layer[1], layer[1].left_context_frames + 14  # two blocks
-    x = jax.random.normal(jax.random.key(4), (2, frames, config.width))
+    x = jnp.asarray(normal(4, 2, frames, config.width))
     mask, cache = jnp.ones((2, frames), bool), layer[0].initial_cache(2)
     traced = jax.jit(lambda chunk: stepper(layer, chunk)(x, mask, cache)[0])
     for chunk in (1, 2, 7, 14):
@@ -111,7 +111,8 @@ def test_dropout_is_on_the_weights(layer):
     ones = jnp.ones((512, 4, config.width))
     mask, cache = jnp.ones((512, 4), bool), layer[0].initial_cache(512)
     step = jax.jit(lambda key: stepper(layer, 4, key)(ones, mask, cache)[0])
-    clean, dropped, again, other = step(None), *(step(jax.random.key(seed)) for seed in (0, 0, 1))
+    results = step(None), *(step(jax.random.key(seed)) for seed in (0, 0, 1))
+    clean, dropped, again, other = map(np.asarray, results)
     np.testing.assert_array_equal(dropped, again)
     assert np.abs(dropped - other).max() > 1e-3 < np.abs(dropped - clean).max()
     np.testing.assert_allclose(dropped.mean((0, 1)), clean.mean((0, 1)), atol=0.05)  # unbiased

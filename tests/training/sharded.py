@@ -1,7 +1,7 @@
 """Some steps of training as a program of its own, for tests that need other devices than their own process has.
 
-python -m tests.sharded devices           compares meshes with one device
-python -m tests.sharded process I N PORT  process I of N prints its metrics
+python -m tests.training.sharded devices           compares meshes with one device
+python -m tests.training.sharded process I N PORT  process I of N prints its metrics
 """
 
 import dataclasses
