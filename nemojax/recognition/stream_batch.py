@@ -12,6 +12,7 @@ from nemojax.config import ModelConfig
 from nemojax.decoding.state import Emission, Search
 from nemojax.kernels.selection import step_options
 from nemojax.model.parameters import FrozenModel, thaw
+from nemojax.model.transducer import Transducer
 from nemojax.streaming import GREEDY, Constants, Segment, StreamState, init_state, step
 
 
@@ -70,7 +71,7 @@ class StreamBatch:
 
     def __init__(
         self,
-        model: FrozenModel,
+        model: Transducer | FrozenModel,
         constants: Constants,
         lookahead: int,
         size: int,
@@ -126,7 +127,7 @@ def jit_step(options: tuple[tuple[str, Any], ...] = ()) -> Any:
 
 
 def step_jit(
-    model: FrozenModel,
+    model: Transducer | FrozenModel,
     constants: Constants,
     state: StreamState,
     segment: Segment,

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from nemojax.audio.source import open_audio
+from nemojax.decoding.state import Emission
 from nemojax.errors import AudioError
 from nemojax.recognition.stream_batch import StreamBatch
 
@@ -65,9 +66,14 @@ def test_sources_are_closed_when_they_are_done(recognizer, speech):
     + [([24.0] * 9, {1}), ([3.0] * 9, {1}), ([20.0] * 9, {4})],
 )
 def test_segments_are_those_that_cost_least(recognizer, seconds, contexts, monkeypatch):
-    lengths, step = set(), StreamBatch.step
-    recorded = lambda batch, given: (lengths.add(given.samples.shape[1]), step(batch, given))[1]
-    monkeypatch.setattr(StreamBatch, "step", recorded)
+    lengths = set()
+
+    def silent(batch, given):  # the lengths do not depend on the labels
+        lengths.add(given.samples.shape[1])
+        rows = np.zeros((len(given.length), 1), np.int32)
+        return Emission(rows, rows, rows.astype(np.float32), rows[:, 0])
+
+    monkeypatch.setattr(StreamBatch, "step", silent)
     left = recognizer.config.encoder.left_context_frames * recognizer.config.frame_samples
     scale = left / 89_600  # of the released models
     recognizer.transcribe([np.zeros(int(scale * 16_000 * s), np.float32) for s in seconds])
