@@ -43,7 +43,7 @@ from experiments.harness.output import labels, plot_format, spread, writable
 from nemojax.audio.manifest import numbered_entries
 from nemojax.audio.source import read_all
 from nemojax.errors import AudioError, ConfigError
-from nemojax.metrics import ErrorCounts, normaliser, plain, total
+from nemojax.metrics import ErrorCounts, normalizer, plain, total
 from nemojax.recognition.recognizer import Recognizer, load
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -201,7 +201,7 @@ def reference_results(
     """What NeMo and transformers make of the whole recordings."""
     from experiments.references.compare import load_references
 
-    normalise = normaliser(settings.normaliser)
+    normalise = normalizer(settings.normaliser)
     for reference in load_references(settings.model):
         scored = []
         for position, utterance in enumerate(utterances):
@@ -226,7 +226,7 @@ def chosen(settings: Settings, recognizer: Recognizer) -> list[Condition]:
 
 def run(settings: Settings) -> int:
     settings.check()
-    normalise = normaliser(settings.normaliser)
+    normalise = normalizer(settings.normaliser)
     models = {"float32": load(settings.model)}
     conditions = chosen(settings, models["float32"])
     errors: list[str] = []
