@@ -267,7 +267,7 @@ def set_compilation_cache() -> None:
 
 
 class _Printer:
-    """Prints results and errors; its exit code says whether there was an error."""
+    """Prints results and errors, and sets the exit code."""
 
     def __init__(self, json: bool, named: bool) -> None:
         self.json, self.named, self.exit_code = json, named, 0

@@ -133,9 +133,9 @@ def test_settings_that_the_weights_do_not_fit(copy):
     (copy / "config.json").write_text(json.dumps(settings))
     with pytest.raises(CheckpointError, match=r"do not fit the settings: joint\.\w+\.\w+ has the shape"):
         checkpoint.load(copy)
-    settings["joint"]["colour"] = "red"
+    settings["joint"]["color"] = "red"
     (copy / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(CheckpointError, match=r"config\.json: unknown settings: joint\.colour"):
+    with pytest.raises(CheckpointError, match=r"config\.json: unknown settings: joint\.color"):
         checkpoint.load(copy)
 
 

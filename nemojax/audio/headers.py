@@ -13,7 +13,7 @@ MAX_OGG_PAGE_BYTES = 27 + 255 + 255 * 255
 # The header of a wav that is written to a pipe can't give its size. Programs write 0, or a size from here on
 # (2 GiB - 4 KiB).
 UNKNOWN_BYTES = 0x7FFF_F000
-EXTENSIBLE = 0xFFFE  # the encoding that says: see the subformat in the same chunk
+EXTENSIBLE = 0xFFFE  # this encoding refers to the subformat in the same chunk
 W64_MAGIC = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb"  # Sony's wav with 64-bit sizes
 
 # libsndfile's names of the encodings that it decodes without a header, by the wav encoding (1: PCM, 3: float) and bits

@@ -84,7 +84,7 @@ class Manifest:
 
 
 class _Tar:
-    """The members of a tar file, if there is one. `error` says why it could not be read to its end."""
+    """The members of a tar file, if there is one. `error` is the reason why it could not be read to its end."""
 
     def __init__(self, path: Path):
         self.path, self.error = path, ""

@@ -11,7 +11,7 @@ A result is written as soon as it is known. A job that is started again, by the 
 transcribes the recordings that have no result yet. Processes communicate by these files alone: the process that
 completes the last recording writes the two merged files.
 
-Memory grows by some tens of bytes per line of the manifest: a line is parsed for its duration when the work is
+Memory grows by less than 200 bytes per line of the manifest: a line is parsed for its duration when the work is
 scheduled, and for its recording when its turn comes.
 """
 

@@ -166,6 +166,16 @@ def test_a_damaged_line_is_transcribed_again(stub, manifest, tmp_path, undisturb
     assert len(stub.calls[-1]) == 1 and merged(tmp_path) == undisturbed
 
 
+def test_an_incomplete_line_of_another_process_is_no_result(stub, manifest, tmp_path, undisturbed):
+    transcribe_manifest(stub, manifest, tmp_path, LOOKAHEAD, 4)
+    part = tmp_path / PARTS / "00000.jsonl"
+    content = part.read_bytes()
+    part.unlink()
+    (tmp_path / PARTS / "00007.jsonl").write_bytes(content[:-1])  # the line break is missing
+    assert transcribe_manifest(stub, manifest, tmp_path, LOOKAHEAD, 4) == (COUNT + 3, COUNT + 3, 3)
+    assert len(stub.calls[-1]) == 1 and merged(tmp_path) == undisturbed
+
+
 @pytest.mark.parametrize("sizes", [(10, 0), (5, 7), (30, 3), (4, 4)])
 def test_the_end_of_the_last_complete_line(tmp_path, monkeypatch, sizes):
     monkeypatch.setattr(bulk, "TAIL_BYTES", 5)
@@ -245,7 +255,7 @@ def test_a_line_is_parsed_once_when_its_turn_comes(stub, manifest, tmp_path, mon
 
 
 def test_memory_of_a_long_manifest(tmp_path):
-    """Some tens of bytes per line: a manifest may have millions of them."""
+    """Less than 200 bytes per line: a manifest may have millions of lines."""
     lines = 5000
     path = tmp_path / "m.jsonl"
     write_manifest(path, [{"audio_filepath": f"{n}.wav", "duration": 3, "text": "x" * 200} for n in range(lines)])
