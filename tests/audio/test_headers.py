@@ -46,6 +46,21 @@ def test_headers_of_libsndfiles_own_files(kind):
         )
 
 
+@pytest.mark.parametrize(
+    ("layout", "subtype"),
+    [
+        (SampleFormat(16_000), "PCM_16"),
+        (SampleFormat(16_000, channels=3, bits=24, frame_bytes=9), "PCM_24"),
+        (SampleFormat(16_000, bits=24, frame_bytes=4), None),  # 24 bits in 32
+        (SampleFormat(16_000, channels=0, frame_bytes=0), None),
+        (SampleFormat(16_000, encoding=3, bits=16), None),
+        (SampleFormat(16_000, encoding=7, bits=8, frame_bytes=1), None),  # mu-law
+    ],
+)
+def test_encodings_that_need_no_header(layout, subtype):
+    assert layout.subtype == subtype
+
+
 def test_chunks_before_the_samples_are_skipped():
     file = wav_bytes(b"\1\2\3\4", riff_size=36 + 4 + 12)
     odd = file[:12] + b"LIST" + struct.pack("<I", 3) + b"abc\0" + file[12:]
@@ -61,6 +76,7 @@ def test_chunks_before_the_samples_are_skipped():
         (0, 0, None),
         (36, 0, None),  # gstreamer; also the header of an empty recording
         (36 + 30, 0, 0),  # empty, with a chunk after the samples
+        (36 + 8, 0, 0),  # the smallest chunk
         (36 + 40, 40, 40),
     ],
 )

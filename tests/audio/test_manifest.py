@@ -64,6 +64,14 @@ def test_members_of_the_tar_file_beside_the_manifest(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["3.flac", "dev.jsonl", "dev.tar"]  # nothing is unpacked
 
 
+def test_names_of_members_begin_with_or_without_the_directory(tmp_path):
+    files = {"./a.wav": 100, ".a.wav": 200, "b/./c.wav": 300}
+    tarred(tmp_path / "m.tar", {name: encoded(wave(frames), 16_000) for name, frames in files.items()})
+    names = ["a.wav", "./a.wav", ".a.wav", "./.a.wav", "b/./c.wav"]
+    entries = expand_manifest(write(tmp_path / "m.jsonl", *({"audio_filepath": name} for name in names)))
+    assert [len(read_all(entry)) for entry in entries] == [100, 100, 200, 200, 300]
+
+
 @pytest.mark.parametrize(
     "line,message",
     [

@@ -337,6 +337,7 @@ def test_as_mono():
         (np.zeros(3, int), "float or int16 samples, not int64"),
         (np.array([0, 1, np.nan, np.inf]), "sample 2 of those pushed is nan; samples must be finite numbers"),
         (np.array([0, 1e300]), "sample 1 of those pushed is inf"),
+        (np.array([0, 0, -1e11]), r"sample 2 of those pushed is -\d"),
     ]:
         with pytest.raises(AudioError, match=message):
             as_mono(bad)
