@@ -189,7 +189,7 @@ def _transcribe_manifest(
             recognizer, Path(files[0]), output, lookahead, batch_size, place, bar.update, report
         )
     waiting = outcome.recordings - outcome.done
-    where = f"{waiting} are left to other processes" if waiting else f"results are in {output / bulk.TRANSCRIPTS}"
+    where = f"{waiting} left to other processes" if waiting else f"results are in {output / bulk.TRANSCRIPTS}"
     print(f"{outcome.done} of {outcome.recordings} recordings are done, {outcome.failed} of them failed; {where}")
     return 1 if failed or (outcome.failed and not waiting) else 0
 

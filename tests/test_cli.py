@@ -240,7 +240,7 @@ def test_a_manifest_into_a_directory(run, files, tmp_path, capsys):
     transcribe = ("transcribe", manifest, "--output", tmp_path, "--lookahead", 1)
     code, out, err = run(*transcribe, "--shard", "0/2")
     assert code == 0 and not err
-    assert out == "1 of 2 recordings are done, 0 of them failed; 1 are left to other processes\n"
+    assert out == "1 of 2 recordings are done, 0 of them failed; 1 left to other processes\n"
     code, out, err = run(*transcribe, "--shard", "1/2")
     assert code == 1 and err == "error: nowhere.wav: there is no such file\n"
     assert out == f"2 of 2 recordings are done, 1 of them failed; results are in {tmp_path / 'transcripts.jsonl'}\n"
