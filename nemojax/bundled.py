@@ -2,5 +2,5 @@
 
 from pathlib import Path
 
-SMALL = Path(__file__).parent / "small"  # a native checkpoint, and a recording to try it on
+SMALL = Path(__file__).parent / "small"  # a checkpoint, with an example recording
 EXAMPLE = SMALL / "example.ogg"

@@ -1,9 +1,9 @@
-"""The native form of a model on disk, a directory:
+"""Saves and loads models. A checkpoint is a directory:
 
 config.json       the settings, as `ModelConfig.to_json` writes them
 tokenizer.model   the SentencePiece model
-origin.json       where the weights came from: source, its SHA-256, versions
-weights/          orbax: one array per parameter, under the parameter's path in the model
+origin.json       the origin of the weights: source, its SHA-256, versions
+weights/          orbax: one array per parameter, named by the parameter's path in the model
 """
 
 import json
@@ -25,7 +25,8 @@ from nemojax.model.parameters import abstract_model, check_shapes, named_paramet
 from nemojax.model.transducer import Transducer
 
 CONFIG, TOKENIZER, ORIGIN, WEIGHTS = "config.json", "tokenizer.model", "origin.json", "weights"
-CONCURRENT_GB = 0.25  # that orbax may hold beside the arrays themselves; more is hardly faster
+CONCURRENT_GB = 0.25  # memory that orbax may use besides the arrays; more is hardly faster
+DIRECTORY_MODE = 0o755  # mkdtemp makes directories that only their owner may read
 
 
 def save(
@@ -33,14 +34,18 @@ def save(
     model: Transducer,
     tokenizer: bytes,
     origin: Mapping[str, Any],
-    progress: Callable[[Iterable], Iterable] = iter,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> None:
-    """Writes a model, whole or not at all: into a temporary directory beside `directory`, then renamed.
+    """Saves a model. The directory appears only once it is complete.
+
+    It is written beside its final place and then renamed.
 
     Args:
-      model: its parameters may be jax or numpy arrays, or anything `np.asarray` reads (one at a time, so
-        that what comes from a file need not be in memory twice). Their types are kept.
-      progress: wraps the parameters as they are read, as `tqdm` does.
+      model: its parameters may be jax or numpy arrays, or anything that `np.asarray` converts. They are converted one
+        at a time, so parameters that are read from a file are never in memory twice. Their types are kept.
+      tokenizer: the serialized SentencePiece model.
+      origin: saved as JSON.
+      progress: wraps the iteration over the parameters, as `tqdm` does.
 
     Raises:
       CheckpointError: `directory` exists and is not an empty directory, or can't be written.
@@ -60,16 +65,16 @@ def save(
         (partial / TOKENIZER).write_bytes(tokenizer)
         (partial / ORIGIN).write_text(json.dumps(dict(origin), indent=2) + "\n")
         parameters = progress(list(named_parameters(model).items()))
-        # orbax does not take one process's own arrays for the job's; numpy arrays it does
+        # in a job of several processes orbax rejects jax arrays of one process alone, and accepts numpy arrays
         place = jax.device_put if jax.process_count() == 1 else np.asarray
         arrays = {name: place(np.ascontiguousarray(leaf)) for name, leaf in parameters}
         try:
-            # weights are as good as random: compressed they are a tenth smaller, and take twice as long to read
+            # weights hardly compress: they would be a tenth smaller and take twice as long to read
             with _checkpointer(save_concurrent_gb=CONCURRENT_GB, use_compression=False) as checkpointer:
                 checkpointer.save(partial / WEIGHTS, args=ocp.args.PyTreeSave(arrays))
-        except ValueError as error:  # what orbax makes of a failed write
+        except ValueError as error:  # orbax raises it for a failed write
             raise CheckpointError(f"{directory} can't be written: {_first_line(error)}") from None
-        partial.chmod(0o755)
+        partial.chmod(DIRECTORY_MODE)
         partial.rename(directory)
     except OSError as error:
         raise CheckpointError(f"{directory} can't be written: {error.strerror or error}") from None
@@ -78,19 +83,19 @@ def save(
 
 
 def _checkpointer(**settings: Any) -> Any:
-    """Orbax for this process alone: others of the same job need not take part, and are not waited for."""
+    """Returns an orbax checkpointer of this process alone; it does not wait for the job's other processes."""
     import orbax.checkpoint as ocp
 
-    here = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
+    process = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process{process}"
     )
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone, **settings)
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options, **settings)
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
 def _remove(directory: Path) -> None:
-    """Removes a directory, again where orbax's threads still wrote to it."""
+    """Removes a directory; tries again while orbax's threads still write to it."""
     for _ in range(10):
         shutil.rmtree(directory, ignore_errors=True)
         if not directory.exists():
@@ -103,16 +108,20 @@ def _first_line(error: Exception) -> str:
 
 
 def read_settings(directory: str | Path) -> tuple[ModelConfig, bytes, dict[str, Any]]:
-    """A checkpoint's settings, tokenizer and origin, without its weights.
+    """Reads the settings, the tokenizer and the origin of a checkpoint, without its weights.
 
     Raises:
-      CheckpointError: says what is missing or wrong.
+      CheckpointError: it is not a checkpoint, or a part of it is missing or damaged.
     """
     directory = Path(directory)
-    if not directory.is_dir():
-        hint = "; convert a .nemo archive with nemojax-convert first" if directory.is_file() else ""
-        raise CheckpointError(f"{directory} is not a directory{hint}")
-    if missing := [name for name in (CONFIG, TOKENIZER, ORIGIN, WEIGHTS) if not (directory / name).exists()]:
+    try:
+        if not directory.is_dir():
+            hint = "; convert a .nemo archive with nemojax-convert first" if directory.is_file() else ""
+            raise CheckpointError(f"{directory} is not a directory{hint}")
+        missing = [name for name in (CONFIG, TOKENIZER, ORIGIN, WEIGHTS) if not (directory / name).exists()]
+    except OSError as error:
+        raise CheckpointError(f"{directory} can't be read: {error.strerror}") from None
+    if missing:
         raise CheckpointError(
             f"{directory} is not a nemojax checkpoint: it has no {', '.join(missing)}; "
             "nemojax-convert makes one from a NeMo or Hugging Face checkpoint"
@@ -128,11 +137,12 @@ def read_settings(directory: str | Path) -> tuple[ModelConfig, bytes, dict[str, 
 
 
 def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelConfig, bytes, dict[str, Any]]:
-    """A model with its settings, tokenizer and origin.
+    """Loads a model with its settings, tokenizer and origin.
 
     Args:
-      dtype: of the parameters in memory; None for the type that each was saved in. They are converted as they are read,
-        a few at a time: a bfloat16 model never exists in float32. What was saved in int8 (see `packed`) stays so.
+      dtype: type of the parameters in memory; None for the type that each was saved in. Parameters are converted as
+        they are read, a few at a time: a bfloat16 model never exists in float32. Parameters that were saved in int8
+        (`kernels.quantization`) stay int8.
 
     Raises:
       CheckpointError: it is not a checkpoint, or its weights are damaged or do not fit its settings.
@@ -144,19 +154,20 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
     try:
         with _checkpointer(restore_concurrent_gb=CONCURRENT_GB) as checkpointer:
             stored = checkpointer.metadata(weights).item_metadata.tree
-            model, rounded = abstract_model(config), [n for n, array in stored.items() if array.dtype == jnp.int8]
-            if rounded:
+            model, quantized = abstract_model(config), [n for n, array in stored.items() if array.dtype == jnp.int8]
+            if quantized:
                 model = jax.eval_shape(quantization.quantize, model)
-            wanted = {name: leaf.shape for name, leaf in named_parameters(model).items()}
-            check_shapes(wanted, {name: tuple(array.shape) for name, array in stored.items()})
-            here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-            kept = {*rounded, *(f"{name}_scale" for name in rounded)}
-            types = {name: stored[name].dtype if dtype is None or name in kept else dtype for name in wanted}
-            item = {n: jax.ShapeDtypeStruct(shape, types[n], sharding=here) for n, shape in wanted.items()}
+            shapes = {name: leaf.shape for name, leaf in named_parameters(model).items()}
+            check_shapes(shapes, {name: tuple(array.shape) for name, array in stored.items()})
+            device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            kept = {*quantized, *(f"{name}_scale" for name in quantized)}
+            types = {name: stored[name].dtype if dtype is None or name in kept else dtype for name in shapes}
+            struct: Any = jax.ShapeDtypeStruct
+            item = {name: struct(shape, types[name], sharding=device) for name, shape in shapes.items()}
             restore_args = ocp.checkpoint_utils.construct_restore_args(item)
             arrays = checkpointer.restore(weights, args=ocp.args.PyTreeRestore(item=item, restore_args=restore_args))
     except CheckpointError as error:
         raise CheckpointError(f"{directory}: {error}") from None
     except Exception as error:  # orbax and tensorstore have no common type for a damaged file
         raise CheckpointError(f"the weights in {weights} can't be read: {_first_line(error)}") from None
-    return jax.tree.unflatten(jax.tree.structure(model), [arrays[name] for name in wanted]), config, tokenizer, origin
+    return jax.tree.unflatten(jax.tree.structure(model), [arrays[name] for name in shapes]), config, tokenizer, origin

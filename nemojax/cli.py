@@ -1,7 +1,7 @@
 """The command line: `nemojax transcribe` and `nemojax info`.
 
-Text goes to standard output; what was done to the audio, what failed, and progress go to standard error.
-Exit codes: 0, all is done; 1, some recordings could not be transcribed; 2, the command or the model is wrong.
+Text goes to standard output; changes made to the audio, errors and progress go to standard error.
+Exit codes: 0, everything is done; 1, some recordings could not be transcribed; 2, the command or the model is wrong.
 """
 
 import hashlib
@@ -13,110 +13,170 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import tyro
 from tqdm import tqdm
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from nemojax import __version__
 from nemojax.audio.manifest import expand_manifest
 from nemojax.audio.source import MODEL_RATE_HZ, AudioSource, Recording, open_audio
 from nemojax.bundled import SMALL
-from nemojax.errors import AudioError, ConfigError
+from nemojax.errors import AudioError, ConfigError, NemojaxError
 from nemojax.text.transcript import Transcript
 
+if TYPE_CHECKING:  # importing jax takes seconds, and help or a wrong command should not wait for it
+    from nemojax.recognition.recognizer import Recognizer
+    from nemojax.recognition.stream import Stream
+
+DESCRIPTION = "A cache-aware streaming speech recognizer. `nemojax --version` prints the version."
 MANIFESTS = (".jsonl", ".json")
-Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+# Options of the commands, with their help texts.
+Files = Positional[
+    Annotated[
+        tuple[str, ...],
+        arg(
+            metavar="FILE...",
+            help="wav, flac, ogg or mp3 files; - for standard input (a wav, or raw 16 kHz 16-bit mono samples); "
+            "a .jsonl file is a manifest, with one recording per line.",
+            help_behavior_hint="(required)",
+        ),
+    ]
+]
+MODEL_HELP = "directory of a model, written by nemojax-convert or by training."
+SMALL_HINT = "(default: the small English model that comes with nemojax)"
+Model = Annotated[Path, arg(metavar="DIRECTORY", help=MODEL_HELP, help_behavior_hint=SMALL_HINT)]
+Lookahead = Annotated[
+    int | None,
+    arg(
+        metavar="FRAMES",
+        help="look-ahead of a chunk in frames of 80 ms. The released model has 0, 1, 6 and 13; more is more accurate, "
+        "and text comes later.",
+        help_behavior_hint="(default: the model's)",
+    ),
+]
+Streaming = Annotated[
+    bool, FlagCreatePairsOff, arg(help="process a recording chunk by chunk, and print text as it is recognized.")
+]
+Live = Annotated[bool, FlagCreatePairsOff, arg(help="like --stream, but paced in real time.")]
+BatchSize = Annotated[int, arg(metavar="COUNT", help="recordings transcribed together, without --stream.")]
+Json = Annotated[
+    bool, FlagCreatePairsOff, arg(help="print one JSON object per recording: text, labels, and words with their times.")
+]
+Dtype = Annotated[
+    Literal["float32", "bfloat16", "int8"],
+    arg(
+        help="type of the weights: bfloat16 takes half the memory of float32; int8 takes a quarter, and is the fastest "
+        "on a CPU."
+    ),
+]
+Kernels = Annotated[
+    Literal["auto", "xla", "native"],
+    arg(
+        help="how matrix products are computed: by XLA, or on a CPU by the native C++ kernels; auto is the faster form "
+        "that can run."
+    ),
+]
+Attention = Annotated[
+    Literal["auto", "plain", "fused"],
+    arg(help="how attention is computed: plain, or fused into one kernel, which runs on a GPU only."),
+]
+Output = Annotated[
+    Path | None,
+    arg(
+        metavar="DIRECTORY",
+        help="transcribe one manifest into JSON lines in this directory; an interrupted job resumes, and several "
+        "processes may share it.",
+        help_behavior_hint="(default: standard output)",
+    ),
+]
+ShardText = Annotated[
+    str | None,
+    arg(
+        metavar="INDEX/COUNT",
+        help="with --output: this process's share of the manifest, such as 0/8.",
+        help_behavior_hint="(default: the task's place in its Slurm step, else 0/1)",
+    ),
+]
 
 
 def transcribe(
-    files: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE...")]],
+    files: Files,
     /,
-    model: Path = SMALL,
-    lookahead: int | None = None,
-    stream: Flag = False,
-    live: Flag = False,
-    batch_size: int = 8,
-    json: Flag = False,
-    dtype: Literal["float32", "bfloat16", "int8"] = "float32",
-    output: Path | None = None,
-    shard: str | None = None,
+    model: Model = SMALL,
+    lookahead: Lookahead = None,
+    stream: Streaming = False,
+    live: Live = False,
+    batch_size: BatchSize = 8,
+    json: Json = False,
+    dtype: Dtype = "float32",
+    kernels: Kernels = "auto",
+    attention: Attention = "auto",
+    output: Output = None,
+    shard: ShardText = None,
 ) -> int:
-    """Transcribe recordings.
-
-    Args:
-      files: wav, flac, ogg or mp3 files; - is standard input (a wav, or raw 16 kHz 16-bit mono); a .jsonl file
-        is a manifest of recordings.
-      model: a directory that nemojax-convert or training wrote; without it, the small model that comes with nemojax.
-      lookahead: frames of 80 ms that a chunk looks ahead: 0, 1, 6 or 13 for the released model, more is more
-        accurate; None is the model's default.
-      stream: go through a recording chunk by chunk, as if it were live, and print text as it comes.
-      live: the same, and each chunk is heard when it would be spoken, no sooner.
-      batch_size: recordings computed side by side, when not streaming.
-      json: print one JSON object for each recording.
-      dtype: bfloat16 takes half the memory of float32; int8 a quarter, and is the fastest on a CPU.
-      output: of one manifest, a directory for the results, in which a job that was killed goes on, and which several
-        processes may share; see nemojax.recognition.bulk.
-      shard: INDEX/COUNT, which of those processes this is; by default a task's place in its Slurm step.
-    """
-    from nemojax.recognition import recognizer as api  # only now: importing jax takes seconds
-
+    """Transcribe recordings."""
+    if batch_size < 1:
+        raise ConfigError(f"--batch-size must be at least 1, not {batch_size}")
+    load = partial(_load, model, dtype, kernels, attention)
     if output is not None:
-        return _transcribe_bulk(files, model, lookahead, batch_size, dtype, output, shard, stream or live or json)
+        if stream or live or json:
+            raise ConfigError("--output can't be combined with --stream, --live or --json: its results are JSON lines")
+        return _transcribe_manifest(load, files, lookahead, batch_size, output, shard)
     if shard is not None:
         raise ConfigError("--shard is for a manifest with --output")
     if not files:
         raise ConfigError("name at least one file to transcribe, or - for standard input")
-    if batch_size < 1:
-        raise ConfigError(f"--batch-size must be at least 1, not {batch_size}")
-    recognizer = api.load(model, dtype)
+    recognizer = load()
     lookahead = recognizer.lookahead(lookahead)
-    stream = stream or live
-    out = _Output(json, named=len(files) > 1 or files[0].endswith(MANIFESTS))
-    if stream:
-        if live:  # compiling would hold up the first chunk
+    printer = _Printer(json, named=len(files) > 1 or files[0].endswith(MANIFESTS))
+    if stream or live:
+        if live:  # compile before the first chunk, not during it
             recognizer.stream(lookahead).push(np.zeros(recognizer.config.chunk_samples(lookahead), np.float32))
-        for name, source in _sources(files):
-            out.stream(name, source, recognizer.stream(lookahead), live)
+        for name, source in _open_sources(files):
+            printer.print_stream(name, source, recognizer.stream(lookahead), live)
     else:
         names: list[str] = []
 
-        def opened() -> Iterator[Any]:
-            for name, source in _sources(files):
+        def sources() -> Iterator[AudioSource | AudioError]:
+            for name, source in _open_sources(files):
                 names.append(name)
                 yield source
 
         with tqdm(unit="s", desc="audio", disable=None, leave=False) as bar:
-            results = recognizer.transcribe_each(opened(), lookahead, batch_size, progress=bar.update)
+            results = recognizer.transcribe_each(sources(), lookahead, batch_size, progress=bar.update)
             for index, result in _in_order(results):
                 bar.clear()
-                out.write(names[index], result)
-    return out.exit_code
+                printer.print_result(names[index], result)
+    return printer.exit_code
 
 
-def _transcribe_bulk(
+def _load(model: Path, dtype: str, kernels: str, attention: str) -> "Recognizer":
+    from nemojax.recognition import recognizer
+
+    requests = {"kernels": kernels, "attention": attention}
+    return recognizer.load(model, dtype, **{name: value for name, value in requests.items() if value != "auto"})
+
+
+def _transcribe_manifest(
+    load: "Callable[[], Recognizer]",
     files: Sequence[str],
-    model: Path,
     lookahead: int | None,
     batch_size: int,
-    dtype: str,
     output: Path,
     shard: str | None,
-    others: bool,
 ) -> int:
     from nemojax.recognition import bulk
-    from nemojax.recognition import recognizer as api
 
     if len(files) != 1 or not files[0].endswith(MANIFESTS):
         raise ConfigError(
             f"--output is for one manifest ({' or '.join(MANIFESTS)}), not {', '.join(files) or 'nothing'}"
         )
-    if others:
-        raise ConfigError("--output does not go with --stream, --live or --json: its results are JSON lines")
-    if batch_size < 1:
-        raise ConfigError(f"--batch-size must be at least 1, not {batch_size}")
     place = bulk.Shard.parse(shard) if shard is not None else bulk.Shard.of_environment()
-    recognizer = api.load(model, dtype)
+    recognizer = load()
     failed = False
 
     def report(error: AudioError) -> None:
@@ -124,25 +184,23 @@ def _transcribe_bulk(
         failed = True
         print(f"error: {error}", file=sys.stderr)
 
-    with tqdm(unit="s", desc=f"share {place.index} of {place.count}", disable=None, leave=False) as bar:
-        try:
-            outcome = bulk.transcribe_manifest(
-                recognizer, Path(files[0]), output, lookahead, batch_size, place, bar.update, report
-            )
-        except AudioError as error:
-            raise ConfigError(str(error)) from None
+    with tqdm(unit="s", desc=f"shard {place.index} of {place.count}", disable=None, leave=False) as bar:
+        outcome = bulk.transcribe_manifest(
+            recognizer, Path(files[0]), output, lookahead, batch_size, place, bar.update, report
+        )
     waiting = outcome.recordings - outcome.done
-    where = f"others are at work on {waiting} more" if waiting else f"{output / bulk.TRANSCRIPTS}"
-    print(f"{outcome.done} of {outcome.recordings} recordings have a result, {outcome.failed} of them failed; {where}")
+    where = f"{waiting} left to other processes" if waiting else f"results are in {output / bulk.TRANSCRIPTS}"
+    print(f"{outcome.done} of {outcome.recordings} recordings are done, {outcome.failed} of them failed; {where}")
     return 1 if failed or (outcome.failed and not waiting) else 0
 
 
-def info(model: tyro.conf.Positional[Path] = SMALL, /) -> int:
-    """Say what a checkpoint is.
-
-    Args:
-      model: a directory that nemojax-convert or training wrote; without it, the small model that comes with nemojax.
-    """
+def info(
+    model: Positional[
+        Annotated[Path, arg(metavar="[DIRECTORY]", help=MODEL_HELP, help_behavior_hint=SMALL_HINT)]
+    ] = SMALL,
+    /,
+) -> int:
+    """Print a model's size, settings and origin."""
     from nemojax.checkpoint import read_settings
     from nemojax.model.parameters import abstract_model, parameter_count
 
@@ -153,8 +211,8 @@ def info(model: tyro.conf.Positional[Path] = SMALL, /) -> int:
         "parameters": f"{parameter_count(abstract_model(config)):,}",
         "encoder": f"{encoder.layers} layers of width {encoder.width}, {encoder.heads} heads",
         "left context": f"{encoder.left_context_frames} frames of {config.frame_ms:.0f} ms",
-        "look-aheads (chunk)": f"{chunks}; any R with R + 1 dividing {encoder.left_context_frames}",
-        "prediction network": f"LSTM of {lstm.layers} x {lstm.width}",
+        "look-aheads (chunk)": f"{chunks}; any R where R + 1 divides {encoder.left_context_frames}",
+        "prediction network": f"LSTM, {lstm.layers} x {lstm.width}",
         "vocabulary": f"{config.vocabulary} pieces and blank",
         "audio": f"{config.features.sample_rate_hz} Hz, {config.features.mel_bins} mel bins",
         **{f"origin: {key}": str(value) for key, value in origin.items() if not isinstance(value, dict | list)},
@@ -164,8 +222,11 @@ def info(model: tyro.conf.Positional[Path] = SMALL, /) -> int:
     return 0
 
 
-def _sources(files: Sequence[str]) -> Iterator[tuple[str, AudioSource | AudioError]]:
-    """Every recording named, or what is wrong with it; manifests are expanded, files opened when their turn comes."""
+def _open_sources(files: Sequence[str]) -> Iterator[tuple[str, AudioSource | AudioError]]:
+    """Yields the name and the source of every recording, or its error.
+
+    Manifests are expanded. A file is opened only when its turn comes.
+    """
     for file in files:
         for entry in expand_manifest(file) if file.endswith(MANIFESTS) else [file]:
             name = entry.name if isinstance(entry, Recording) else file
@@ -175,9 +236,12 @@ def _sources(files: Sequence[str]) -> Iterator[tuple[str, AudioSource | AudioErr
                 yield name, error
 
 
-def _in_order(results: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
-    """Results by index, each held until all before it have come."""
-    held, due = {}, 0
+def _in_order(
+    results: Iterable[tuple[int, Transcript | AudioError]],
+) -> Iterator[tuple[int, Transcript | AudioError]]:
+    """Yields results in the order of their indices, each as soon as all before it are there."""
+    held: dict[int, Transcript | AudioError] = {}
+    due = 0
     for index, result in results:
         held[index] = result
         while due in held:
@@ -185,11 +249,11 @@ def _in_order(results: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
             due += 1
 
 
-def keep_compiled() -> None:
-    """Has jax keep compiled steps on disk, for later runs: in `$JAX_COMPILATION_CACHE_DIR`, or the user's cache.
+def set_compilation_cache() -> None:
+    """Makes jax keep compiled programs on disk: in `$JAX_COMPILATION_CACHE_DIR`, or in the user's cache directory.
 
-    Compiled code is for one kind of processor, and home directories are shared: each kind has its own directory. It
-    changes nothing once jax is imported.
+    Compiled code runs on one kind of processor, and home directories are shared between machines, so each kind has its
+    own directory. It has an effect only before jax is imported.
     """
     cpuinfo = Path("/proc/cpuinfo")
     flags = re.search(r"^(?:flags|Features)\s*:.*", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
@@ -202,69 +266,77 @@ def keep_compiled() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
-class _Output:
-    """Prints results and errors, and remembers whether any failed."""
+class _Printer:
+    """Prints results and errors, and sets the exit code."""
 
-    def __init__(self, json: bool, named: bool):
+    def __init__(self, json: bool, named: bool) -> None:
         self.json, self.named, self.exit_code = json, named, 0
 
-    def write(self, name: str, result: Transcript | AudioError) -> None:
+    def print_result(self, name: str, result: Transcript | AudioError) -> None:
+        """Prints the transcript or the error of one recording."""
         if isinstance(result, AudioError):
-            return self._fail(result)
-        self._notes(name, result.notes)
+            return self._print_error(result)
+        self._print_notes(name, result.notes)
         prefix = f"{name}: " if self.named else ""
         print(result.to_json(name) if self.json else prefix + result.text, flush=True)
 
-    def stream(self, name: str, source: AudioSource | AudioError, stream: Any, live: bool = False) -> None:
-        """Hears one recording as it comes; text is appended to the line as soon as it is known."""
+    def print_stream(self, name: str, source: AudioSource | AudioError, stream: "Stream", live: bool = False) -> None:
+        """Streams one recording; prints text as soon as it is recognized, paced in real time if `live`."""
         if isinstance(source, AudioError):
-            return self._fail(source)
-        self._notes(name, source.notes)
-        say = partial(print, end="", flush=True) if not self.json else lambda text: None
+            return self._print_error(source)
+        self._print_notes(name, source.notes)
         try:
             if self.named:
-                say(f"{name}: ")
+                self._print_text(f"{name}: ")
             due_s = time.monotonic()
-            while len(heard := source.read_available(stream.chunk_samples)):
-                due_s += len(heard) / MODEL_RATE_HZ
+            while len(samples := source.read_available(stream.chunk_samples)):
+                due_s += len(samples) / MODEL_RATE_HZ
                 if live:
                     time.sleep(max(due_s - time.monotonic(), 0))
-                say(stream.push(heard).text)
+                self._print_text(stream.push(samples).text)
             shown = len(stream.text)
             transcript = stream.finish()
-            say(stream.text[shown:] + "\n")
+            self._print_text(stream.text[shown:] + "\n")
             if self.json:
                 print(transcript.to_json(name), flush=True)
         except AudioError as error:
-            say("\n")
-            self._fail(error)
+            self._print_text("\n")
+            self._print_error(error)
         finally:
             source.close()
 
-    def _notes(self, name: str, notes: Sequence[str]) -> None:
+    def _print_text(self, text: str) -> None:
+        if not self.json:
+            print(text, end="", flush=True)
+
+    def _print_notes(self, name: str, notes: Sequence[str]) -> None:
         if notes:
             print(f"{name}: {', '.join(notes)}", file=sys.stderr)
 
-    def _fail(self, error: AudioError) -> None:
+    def _print_error(self, error: AudioError) -> None:
         print(f"error: {error}", file=sys.stderr)
         self.exit_code = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    keep_compiled()
-    from nemojax.errors import CheckpointError, TokenizerError
-
+    """Runs a command; returns its exit code."""
+    set_compilation_cache()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments) == ["--version"]:
+        print(f"nemojax {__version__}")
+        return 0
     commands: dict[str, Callable[..., int]] = {"transcribe": transcribe, "info": info}
     try:
-        return tyro.extras.subcommand_cli_from_dict(
-            commands, prog="nemojax", description="A cache-aware streaming speech recogniser.", args=arguments
+        code: int = tyro.extras.subcommand_cli_from_dict(
+            commands, prog="nemojax", description=DESCRIPTION, args=arguments
         )
-    except (CheckpointError, ConfigError, TokenizerError) as error:
+        return code
+    except NemojaxError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader has enough, as in `| head`
+    except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 

@@ -1,4 +1,4 @@
-"""The small model that comes with the package, as a newcomer meets it."""
+"""The small model that comes with the package."""
 
 import json
 import sys
@@ -10,12 +10,12 @@ from nemojax import cli
 from nemojax.bundled import EXAMPLE, SMALL
 from nemojax.metrics import plain, word_errors
 
-LARGEST_BYTES = 12_000_000
+MAX_BYTES = 12_000_000
 
 
-def test_it_is_whole_and_small():
+def test_it_is_complete_and_small():
     files = [path for path in SMALL.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < LARGEST_BYTES
+    assert sum(path.stat().st_size for path in files) < MAX_BYTES
     origin = json.loads((SMALL / "origin.json").read_text())
     assert origin["format"] == "nemojax" and origin["step"] > 0
     card = (SMALL / "README.md").read_text()
@@ -28,7 +28,7 @@ def recognizer():
     return nemojax.load()
 
 
-def test_it_hears_its_example(recognizer):
+def test_it_transcribes_its_example(recognizer):
     expected = (SMALL / "example.txt").read_text().strip()
     transcript = recognizer.transcribe(EXAMPLE)
     assert word_errors(plain(expected), plain(transcript.text)).rate < 0.1

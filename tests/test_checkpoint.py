@@ -29,6 +29,13 @@ def test_there_and_back(saved, tiny_model, tiny_config):
     assert same(model, tiny_model) and config == tiny_config and tokenizer == b"pieces" and origin == ORIGIN
 
 
+def test_the_directory_has_the_usual_mode(saved):
+    """Others may read it: mkdtemp makes directories for their owner alone."""
+    assert saved.stat().st_mode & 0o777 == 0o755
+    assert sorted(path.name for path in saved.iterdir()) == ["config.json", "origin.json", "tokenizer.model", "weights"]
+    assert [path.name for path in saved.parent.iterdir()] == ["tiny"]
+
+
 def test_bfloat16_rounds_every_parameter(saved, tiny_model):
     model, *_ = checkpoint.load(saved, jnp.bfloat16)
     assert same(model, jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny_model))
@@ -80,7 +87,7 @@ def test_fill_accounts_for_every_array(tiny_model, tiny_config):
         fill(tiny_config, {})
 
 
-def test_what_is_there_is_never_overwritten(saved, tiny_model, tmp_path):
+def test_existing_files_are_never_overwritten(saved, tiny_model, tmp_path):
     with pytest.raises(CheckpointError, match="exists already"):
         checkpoint.save(saved, tiny_model, b"", {})
     (tmp_path / "file").write_text("precious")
@@ -126,9 +133,9 @@ def test_settings_that_the_weights_do_not_fit(copy):
     (copy / "config.json").write_text(json.dumps(settings))
     with pytest.raises(CheckpointError, match=r"do not fit the settings: joint\.\w+\.\w+ has the shape"):
         checkpoint.load(copy)
-    settings["joint"]["colour"] = "red"
+    settings["joint"]["color"] = "red"
     (copy / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(CheckpointError, match=r"config\.json: unknown settings: joint\.colour"):
+    with pytest.raises(CheckpointError, match=r"config\.json: unknown settings: joint\.color"):
         checkpoint.load(copy)
 
 

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
+import nemojax
 from nemojax import cli
+from nemojax.bundled import SMALL
+from nemojax.errors import AudioError, ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -34,20 +37,12 @@ def run(checkpoint_directory, capsys, recognizer):
     return run
 
 
-def refused(capsys, *arguments):
-    """Exit code and message of a command that is not understood."""
-    with pytest.raises(SystemExit) as exit:
-        cli.main([*map(str, arguments)])
-    captured = capsys.readouterr()
-    return exit.value.code, captured.out + captured.err
-
-
 def test_text(run, files, recognizer):
-    code, out, err = run("transcribe", files / "a.wav")
-    assert code == 0 and out == recognizer.transcribe(files / "a.wav").text + "\n" and out.strip() and not err
+    code, out, err = run("transcribe", files / "a.wav", "--lookahead", 1)
+    assert code == 0 and out == recognizer.transcribe(files / "a.wav", 1).text + "\n" and out.strip() and not err
 
 
-@pytest.mark.parametrize("lookahead", [0, 1, 6, 13])
+@pytest.mark.parametrize("lookahead", [1, *(pytest.param(r, marks=pytest.mark.slow) for r in (0, 6, 13))])
 def test_json_in_both_modes(run, files, recognizer, lookahead):
     paths = [files / "b.flac", files / "a.wav"]
     expected = [recognizer.transcribe(path, lookahead) for path in paths]
@@ -61,25 +56,25 @@ def test_json_in_both_modes(run, files, recognizer, lookahead):
             assert [w["word"] for w in line["words"]] == want.text.split()
 
 
-def test_stream_prints_what_it_hears(run, files, recognizer):
+def test_stream_prints_the_same_text(run, files, recognizer):
     code, out, _ = run("transcribe", "--stream", files / "a.wav", files / "silence.wav", "--lookahead", 1)
     text = [recognizer.transcribe(files / name, 1).text for name in ("a.wav", "silence.wav")]
     assert code == 0 and out == f"{files}/a.wav: {text[0]}\n{files}/silence.wav: {text[1]}\n"
 
 
-def test_live_hears_each_chunk_when_it_is_spoken(run, files, recognizer, monkeypatch):
+def test_live_is_paced_in_real_time(run, files, recognizer, monkeypatch):
     now, slept = [100.0], []
     monkeypatch.setattr(cli.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(
         cli.time, "sleep", lambda seconds: slept.append(seconds) or now.__setitem__(0, now[0] + seconds)
     )
-    code, out, _ = run("transcribe", "--live", files / "a.wav", "--lookahead", 6)
-    assert code == 0 and out == recognizer.transcribe(files / "a.wav", 6).text + "\n"
-    assert sum(slept) == pytest.approx(2.5) and max(slept) < 0.561  # as long as the recording; a chunk at most
+    code, out, _ = run("transcribe", "--live", files / "a.wav", "--lookahead", 1)
+    assert code == 0 and out == recognizer.transcribe(files / "a.wav", 1).text + "\n"
+    assert sum(slept) == pytest.approx(2.5) and max(slept) < 0.161  # as long as the recording; a chunk at most
 
 
-def test_what_was_done_to_the_audio_is_said(run, files):
-    code, _, err = run("transcribe", files / "c.wav")
+def test_changes_made_to_the_audio_are_printed(run, files):
+    code, _, err = run("transcribe", files / "c.wav", "--lookahead", 1)
     assert code == 0 and f"{files}/c.wav: resampled from 22050 Hz, mixed down from 2 channels" in err
 
 
@@ -93,7 +88,9 @@ def test_bad_files_are_named_and_the_others_transcribed(run, files, tmp_path, mo
     nan[20_000] = np.nan
     soundfile.write(tmp_path / "nan.wav", nan, 16_000, subtype="FLOAT")
     bad = ["text.wav", "empty.wav", "cut.wav", "nan.wav", "missing.wav"]
-    code, out, err = run("transcribe", *(tmp_path / name for name in bad), files / "a.wav", *mode, *form)
+    code, out, err = run(
+        "transcribe", *(tmp_path / name for name in bad), files / "a.wav", "--lookahead", 1, *mode, *form
+    )
     assert code == 1 and "Traceback" not in err
     for name in bad:
         assert any(line.startswith("error:") and name in line for line in err.splitlines()), (name, err)
@@ -130,7 +127,7 @@ def test_standard_input(run, files, recognizer, monkeypatch, speech, mode):
     assert run("transcribe", "-", "--lookahead", 1, *mode)[1] == recognizer.transcribe(files / "a.wav", 1).text + "\n"
 
 
-def test_a_live_pipe_is_heard_as_it_comes(checkpoint_directory, speech):
+def test_a_live_pipe_is_transcribed_as_it_arrives(checkpoint_directory, speech):
     """Text is printed while the pipe is still open."""
     command = [sys.executable, "-m", "nemojax.cli", "transcribe", "-", "--stream", "--lookahead", "0"]
     pcm = (np.asarray(speech) * 32_767).astype("<i2").tobytes()
@@ -150,16 +147,123 @@ def test_info(run, capsys, checkpoint_directory):
     assert "13 (1120 ms), 6 (560 ms), 1 (160 ms), 0 (80 ms)" in out and "made.nemo" in out and "52,201" in out
 
 
-def test_a_wrong_model_or_setting_exits_with_2(run, files, tmp_path):
-    for arguments, model, message in (
-        ([files / "a.wav"], tmp_path / "nowhere", "is not a directory"),
-        ([files / "a.wav"], tmp_path, "is not a nemojax checkpoint"),
-        ([files / "a.wav", "--lookahead", 2], None, "lookahead 2 does not fit"),
-        ([files / "a.wav", "--batch-size", 0], None, "--batch-size must be at least 1"),
-        ([], None, "name at least one file"),
-    ):
-        code, out, err = run("transcribe", *arguments, **({} if model is None else {"model": model}))
-        assert code == 2 and message in err and not out and "Traceback" not in err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["transcribe"], "name at least one file to transcribe, or - for standard input"),
+        (["transcribe", "a.wav", "--batch-size", "0"], "--batch-size must be at least 1, not 0"),
+        (["transcribe", "a.jsonl", "--output", "out", "--batch-size", "-1"], "--batch-size must be at least 1, not -1"),
+        (["transcribe", "a.wav", "--model", "nowhere"], "nowhere is not a directory"),
+        (["transcribe", "a.wav", "--model", "model.nemo"], "convert a .nemo archive with nemojax-convert first"),
+        (["transcribe", "a.wav", "--model", "."], ". is not a nemojax checkpoint: it has no config.json"),
+        (["transcribe", "a.wav", "--lookahead", "2"], "lookahead 2 does not fit"),
+        (["transcribe", "a.wav", "--lookahead", "-1"], "lookahead -1 does not fit"),
+        (["transcribe", "a.wav", "--output", "out"], "--output is for one manifest (.jsonl or .json), not a.wav"),
+        (["transcribe", "--output", "out"], "--output is for one manifest (.jsonl or .json), not nothing"),
+        (["transcribe", "a.jsonl", "b.jsonl", "--output", "out"], "not a.jsonl, b.jsonl"),
+        (["transcribe", "a.jsonl", "--output", "out", "--stream"], "can't be combined with --stream"),
+        (["transcribe", "a.jsonl", "--output", "out", "--json"], "can't be combined with --stream, --live or --json"),
+        (["transcribe", "a.wav", "--shard", "0/2"], "--shard is for a manifest with --output"),
+        (["transcribe", "a.jsonl", "--output", "out", "--shard", "2/2"], "INDEX from 0 to COUNT - 1, not 2/2"),
+        (["transcribe", "a.jsonl", "--output", "out", "--shard", "half"], "written as INDEX/COUNT, such as 0/8"),
+        (["transcribe", "nowhere.jsonl", "--output", "out"], "nowhere.jsonl: the manifest can't be read"),
+        (
+            ["transcribe", "a.jsonl", "--output", "model.nemo"],
+            "model.nemo/parts can't be read or written: Not a directory",
+        ),
+        (["info", "nowhere"], "nowhere is not a directory"),
+    ],
+)
+def test_mistakes_are_one_sentence(capsys, checkpoint_directory, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.nemo").write_bytes(b"")
+    (tmp_path / "a.jsonl").write_text("")
+    if arguments[0] == "transcribe" and "--model" not in arguments:
+        arguments = [*arguments, "--model", str(checkpoint_directory)]
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("error: ") and message in err and err.count("\n") == 1 and not out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["transcribe", "a.wav", "--lookahed", "1"], "lookahed"),
+        (["transcribe", "a.wav", "--lookahead", "far"], "far"),
+        (["transcribe", "a.wav", "--dtype", "int4"], "int4"),
+        (["transcribe", "a.wav", "--kernels", "fast"], "fast"),
+        (["transcribe", "a.wav", "--attention", "flash"], "flash"),
+        (["transcibe", "a.wav"], "transcibe"),
+        ([], "transcribe"),
+    ],
+)
+def test_misspelled_commands_exit_with_2(capsys, arguments, message):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(arguments)
+    captured = capsys.readouterr()
+    assert exit.value.code == 2 and message in captured.err and "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], ("float32", {})),
+        (["--dtype", "int8", "--kernels", "native"], ("int8", {"kernels": "native"})),
+        (["--attention", "fused", "--kernels", "xla"], ("float32", {"attention": "fused", "kernels": "xla"})),
+    ],
+)
+@pytest.mark.parametrize("bulk", [False, True])
+def test_options_of_the_model_reach_load(capsys, monkeypatch, tmp_path, options, expected, bulk):
+    requests = []
+
+    def load(directory, dtype, **settings):
+        requests.append((directory, dtype, settings))
+        raise ConfigError("the request can't be met")
+
+    monkeypatch.setattr("nemojax.recognition.recognizer.load", load)
+    files = ["a.jsonl", "--output", str(tmp_path / "out")] if bulk else ["a.wav"]
+    assert cli.main(["transcribe", *files, "--model", str(tmp_path), *options]) == 2
+    assert requests == [(tmp_path, *expected)] and capsys.readouterr().err == "error: the request can't be met\n"
+
+
+def test_the_small_model_is_the_default(capsys, monkeypatch):
+    requests = []
+    monkeypatch.setattr("nemojax.recognition.recognizer.load", lambda *arguments: requests.append(arguments) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["transcribe", "a.wav"])
+    assert requests == [(SMALL, "float32")]
+
+
+def test_a_manifest_into_a_directory(run, files, tmp_path, capsys):
+    manifest = files / "two.jsonl"
+    manifest.write_text('{"audio_filepath": "a.wav"}\n{"audio_filepath": "nowhere.wav"}\n')
+    transcribe = ("transcribe", manifest, "--output", tmp_path, "--lookahead", 1)
+    code, out, err = run(*transcribe, "--shard", "0/2")
+    assert code == 0 and not err
+    assert out == "1 of 2 recordings are done, 0 of them failed; 1 left to other processes\n"
+    code, out, err = run(*transcribe, "--shard", "1/2")
+    assert code == 1 and err == "error: nowhere.wav: there is no such file\n"
+    assert out == f"2 of 2 recordings are done, 1 of them failed; results are in {tmp_path / 'transcripts.jsonl'}\n"
+    code, out, err = run(*transcribe)
+    assert code == 1 and not err  # there is nothing left to do, but a recording has failed
+    assert [json.loads(line)["lookahead"] for line in (tmp_path / "transcripts.jsonl").read_text().splitlines()] == [1]
+
+
+def test_version_and_help(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"nemojax {nemojax.__version__}\n"
+    for command, words in (([], ["transcribe", "info", "--version"]), (["transcribe"], ["--kernels", "INDEX/COUNT"])):
+        with pytest.raises(SystemExit) as exit:
+            cli.main([*command, "--help"])
+        out = capsys.readouterr().out
+        assert exit.value.code == 0 and all(word in out for word in words)
+
+
+def test_results_are_printed_in_order():
+    a, b, c, d = map(AudioError, "abcd")
+    assert list(cli._in_order([(1, b), (0, a), (3, d), (2, c)])) == [(0, a), (1, b), (2, c), (3, d)]
+    results = cli._in_order(iter([(0, a), (2, c)]))
+    assert next(results) == (0, a) and list(results) == []
 
 
 def test_where_compiled_steps_are_kept(monkeypatch, tmp_path):
@@ -167,14 +271,8 @@ def test_where_compiled_steps_are_kept(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "")  # so that it is as before afterwards
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    cli.keep_compiled()
+    cli.set_compilation_cache()
     assert Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).parent == tmp_path / "nemojax"
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")  # the user's choice
-    cli.keep_compiled()
+    cli.set_compilation_cache()
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "elsewhere"
-
-
-def test_a_misspelt_command_exits_with_2(capsys, files):
-    code, said = refused(capsys, "transcribe", files / "a.wav", "--model", files, "--lookahed", "1")
-    assert code == 2 and "lookahed" in said and "Traceback" not in said
-    assert refused(capsys, "transcribe", files / "a.wav", "--model", files, "--dtype", "int4")[0] == 2

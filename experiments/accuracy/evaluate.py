@@ -36,7 +36,7 @@ from nemojax.metrics import (
     ErrorCounts,
     case_errors,
     character_errors,
-    normaliser,
+    normalizer,
     plain,
     punctuation_errors,
     word_errors,
@@ -248,7 +248,7 @@ def measure(
         begin = time.perf_counter()
         results = transcribe(recognizer, corpus.entries, lookahead, settings.batch_size, settings.stream, bar.update)
         seconds = time.perf_counter() - begin
-    scored = score(corpus.entries, results, normaliser(settings.normaliser), report)
+    scored = score(corpus.entries, results, normalizer(settings.normaliser), report)
     audio_s = math.fsum(utterance.duration_s for utterance in scored)
     row = {
         "experiment": "evaluate",
@@ -274,7 +274,7 @@ def measure(
 
 def run(settings: Settings) -> int:
     settings.check()
-    normaliser(settings.normaliser)  # what is missing is found before hours of transcribing
+    normalizer(settings.normaliser)  # what is missing is found before hours of transcribing
     if settings.plot:
         plot_format(settings.plot)
     corpora = read_corpora(settings)

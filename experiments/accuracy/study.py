@@ -23,7 +23,7 @@ import math
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -41,12 +41,11 @@ from experiments.harness.command import command
 from experiments.harness.machine import device, machine
 from experiments.harness.output import labels, plot_format, spread, writable
 from nemojax.audio.manifest import numbered_entries
-from nemojax.audio.source import open_audio
+from nemojax.audio.source import read_all
 from nemojax.errors import AudioError, ConfigError
-from nemojax.metrics import ErrorCounts, normaliser, plain, total
+from nemojax.metrics import ErrorCounts, normalizer, plain, total
 from nemojax.recognition.recognizer import Recognizer, load
 
-MOST_SAMPLES = 2**31
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
@@ -102,8 +101,7 @@ def read(path: Path, limit: int | None, report: Callable[[str], object]) -> list
             report(f"{entry.name}: its line in the manifest has no text to score against")
             continue
         try:
-            with closing(open_audio(entry)) as audio:
-                samples = audio.read(MOST_SAMPLES)
+            samples = read_all(entry)
             found.append(Utterance(entry.name, entry.text, samples, _ends(json.loads(lines[number - 1]))))
         except (AudioError, ValueError) as error:
             report(str(error))
@@ -203,7 +201,7 @@ def reference_results(
     """What NeMo and transformers make of the whole recordings."""
     from experiments.references.compare import load_references
 
-    normalise = normaliser(settings.normaliser)
+    normalise = normalizer(settings.normaliser)
     for reference in load_references(settings.model):
         scored = []
         for position, utterance in enumerate(utterances):
@@ -228,7 +226,7 @@ def chosen(settings: Settings, recognizer: Recognizer) -> list[Condition]:
 
 def run(settings: Settings) -> int:
     settings.check()
-    normalise = normaliser(settings.normaliser)
+    normalise = normalizer(settings.normaliser)
     models = {"float32": load(settings.model)}
     conditions = chosen(settings, models["float32"])
     errors: list[str] = []

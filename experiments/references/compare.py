@@ -26,7 +26,6 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -47,13 +46,12 @@ from experiments.references.nemo_model import Nemo
 from experiments.references.traces import Chunk, Decoding
 from experiments.references.transformers_model import Transformers
 from nemojax.audio.manifest import expand_manifest
-from nemojax.audio.source import open_audio
+from nemojax.audio.source import read_all
 from nemojax.config import ModelConfig
 from nemojax.errors import AudioError, ConfigError
 from nemojax.recognition.recognizer import Recognizer, load
 
 PACKAGES = ("nemojax", "jax", "jaxlib", "flax", "numpy", "sentencepiece", "torch", "nemo_toolkit", "transformers")
-MOST_SAMPLES = 2**31
 NOTE = (
     "Streams are compared on recordings with silence to the end of a chunk, which the references need; NeMo's not at "
     "look-ahead 0, where it is known to differ from NeMo's own offline output."
@@ -210,8 +208,7 @@ def read_recordings(
             report(entry)
             continue
         try:
-            with closing(open_audio(entry)) as audio:
-                samples = audio.read(MOST_SAMPLES)
+            samples = read_all(entry)
         except AudioError as error:
             report(error)
             continue

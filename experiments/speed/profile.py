@@ -15,7 +15,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -30,7 +30,7 @@ from experiments.harness.command import command
 from experiments.harness.machine import device, machine
 from experiments.harness.output import writable
 from experiments.speed import trace
-from nemojax.audio.source import open_audio
+from nemojax.audio.source import read_all
 from nemojax.bundled import SMALL
 from nemojax.errors import ConfigError
 from nemojax.recognition.recognizer import Recognizer, load
@@ -39,7 +39,6 @@ from nemojax.streaming import Segment, init_state
 
 PACKAGES = ("nemojax", "jax", "jaxlib", "flax", "numpy")
 STEP = "nemojax step"  # the annotation around each step in the trace
-MOST_SAMPLES = 2**31
 T = TypeVar("T")
 
 
@@ -150,8 +149,7 @@ def table(row: dict[str, Any]) -> str:
 
 def read_audio(path: Path) -> np.ndarray:
     """Raises AudioError where it can't be read, ConfigError where there is nothing in it."""
-    with closing(open_audio(path)) as audio:
-        samples = audio.read(MOST_SAMPLES)
+    samples = read_all(path)
     if not len(samples):
         raise ConfigError(f"{path} holds no samples; give --audio a recording of speech")
     return np.asarray(samples, np.float32)

@@ -29,7 +29,7 @@ from experiments.harness.command import command
 from experiments.harness.machine import device, machine
 from experiments.harness.output import plot_format, writable
 from nemojax.audio.manifest import expand_manifest
-from nemojax.audio.source import open_audio
+from nemojax.audio.source import read_all
 from nemojax.errors import AudioError, Backlog, ConfigError
 from nemojax.recognition.recognizer import Recognizer, load
 from nemojax.serving.engine import Engine
@@ -39,7 +39,6 @@ from nemojax.text.transcript import Transcript
 PACKAGES = ("nemojax", "jax", "jaxlib", "flax", "numpy")
 PERCENTILES = (50, 95, 99)
 BACKLOG = 8  # chunks; streams so far behind are not live
-MOST_SAMPLES = 2**31
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def read_voices(settings: Settings, rate_hz: int) -> list[np.ndarray]:
     for manifest in settings.manifests:
         for entry in expand_manifest(manifest):
             if total < samples * needed and not isinstance(entry, AudioError):
-                pieces.append(open_audio(entry).read(MOST_SAMPLES))
+                pieces.append(read_all(entry))
                 total += len(pieces[-1])
     if total < samples:
         raise ConfigError(f"the manifests have {total / rate_hz:.1f} s of speech; {settings.seconds:g} s are needed")

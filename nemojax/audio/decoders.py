@@ -1,4 +1,4 @@
-"""Audio as it is stored, decoded in blocks: files, pipes and arrays at their own rates, with all their channels."""
+"""Decoding in blocks: files, pipes and arrays at their own sample rates, with all their channels."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -8,156 +8,173 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 
-from nemojax.audio import headers
-from nemojax.audio.headers import Fault, SampleFormat, Window
+from nemojax.audio import headers, mp3
+from nemojax.audio.headers import SampleFormat, UnnamedAudioError
+from nemojax.audio.window import Window
 
 BLOCK_FRAMES = 16_384
 PIPE_BYTES = 65_536
 MAX_CHANNELS = 64
-UNKNOWN_FRAMES = 2**60  # libsndfile's count of what it can't count is 2^63 - 1
-# What, besides wav, is recognised on a pipe: flac, ogg, mp3 behind an ID3 tag, aiff, w64, au.
+UNKNOWN_FRAMES = 2**60  # libsndfile counts 2^63 - 1 frames if it can't count them
+INT16_SCALE = 32_768
+# The first bytes of the formats that are recognized on a pipe: wav, flac, ogg, mp3 with an ID3 tag, aiff, w64, au.
 SIGNATURES = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"FORM", b"riff", b".snd")
 
 
-class Track(NamedTuple):
-    """Samples in the order of time. Its blocks may raise Fault."""
+class DecodedAudio(NamedTuple):
+    """Decoded samples in blocks, in the order of time. Reading a block may raise UnnamedAudioError."""
 
-    blocks: Iterator[np.ndarray]  # float32 [n, channels]
+    blocks: Iterator[np.ndarray]  # float32 [frames, channels]
     rate_hz: int
     channels: int
-    frames: int | None  # of the whole track; None where that is not known before its end
-    first: int = 0  # the frame that the blocks begin at
+    frames: int | None  # of the whole recording; None if the number is not known before the end
+    first_frame: int = 0  # the frame that the blocks begin at
 
 
-def array_track(source: Any, rate_hz: int) -> Track:
-    """An array of samples, [N] or [N, channels]. Raises Fault."""
+def decode_array(source: Any, rate_hz: int) -> DecodedAudio:
+    """Returns the samples of an array, [N] or [N, channels]. Raises UnnamedAudioError."""
     try:
         array = np.asarray(source)
     except (TypeError, ValueError) as error:
-        raise Fault(f"it can't be made an array of samples ({error})") from None
-    if not is_sound(array.dtype):
-        raise Fault(f"its values are {array.dtype}; samples are floats in -1 to 1, or int16")
+        raise UnnamedAudioError(f"it can't be made an array of samples ({error})") from None
+    if not is_sample_type(array.dtype):
+        raise UnnamedAudioError(f"its values are {array.dtype}; samples are floats in -1 to 1, or int16")
     if array.ndim not in (1, 2):
-        raise Fault(f"its shape is {list(array.shape)}; it must be [samples] or [samples, channels]")
+        raise UnnamedAudioError(f"its shape is {list(array.shape)}; it must be [samples] or [samples, channels]")
     table = array[:, None] if array.ndim == 1 else array
     if table.shape[1] > MAX_CHANNELS:
-        raise Fault(f"its shape is {list(array.shape)}, [samples, channels]; transpose it if it is [channels, samples]")
-    blocks = (as_float(table[at : at + BLOCK_FRAMES]) for at in range(0, len(table), BLOCK_FRAMES))
-    return Track(blocks, rate_hz, table.shape[1], len(table))
+        raise UnnamedAudioError(
+            f"its shape is {list(array.shape)}, [samples, channels]; transpose it if it is [channels, samples]"
+        )
+    blocks = (to_float32(table[begin : begin + BLOCK_FRAMES]) for begin in range(0, len(table), BLOCK_FRAMES))
+    return DecodedAudio(blocks, rate_hz, table.shape[1], len(table))
 
 
-def is_sound(dtype: np.dtype) -> bool:
+def is_sample_type(dtype: np.dtype) -> bool:
+    """Returns whether an array of this type can hold samples: floats, or int16."""
     return dtype == np.int16 or np.issubdtype(dtype, np.floating)
 
 
-def as_float(samples: np.ndarray) -> np.ndarray:
+def to_float32(samples: np.ndarray) -> np.ndarray:
+    """Converts samples to float32; int16 is scaled to -1 to 1."""
     if samples.dtype == np.int16:
-        return samples.astype(np.float32) / 32768
-    with np.errstate(over="ignore"):  # infinity is refused where all samples are checked
+        return samples.astype(np.float32) / INT16_SCALE
+    with np.errstate(over="ignore"):  # infinity is an error where the values are checked
         return samples.astype(np.float32)
 
 
-def pipe_track(file: Any, raw_rate_hz: int, stack: ExitStack) -> Track:
-    """What comes through a pipe, as it comes where that is possible.
+def decode_pipe(file: Any, raw_rate_hz: int, stack: ExitStack) -> DecodedAudio:
+    """Decodes a pipe: wav and raw samples as they arrive, other formats once they are complete.
 
     Args:
-      file: a BufferedReader; its `read1` gives what has arrived.
-      raw_rate_hz: of samples without a header.
+      file: a BufferedReader; its `read1` returns the bytes that have arrived.
+      raw_rate_hz: sample rate of samples without a header.
       stack: closes what is opened here.
+
+    Raises:
+      UnnamedAudioError: the pipe is empty, or its header is damaged.
     """
-    seen = bytearray()
+    received = bytearray()
 
     def read(size: int) -> bytes:
-        data = file.read(size)
-        seen.extend(data)
+        data: bytes = file.read(size)
+        received.extend(data)
         return data
 
     head = read(12)
     if headers.is_wav(head):
         layout = headers.read_wav_header(head, read)
-        if layout.is_plain:
-            return _plain(file.read1, layout, None)
+        if layout.subtype:
+            return _decode_raw(file.read1, layout, None)
     elif head and not head.startswith(SIGNATURES):
-        return _plain(file.read1, SampleFormat(raw_rate_hz), None, head)
-    data = bytes(seen) + file.read()
-    return file_track(Window(io.BytesIO(data), 0, len(data)), 0.0, stack)
+        return _decode_raw(file.read1, SampleFormat(raw_rate_hz), None, head)
+    data = bytes(received) + file.read()
+    return decode_file(Window(io.BytesIO(data), 0, len(data)), 0.0, stack)
 
 
-def file_track(window: Window, begin_s: float, stack: ExitStack) -> Track:
-    """A file, from `begin_s` on where its decoder can go there, else from its beginning."""
+def decode_file(window: Window, begin_s: float, stack: ExitStack) -> DecodedAudio:
+    """Decodes a file: from `begin_s` on if its decoder can seek exactly, else from the beginning.
+
+    Raises:
+      UnnamedAudioError: the file is empty, truncated or damaged, or its format is not known.
+    """
     if window.size == 0:
-        raise Fault("it is empty (0 bytes)")
-    wav, counted = headers.check_whole(window), headers.mp3_counts_frames(window)
-    sound = stack.enter_context(_decoder(window))
+        raise UnnamedAudioError("it is empty (0 bytes)")
+    wav, counted = headers.check_complete(window), mp3.has_frame_count(window)
+    sound = stack.enter_context(_open(window))
     frames: int | None = sound.frames
-    if wav is not None and wav.data_bytes is None and frames == 0:  # libsndfile takes the missing length for 0
+    if wav is not None and wav.data_bytes is None and frames == 0:  # libsndfile takes the missing size for 0
         window.seek(wav.header_bytes)
-        return _plain(window.read, wav, (window.size - wav.header_bytes) // max(wav.frame_bytes, 1))
+        return _decode_raw(window.read, wav, (window.size - wav.header_bytes) // max(wav.frame_bytes, 1))
     if sound.format == "MP3" and not counted:
-        # its length would be a guess from its first frame, and what is beyond the guess would not be decoded
-        sound, frames = stack.enter_context(_decoder(window.stretched())), None
+        sound, frames = stack.enter_context(_open(mp3.StretchedWindow(window))), None
     elif sound.frames > UNKNOWN_FRAMES:
         frames = None
     first = 0
-    if begin_s and frames is not None and sound.format not in ("OGG", "MP3"):  # where its seek is exact
+    if begin_s and frames is not None and sound.format not in ("OGG", "MP3"):  # seeking in those is not exact
         first = min(round(begin_s * sound.samplerate), frames)
         try:
             sound.seek(first)
         except soundfile.SoundFileError:
             raise _undecodable(first / sound.samplerate) from None
-    return Track(_decoded(sound, first, frames), sound.samplerate, sound.channels, frames, first)
+    return DecodedAudio(_file_blocks(sound, first, frames), sound.samplerate, sound.channels, frames, first)
 
 
-class _Decoder(soundfile.SoundFile):
-    """SoundFile seeks to where it is after every read, which libsndfile gets wrong in opus; this one just reads."""
-
-    def seekable(self) -> bool:
-        return False
-
-
-def _decoder(window: Window) -> _Decoder:
+def _open(window: Window) -> soundfile.SoundFile:
     window.seek(0)
     try:
-        return _Decoder(window)
+        sound = soundfile.SoundFile(window)
     except soundfile.SoundFileError:
-        raise Fault("it is not audio, or is damaged, or is in a format that libsndfile does not read") from None
+        raise UnnamedAudioError(
+            "it is not audio, or is damaged, or is in a format that libsndfile does not read"
+        ) from None
+    sound.seekable = lambda: False  # else soundfile seeks after every read, which is inexact in opus files
+    return sound
 
 
-def _decoded(sound: soundfile.SoundFile, at: int, frames: int | None) -> Iterator[np.ndarray]:
-    """Blocks of what libsndfile decodes, from frame `at` to the end, which must be at `frames`."""
+def _file_blocks(sound: soundfile.SoundFile, position: int, frames: int | None) -> Iterator[np.ndarray]:
+    """Yields the blocks from frame `position` to the end, which must be at frame `frames` if that is known."""
     rate_hz = sound.samplerate
     while True:
         try:
             block = sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
         except soundfile.SoundFileError:
-            raise _undecodable(at / rate_hz) from None
+            raise _undecodable(position / rate_hz) from None
         if not len(block):
             break
-        at += len(block)
+        position += len(block)
         yield block
-    if frames is not None and at < frames:
-        raise Fault(f"truncated: it ends after {at / rate_hz:.3f} s of the {frames / rate_hz:.3f} s announced")
+    if frames is not None and position < frames:
+        raise _truncated(position / rate_hz, frames / rate_hz)
 
 
-def _undecodable(seconds: float) -> Fault:
-    return Fault(f"truncated or damaged: it can't be decoded beyond {seconds:.3f} s")
+def _undecodable(seconds: float) -> UnnamedAudioError:
+    return UnnamedAudioError(f"truncated or damaged: it can't be decoded beyond {seconds:.3f} s")
 
 
-def _plain(read: Callable[[int], Any], layout: SampleFormat, frames: int | None, head: bytes = b"") -> Track:
-    """Samples that need no decoder, in blocks as large as `read` gives; `head` has their first bytes."""
-    if not layout.is_plain:
-        raise Fault(f"its header gives no length, and a coding (number {layout.encoding}) that needs one")
+def _truncated(end_s: float, announced_s: float) -> UnnamedAudioError:
+    return UnnamedAudioError(f"truncated: it ends after {end_s:.3f} s of the {announced_s:.3f} s announced")
+
+
+def _decode_raw(
+    read: Callable[[int], Any], layout: SampleFormat, frames: int | None, head: bytes = b""
+) -> DecodedAudio:
+    """Decodes samples without a header, in blocks as large as `read` returns; `head` holds their first bytes."""
+    if layout.subtype is None:
+        raise UnnamedAudioError(
+            f"its header does not give its length, and its encoding (number {layout.encoding}) needs one"
+        )
     if layout.data_bytes is not None:
         frames = layout.data_bytes // layout.frame_bytes
-    return Track(_plain_blocks(read, layout, head), layout.rate_hz, layout.channels, frames)
+    return DecodedAudio(_raw_blocks(read, layout, head), layout.rate_hz, layout.channels, frames)
 
 
-def _plain_blocks(read: Callable[[int], Any], layout: SampleFormat, pending: bytes) -> Iterator[np.ndarray]:
+def _raw_blocks(read: Callable[[int], Any], layout: SampleFormat, pending: bytes) -> Iterator[np.ndarray]:
     width, announced, received = layout.frame_bytes, layout.data_bytes, len(pending)
     while True:
         whole = len(pending) // width * width
         if whole:
-            yield layout.samples(pending[:whole])
+            yield decode_samples(pending[:whole], layout)
         pending = pending[whole:]
         data = read(PIPE_BYTES if announced is None else min(PIPE_BYTES, announced - received))
         if not data:
@@ -165,7 +182,24 @@ def _plain_blocks(read: Callable[[int], Any], layout: SampleFormat, pending: byt
         received += len(data)
         pending += data
     if announced is not None and received < announced:
-        seconds, of = received / width / layout.rate_hz, announced / width / layout.rate_hz
-        raise Fault(f"truncated: it ends after {seconds:.3f} s of the {of:.3f} s announced")
+        raise _truncated(received / width / layout.rate_hz, announced / width / layout.rate_hz)
     if announced is None and pending:
-        raise Fault(f"truncated: it ends after {received} bytes, inside a sample, which takes {width} bytes")
+        raise UnnamedAudioError(
+            f"truncated: it ends after {received} bytes, inside a sample, which takes {width} bytes"
+        )
+
+
+def decode_samples(data: bytes, layout: SampleFormat) -> np.ndarray:
+    """Decodes the bytes of whole frames to float32 [frames, channels]; integers are scaled to -1 to 1."""
+    samples: np.ndarray
+    samples, _ = soundfile.read(
+        io.BytesIO(data),
+        dtype="float32",
+        always_2d=True,
+        samplerate=layout.rate_hz,
+        channels=layout.channels,
+        format="RAW",
+        subtype=layout.subtype,
+        endian="BIG" if layout.big_endian else "LITTLE",
+    )
+    return samples

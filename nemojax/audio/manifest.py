@@ -1,41 +1,49 @@
-"""Manifests: a recording a line, in NeMo's form, beside its files or beside a tar that holds them."""
+"""NeMo manifests: one recording per line, its audio in a file beside the manifest or in a tar file beside it."""
 
 import json
 import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from nemojax.audio.headers import UnnamedAudioError
 from nemojax.audio.source import Recording
 from nemojax.errors import AudioError
 
-LONGEST_S = 1e9
+MAX_SECONDS = 1e9  # of an offset or a duration
+
+
+class Line(NamedTuple):
+    """A line of a manifest."""
+
+    number: int  # from 1; 0 for an error of the whole manifest
+    recording: Recording | AudioError  # an error if the line is invalid
 
 
 def expand_manifest(path: str | Path) -> list[Recording | AudioError]:
-    """The recordings of a manifest, in its order; for a line that names none, an AudioError in its place.
+    """Returns the recordings of a manifest in its order, with an AudioError in the place of an invalid line.
 
-    A line is a JSON object: `audio_filepath`, where relative, is relative to the manifest, and else the name
-    of a member of the uncompressed tar that is called as the manifest is (`dev.tar` beside `dev.jsonl`);
-    `offset` and `duration`, in seconds, choose a part of it; `text` is what is said. More is ignored.
-    A manifest that can't be read is one AudioError.
+    A line is a JSON object. `audio_filepath` is a path, relative to the manifest, or else the name of a member of the
+    uncompressed tar file with the manifest's name (`dev.tar` beside `dev.jsonl`); `offset` and `duration`, in
+    seconds, select a part of it; `text` is the reference transcript. Other keys are ignored.
+    A manifest that can't be read gives one AudioError.
     """
-    return [entry for _, entry in numbered_entries(path)]
+    return [line.recording for line in numbered_entries(path)]
 
 
-def numbered_entries(path: str | Path) -> list[tuple[int, Recording | AudioError]]:
-    """What `expand_manifest` gives, each with the number of its line; 0 for what is wrong with the whole."""
+def numbered_entries(path: str | Path) -> list[Line]:
+    """Returns the lines of a manifest; the recordings are those of `expand_manifest`."""
     try:
         manifest = Manifest(path)
-        entries = [(number, manifest.entry(number, line)) for number, _, line in manifest.lines()]
+        lines = [manifest.parse(number, content) for number, _, content in manifest.contents()]
     except AudioError as error:
-        return [(0, error)]
-    return entries or [(0, AudioError(f"{path}: the manifest names no recording"))]
+        return [Line(0, error)]
+    return lines or [Line(0, AudioError(f"{path}: the manifest names no recording"))]
 
 
 class Manifest:
-    """A manifest that is read line by line, and never held whole.
+    """A manifest that is read line by line, and never held in memory as a whole.
 
     Raises:
       AudioError: it can't be read.
@@ -49,37 +57,37 @@ class Manifest:
         except OSError as error:
             raise AudioError(f"{path}: the manifest can't be read ({error.strerror})") from None
 
-    def lines(self) -> Iterator[tuple[int, int, bytes]]:
-        """Every line that is not blank: its number, from 1 on, the byte that it begins at, itself."""
+    def contents(self) -> Iterator[tuple[int, int, bytes]]:
+        """Yields the number (from 1), the first byte and the content of every line that is not blank."""
         try:
             with self.path.open("rb") as file:
                 offset = 0
-                for number, line in enumerate(file, 1):
-                    if line.strip():
-                        yield number, offset, line
-                    offset += len(line)
+                for number, content in enumerate(file, 1):
+                    if content.strip():
+                        yield number, offset, content
+                    offset += len(content)
         except OSError as error:
             raise AudioError(f"{self.path}: the manifest can't be read ({error.strerror})") from None
 
-    def line(self, offset: int) -> bytes:
-        """The line that begins at a byte."""
+    def read(self, number: int, offset: int) -> Line:
+        """Returns line `number`, which begins at byte `offset`."""
         with self.path.open("rb") as file:
             file.seek(offset)
-            return file.readline()
+            return self.parse(number, file.readline())
 
-    def entry(self, number: int, line: bytes) -> Recording | AudioError:
-        """The recording that a line names, or what is wrong with it."""
+    def parse(self, number: int, content: bytes) -> Line:
+        """Returns line `number` with the recording that it names, or with the error in it."""
         try:
-            return _recording(line, self.path.parent, self._tar)
-        except ValueError as error:
-            return AudioError(f"{self.path}: line {number}: {error}")
+            return Line(number, _recording(content, self.path.parent, self._tar))
+        except UnnamedAudioError as error:
+            return Line(number, AudioError(f"{self.path}: line {number}: {error}"))
 
 
 class _Tar:
-    """Where the files in a tar are, if there is one. `fault` is what kept it from being read to its end."""
+    """The members of a tar file, if there is one. `error` is the reason why it could not be read to its end."""
 
     def __init__(self, path: Path):
-        self.path, self.fault = path, ""
+        self.path, self.error = path, ""
         self.members: dict[str, tuple[int, int]] = {}  # first byte, size in bytes
         if not path.is_file():
             return
@@ -87,39 +95,39 @@ class _Tar:
             with tarfile.open(path, "r:") as archive:
                 for member in archive:
                     if member.isreg() and not member.issparse():
-                        self.members[_normal(member.name)] = member.offset_data, member.size
+                        self.members[_member_name(member.name)] = member.offset_data, member.size
         except tarfile.TarError as error:
-            self.fault = str(error)
+            self.error = str(error)
 
 
-def _normal(name: str) -> str:
+def _member_name(name: str) -> str:
     return name.removeprefix("./")
 
 
-def _recording(line: bytes, directory: Path, tar: _Tar) -> Recording:
+def _recording(content: bytes, directory: Path, tar: _Tar) -> Recording:
     try:
-        entry = json.loads(line)
+        entry = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is not JSON ({error})") from None
+        raise UnnamedAudioError(f"it is not JSON ({error})") from None
     if not isinstance(entry, dict):
-        raise ValueError(f"it is {type(entry).__name__}, not a JSON object")
+        raise UnnamedAudioError(f"it is {type(entry).__name__}, not a JSON object")
     name = entry.get("audio_filepath")
     if not isinstance(name, str) or not name:
-        raise ValueError(f"its audio_filepath is {name!r}, not the name of a file")
+        raise UnnamedAudioError(f"its audio_filepath is {name!r}, not the name of a file")
     offset_s, duration_s = _seconds(entry, "offset"), _seconds(entry, "duration")
     if duration_s == 0:
-        raise ValueError("its duration is 0")
+        raise UnnamedAudioError("its duration is 0")
     text = entry.get("text")
     if text is not None and not isinstance(text, str):
-        raise ValueError(f"its text is {text!r}, not text")
+        raise UnnamedAudioError(f"its text is {text!r}, not a string")
     part = offset_s or 0.0, duration_s
-    member = tar.members.get(_normal(name))
     if not os.path.exists(directory / name):
+        member = tar.members.get(_member_name(name))
         if member is not None:
             return Recording(tar.path, name, *part, *member, text=text)
-        if tar.fault:
-            raise ValueError(
-                f"{name} is not beside the manifest, and {tar.path} can't be read to its end ({tar.fault})"
+        if tar.error:
+            raise UnnamedAudioError(
+                f"{name} is not beside the manifest, and {tar.path} can't be read to its end ({tar.error})"
             )
     return Recording(directory / name, name, *part, text=text)
 
@@ -128,6 +136,6 @@ def _seconds(entry: dict[str, Any], key: str) -> float | None:
     value = entry.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LONGEST_S:
-        raise ValueError(f"its {key} is {value!r}, not a number of seconds")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MAX_SECONDS:
+        raise UnnamedAudioError(f"its {key} is {value!r}, not a number of seconds")
     return float(value)

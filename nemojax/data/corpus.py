@@ -96,7 +96,7 @@ def text_problems(
         return [Problem("no text", "its text is empty" if text is not None else "it has no text")]
     problems = []
     if tokenizer is not None:
-        if not filters.keep_unspelled and (unspelled := tokenizer.unspelled(text)):
+        if not filters.keep_unspelled and (unspelled := tokenizer.out_of_vocabulary(text)):
             shown = ", ".join(repr(part) for part in dict.fromkeys(unspelled))
             problems.append(Problem("unspelled", f"the tokenizer can't spell {shown}"))
         if duration_s is not None:

@@ -1,14 +1,18 @@
-"""A manifest of any length, transcribed by any number of processes, each of which may be killed at any moment.
+"""Transcribes a manifest of any length with any number of processes, each of which may be killed at any moment.
 
 The output directory holds
 
-    job.json            what is transcribed, and how; who goes on with it must mean the same
-    parts/00003.jsonl   the results of process 3, a line each, in the order in which they were done
-    transcripts.jsonl   in the end: a line for every recording, in the manifest's order
-    failures.jsonl      in the end: the recordings that could not be transcribed, and why
+    job.json            manifest, model and settings of the job; a resumed job must match them
+    parts/00003.jsonl   the results of process 3, one line each, in the order of completion
+    transcripts.jsonl   at the end: the transcripts, in the manifest's order
+    failures.jsonl      at the end: the recordings that could not be transcribed, and why
 
-A result is written as soon as it is known. Started again, by as many processes or by others, it goes on with what has
-no result yet. Processes know nothing of each other but by these files: who finds that all is done writes the last two.
+A result is written as soon as it is known. A job that is started again, by the same number of processes or another,
+transcribes the recordings that have no result yet. Processes communicate by these files alone: the process that
+completes the last recording writes the two merged files.
+
+Memory grows by less than 200 bytes per line of the manifest: a line is parsed for its duration when the work is
+scheduled, and for its recording when its turn comes.
 """
 
 import bisect
@@ -19,36 +23,41 @@ import math
 import os
 import re
 from array import array
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from nemojax.audio.manifest import Manifest
+import numpy as np
+
+from nemojax.audio.manifest import Line, Manifest
 from nemojax.audio.source import Recording
+from nemojax.config import ModelConfig
 from nemojax.errors import AudioError, ConfigError
 from nemojax.recognition.offline import SEGMENT_LEFT_CONTEXTS
 from nemojax.recognition.recognizer import Recognizer
 from nemojax.text.transcript import Transcript
 
 JOB, PARTS, TRANSCRIPTS, FAILURES = "job.json", "parts", "transcripts.jsonl", "failures.jsonl"
-NUMBER = re.compile(rb'{"line": (\d+), ')  # how every line of a part begins
+TAIL_BYTES = 65_536  # read at a time in search of the end of the last complete line
+RESULT = np.dtype([("number", np.int64), ("part", np.int32), ("offset", np.int64), ("failed", np.bool_)])
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Which of the processes this is: number `index` of `count`."""
+    """The share of the work of one process: number `index` of `count`."""
 
     index: int = 0
     count: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
             raise ConfigError(f"a shard is INDEX/COUNT with INDEX from 0 to COUNT - 1, not {self.index}/{self.count}")
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
+        """Reads a shard from INDEX/COUNT. Raises ConfigError."""
         match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
         if match is None:
             raise ConfigError(f"a shard is written as INDEX/COUNT, such as 0/8, not {text!r}")
@@ -56,18 +65,25 @@ class Shard:
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str] = os.environ) -> "Shard":
-        """A task's place in its Slurm step; the only one where there is none."""
-        if "SLURM_STEP_NUM_TASKS" not in environment:  # which the batch script itself does not have
+        """Returns the shard of a task in its Slurm step; 0/1 outside of one."""
+        if "SLURM_STEP_NUM_TASKS" not in environment:  # not set in the batch script itself
             return cls()
         return cls(int(environment["SLURM_PROCID"]), int(environment["SLURM_STEP_NUM_TASKS"]))
 
 
 class Outcome(NamedTuple):
-    """Where the job stands: recordings in all, those with a result, and those of them that failed."""
+    """State of the job: the numbers of recordings, of those with a result, and of those that failed."""
 
     recordings: int
     done: int
     failed: int
+
+
+class _Group(NamedTuple):
+    """Lines of similar duration, transcribed together: their numbers, and the bytes that they begin at."""
+
+    numbers: "array[int]"
+    offsets: "array[int]"
 
 
 def transcribe_manifest(
@@ -80,31 +96,27 @@ def transcribe_manifest(
     progress: Callable[[float], object] = lambda seconds: None,
     report: Callable[[AudioError], object] = lambda error: None,
 ) -> Outcome:
-    """Transcribes this process's share of what has no result yet.
+    """Transcribes the recordings of this process's shard that have no result yet.
 
     Args:
-      output: a new directory, or that of a job which is gone on with.
-      progress: told the seconds of audio of each step.
-      report: told what is wrong with each recording that can't be transcribed.
+      lookahead: encoder frames; None is the model's default.
+      output: a new directory, or the directory of a job to resume.
+      progress: called with the seconds of audio of each step.
+      report: called with the error of each recording that can't be transcribed.
 
     Raises:
-      ConfigError: `output` is of another job, or another process has this share, or it can't be written.
+      ConfigError: `output` holds another job, or another process has this shard, or it can't be written.
       AudioError: the manifest can't be read.
     """
     lookahead = recognizer.lookahead(lookahead)
     lines = Manifest(manifest)
     try:
-        _begin(output, recognizer, manifest, lookahead)
-        with _part(output, shard) as part:
-            done = _done(output)
-            recordings, shares = _by_length(lines, recognizer, shard, done)
-            for numbers, offsets in shares:
-                entry = lambda i, ns=numbers, os=offsets: lines.entry(ns[i], lines.line(os[i]))
-                sources = map(entry, range(len(numbers)))
-                for index, result in recognizer.transcribe_each(sources, lookahead, batch_size, progress=progress):
-                    named = entry(index)
-                    name = named.name if isinstance(named, Recording) else f"{manifest.name}: line {numbers[index]}"
-                    _write(part, numbers[index], name, result)
+        _begin_or_resume(output, recognizer, manifest, lookahead)
+        with _open_part(output, shard) as part:
+            recordings, groups = _schedule(lines, recognizer.config, shard, _finished_numbers(output))
+            for group in groups:
+                for line, result in _transcribe_group(recognizer, lines, group, lookahead, batch_size, progress):
+                    _write_result(part, manifest.name, line, result)
                     if isinstance(result, AudioError):
                         report(result)
         return _merge(output, recordings)
@@ -112,7 +124,8 @@ def transcribe_manifest(
         raise ConfigError(f"{error.filename or output} can't be read or written: {error.strerror}") from None
 
 
-def _begin(output: Path, recognizer: Recognizer, manifest: Path, lookahead: int) -> None:
+def _begin_or_resume(output: Path, recognizer: Recognizer, manifest: Path, lookahead: int) -> None:
+    """Writes job.json, or checks that the job in `output` is this one."""
     (output / PARTS).mkdir(parents=True, exist_ok=True)
     with manifest.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -128,31 +141,32 @@ def _begin(output: Path, recognizer: Recognizer, manifest: Path, lookahead: int)
         partial = path.with_suffix(f".{os.getpid()}.partial")
         partial.write_text(json.dumps(job, indent=2) + "\n")
         partial.replace(path)
-    before = json.loads(path.read_text())
-    if different := [
-        f"{key}: {before.get(key)!r} then, {job[key]!r} now" for key in job if before.get(key) != job[key]
-    ]:
-        raise ConfigError(f"{output} was begun with other settings ({'; '.join(different)}); name another directory")
+    try:
+        before = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        raise ConfigError(f"{path} is not the description of a job; name another directory") from None
+    if different := [f"{key} was {before.get(key)!r}, now {job[key]!r}" for key in job if before.get(key) != job[key]]:
+        raise ConfigError(f"{output} holds a job with other settings ({'; '.join(different)}); name another directory")
 
 
 @contextmanager
-def _part(output: Path, shard: Shard) -> Iterator[IO[bytes]]:
-    """This process's part, which no other may write to; a line that was cut off is taken out."""
+def _open_part(output: Path, shard: Shard) -> Iterator[IO[bytes]]:
+    """Opens and locks the part of this process, and removes an incomplete line at its end."""
     path = output / PARTS / f"{shard.index:05d}.jsonl"
     with path.open("ab+") as part:
         try:
             fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"another process is at work on share {shard.index} of {output}") from None
-        part.truncate(_whole(part))
+            raise ConfigError(f"another process is at work on shard {shard.index} of {output}") from None
+        part.truncate(_complete_bytes(part))
         yield part
 
 
-def _whole(file: IO[bytes]) -> int:
-    """Bytes up to the end of the last line that is complete."""
+def _complete_bytes(file: IO[bytes]) -> int:
+    """Returns the number of bytes up to the end of the last complete line."""
     size = file.seek(0, os.SEEK_END)
     while size:
-        begin = max(0, size - 65_536)
+        begin = max(0, size - TAIL_BYTES)
         file.seek(begin)
         if (newline := file.read(size - begin).rfind(b"\n")) >= 0:
             return begin + newline + 1
@@ -160,84 +174,112 @@ def _whole(file: IO[bytes]) -> int:
     return 0
 
 
-def _results(output: Path) -> Iterator[tuple[int, Path, int, bytes]]:
-    """Of every complete line in the parts: its number in the manifest, where it is, and itself."""
-    for path in sorted((output / PARTS).glob("*.jsonl")):
-        with path.open("rb") as part:
-            offset = 0
-            for line in part:
-                if line.endswith(b"\n") and (match := NUMBER.match(line)):
-                    yield int(match[1]), path, offset, line
-                offset += len(line)
+def _schedule(lines: Manifest, config: ModelConfig, shard: Shard, finished: set[int]) -> tuple[int, list[_Group]]:
+    """Groups the unfinished lines of a shard by the segments that suit their durations.
 
-
-def _done(output: Path) -> set[int]:
-    return {number for number, *_ in _results(output)}
-
-
-def _by_length(
-    lines: Manifest, recognizer: Recognizer, shard: Shard, done: set[int]
-) -> tuple[int, list[tuple[array, array]]]:
-    """The recordings in all, and this process's lines, by number and place, those together that need segments alike."""
-    config = recognizer.config
-    window_s = config.encoder.left_context_frames * config.frame_ms / 1000
-    longest_s = [window_s * contexts for contexts in SEGMENT_LEFT_CONTEXTS[:-1]]
-    shares = [(array("q"), array("q")) for _ in SEGMENT_LEFT_CONTEXTS]
+    Returns:
+      The number of recordings in the whole manifest, and the groups that are not empty.
+    """
+    left_context_s = config.encoder.left_context_frames * config.frame_ms / 1000
+    max_durations_s = [left_context_s * contexts for contexts in SEGMENT_LEFT_CONTEXTS[:-1]]
+    groups = [_Group(array("q"), array("q")) for _ in SEGMENT_LEFT_CONTEXTS]
     recordings = 0
-    for number, offset, line in lines.lines():
-        if recordings % shard.count == shard.index and number not in done:
-            duration_s = _duration_s(line)
-            share = shares[bisect.bisect_left(longest_s, duration_s)]
-            share[0].append(number)
-            share[1].append(offset)
+    for number, offset, content in lines.contents():
+        if recordings % shard.count == shard.index and number not in finished:
+            group = groups[bisect.bisect_left(max_durations_s, _duration_s(content))]
+            group.numbers.append(number)
+            group.offsets.append(offset)
         recordings += 1
-    return recordings, [share for share in shares if share[0]]
+    return recordings, [group for group in groups if group.numbers]
 
 
-def _duration_s(line: bytes) -> float:
-    """As the manifest has it; infinity where it has none."""
+def _duration_s(content: bytes) -> float:
+    """Returns the duration that a line of a manifest gives; infinity if it gives none."""
     try:
-        return float(json.loads(line)["duration"])
+        return float(json.loads(content)["duration"])
     except (ValueError, TypeError, KeyError, RecursionError):
         return math.inf
 
 
-def _write(part: IO[bytes], number: int, name: str, result: Transcript | AudioError) -> None:
-    if isinstance(result, AudioError):
-        fields: dict[str, Any] = {"audio": name, "error": str(result)}
-    else:
-        fields = json.loads(result.to_json(name))
-    part.write(json.dumps({"line": number, **fields}, ensure_ascii=False).encode() + b"\n")
+def _transcribe_group(
+    recognizer: Recognizer,
+    lines: Manifest,
+    group: _Group,
+    lookahead: int,
+    batch_size: int,
+    progress: Callable[[float], object],
+) -> Iterator[tuple[Line, Transcript | AudioError]]:
+    """Yields each line of a group with its result, in the order of completion."""
+    in_progress: dict[int, Line] = {}  # by index in the group
+
+    def recordings() -> Iterator[Recording | AudioError]:
+        for index, (number, offset) in enumerate(zip(group.numbers, group.offsets, strict=True)):
+            in_progress[index] = line = lines.read(number, offset)
+            yield line.recording
+
+    for index, result in recognizer.transcribe_each(recordings(), lookahead, batch_size, progress=progress):
+        yield in_progress.pop(index), result
+
+
+def _write_result(part: IO[bytes], manifest: str, line: Line, result: Transcript | AudioError) -> None:
+    name = line.recording.name if isinstance(line.recording, Recording) else f"{manifest}: line {line.number}"
+    fields = {"audio": name, "error": str(result)} if isinstance(result, AudioError) else result.to_dict(name)
+    part.write(json.dumps({"line": line.number, **fields}, ensure_ascii=False).encode() + b"\n")
     part.flush()
 
 
+def _read_results(part: Path) -> Iterator[tuple[int, int, bool]]:
+    """Yields for every complete result of a part: its line in the manifest, its first byte, whether it is a failure."""
+    with part.open("rb") as file:
+        offset = 0
+        for content in file:
+            if content.endswith(b"\n") and (fields := _parse_result(content)) is not None:
+                yield fields["line"], offset, "error" in fields
+            offset += len(content)
+
+
+def _parse_result(content: bytes) -> dict[str, Any] | None:
+    """Returns the fields of a result; None for a damaged line, whose recording is transcribed again."""
+    try:
+        fields = json.loads(content)
+    except ValueError:
+        return None
+    return fields if isinstance(fields, dict) and isinstance(fields.get("line"), int) else None
+
+
+def _parts(output: Path) -> list[Path]:
+    return sorted((output / PARTS).glob("*.jsonl"))
+
+
+def _finished_numbers(output: Path) -> set[int]:
+    return {number for part in _parts(output) for number, _, _ in _read_results(part)}
+
+
 def _merge(output: Path, recordings: int) -> Outcome:
-    """Writes the last two files where every recording has a result; one process at a time."""
+    """Counts the results; writes the merged files if every recording has one. One process merges at a time."""
     with (output / "merge.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        where: dict[int, tuple[Path, int]] = {}
-        failed = 0
-        for number, path, offset, line in _results(output):
-            if number not in where:
-                where[number] = path, offset
-                failed += b'"error": ' in line and "error" in json.loads(line)
-        if len(where) == recordings:
-            _write_merged(output, where)
-    return Outcome(recordings, len(where), failed)
+        parts = _parts(output)
+        rows = (
+            (number, index, offset, failed)
+            for index, part in enumerate(parts)
+            for number, offset, failed in _read_results(part)
+        )
+        results = np.fromiter(rows, RESULT)
+        # in the manifest's order; two jobs with different shards may have transcribed a line twice: the first counts
+        results = results[np.unique(results["number"], return_index=True)[1]]
+        if len(results) == recordings:
+            _write_merged(output, parts, results)
+    return Outcome(recordings, len(results), int(results["failed"].sum()))
 
 
-def _write_merged(output: Path, where: Mapping[int, tuple[Path, int]]) -> None:
-    files = {path: path.open("rb") for path, _ in where.values()}
-    partial = {name: (output / f"{name}.partial").open("wb") for name in (TRANSCRIPTS, FAILURES)}
-    try:
-        for number in sorted(where):
-            path, offset = where[number]
-            files[path].seek(offset)
-            line = files[path].readline()
-            failed = b'"error": ' in line and "error" in json.loads(line)
-            partial[FAILURES if failed else TRANSCRIPTS].write(line)
-    finally:
-        for file in [*files.values(), *partial.values()]:
-            file.close()
-    for name in partial:
-        (output / f"{name}.partial").replace(output / name)
+def _write_merged(output: Path, parts: Sequence[Path], results: np.ndarray) -> None:
+    partial = {name: output / f"{name}.partial" for name in (TRANSCRIPTS, FAILURES)}
+    with ExitStack() as stack:
+        sources = [stack.enter_context(part.open("rb")) for part in parts]
+        transcripts, failures = (stack.enter_context(path.open("wb")) for path in partial.values())
+        for _, part, offset, failed in results:
+            sources[part].seek(offset)
+            (failures if failed else transcripts).write(sources[part].readline())
+    for name, path in partial.items():
+        path.replace(output / name)

@@ -1,4 +1,4 @@
-"""Labels to text and back: a SentencePiece model, whole and incrementally."""
+"""Labels to text and back, with a SentencePiece model: all at once, or incrementally."""
 
 import re
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ class Tokenizer:
     """A SentencePiece model.
 
     Args:
-      model: the serialised model, the bytes of a `tokenizer.model`.
+      model: the serialized model, the bytes of a `tokenizer.model`.
 
     Raises:
-      TokenizerError: the bytes are not such a model.
+      TokenizerError: the bytes are not a SentencePiece model.
     """
 
     def __init__(self, model: bytes):
@@ -25,7 +25,7 @@ class Tokenizer:
             self._pieces = tuple(self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size()))
         except (RuntimeError, ValueError):
             self._pieces = ()
-        # any piece with a text of its own: once a text has begun, it stands for all before
+        # a visible piece: once the text has begun, any such piece can replace all labels before
         visible = (i for i in range(self.size) if not self.is_byte(i) and self.decode([i]))
         anchor = next(visible, None)
         if anchor is None:  # empty bytes load as a model without pieces
@@ -39,23 +39,27 @@ class Tokenizer:
         return len(self._pieces)
 
     def piece(self, label: int) -> str:
+        """Returns the piece of a label. Raises TokenizerError for a label that is out of range."""
         self._check([label])
         return self._pieces[label]
 
     def is_byte(self, label: int) -> bool:
-        """Whether a piece stands for one byte of a character's UTF-8 form, like `<0xE2>`."""
+        """Returns whether a piece is one byte of a character in UTF-8, like `<0xE2>`."""
         self._check([label])
-        return self._processor.is_byte(label)
+        is_byte: bool = self._processor.is_byte(label)
+        return is_byte
 
     def byte(self, label: int) -> int:
-        """The byte that such a piece stands for."""
+        """Returns the value of a byte piece."""
         return int(self.piece(label)[1:-1], 16)
 
     def encode(self, text: str) -> list[int]:
-        return self._processor.encode(text)
+        """Returns the labels of a text."""
+        labels: list[int] = self._processor.encode(text)
+        return labels
 
-    def unspelled(self, text: str) -> list[str]:
-        """The parts of a text that the model has no piece for, in its order; `encode` gives its unknown piece there."""
+    def out_of_vocabulary(self, text: str) -> list[str]:
+        """Returns the parts of a text that have no piece, in its order; `encode` gives the unknown label for them."""
         labels, unknown = self.encode(text), self._processor.unk_id()
         if unknown not in labels:
             return []
@@ -63,29 +67,30 @@ class Tokenizer:
         return [piece for piece, label in zip(pieces, labels, strict=True) if label == unknown]
 
     def decode(self, labels: Sequence[int]) -> str:
-        """The text of some labels. Raises TokenizerError for a label that is out of range."""
+        """Returns the text of labels. Raises TokenizerError for a label that is out of range."""
         self._check(labels)
-        return self._processor.decode(list(labels))
+        text: str = self._processor.decode(list(labels))
+        return text
 
     def continuation(self, label: int) -> str | None:
-        """What a piece adds to a text that has begun; None for a byte, whose text depends on its neighbours."""
+        """Returns the text that a piece adds once the text has begun; None for a byte, which depends on the next."""
         if label not in self._continuations:
             text = None if self.is_byte(label) else self.decode([self.anchor, label])[len(self.decode([self.anchor])) :]
             self._continuations[label] = text
         return self._continuations[label]
 
     def words(self, labels: Sequence[int]) -> list[tuple[str, int, int]]:
-        """The words of some labels: (text, index of its first label, index of its last).
+        """Splits labels into words: (text, index of the first label, index of the last label).
 
-        A word is what stands between spaces, with its punctuation. A label that shows nothing but a space, or
-        the first bytes of a character, belongs to the word that follows.
+        A word is the text between spaces, with its punctuation. A label that shows only a space, or the first
+        bytes of a character, belongs to the word that follows.
         """
-        text, sources, first = "", [], 0  # sources: of each character, its first and last label
+        text, sources, first = "", [], 0  # sources: for each character, the indices of its first and last label
         detokenizer = self.incremental()
         for index, label in enumerate(labels):
             shown = detokenizer.push([label])
             if self.is_byte(label) and not any(self.is_byte(following) for following in labels[index + 1 : index + 2]):
-                shown += detokenizer.finish()  # no byte of the same character can follow
+                shown += detokenizer.finish()  # the next label is no byte, so it can't complete the character
             text += shown
             sources += [(first, index)] * len(shown)
             if shown.strip(" "):
@@ -95,38 +100,38 @@ class Tokenizer:
         ]
 
     def incremental(self) -> "Detokenizer":
-        """A decoder of one stream's labels, for as they come."""
+        """Returns a decoder for the labels of one stream."""
         return Detokenizer(self)
 
     def _check(self, labels: Sequence[int]) -> None:
         for label in labels:
             if not 0 <= label < self.size:
-                raise TokenizerError(f"label {label} is not one of the tokenizer's, 0 to {self.size - 1}")
+                raise TokenizerError(f"label {label} is out of range: the tokenizer has labels 0 to {self.size - 1}")
 
 
 class Detokenizer:
-    """Text of a growing sequence of labels: all that `push` and `finish` give, joined, is `decode` of them all.
+    """Decodes a growing sequence of labels: the joined results of `push` and `finish` are `decode` of all labels.
 
-    How a piece reads depends on those before it in two ways only: spaces before the first text are dropped, and
-    the bytes of one character belong together. So labels are decoded behind all earlier ones until there is
-    text, and behind any one piece with text from then on; bytes wait until their character is complete.
+    The text of a piece depends on the labels before it in two ways only: spaces at the start of the text are dropped,
+    and the bytes of one character are decoded together. So labels are decoded together with all earlier ones until
+    there is text, and after that with one visible piece in their place. Bytes wait until their character is complete.
     """
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
-        self._before: list[int] = []
-        self._before_text = ""
-        self._waiting: list[int] = []
+        self._before: list[int] = []  # labels that the next ones are decoded with
+        self._before_text = ""  # empty until the text has begun
+        self._waiting: list[int] = []  # bytes of an incomplete character
 
     def push(self, labels: Sequence[int]) -> str:
-        """Takes in more labels; gives the text that is new, and that will not change."""
+        """Decodes further labels; returns the new text, which later labels do not change."""
         tokenizer = self._tokenizer
         if self._before_text and not self._waiting:
             texts = [text for label in labels if (text := tokenizer.continuation(label)) is not None]
             if len(texts) == len(labels):
                 return "".join(texts)
         labels = [*self._waiting, *labels]
-        run = len(labels)
+        run = len(labels)  # where the bytes at the end begin
         while run and tokenizer.is_byte(labels[run - 1]):
             run -= 1
         settled = run + settled_bytes(bytes(tokenizer.byte(label) for label in labels[run:]))
@@ -134,7 +139,7 @@ class Detokenizer:
         return self._show(labels[:settled])
 
     def finish(self) -> str:
-        """The text of bytes that have waited in vain."""
+        """Returns the bytes of an incomplete character, decoded as replacement characters."""
         labels, self._waiting = self._waiting, []
         return self._show(labels)
 
@@ -149,7 +154,7 @@ class Detokenizer:
 
 
 def settled_bytes(data: bytes) -> int:
-    """How many bytes at the front of `data` read the same whatever follows; the others begin a UTF-8 character."""
+    """Returns the number of leading bytes whose text no later byte can change; the rest begins a UTF-8 character."""
     start = 0
     while True:
         try:
@@ -158,4 +163,4 @@ def settled_bytes(data: bytes) -> int:
         except UnicodeDecodeError as error:
             if error.reason == "unexpected end of data":
                 return start + error.start
-            start += error.start + 1  # one byte that fits nowhere
+            start += error.start + 1  # past an invalid byte

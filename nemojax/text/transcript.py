@@ -1,46 +1,48 @@
-"""What a recogniser gives back: text, labels, and words with their times."""
+"""The result of recognition: text, labels, and words with their times."""
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # the command line shows transcripts' help without jax
-    pass
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word; times are those of the encoder frames that emitted its first and last label."""
+    """A word, timed by the encoder frames that emitted its first and last label."""
 
     text: str
     start_s: float
     end_s: float
-    confidence: float  # the least probable of its labels: 0 to 1
+    confidence: float  # probability of its least probable label, 0 to 1
 
 
 @dataclass(frozen=True)
 class Transcript:
+    """The transcript of one recording or stream."""
+
     text: str
-    tokens: tuple[int, ...]
+    tokens: tuple[int, ...]  # labels
     frames: tuple[int, ...]  # encoder frame of each token
     words: tuple[Word, ...]
     duration_s: float
-    lookahead: int
+    lookahead: int  # encoder frames
     mode: str  # "offline" or "stream"
-    notes: tuple[str, ...] = ()  # what was done to the audio: resampled, mixed down
+    notes: tuple[str, ...] = ()  # changes made to the audio: "resampled from 8000 Hz"
 
-    def to_json(self, audio: str) -> str:
-        """One line of JSON; `audio` names the recording. Times and the duration are in seconds."""
+    def to_dict(self, audio: str) -> dict[str, Any]:
+        """Returns the fields of the JSON form; `audio` names the recording. Times are in seconds."""
         words = [{"word": w.text, "start": w.start_s, "end": w.end_s, "confidence": w.confidence} for w in self.words]
-        fields = {
+        return {
             "audio": audio,
             "text": self.text,
-            "tokens": self.tokens,
-            "frames": self.frames,
+            "tokens": list(self.tokens),
+            "frames": list(self.frames),
             "words": words,
             "duration": self.duration_s,
             "lookahead": self.lookahead,
             "mode": self.mode,
-            "notes": self.notes,
+            "notes": list(self.notes),
         }
-        return json.dumps(fields, ensure_ascii=False)
+
+    def to_json(self, audio: str) -> str:
+        """Returns `to_dict` as one line of JSON."""
+        return json.dumps(self.to_dict(audio), ensure_ascii=False)

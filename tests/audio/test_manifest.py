@@ -1,20 +1,14 @@
 import io
 import json
 import tarfile
-from contextlib import closing
 
 import numpy as np
 import pytest
 
 from nemojax.audio.manifest import expand_manifest, numbered_entries
-from nemojax.audio.source import Recording, open_audio
+from nemojax.audio.source import Recording, open_audio, read_all
 from nemojax.errors import AudioError
 from tests.helpers.sounds import encoded, wave
-
-
-def heard(entry) -> np.ndarray:
-    with closing(open_audio(entry)) as audio:
-        return audio.read(10**7)
 
 
 def write(path, *entries):
@@ -48,12 +42,12 @@ def test_files_beside_the_manifest(tmp_path):
         Recording(file, str(file), 0.25, 0.5),
         Recording(file, "sub/é.wav"),
     ]
-    whole, part, again = map(heard, entries)
+    whole, part, again = map(read_all, entries)
     np.testing.assert_array_equal(part, whole[4000:12_000])
     np.testing.assert_array_equal(again, whole)
 
 
-def test_members_of_the_tar_beside_the_manifest(tmp_path):
+def test_members_of_the_tar_file_beside_the_manifest(tmp_path):
     sounds = {f"{i}.flac": wave(3000 + i, seed=i) for i in range(5)}
     files = {name: encoded(samples, 16_000, "flac") for name, samples in sounds.items()}
     tarred(tmp_path / "dev.tar", {"./" + name: content for name, content in files.items()} | {"x" * 150: b"?"})
@@ -62,12 +56,20 @@ def test_members_of_the_tar_beside_the_manifest(tmp_path):
     for entry, (name, samples) in zip(entries, sounds.items(), strict=False):
         assert isinstance(entry, Recording) and entry.name == name
         if name == "3.flac":  # the plain file comes first
-            assert len(heard(entry)) == 50
+            assert len(read_all(entry)) == 50
         else:
-            np.testing.assert_allclose(heard(entry), samples, atol=1e-4)
+            np.testing.assert_allclose(read_all(entry), samples, atol=1e-4)
     with pytest.raises(AudioError, match="no: there is no such file"):
         open_audio(entries[5])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["3.flac", "dev.jsonl", "dev.tar"]  # nothing is unpacked
+
+
+def test_names_of_members_begin_with_or_without_the_directory(tmp_path):
+    files = {"./a.wav": 100, ".a.wav": 200, "b/./c.wav": 300}
+    tarred(tmp_path / "m.tar", {name: encoded(wave(frames), 16_000) for name, frames in files.items()})
+    names = ["a.wav", "./a.wav", ".a.wav", "./.a.wav", "b/./c.wav"]
+    entries = expand_manifest(write(tmp_path / "m.jsonl", *({"audio_filepath": name} for name in names)))
+    assert [len(read_all(entry)) for entry in entries] == [100, 100, 200, 200, 300]
 
 
 @pytest.mark.parametrize(
@@ -86,10 +88,10 @@ def test_members_of_the_tar_beside_the_manifest(tmp_path):
         ({"audio_filepath": "a.wav", "duration": float("inf")}, "its duration is inf, not"),
         ({"audio_filepath": "a.wav", "offset": 10**400}, "its offset is 10"),
         ({"audio_filepath": "a.wav", "duration": 0}, "its duration is 0"),
-        ({"audio_filepath": "a.wav", "text": 5}, "its text is 5, not text"),
+        ({"audio_filepath": "a.wav", "text": 5}, "its text is 5, not a string"),
     ],
 )
-def test_a_bad_line_is_named_and_the_others_go_on(tmp_path, line, message):
+def test_an_invalid_line_is_named_and_the_others_are_read(tmp_path, line, message):
     path = write(tmp_path / "m.json", {"audio_filepath": "a.wav"}, "", line, {"audio_filepath": "b.wav"})
     first, bad, last = expand_manifest(path)
     assert isinstance(first, Recording) and isinstance(last, Recording) and last.name == "b.wav"
@@ -97,7 +99,7 @@ def test_a_bad_line_is_named_and_the_others_go_on(tmp_path, line, message):
     assert [number for number, _ in numbered_entries(path)] == [1, 3, 4]
 
 
-def test_bytes_that_are_not_text(tmp_path):
+def test_byte_order_marks_and_invalid_utf8(tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_bytes(
         b'\xef\xbb\xbf{"audio_filepath": "a"}\r\n{"audio_filepath": "\xff"}\r\n{"audio_filepath": "b\\u0000"}'
@@ -109,7 +111,7 @@ def test_bytes_that_are_not_text(tmp_path):
         open_audio(strange)
 
 
-def test_manifests_that_can_not_be_read(tmp_path):
+def test_unreadable_manifests(tmp_path):
     (error,) = expand_manifest(tmp_path / "missing.jsonl")
     assert str(error) == f"{tmp_path / 'missing.jsonl'}: the manifest can't be read (No such file or directory)"
     assert [number for number, _ in numbered_entries(tmp_path / "missing.jsonl")] == [0]
@@ -119,14 +121,14 @@ def test_manifests_that_can_not_be_read(tmp_path):
     assert str(error) == f"{tmp_path / 'empty.jsonl'}: the manifest names no recording"
 
 
-def test_tars_that_can_not_be_read(tmp_path):
+def test_damaged_tar_files(tmp_path):
     files = {f"{i}.wav": encoded(wave(3000), 16_000) for i in range(3)}
     tarred(tmp_path / "cut.tar", files)
     whole = (tmp_path / "cut.tar").read_bytes()
     manifest = write(tmp_path / "cut.jsonl", *({"audio_filepath": name} for name in files))
     (tmp_path / "cut.tar").write_bytes(whole[:9000])  # inside the second of three
     good, cut, gone = expand_manifest(manifest)
-    assert len(heard(good)) == 3000
+    assert len(read_all(good)) == 3000
     with pytest.raises(AudioError, match=r"1\.wav: truncated: .*cut\.tar ends inside it"):
         open_audio(cut)
     assert isinstance(gone, AudioError) and "line 3: 2.wav is not beside the manifest" in str(gone)

@@ -15,7 +15,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemojax.audio.source import Recording, as_mono, open_audio
+from nemojax.audio.source import Recording, as_mono, open_audio, read_all
 from nemojax.config import FeatureConfig
 from nemojax.errors import AudioError
 from tests.helpers.sounds import encoded, wav_bytes, wave
@@ -24,10 +24,10 @@ from tests.helpers.sounds import encoded, wav_bytes, wave
 def everything(source, block: int = 16_000, **options) -> np.ndarray:
     with closing(open_audio(source, **options)) as audio:
         blocks = []
-        while len(heard := audio.read(block)):
-            blocks.append(heard)
-        assert all(len(heard) == block for heard in blocks[:-1]) and not len(audio.read(block))
-        assert all(heard.dtype == np.float32 and heard.ndim == 1 for heard in blocks)
+        while len(samples := audio.read(block)):
+            blocks.append(samples)
+        assert all(len(samples) == block for samples in blocks[:-1]) and not len(audio.read(block))
+        assert all(samples.dtype == np.float32 and samples.ndim == 1 for samples in blocks)
         return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
 
 
@@ -70,8 +70,8 @@ def test_any_reads_give_the_same_samples(frames, rate_hz, sizes):
     samples = wave(frames)
     expected = samples if rate_hz == 16_000 else soxr.resample(samples, rate_hz, 16_000)
     audio = open_audio(samples, sample_rate_hz=rate_hz)
-    heard = [audio.read(size) for size in sizes] + [audio.read(10**6)]
-    np.testing.assert_array_equal(np.concatenate(heard), expected)
+    parts = [audio.read(size) for size in sizes] + [audio.read(10**6)]
+    np.testing.assert_array_equal(np.concatenate(parts), expected)
 
 
 def test_channels_are_averaged_before_resampling(tmp_path):
@@ -96,7 +96,7 @@ def test_loud_floats_are_kept(tmp_path):
     np.testing.assert_array_equal(everything(tmp_path / "loud.wav"), wave(100) * np.float32(5e4))
 
 
-def test_no_samples_are_an_empty_recording(tmp_path):
+def test_files_without_samples_are_an_empty_recording(tmp_path):
     (tmp_path / "empty.wav").write_bytes(encoded(wave(0), 44_100, "wav"))
     for source in (tmp_path / "empty.wav", np.zeros(0, np.float32), np.zeros((0, 2), np.int16)):
         assert len(everything(source)) == 0 and open_audio(source).duration_s == 0
@@ -123,7 +123,7 @@ def test_errors_name_the_file(tmp_path):
     assert refused("bad\0name.wav") == "embedded null byte"
     assert refused("x" * 300) == "File name too long"
     assert refused("slow.wav", wav_bytes(bytes(100), rate_hz=999)).startswith("its sample rate is 999 Hz; it must be")
-    assert refused("many.wav", wav_bytes(bytes(1300), channels=65)) == "it has 65 channels; there may be 1 to 64"
+    assert refused("many.wav", wav_bytes(bytes(1300), channels=65)) == "it has 65 channels; it must have 1 to 64"
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
@@ -132,18 +132,20 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 
     (tmp_path / "secret.wav").write_bytes(wav_bytes(bytes(100)))
     monkeypatch.setattr(Path, "open", denied)
-    with pytest.raises(AudioError, match=r"secret\.wav: it may not be read \(permission denied\)"):
+    with pytest.raises(AudioError, match=r"secret\.wav: it can't be read \(permission denied\)"):
         open_audio(tmp_path / "secret.wav")
 
 
-@pytest.mark.parametrize("value,said", [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf"), (3e38, r"3e\+38")])
+@pytest.mark.parametrize("value,shown", [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf"), (3e38, r"3e\+38")])
 @pytest.mark.parametrize("frame", [0, 40_001])
-def test_what_is_not_sound_is_located(tmp_path, value, said, frame):
+def test_values_that_are_not_audio_are_located(tmp_path, value, shown, frame):
     samples = wave(44_100, 2)
     samples[frame, 1] = value
     (tmp_path / "bad.wav").write_bytes(encoded(samples, 44_100, "wavfloat"))
     for source, name in ((tmp_path / "bad.wav", "bad.wav"), (samples, "array")):
-        with pytest.raises(AudioError, match=rf"{name}: sample {frame} \(at {frame / 44_100:.3f} s\) is {said}, not"):
+        with pytest.raises(
+            AudioError, match=rf"{name}: sample {frame} \(at {frame / 44_100:.3f} s\) is {shown}, not audio"
+        ):
             everything(source, sample_rate_hz=44_100)
     clean = everything(Recording(tmp_path / "bad.wav", "bad", offset_s=0.1, duration_s=0.5))
     assert np.isfinite(clean).all()
@@ -181,10 +183,10 @@ def test_parts_of_a_file(tmp_path, kind, rate_hz):
             assert audio.name == "a part" and audio.duration_s == pytest.approx(duration_s or 0.5)
 
 
-def test_a_duration_is_as_good_as_its_rounding(tmp_path):
+def test_durations_may_be_rounded(tmp_path):
     path = tmp_path / "a.wav"
     path.write_bytes(encoded(wave(16_123), 16_000))  # 1.0076875 s
-    for duration_s, notes in ((1.0, ()), (1.008, ()), (1.0177, ()), (1.5, ("0.49 s shorter than the part asked for",))):
+    for duration_s, notes in ((1.0, ()), (1.008, ()), (1.0177, ()), (1.5, ("0.49 s shorter than the requested part",))):
         with closing(open_audio(Recording(path, "a", 0.0, duration_s))) as audio:
             assert audio.notes == notes and len(audio.read(10**6)) == 16_123
             assert audio.duration_s == 16_123 / 16_000
@@ -223,6 +225,20 @@ def test_closing_closes_the_file(tmp_path, monkeypatch):
     assert files[1].closed
 
 
+def test_read_all_reads_to_the_end_and_closes(tmp_path, monkeypatch):
+    path, files, plain = tmp_path / "a.flac", [], Path.open
+    path.write_bytes(encoded(wave(50_000), 8000, "flac"))
+    (tmp_path / "cut.flac").write_bytes(path.read_bytes()[:-10])
+    monkeypatch.setattr(Path, "open", lambda *arguments: files.append(plain(*arguments)) or files[-1])
+    samples = read_all(path)
+    assert [file.closed for file in files] == [True]
+    np.testing.assert_array_equal(samples, everything(path))
+    assert len(read_all(path, model_rate_hz=8000)) == len(read_all(wave(25_000), sample_rate_hz=8000)) == 50_000
+    with pytest.raises(AudioError, match=r"cut\.flac: truncated"):
+        read_all(tmp_path / "cut.flac")
+    assert files[-1].closed
+
+
 def test_standard_input(standard_input):
     samples = (wave(20_000) * 32767).astype("<i2")
     for content in (samples.tobytes(), wav_bytes(samples.tobytes()), encoded(samples, 16_000, "flac")):
@@ -250,12 +266,12 @@ def test_a_live_pipe(standard_input, header):
     first = audio.read_available(16_000)
     while len(first) < 100:
         first = np.concatenate([first, audio.read_available(16_000)])
-    np.testing.assert_array_equal(first, expected[:100])  # it did not wait for more
+    np.testing.assert_array_equal(first, expected[:100])  # without waiting for more
     os.write(writer, b"\x00" + samples[100:].tobytes()[:200])
     assert len(audio.read_available(30)) == 30
     later = threading.Timer(0.05, lambda: (os.write(writer, samples[:20_000].tobytes()), os.close(writer)))
     later.start()
-    assert len(audio.read(15_000)) == 15_000  # it waited for them
+    assert len(audio.read(15_000)) == 15_000  # after waiting for them
     while len(audio.read_available(1000)):
         pass
     later.join()
@@ -288,13 +304,13 @@ def test_memory_does_not_grow_with_length(tmp_path):
 
 @pytest.mark.slow
 def test_twenty_minutes_in_constant_memory(tmp_path):
-    """The same of the whole process, with libsndfile and soxr."""
+    """The memory of the whole process, libsndfile and soxr included."""
     with soundfile.SoundFile(tmp_path / "long.flac", "w", 44_100, 2) as file:
         for part in range(120):
             file.write(wave(441_000, 2, seed=part % 2))
     program = """
 import resource, sys
-from nemojax.audio import Recording, open_audio
+from nemojax.audio.source import Recording, open_audio
 from pathlib import Path
 audio = open_audio(Recording(Path(sys.argv[1]), "long", 0.0, float(sys.argv[2])))
 while len(audio.read(89_600)): pass
@@ -321,6 +337,7 @@ def test_as_mono():
         (np.zeros(3, int), "float or int16 samples, not int64"),
         (np.array([0, 1, np.nan, np.inf]), "sample 2 of those pushed is nan; samples must be finite numbers"),
         (np.array([0, 1e300]), "sample 1 of those pushed is inf"),
+        (np.array([0, 0, -1e11]), r"sample 2 of those pushed is -\d"),
     ]:
         with pytest.raises(AudioError, match=message):
             as_mono(bad)

@@ -23,9 +23,9 @@ def test_a_model_spells_its_texts(kind):
     tokenizer = Tokenizer(model)
     assert model == train(TEXTS, 40, kind) and tokenizer.size == 40
     for text in TEXTS:
-        assert tokenizer.decode(tokenizer.encode(text)) == text and not tokenizer.unspelled(text)
+        assert tokenizer.decode(tokenizer.encode(text)) == text and not tokenizer.out_of_vocabulary(text)
     assert tokenizer.piece(0) == "<unk>" and "</s>" not in [tokenizer.piece(i) for i in range(40)]
-    assert tokenizer.unspelled("日") == ["日"]
+    assert tokenizer.out_of_vocabulary("日") == ["日"]
 
 
 def test_bytes_spell_all_the_rest():

@@ -46,7 +46,7 @@ def tokenizers() -> dict[str, Tokenizer]:
 
 
 def label_lists(tokenizer: Tokenizer):
-    """Any labels, and those that are hard: bytes, the unknown piece, control pieces, bare space marks."""
+    """Lists of any labels, and of difficult ones: bytes, the unknown piece, control pieces, bare space marks."""
     hard = [i for i in range(tokenizer.size) if tokenizer.is_byte(i) or tokenizer.piece(i) in "\u2581\u2581t"]
     encoded = st.sampled_from([tokenizer.encode(text) for text in ("café 😀 日本", "  two  spaces ", "dog.", "é")])
     part = st.lists(st.integers(0, tokenizer.size - 1)) | st.lists(st.sampled_from([0, 1, 2, *hard])) | encoded
@@ -81,7 +81,7 @@ def test_pieces_pushed_in_any_split_give_the_whole_text(tokenizers, kind, data):
     assert "".join(shown) + detokenizer.finish() == tokenizer.decode(labels)
 
 
-def test_what_showed_nothing_still_counts(tokenizers):
+def test_labels_without_text_count_as_context(tokenizers):
     tokenizer = tokenizers["spaces-kept"]
     control, mark, word = 1, tokenizer.encode(" ")[0], tokenizer.encode("dog")
     assert tokenizer.piece(control) == "<s>" and tokenizer.piece(mark) == "\u2581"
@@ -128,7 +128,7 @@ def test_characters_of_several_bytes_wait_until_complete(tokenizers):
     assert sorted(byte) == list(range(256))
     detokenizer = tokenizer.incremental()
     assert [detokenizer.push([byte[b]]) for b in "é😀".encode()] == ["", "é", "", "", "", "😀"]
-    # a character broken off, and one that is whole behind it
+    # an incomplete character, then a complete one
     assert [detokenizer.push([byte[b]]) for b in b"\xe2\x82A\xc3\xa9\xff\xc3"] == ["", "", "��A", "", "é", "�", ""]
     assert detokenizer.finish() == "�" and detokenizer.finish() == ""
     word = [*tokenizer.encode("a"), byte[0xC3], byte[0xA9], byte[0xE2], *tokenizer.encode("dog")]
@@ -141,7 +141,7 @@ def test_settled_bytes_read_the_same_whatever_follows(data):
     settled = settled_bytes(data)
     assert len(data) - 3 <= settled <= len(data)
     rest = data[settled:]
-    if rest:  # some continuation makes one character of the rest: it is not yet wrong
+    if rest:  # the rest is the beginning of a valid character
         tails = (b"\x80", b"\xa0", b"\xbf", b"\x90")
         options = [first + second + third for first in tails for second in (b"", *tails) for third in (b"", *tails)]
         assert any(is_character(rest + option) for option in options)
@@ -164,12 +164,12 @@ def test_a_push_costs_the_same_however_long_the_stream(tokenizers, monkeypatch):
 
 
 @pytest.mark.parametrize("model", [b"", b"not a model", b"PK\x03\x04" + bytes(100), bytes(1000)])
-def test_what_is_not_a_model_is_refused(model):
+def test_other_bytes_are_not_a_model(model):
     with pytest.raises(TokenizerError, match=rf"the tokenizer \({len(model)} bytes\) is not a SentencePiece model"):
         Tokenizer(model)
 
 
-def test_a_cut_model_is_refused(tokenizers):
+def test_a_truncated_model_is_refused(tokenizers):
     model = tokenizers["bpe"].model
     for cut in (1, 10, 100, len(model) // 2, len(model) - 1):
         with pytest.raises(TokenizerError):
@@ -180,15 +180,15 @@ def test_a_cut_model_is_refused(tokenizers):
 def test_labels_out_of_range_are_named(tokenizers, label):
     tokenizer = tokenizers["bpe"]
     for use in (tokenizer.decode, tokenizer.incremental().push, tokenizer.words):
-        with pytest.raises(TokenizerError, match=f"label {label} is not one of the tokenizer's, 0 to"):
+        with pytest.raises(TokenizerError, match=f"label {label} is out of range: the tokenizer has labels 0 to"):
             use([1, label])
     with pytest.raises(TokenizerError):
         tokenizer.piece(label)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_has_no_piece(tokenizers, kind):
+def test_text_that_has_no_piece(tokenizers, kind):
     tokenizer = tokenizers[kind]
-    assert tokenizer.unspelled("The lazy dog.") == [] == tokenizer.unspelled("")
-    spelled = KINDS[kind].get("byte_fallback", False)
-    assert tokenizer.unspelled("a 日本 dog 😀.") == ([] if spelled else ["日本", "😀"])
+    assert tokenizer.out_of_vocabulary("The lazy dog.") == [] == tokenizer.out_of_vocabulary("")
+    has_bytes = KINDS[kind].get("byte_fallback", False)
+    assert tokenizer.out_of_vocabulary("a 日本 dog 😀.") == ([] if has_bytes else ["日本", "😀"])

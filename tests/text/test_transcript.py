@@ -15,23 +15,23 @@ def tokenizer(pieces):
 
 
 def emission(labels, frames, log_probs):
-    """One stream's emission of one segment, in row 1 of 2 and with room to spare."""
+    """An emission of one segment for two streams: the labels are in row 1, and row 0 is empty."""
     array = lambda values, fill: np.array([[fill] * 9, values + [fill] * (9 - len(values))])
     return Emission(array(labels, 64), array(frames, 0), array(log_probs, 0.0), np.array([0, len(labels)]))
 
 
 def test_words_times_and_confidence(tokenizer, tiny_config):
-    labels, hypothesis = tokenizer.encode("the fox said"), Hypothesis()
+    labels, hypothesis = tokenizer.encode("the fox jumps"), Hypothesis()
     frames = [3 + 2 * i for i in range(len(labels))]
     log_probs = [-0.1 * (i + 1) for i in range(len(labels))]
     for part in (slice(0, 4), slice(4, None)):  # in two segments
         new = hypothesis.extend(emission(labels[part], frames[part], log_probs[part]), 1)
         assert new == (labels[part], frames[part])
     transcript = hypothesis.transcript(tiny_config, tokenizer, 48_000, 13, "offline", ["resampled"])
-    assert transcript.text == "the fox said" and transcript.duration_s == 3.0
+    assert transcript.text == "the fox jumps" and transcript.duration_s == 3.0
     assert list(transcript.tokens) == labels and list(transcript.frames) == frames
     first = 0
-    for word, text in zip(transcript.words, ("the", "fox", "said"), strict=True):
+    for word, text in zip(transcript.words, ("the", "fox", "jumps"), strict=True):
         last = first + len(tokenizer.encode(text)) - 1
         assert word.text == text
         assert word.start_s == pytest.approx(frames[first] * 0.08)
@@ -54,7 +54,7 @@ def test_json(tokenizer, tiny_config):
     hypothesis.extend(emission(labels, list(range(len(labels))), [0.0] * len(labels)), 1)
     transcript = hypothesis.transcript(tiny_config, tokenizer, 16_000, 1, "stream")
     line = transcript.to_json("übung.wav")
-    assert "\n" not in line and json.loads(line) == {
+    assert "\n" not in line and json.loads(line) == transcript.to_dict("übung.wav") == {
         "audio": "übung.wav",
         "text": "the",
         "tokens": labels,
@@ -67,6 +67,6 @@ def test_json(tokenizer, tiny_config):
     }
 
 
-def test_nothing_heard(tokenizer, tiny_config):
+def test_an_empty_transcript(tokenizer, tiny_config):
     transcript = Hypothesis().transcript(tiny_config, tokenizer, 0, 13, "offline")
     assert (transcript.text, transcript.tokens, transcript.words, transcript.duration_s) == ("", (), (), 0.0)
