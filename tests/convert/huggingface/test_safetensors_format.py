@@ -39,7 +39,7 @@ def test_the_format_by_hand():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.int64, np.bool_])
-def test_there_and_back(dtype):
+def test_round_trip(dtype):
     rng = np.random.default_rng(0)
     arrays = {f"a.{shape}": (10 * rng.normal(size=shape)).astype(dtype) for shape in [(), (3,), (2, 3, 4), (0, 2)]}
     target = io.BytesIO()
