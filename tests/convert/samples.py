@@ -39,6 +39,14 @@ FAMILY = ModelConfig(
     joint=JointConfig(width=8),
     vocabulary=40,
 )
+# for tests whose time depends on the size
+SMALLEST = ModelConfig(
+    FeatureConfig(mel_bins=16),
+    EncoderConfig(layers=1, width=8, heads=2, feedforward_width=8, subsampling_channels=2, lookaheads=(1, 0)),
+    PredictionConfig(width=4, layers=1),
+    JointConfig(width=4),
+    vocabulary=30,
+)
 
 
 def arrays(config: ModelConfig, seed: int = 0, dtype: Any = np.float32) -> dict[str, np.ndarray]:

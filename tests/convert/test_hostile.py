@@ -16,17 +16,9 @@ from convert.huggingface import safetensors_format, tokenizer_json
 from convert.nemo import torch_format
 from convert.pieces import pieces
 from convert.sections import read_json
-from nemojax.config import EncoderConfig, FeatureConfig, JointConfig, ModelConfig, PredictionConfig
-from tests.convert.samples import arrays, nemo_members, rezipped, tar, theirs, tokenizer, torch_bytes, window
+from tests.convert.samples import SMALLEST, arrays, nemo_members, rezipped, tar, theirs, tokenizer, torch_bytes, window
 from tests.convert.samples import settings as samples_settings
 
-SMALL = ModelConfig(
-    FeatureConfig(mel_bins=16),
-    EncoderConfig(layers=1, width=8, heads=2, feedforward_width=8, subsampling_channels=2, lookaheads=(1, 0)),
-    PredictionConfig(width=4, layers=1),
-    JointConfig(width=4),
-    vocabulary=30,
-)
 fuzzed = settings(
     max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
@@ -59,13 +51,13 @@ def damage(draw, data: bytes) -> bytes:
 
 @cache
 def archive() -> bytes:
-    members = nemo_members(SMALL)
+    members = nemo_members(SMALLEST)
     return tar({"model_weights.ckpt": members.pop("model_weights.ckpt")} | members)
 
 
 @cache
 def expected() -> dict[str, np.ndarray]:
-    return arrays(SMALL)
+    return arrays(SMALLEST)
 
 
 def converts(path, identical: bool = True) -> None:
@@ -77,13 +69,13 @@ def converts(path, identical: bool = True) -> None:
         assert 0 < len(str(error)) < 2000 and "\n" not in str(error)
         return
     if identical:
-        assert source.config == SMALL and source.tokenizer == tokenizer(SMALL.vocabulary)
+        assert source.config == SMALLEST and source.tokenizer == tokenizer(SMALLEST.vocabulary)
         assert all(np.array_equal(found[name], array) for name, array in expected().items())
 
 
 def test_the_archive_without_damage(tmp_path):
     (tmp_path / "good.nemo").write_bytes(archive())
-    assert nemo.read(tmp_path / "good.nemo").config == SMALL
+    assert nemo.read(tmp_path / "good.nemo").config == SMALLEST
     converts(tmp_path / "good.nemo")
 
 
@@ -129,7 +121,7 @@ def check(read) -> None:
 
 @cache
 def weights() -> tuple[bytes, bytes]:
-    data = torch_bytes(theirs(SMALL, "nemo"))
+    data = torch_bytes(theirs(SMALLEST, "nemo"))
     with zipfile.ZipFile(io.BytesIO(data)) as made:
         return data, made.read("archive/data.pkl")
 
@@ -161,7 +153,7 @@ def test_damaged_safetensors(data):
 @fuzzed
 @given(st.data())
 def test_damaged_settings_of_nemo(data):
-    made = data.draw(damage(nemo.recipe.dump(samples_settings(SMALL))))
+    made = data.draw(damage(nemo.recipe.dump(samples_settings(SMALLEST))))
     check(lambda: nemo.settings.to_config(nemo.settings.parse(made), 30))
     check(lambda: nemo.settings.tokenizer_member(nemo.settings.parse(made)))
 
@@ -189,7 +181,7 @@ def with_value(settings, data):
 @fuzzed
 @given(st.data())
 def test_settings_of_nemo_with_any_value(data):
-    made = with_value(samples_settings(SMALL), data)
+    made = with_value(samples_settings(SMALLEST), data)
     check(lambda: nemo.settings.to_config(made, 30))
     check(lambda: nemo.settings.tokenizer_member(made))
 
@@ -197,8 +189,8 @@ def test_settings_of_nemo_with_any_value(data):
 @fuzzed
 @given(st.data())
 def test_settings_of_transformers_with_any_value(data):
-    settings = huggingface.settings.to_settings(SMALL, "float32", 0)
-    processor = huggingface.settings.to_processor(SMALL)
+    settings = huggingface.settings.to_settings(SMALLEST, "float32", 0)
+    processor = huggingface.settings.to_processor(SMALLEST)
     check(lambda: huggingface.settings.to_config(with_value(settings, data), processor, None))
     check(lambda: huggingface.settings.to_config(settings, with_value(processor, data), None))
     check(lambda: huggingface.settings.to_config(settings, None, data.draw(JSON)))
@@ -214,7 +206,7 @@ def test_tokenizers_with_any_value(data):
 @fuzzed
 @given(st.data())
 def test_damaged_json(data):
-    made = data.draw(damage(json.dumps(huggingface.settings.to_settings(SMALL, "float32", 0)).encode()))
+    made = data.draw(damage(json.dumps(huggingface.settings.to_settings(SMALLEST, "float32", 0)).encode()))
     check(lambda: huggingface.settings.to_config(read_json(made, "config.json"), None, None))
 
 
