@@ -126,6 +126,11 @@ def weights() -> tuple[bytes, bytes]:
         return data, made.read("archive/data.pkl")
 
 
+@cache
+def settings_file() -> bytes:
+    return nemo.recipe.dump(samples_settings(SMALLEST))
+
+
 @fuzzed
 @given(st.data())
 def test_damaged_descriptions_behind_good_checksums(data):
@@ -153,9 +158,14 @@ def test_damaged_safetensors(data):
 @fuzzed
 @given(st.data())
 def test_damaged_settings_of_nemo(data):
-    made = data.draw(damage(nemo.recipe.dump(samples_settings(SMALLEST))))
-    check(lambda: nemo.settings.to_config(nemo.settings.parse(made), 30))
-    check(lambda: nemo.settings.tokenizer_member(nemo.settings.parse(made)))
+    damaged = data.draw(damage(settings_file()))
+
+    def read() -> None:
+        parsed = nemo.settings.parse(damaged)
+        check(lambda: nemo.settings.to_config(parsed, 30))
+        check(lambda: nemo.settings.tokenizer_member(parsed))
+
+    check(read)
 
 
 JSON = st.recursive(

@@ -51,6 +51,15 @@ def test_round_trip(dtype):
         np.testing.assert_array_equal(found[name], array)
 
 
+@pytest.mark.parametrize("name", ["a" * i for i in range(1, 9)])
+def test_tensors_are_aligned_to_8_bytes(name):
+    target, arrays = io.BytesIO(), {name: np.ones(2)}
+    safetensors_format.write(target, arrays.items(), arrays)
+    length = int.from_bytes(target.getvalue()[:8], "little")
+    assert length % 8 == 0 and target.getvalue()[8 + length :] == np.ones(2).tobytes()
+    assert json.loads(target.getvalue()[8 : 8 + length])[name]["data_offsets"] == [0, 16]
+
+
 @pytest.mark.parametrize(
     "data,message",
     [
@@ -59,6 +68,8 @@ def test_round_trip(dtype):
         (made({}, length=1 << 40), "cut short in its header"),
         (made({}, length=(1 << 64) - 1), "cut short in its header"),
         (made({}, length=0), "not a safetensors file"),
+        (made(" " * (8 << 20) + "{}"), "a safetensors header of more than 8 MB"),
+        (made({"a": entry(0, 0, [0] * 9)}), "damaged entry"),
         (made("{{"), "damaged safetensors header"),
         (made("[" * 100_000), "damaged safetensors header"),
         (made([]), "damaged safetensors header"),

@@ -9,7 +9,7 @@ import pytest
 from convert.errors import ConvertError
 from convert.nemo import archive
 from convert.nemo.archive import open_nemo
-from tests.convert.samples import header, tar, window
+from tests.convert.samples import header, tar
 
 MEMBERS = {"./model_config.yaml": b"a: 1\n", "./model_weights.ckpt": b"w" * 1500, "x_tokenizer.model": b"t" * 512}
 
@@ -34,17 +34,6 @@ def test_members_by_name(file, compress):
     data = tar([directory, *((header(name, data), data) for name, data in MEMBERS.items())])
     expected = {name.removeprefix("./"): data for name, data in MEMBERS.items()}
     assert contents(file(compress(data))) == expected
-
-
-def test_a_window_reads_like_a_file(file):
-    whole = window(bytes(range(100)))
-    part = whole.part(10, 50)
-    assert part.read(3) == bytes([10, 11, 12]) and part.tell() == 3
-    assert part.seek(-2, os.SEEK_END) == 48 and part.read() == bytes([58, 59]) and part.read() == b""
-    assert part.seek(60) == 60 and part.read(5) == b""
-    with pytest.raises(ValueError, match="negative"):
-        part.seek(-61, os.SEEK_CUR)
-    assert whole.part(90, 5).part(1, 2).read() == bytes([91, 92])
 
 
 @pytest.mark.parametrize(
