@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from convert import __main__ as command
-from convert import nemo, output
+from convert import huggingface, nemo, output
 from nemojax import checkpoint
+from nemojax.kernels import quantization
 from nemojax.model.parameters import named_parameters
 from tests.convert.samples import CONFIG, arrays, nemo_members, settings
 
@@ -78,6 +80,39 @@ def test_errors_are_one_sentence(run, tmp_path, monkeypatch, arguments, message)
     code, out, err = run(*arguments)
     assert code == 2 and out == "" and err.startswith(message) and err.count("\n") == 1
     assert names(tmp_path) == set()
+
+
+def test_errors_of_the_package_are_one_sentence(run, native, tmp_path):
+    code, out, err = run("stablehlo", native(), tmp_path / "out", "--lookaheads", "2")
+    assert code == 2 and out == "" and err.startswith("error: lookahead 2 does not fit") and err.count("\n") == 1
+
+
+def test_int8(run, native, tmp_path):
+    assert run("int8", native(origin={"format": "nemo"}), tmp_path / "out")[0] == 0
+    model, config, _, origin = checkpoint.load(tmp_path / "out")
+    assert quantization.is_quantized(model) and config == CONFIG and origin == {"format": "nemo", "int8": True}
+    for name in ("int8", "to-hf", "to-nemo", "stablehlo"):
+        code, _, err = run(name, tmp_path / "out", tmp_path / "again")
+        assert code == 2 and "has weights in int8; convert the checkpoint that it was made from instead" in err
+
+
+def test_arguments_are_passed_on(run, huggingface_directory, nemo_file, tmp_path, monkeypatch):
+    config = huggingface.settings.to_settings(CONFIG, "float32", 0) | {"novelty": 1}
+    directory = huggingface_directory(**{"config.json": json.dumps(config)})
+    monkeypatch.setattr(huggingface, "fetch", lambda name, revision: {("owner/model", "v1"): directory}[name, revision])
+    code, _, err = run("hf", "owner/model", tmp_path / "out", "--revision", "v1")
+    assert code == 2 and "novelty is an unknown setting" in err
+    assert run("hf", "owner/model", tmp_path / "out", "--revision", "v1", "--skip-setting", "novelty")[0] == 0
+    scratch = []
+
+    def read(path, directory, skipped):
+        scratch.append(directory)
+        sys.exit(3)
+
+    monkeypatch.setattr(nemo, "read", read)
+    assert run("nemo", nemo_file(), tmp_path / "other")[0] == 3
+    assert run("nemo", nemo_file(), tmp_path / "deep" / "other")[0] == 3
+    assert scratch == [tmp_path, None]
 
 
 @pytest.mark.parametrize("arguments", [(), ("nemo",), ("nemo", "a"), ("convert", "a", "b"), ("nemo", "a", "b", "c")])

@@ -143,6 +143,8 @@ def test_files_that_are_not_archives(file, tmp_path):
 def test_temporary_files_and_descriptors_are_released(file, tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
+    with pytest.raises(ConvertError, match="can't be read: No such file"):
+        open_nemo(file(gzip.compress(tar(MEMBERS))), tmp_path / "none")
     members = open_nemo(file(gzip.compress(tar(MEMBERS))), scratch)
     assert list(scratch.iterdir()) == []
     assert members["model_weights.ckpt"].read() == b"w" * 1500
