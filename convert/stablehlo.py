@@ -8,7 +8,8 @@ tokenizer.model      the SentencePiece model
 run.py               an example that reads the directory with jax and numpy alone
 
 The step takes flat lists of arrays: weights, states of the streams, then one chunk. The parts of the model are the
-plain ones: compiled and Pallas kernels are tied to one platform and can't be exported.
+plain ones: native and Pallas kernels are tied to one platform and can't be exported. jax.export promises that a step
+can be read by this version of jax and by those of the next six months at least.
 """
 
 import importlib
@@ -16,7 +17,7 @@ import json
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +36,8 @@ from nemojax.streaming import Segment, init_state, prepare, step
 
 MANIFEST, WEIGHTS, TOKENIZER, EXAMPLE = "manifest.json", "weights.safetensors", "tokenizer.model", "run.py"
 FORMAT_VERSION = 1
-MAX_STEP_BYTES = 2**31 - 2**24  # a serialized step can't be larger than 2 GB; the program itself is under 16 MB
-STEP_BYTES = 2**20  # rough size of a step without weights
+MAX_STEP_BYTES = 2**31 - 2**24  # FlatBuffers limits a serialized step to 2 GB; 16 MB are left for the program
+STEP_BYTES = 2**20  # approximate size of a step without weights
 
 Platform = Literal["cpu", "cuda", "tpu"]
 Placement = Literal["inside", "beside"]
@@ -47,8 +48,8 @@ USAGE = (
     "Results of a step: the new arrays of `state`, then those of the step's `emission`.",
     "One call takes the next `chunk_samples` samples of every stream of the batch; streams are independent rows.",
     "`batch` in a shape is any batch size, the same in all arrays of a call.",
-    "A stream's state starts as `initial`, repeated along the batch. With `reset` true, a call does the same itself: "
-    "it forgets the stream's past before this chunk. `reset` has an effect only where `active` is true.",
+    "A stream's state starts as `initial`, repeated along the batch. `reset` does the same during a call: a row with "
+    "`reset` true returns to the initial state before its chunk is processed.",
     "A stream's first chunk begins with `history_samples` samples of any value, before those of the recording.",
     "`length` counts the valid samples of the chunk, history included. Less than `chunk_samples` ends the recording; "
     "pad the chunk with any value. A recording that ends with a whole chunk needs no further call.",
@@ -59,13 +60,6 @@ USAGE = (
     "In an .mlir file with several platforms, the main function has one more argument before these: the index of the "
     "platform in `platforms`, an int32.",
 )
-
-
-class Step(NamedTuple):
-    """The step at one look-ahead, exported."""
-
-    lookahead: int
-    exported: jax_export.Exported
 
 
 def write(
@@ -83,7 +77,7 @@ def write(
     Args:
       lookaheads: in encoder frames, one step for each; none means all that the model was trained with.
       dtype: type of the weights, and of the keys and values in the state.
-      platforms: where the steps may run; all of them need not be present here.
+      platforms: where the steps may run; this machine need not have them.
       weights: "beside" writes them once to a file, "inside" into every step.
       mlir: also writes each step as plain MLIR bytecode.
       progress: wraps the look-aheads as their steps are exported.
@@ -120,14 +114,16 @@ def write(
             (partial / f"step-{lookahead}.stablehlo").write_bytes(exported.serialize())
             if mlir:
                 (partial / f"step-{lookahead}.mlir").write_bytes(exported.mlir_module_serialized)
-            steps.append(Step(lookahead, exported))
+            steps.append(_step_entry(config, lookahead, exported))
         if not inside:
             with open(partial / WEIGHTS, "wb") as file:
                 safetensors_format.write(file, parameters.items(), parameters)
         (partial / TOKENIZER).write_bytes(native.tokenizer)
         (partial / EXAMPLE).write_text(Path(stablehlo_example.__file__).read_text())
-        manifest = _manifest(native, constants, {} if inside else parameters, steps, dtype)
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        manifest = _manifest(native, constants, {} if inside else parameters, dtype)
+        (partial / MANIFEST).write_text(
+            json.dumps(manifest | {"platforms": platforms, "steps": steps}, indent=1) + "\n"
+        )
     return config
 
 
@@ -182,20 +178,16 @@ def _check_flatbuffers() -> None:
         raise ConvertError(f"jax.export needs flatbuffers (pip install flatbuffers): {reason(error)}") from None
 
 
-def _manifest(
-    native: Native, constants: Any, weights: dict[str, Any], steps: Sequence[Step], dtype: Dtype
-) -> dict[str, Any]:
+def _manifest(native: Native, constants: Any, weights: dict[str, Any], dtype: Dtype) -> dict[str, Any]:
+    """Returns the parts of the manifest that all steps share."""
     config = native.config
     state = named_arrays(init_state(native.model, constants, 1))
-    from_state = slice(len(weights) + len(state), None)
     return {
         "format": "nemojax streaming step",
         "format_version": FORMAT_VERSION,
         "versions": {"nemojax": nemojax.__version__, "jax": version("jax")},
         "source": {key: value for key, value in native.origin.items() if key in ("format", "files")},
         "usage": USAGE,
-        "platforms": steps[0].exported.platforms,
-        "calling_convention_version": steps[0].exported.calling_convention_version,
         "dtype": dtype,
         "sample_rate_hz": config.features.sample_rate_hz,
         "history_samples": config.history_samples,
@@ -209,16 +201,18 @@ def _manifest(
             _array(name, ("batch", *array.shape[1:]), array.dtype) | {"initial": _initial(np.asarray(array))}
             for name, array in state.items()
         ],
-        "steps": [
-            {
-                "lookahead": lookahead,
-                "file": f"step-{lookahead}.stablehlo",
-                "chunk_samples": config.chunk_samples(lookahead),
-                "segment": _arrays(Segment._fields, exported.in_avals[from_state]),
-                "emission": _arrays(Emission._fields, exported.out_avals[len(state) :]),
-            }
-            for lookahead, exported in steps
-        ],
+    }
+
+
+def _step_entry(config: ModelConfig, lookahead: int, exported: jax_export.Exported) -> dict[str, Any]:
+    """Returns the manifest's entry for one step."""
+    return {
+        "lookahead": lookahead,
+        "file": f"step-{lookahead}.stablehlo",
+        "calling_convention_version": exported.calling_convention_version,
+        "chunk_samples": config.chunk_samples(lookahead),
+        "segment": _arrays(Segment._fields, exported.in_avals[-len(Segment._fields) :]),
+        "emission": _arrays(Emission._fields, exported.out_avals[-len(Emission._fields) :]),
     }
 
 

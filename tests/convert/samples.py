@@ -39,6 +39,27 @@ FAMILY = ModelConfig(
     joint=JointConfig(width=8),
     vocabulary=40,
 )
+# no value is a default, of ours or of another toolkit, as far as a round trip through transformers allows it
+UNUSUAL = ModelConfig(
+    FeatureConfig(window_samples=320, hop_samples=80, fft_samples=1024, mel_bins=40, preemphasis=0.5),
+    EncoderConfig(
+        layers=3,
+        width=24,
+        heads=6,
+        feedforward_width=72,
+        subsampling_channels=5,
+        convolution_kernel=7,
+        left_context_frames=30,
+        lookaheads=(2, 4, 9),
+        use_bias=True,
+        dropout=0.15,
+        attention_dropout=0.25,
+    ),
+    PredictionConfig(width=20, layers=3),
+    JointConfig(width=20),
+    vocabulary=50,
+    max_symbols_per_frame=7,
+)
 # for tests whose time depends on the size
 SMALLEST = ModelConfig(
     FeatureConfig(mel_bins=16),

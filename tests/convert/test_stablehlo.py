@@ -143,7 +143,7 @@ def test_weights_and_initial_state(native, exported):
 
 
 def test_reset_and_inactive_rows(exported):
-    """`reset` replaces any state by the initial one; a row that is not active keeps its state and emits nothing."""
+    """`reset` returns any row to the initial state; otherwise an inactive row keeps its state, and emits nothing."""
     manifest = manifest_of(exported)
     step = jax.export.deserialize(bytearray((exported / "step-1.stablehlo").read_bytes()))
     weights, fresh = stablehlo_example.read_weights(exported, manifest), stablehlo_example.initial_state(manifest, 3)
@@ -153,12 +153,14 @@ def test_reset_and_inactive_rows(exported):
     call = jax.jit(step.call)
     run = lambda state, reset: call(*weights, *state, samples, length, on, reset)
     expected, found = run(fresh, np.zeros(3, bool)), run(dirty, np.array([True, False, False]))
-    labels = len(fresh)
     for a, b in zip(expected, found, strict=True):
         np.testing.assert_allclose(a[0], b[0], rtol=1e-4, atol=1e-4)
     assert any(not np.array_equal(a[1], b[1]) for a, b in zip(expected, found, strict=True))
-    for before, after in zip(dirty, found[:labels], strict=True):
+    for before, after in zip(dirty, found[: len(fresh)], strict=True):
         np.testing.assert_array_equal(before[2], after[2])
+    inactive_reset = run(dirty, np.array([True, False, True]))
+    for initial, after in zip(fresh, inactive_reset[: len(fresh)], strict=True):
+        np.testing.assert_array_equal(initial[2], after[2])
     assert found[-1].tolist()[2] == 0 and found[-1][0] > 0
 
 

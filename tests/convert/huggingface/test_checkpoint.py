@@ -164,6 +164,20 @@ def test_write_without_an_origin(native, tmp_path):
     assert json.loads((tmp_path / "made" / "config.json").read_text())["dtype"] == "bfloat16"
 
 
+def test_type_and_special_labels_in_the_settings(huggingface_directory, tmp_path):
+    """The type is that of the largest tensor, also if the settings came with the weights."""
+    tensors = theirs(CONFIG, "huggingface", dtype=ml_dtypes.bfloat16)
+    tensors |= {name: array.astype(np.float32) for name, array in tensors.items() if "norm" in name}
+    source = huggingface.read(huggingface_directory(tensors=tensors))
+    preserved = save(source, tmp_path / "preserved")
+    checkpoint.save(tmp_path / "new", source.model(), source.tokenizer, {})
+    for name, directory in {"a": preserved, "b": tmp_path / "new"}.items():
+        huggingface.write(directory, tmp_path / name)
+        assert json.loads((tmp_path / name / "config.json").read_text())["dtype"] == "bfloat16"
+        generation = json.loads((tmp_path / name / "generation_config.json").read_text())
+        assert generation == {"decoder_start_token_id": CONFIG.blank, "pad_token_id": 0}
+
+
 def test_a_model_that_transformers_can_not_express(native, tmp_path):
     directory = native(config=FAMILY)
     with pytest.raises(ConvertError, match="one width"):

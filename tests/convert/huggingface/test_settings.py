@@ -7,7 +7,7 @@ import pytest
 from convert.errors import ConvertError
 from convert.huggingface.settings import to_config, to_processor, to_settings
 from nemojax.config import PRESETS, FeatureConfig
-from tests.convert.samples import CONFIG, FAMILY
+from tests.convert.samples import CONFIG, FAMILY, UNUSUAL
 
 RELEASED = PRESETS["0.6b"]
 SETTINGS, PROCESSOR = to_settings(RELEASED, "float32", 0), to_processor(RELEASED)
@@ -35,7 +35,7 @@ def changed(path: str, value, base=SETTINGS) -> dict:
     return made
 
 
-@pytest.mark.parametrize("config", [PRESETS["0.6b"], PRESETS["114m"], CONFIG])
+@pytest.mark.parametrize("config", [PRESETS["0.6b"], PRESETS["114m"], CONFIG, UNUSUAL])
 def test_round_trip(config):
     settings, processor = to_settings(config, "float32", 0), to_processor(config)
     settings, processor = json.loads(json.dumps(settings)), json.loads(json.dumps(processor))

@@ -7,6 +7,7 @@ from convert.errors import ConvertError
 from convert.huggingface import tokenizer_json
 from convert.huggingface.tokenizer_json import from_json, to_json
 from convert.pieces import pieces
+from nemojax.bundled import SMALL
 from nemojax.text.tokenizer import Tokenizer
 from tests.convert.samples import tokenizer
 
@@ -72,6 +73,17 @@ def test_byte_pieces():
     model, _ = from_json(values, 258)
     assert Tokenizer(model).decode([257, 0xC3, 0xA9]) == "aé"
     assert to_json(model)["decoder"] == values["decoder"]
+
+
+def test_replacements_of_characters():
+    """The small model's tokenizer has SentencePiece's table for NFKC."""
+    model = (SMALL / "tokenizer.model").read_bytes()
+    values, count = to_json(model), len(pieces(model))
+    assert [step["type"] for step in values["normalizer"]["normalizers"]] == ["Precompiled", "Strip", "Replace"]
+    again, notes = from_json(values, count)
+    text = "\ufb01ve \uff41\uff42"  # a ligature and full-width letters
+    assert notes == [] and to_json(again) == values
+    assert Tokenizer(again).encode(text) == Tokenizer(model).encode(text) == Tokenizer(model).encode("five ab")
 
 
 def test_kinds_of_pieces():

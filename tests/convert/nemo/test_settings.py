@@ -9,8 +9,8 @@ from convert import nemo
 from convert.errors import ConvertError
 from convert.nemo.recipe import to_settings
 from convert.nemo.settings import parse, to_config
-from nemojax.config import PRESETS
-from tests.convert.samples import CONFIG, FAMILY, settings
+from nemojax.config import PRESETS, JointConfig, PredictionConfig
+from tests.convert.samples import CONFIG, FAMILY, UNUSUAL, settings
 
 # Settings of a release beside the model's parts: NeMo's recipe as NeMo saves it.
 BESIDE = """
@@ -70,6 +70,13 @@ decoding:
   beam: {beam_size: 2, return_best_hypothesis: false, score_norm: true, tsd_max_sym_exp: 50, alsd_max_target_len: 2.0}
 """
 RELEASE = parse((BESIDE + PARTS).encode())
+# with what only NeMo can express
+ALL_UNUSUAL = dataclasses.replace(
+    UNUSUAL,
+    features=dataclasses.replace(UNUSUAL.features, sample_rate_hz=8000, log_guard=0.125),
+    prediction=PredictionConfig(width=20, layers=3, dropout=0.35),
+    joint=JointConfig(width=28, dropout=0.45),
+)
 
 
 def changed(path: str, value, base=RELEASE) -> dict:
@@ -126,12 +133,54 @@ def test_the_multilingual_release_is_refused_by_name():
         to_config(made, 1024)
 
 
-@pytest.mark.parametrize("config", [*PRESETS.values(), CONFIG, FAMILY])
+@pytest.mark.parametrize("config", [*PRESETS.values(), CONFIG, FAMILY, ALL_UNUSUAL])
 def test_round_trip(config):
     texts = [f"piece{i}" for i in range(config.vocabulary)]
     made = to_settings(config, texts, {"model_path": "0_tokenizer.model"})
     again = parse(nemo.recipe.dump(made))
     assert again == made and to_config(again, config.vocabulary) == config
+
+
+@pytest.mark.parametrize(
+    "path,expected",
+    [
+        ("preprocessor.window_size", ("features", "window_samples", 320)),
+        ("preprocessor.window_stride", ("features", "hop_samples", 160)),
+        ("preprocessor.preemph", ("features", "preemphasis", 0.97)),
+        ("preprocessor.log_zero_guard_value", ("features", "log_guard", 2.0**-24)),
+        ("encoder.n_heads", ("encoder", "heads", 4)),
+        ("encoder.ff_expansion_factor", ("encoder", "feedforward_width", 4096)),
+        ("encoder.subsampling_conv_channels", ("encoder", "subsampling_channels", 1024)),
+        ("encoder.use_bias", ("encoder", "use_bias", True)),
+        ("encoder.xscaling", ("encoder", "scale_input", True)),
+        ("encoder.dropout", ("encoder", "dropout", 0.1)),
+        ("encoder.dropout_att", ("encoder", "attention_dropout", 0.0)),
+        ("decoder.prednet.dropout", ("prediction", "dropout", 0.0)),
+        ("joint.jointnet.dropout", ("joint", "dropout", 0.0)),
+    ],
+)
+def test_defaults_are_those_of_nemo(path, expected):
+    part, name, value = expected
+    made = changed("encoder.n_heads", 16, changed("decoder.prednet.dropout", 0.2, changed("preprocessor.preemph", 0.9)))
+    made["preprocessor"]["log_zero_guard_value"] = 1.0
+    assert getattr(getattr(to_config(changed(path, ..., made), 1024), part), name) == value
+
+
+def test_windows_that_seconds_can_not_express():
+    """NeMo truncates seconds x rate, which for these lengths is a sample too short."""
+    lengths = [n for n in range(320, 1024) if int(n / 16_000 * 16_000) != n]
+    assert lengths
+    for length in lengths[:3]:
+        features = dataclasses.replace(CONFIG.features, window_samples=length, fft_samples=1024)
+        config = dataclasses.replace(CONFIG, features=features)
+        assert to_config(settings(config), config.vocabulary) == config
+
+
+@pytest.mark.parametrize("window,fft", [(511, 512), (512, 512), (513, 1024)])
+def test_default_fft_is_the_next_power_of_two(window, fft):
+    made = changed("preprocessor.n_fft", ..., changed("preprocessor.window_size", None))
+    made["preprocessor"]["n_window_size"] = window
+    assert to_config(made, 1024).features.fft_samples == fft
 
 
 def test_windows_in_samples():

@@ -59,6 +59,11 @@ def test_round_trip(dtype):
         np.testing.assert_array_equal(found[name], array)
 
 
+@pytest.mark.parametrize("number", [0, 255, 1 << 16, (1 << 31) - 1, 1 << 31, 1 << 32, 1 << 40])
+def test_numbers(number):
+    assert pickle.loads(b"\x80\x02" + torch_format._number(number) + b".") == number
+
+
 def test_storages_are_aligned_as_torch_aligns_them():
     data = torch_bytes({f"t{i}" * i: np.arange(i, dtype=np.float32) for i in range(1, 9)})
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
