@@ -1,13 +1,14 @@
-"""Checkpoints of other toolkits to nemojax's own form, and back; without torch, and without running what is in them.
+"""Converts checkpoints of other toolkits to native ones and back, without torch and without running code from them.
 
 __main__.py   the command line
 nemo/         NeMo archives
 huggingface/  Hugging Face checkpoints
-names.py      one table: our names, NeMo's, Hugging Face's, and how each tensor is laid out
-sections.py   sections of a settings file, every entry accounted for
+stablehlo.py  exports the streaming step, to run without nemojax; stablehlo_example.py runs it
+names.py      one table: our names of parameters, NeMo's, Hugging Face's, and the layout of each tensor
+source.py     a checkpoint as read: every tensor matched to one of our parameters
+sections.py   settings files, read strictly: every entry is used, known to be harmless, or an error
 pieces.py     the pieces of a tokenizer
-files.py      files as windows to read and to seek in
-source.py     what was read, every tensor accounted for
-output.py     what is written, whole or not at all
-errors.py     what a user is told
+files.py      read-only windows on files
+output.py     output that is written completely or not at all
+errors.py     the one error, and how messages quote what a file holds
 """

@@ -1,35 +1,36 @@
 """The command line: `python -m convert` or `nemojax-convert`.
 
-    nemo MODEL.nemo OUT    a NeMo archive to a native checkpoint
-    hf DIRECTORY OUT       a Hugging Face directory, or a name on the hub, to a native checkpoint
-    to-nemo DIRECTORY OUT  a native checkpoint to a NeMo archive
-    to-hf DIRECTORY OUT    a native checkpoint to a Hugging Face directory
-    int8 DIRECTORY OUT     a native checkpoint to one whose encoder has its weights in int8
+    nemo MODEL.nemo OUT      converts a NeMo archive to a native checkpoint
+    hf DIRECTORY|NAME OUT    converts a Hugging Face directory, or a name on the hub, to a native checkpoint
+    to-nemo DIRECTORY OUT    converts a native checkpoint to a NeMo archive
+    to-hf DIRECTORY OUT      converts a native checkpoint to a Hugging Face directory
+    int8 DIRECTORY OUT       quantizes the encoder of a native checkpoint to int8
+    stablehlo DIRECTORY OUT  exports the streaming step of a native checkpoint, to run without nemojax
 
-Exit code 0; 2 with a sentence on standard error where something can't be converted, and nothing written.
+The exit code is 0; or 2 if the conversion is impossible: then standard error has one sentence, and nothing is written.
 """
 
 import logging
 import math
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from tqdm import tqdm
 
+from convert import huggingface, nemo, stablehlo
 from convert.errors import ConvertError, reason
-from convert.huggingface import checkpoint as huggingface
-from convert.nemo import checkpoint as nemo
-from convert.output import check_new
+from convert.output import Progress, check_new, check_room
 from convert.source import Source, read_native, shapes
 from nemojax import checkpoint
 from nemojax.config import ModelConfig
-from nemojax.errors import CheckpointError
+from nemojax.errors import NemojaxError
 from nemojax.kernels import quantization
+from nemojax.model.transducer import Transducer
 
 Archive = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL.nemo")]
 Model = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIRECTORY|NAME")]
@@ -39,33 +40,33 @@ Skip = Annotated[tuple[str, ...], tyro.conf.arg(name="skip-setting", metavar="NA
 
 
 def from_nemo(model: Archive, out: Out, /, skip_setting: Skip = ()) -> None:
-    """A NeMo archive to a native checkpoint.
+    """Converts a NeMo archive to a native checkpoint.
 
     Args:
       model: the .nemo file.
       out: the new directory.
-      skip_setting: unknown settings, by their full names, that are known to change nothing that is computed.
+      skip_setting: unknown settings to ignore, by full name; name only settings without effect on the output.
     """
-    check_new(out)  # before anything is read or fetched
-    place = out.absolute().parent  # where there must be room anyway
-    _save(nemo.read(model, place if place.is_dir() else None, skip_setting), out)
+    check_new(out)  # first: reading takes time
+    parent = out.absolute().parent  # a compressed archive is decompressed where the output goes
+    _save(nemo.read(model, parent if parent.is_dir() else None, skip_setting), out)
 
 
 def from_huggingface(model: Model, out: Out, /, revision: str | None = None, skip_setting: Skip = ()) -> None:
-    """A Hugging Face checkpoint to a native one.
+    """Converts a Hugging Face checkpoint to a native one.
 
     Args:
       model: a directory, or a name on the hub such as nvidia/nemotron-speech-streaming-en-0.6b.
       out: the new directory.
       revision: branch, tag or commit on the hub.
-      skip_setting: unknown settings, by their full names, that are known to change nothing that is computed.
+      skip_setting: unknown settings to ignore, by full name; name only settings without effect on the output.
     """
-    check_new(out)  # before anything is read or fetched
+    check_new(out)  # first: downloading takes time
     _save(huggingface.read(huggingface.fetch(model, revision), skip_setting), out)
 
 
 def to_nemo(directory: Native, out: Out, /) -> None:
-    """A native checkpoint to a NeMo archive.
+    """Converts a native checkpoint to a NeMo archive.
 
     Args:
       directory: the native checkpoint.
@@ -75,7 +76,7 @@ def to_nemo(directory: Native, out: Out, /) -> None:
 
 
 def to_huggingface(directory: Native, out: Out, /) -> None:
-    """A native checkpoint to a Hugging Face directory.
+    """Converts a native checkpoint to a Hugging Face directory.
 
     Args:
       directory: the native checkpoint.
@@ -85,7 +86,7 @@ def to_huggingface(directory: Native, out: Out, /) -> None:
 
 
 def to_int8(directory: Native, out: Out, /) -> None:
-    """A native checkpoint to one whose encoder has its weights in int8, the fastest on a CPU.
+    """Quantizes the encoder of a native checkpoint to int8, the fastest type on a CPU.
 
     Args:
       directory: the native checkpoint.
@@ -93,7 +94,32 @@ def to_int8(directory: Native, out: Out, /) -> None:
     """
     check_new(out)
     model, config, tokenizer, origin = read_native(directory)
-    checkpoint.save(out, quantization.quantize(model), tokenizer, origin | {"int8": True}, _bar("writing"))
+    _write_native(out, quantization.quantize(model), tokenizer, origin | {"int8": True}, "writing")
+    _report(out, config)
+
+
+def to_stablehlo(
+    directory: Native,
+    out: Out,
+    /,
+    lookaheads: tuple[int, ...] = (),
+    dtype: stablehlo.Dtype = "float32",
+    platforms: tuple[stablehlo.Platform, ...] = ("cpu",),
+    weights: stablehlo.Placement = "beside",
+    mlir: bool = False,
+) -> None:
+    """Exports the streaming step of a native checkpoint through jax.export, to run without nemojax.
+
+    Args:
+      directory: the native checkpoint.
+      out: the new directory; its manifest.json describes the steps, its run.py is an example that runs them.
+      lookaheads: in encoder frames, one step for each; by default all that the model was trained with.
+      dtype: type of the weights.
+      platforms: where the steps may run.
+      weights: once in a file beside the steps, or inside each step.
+      mlir: also write each step as plain MLIR bytecode.
+    """
+    config = stablehlo.write(directory, out, lookaheads, dtype, platforms, weights, mlir, _bar("exporting", " steps"))
     _report(out, config)
 
 
@@ -103,24 +129,30 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "to-nemo": to_nemo,
     "to-hf": to_huggingface,
     "int8": to_int8,
+    "stablehlo": to_stablehlo,
 }
 
 
-def _bar(what: str) -> Callable[[Iterable], Iterable]:
-    return partial(tqdm, desc=what, unit=" tensors", leave=False, disable=None)  # on a terminal
+def _bar(description: str, unit: str = " tensors") -> Progress:
+    return partial(tqdm, desc=description, unit=unit, leave=False, disable=None)  # shown on a terminal only
 
 
 def _save(source: Source, out: Path) -> None:
+    """Writes a checkpoint of another toolkit as a native one."""
     for note in source.notes:
         print(note)
-    check_new(out, sum(tensor.nbytes for tensor in source.tensors.values()))
-    try:
-        checkpoint.save(out, source.model(), source.tokenizer, source.origin, _bar("converting"))
-    except (ConvertError, CheckpointError):
-        raise
-    except Exception as error:  # what orbax and tensorstore raise when they can't write has no common type
-        raise ConvertError(f"{out} can't be written: {reason(error)}") from None
+    check_room(out, sum(tensor.nbytes for tensor in source.tensors.values()))
+    _write_native(out, source.model(), source.tokenizer, source.origin, "converting")
     _report(out, source.config)
+
+
+def _write_native(out: Path, model: Transducer, tokenizer: bytes, origin: dict[str, Any], description: str) -> None:
+    try:
+        checkpoint.save(out, model, tokenizer, origin, _bar(description))
+    except NemojaxError:
+        raise
+    except Exception as error:  # orbax and tensorstore raise errors without a common type if they can't write
+        raise ConvertError(f"{out} can't be written: {reason(error)}") from None
 
 
 def _report(out: Path, config: ModelConfig) -> None:
@@ -129,21 +161,18 @@ def _report(out: Path, config: ModelConfig) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command; exits with 2 and a sentence on standard error if it is impossible."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs a failed write once per thread
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that nothing half-written stays
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that temporary files are removed
     try:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="nemojax-convert", description=__doc__.partition("\n\n")[2], args=arguments
         )
-    except (ConvertError, CheckpointError, OSError, MemoryError) as error:
-        sys.exit(_failed(str(error) or type(error).__name__))
+    except (NemojaxError, OSError, MemoryError) as error:
+        print(f"error: {str(error) or type(error).__name__}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _failed(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""The one error of conversions, and how what is found in a file is quoted in it."""
+"""The one error of conversions, and how messages quote what a file holds."""
 
 import reprlib
 from collections.abc import Sequence
 
 from nemojax.errors import NemojaxError
 
-SHOWN = 8  # problems named in one message; the rest are counted
+MAX_LISTED = 8  # problems that one message names; further ones are counted
+MAX_REASON_CHARACTERS = 200
 
 
 class ConvertError(NemojaxError, ValueError):
-    """A checkpoint that can't be converted; the message says what is wrong and where."""
+    """Reports a checkpoint that can't be converted; the message says what is wrong and where."""
 
 
 _short = reprlib.Repr()
@@ -17,16 +18,16 @@ _short.maxlevel, _short.maxstring, _short.maxother, _short.maxlong = 3, 80, 80, 
 
 
 def short(value: object) -> str:
-    """A value from a file, for a message: cut to a line, however large or deeply nested it is."""
+    """Returns a value from a file for a message: one line, however large or deeply nested the value is."""
     return _short.repr(value)
 
 
 def listed(problems: Sequence[str]) -> str:
-    """Problems as one clause after another, the first of them in full."""
-    more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-    return "; ".join(problems[:SHOWN]) + more
+    """Joins problems into one clause after another; names the first eight and counts the rest."""
+    more = f"; and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
+    return "; ".join(problems[:MAX_LISTED]) + more
 
 
 def reason(error: BaseException) -> str:
-    """What a library's error says, in one line of bearable length."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """Returns the message of a library's error as one line of limited length."""
+    return " ".join(str(error).split())[:MAX_REASON_CHARACTERS] or type(error).__name__

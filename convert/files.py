@@ -1,20 +1,22 @@
-"""Files as windows to read and to seek in."""
+"""Read-only windows on files: several readers of one open file, each with its own position."""
 
 import io
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from convert.errors import ConvertError
 
 
 class Window(io.RawIOBase):
-    """A file, or `size` bytes of it from `start` on, to read and to seek in.
+    """A binary file, or `size` bytes of one from byte `start`, for reading and seeking.
 
-    Windows share one file descriptor, without sharing a position.
+    Windows on one file share its descriptor; each has its own position.
     """
 
-    def __init__(self, file: "_File", start: int = 0, size: int | None = None):
+    def __init__(self, file: "OpenFile", start: int = 0, size: int | None = None) -> None:
         self.file, self.start = file, start
         self.size = file.size - start if size is None else size
         self.position = 0
@@ -29,44 +31,45 @@ class Window(io.RawIOBase):
         return self.position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
-        if origin + offset < 0:
-            raise ValueError(f"negative position {origin + offset}")
-        self.position = origin + offset
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"negative position {base + offset}")
+        self.position = base + offset
         return self.position
 
-    def readinto(self, buffer) -> int:
-        wanted = min(len(buffer), max(0, self.size - self.position))
-        data = os.pread(self.file.descriptor, wanted, self.start + self.position)
+    def readinto(self, buffer: Any) -> int:
+        size = min(len(buffer), max(0, self.size - self.position))
+        data = os.pread(self.file.descriptor, size, self.start + self.position)
         buffer[: len(data)] = data
         self.position += len(data)
         return len(data)
 
     def part(self, start: int, size: int) -> "Window":
+        """Returns a window on `size` bytes of this one from its byte `start`."""
         return Window(self.file, self.start + start, size)
 
 
-class _File:
-    """An open file descriptor, closed with the last window on it."""
+class OpenFile:
+    """An open file descriptor. It is closed when its last window is deleted."""
 
-    def __init__(self, descriptor: int):
+    def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.size = os.fstat(descriptor).st_size
 
-    def __del__(self, close=os.close):  # bound here: `os` may be gone when Python ends
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound here: `os` may be unloaded at exit
         close(self.descriptor)
 
 
 def open_file(path: str | Path) -> Window:
-    """A regular file as a window.
+    """Opens a regular file as a window.
 
     Raises:
-      ConvertError: it is not there, is not a regular file, or can't be read.
+      ConvertError: the file does not exist, is not a regular file, or can't be read.
     """
     try:
-        # a pipe or a device would block or never end
+        # reading a pipe or a device could block, or never end
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ConvertError(f"{path} is {'a directory' if os.path.isdir(path) else 'not a regular file'}")
-        return Window(_File(os.open(path, os.O_RDONLY)))
+        return Window(OpenFile(os.open(path, os.O_RDONLY)))
     except OSError as error:
         raise ConvertError(f"{path} can't be read: {error.strerror}") from None

@@ -1,8 +1,8 @@
-"""One table of parameters: our name, NeMo's, Hugging Face's, and how the tensor is laid out in each.
+"""One table of parameters: our name, NeMo's, Hugging Face's, and the layout of the tensor in each.
 
-NeMo and Hugging Face lay tensors out alike, as torch does: outputs first. A rule names a part of the model
-in all three; what the part holds follows from its kind. Both directions, and the accounting for every
-tensor, follow from this table and the names of our parameters.
+NeMo and Hugging Face both use torch's layout: outputs first. A rule names one part of the model in all three forms;
+the kind of part determines its parameters. Conversion in both directions, and the check that every tensor is matched,
+follow from this table and the names of our parameters.
 """
 
 import re
@@ -15,7 +15,7 @@ Form = Literal["nemo", "huggingface"]
 
 
 class Layout(NamedTuple):
-    """How a tensor is turned; neither way copies."""
+    """Functions between our layout of a tensor and theirs; both return views."""
 
     to_ours: Callable[[np.ndarray], np.ndarray]
     to_theirs: Callable[[np.ndarray], np.ndarray]
@@ -29,7 +29,7 @@ DEPTHWISE_1D = Layout(lambda w: w[:, 0, :].T, lambda w: w.T[:, None, :])  # [cha
 # [channel, 1, time, frequency] to [time, frequency, 1, channel]
 CONVOLUTION_2D = Layout(lambda w: w.transpose(2, 3, 1, 0), lambda w: w.transpose(3, 2, 0, 1))
 
-# what a part holds: the end of our name to the end of theirs
+# parameters of a part: suffix of our name -> suffix of theirs, and the layout
 Leaves = Mapping[str, tuple[str, Layout]]
 
 
@@ -43,21 +43,22 @@ LINEAR = _kernel(TRANSPOSED)
 
 
 class Rule(NamedTuple):
-    ours: str  # "#" stands for a number
+    ours: str  # "#" is the number of a block or layer
     nemo: str
     huggingface: str
     leaves: Leaves
 
 
 def _block(ours: str, nemo: str, huggingface: str | None = None, leaves: Leaves = LINEAR) -> Rule:
-    """A rule for a part of every Conformer block."""
+    """Returns the rule for a part of every Conformer block."""
     theirs = f"encoder.layers.#.{nemo if huggingface is None else huggingface}"
     return Rule(f"encoder.blocks.#.{ours}", f"encoder.layers.#.{nemo}", theirs, leaves)
 
 
 def _subsampling(ours: str, nemo: str, huggingface: str, leaves: Leaves) -> Rule:
-    place = "encoder.subsampling"
-    return Rule(f"{place}.{ours}", f"encoder.pre_encode.{nemo}", f"{place}.{huggingface}", leaves)
+    """Returns the rule for a part of the subsampling."""
+    prefix = "encoder.subsampling"
+    return Rule(f"{prefix}.{ours}", f"encoder.pre_encode.{nemo}", f"{prefix}.{huggingface}", leaves)
 
 
 _LSTM = {
@@ -88,7 +89,7 @@ RULES = (
     _block("norm_convolution", "norm_conv", leaves=NORM),
     _block("convolution.pointwise1", "conv.pointwise_conv1", leaves=_kernel(POINTWISE_1D)),
     _block("convolution.depthwise", "conv.depthwise_conv", leaves=_kernel(DEPTHWISE_1D)),
-    _block("convolution.norm", "conv.batch_norm", "conv.norm", NORM),  # a layer norm, by its name a batch norm
+    _block("convolution.norm", "conv.batch_norm", "conv.norm", NORM),  # a layer norm, though NeMo names it a batch norm
     _block("convolution.pointwise2", "conv.pointwise_conv2", leaves=_kernel(POINTWISE_1D)),
     _block("norm_feedforward2", "norm_feed_forward2", leaves=NORM),
     _block("feedforward2.linear1", "feed_forward2.linear1"),
@@ -106,28 +107,28 @@ _TABLE: dict[str, tuple[Rule, str, Layout]] = {
 }
 
 
-def theirs(ours: str, form: Form, joint_dropout: bool = True) -> tuple[str, Layout]:
-    """What one of our parameters is called in another form, and how it is laid out there.
+def name_in(form: Form, ours: str, joint_dropout: bool = True) -> tuple[str, Layout]:
+    """Returns the name of one of our parameters in another form, and its layout there.
 
     Args:
-      joint_dropout: whether the joint network has dropout. Where it has none, NeMo numbers no layer for it.
+      joint_dropout: whether the joint network has dropout. Without it, NeMo's numbering has no layer for it.
 
     Raises:
-      KeyError: it is not in the table.
+      KeyError: the parameter is not in the table.
     """
     if form == "nemo" and ours.startswith("joint.output.") and not joint_dropout:
-        name, layout = theirs(ours, form)
+        name, layout = name_in(form, ours)
         return name.replace("joint_net.2", "joint_net.1"), layout
-    if ours in _TABLE:  # a name with numbers of its own, as in the subsampling
-        rule, end, layout = _TABLE[ours]
-        return getattr(rule, form) + end, layout
+    if ours in _TABLE:  # a name with literal numbers, as in the subsampling
+        rule, suffix, layout = _TABLE[ours]
+        return getattr(rule, form) + suffix, layout
     number = re.search(r"(?<=\.)\d+(?=\.)", ours)
     if number is None:
         raise KeyError(ours)
-    rule, end, layout = _TABLE[f"{ours[: number.start()]}#{ours[number.end() :]}"]
-    return (getattr(rule, form) + end).replace("#", number[0]), layout
+    rule, suffix, layout = _TABLE[f"{ours[: number.start()]}#{ours[number.end() :]}"]
+    return (getattr(rule, form) + suffix).replace("#", number[0]), layout
 
 
 def their_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
-    """The shape in their layout of a parameter of ours."""
+    """Returns the shape in their layout of a parameter whose shape in ours is `shape`."""
     return layout.to_theirs(np.broadcast_to(np.zeros((), bool), shape)).shape

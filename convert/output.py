@@ -1,37 +1,45 @@
-"""Output that is whole or not there: written under another name beside the place, then renamed."""
+"""Writes output completely or not at all: under a temporary name in the same directory, then renamed."""
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from convert.errors import ConvertError
 
+Progress = Callable[[Iterable[Any]], Iterable[Any]]  # wraps the items of a loop, as `tqdm` does
 
-def check_new(path: Path, size: int = 0) -> None:
-    """Raises ConvertError where `path` exists (an empty directory does not count) or `size` bytes do not fit."""
+
+def check_new(path: Path) -> None:
+    """Raises ConvertError if `path` exists; an empty directory is allowed."""
     if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
         raise ConvertError(f"{path} exists already; give another name or remove it first")
+
+
+def check_room(path: Path, size: int) -> None:
+    """Raises ConvertError if the disk of `path` has less than `size` bytes free."""
     place = next(parent for parent in path.absolute().parents if parent.is_dir())
     free = shutil.disk_usage(place).free
     if size > free:
-        raise ConvertError(f"{path} needs {size / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free in {place}")
+        raise ConvertError(f"{path} needs {size / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB are free in {place}")
 
 
 @contextmanager
 def new_file(path: str | Path, size: int) -> Iterator[Path]:
-    """A temporary file's path, which becomes `path` when the block ends, and is removed when it fails.
+    """Yields a temporary file's path; renames the file to `path` when the block ends, deletes it if the block fails.
 
     Args:
-      size: about as many bytes as will be written.
+      size: approximate number of bytes that will be written.
 
     Raises:
-      ConvertError: `path` exists already, or can't be written.
+      ConvertError: `path` exists already, can't be written, or is larger than the free space.
     """
     path = Path(path).absolute()
-    check_new(path, size)
+    check_new(path)
+    check_room(path, size)
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -46,16 +54,17 @@ def new_file(path: str | Path, size: int) -> Iterator[Path]:
 
 @contextmanager
 def new_directory(path: str | Path, size: int) -> Iterator[Path]:
-    """A temporary directory, which becomes `path` when the block ends, and is removed when it fails.
+    """Yields a temporary directory; renames it to `path` when the block ends, deletes it if the block fails.
 
     Args:
-      size: about as many bytes as will be written.
+      size: approximate number of bytes that will be written.
 
     Raises:
-      ConvertError: `path` exists and is not an empty directory, or can't be written.
+      ConvertError: `path` is a file or a directory with content, can't be written, or is larger than the free space.
     """
     path = Path(path).absolute()
-    check_new(path, size)
+    check_new(path)
+    check_room(path, size)
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))

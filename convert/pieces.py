@@ -1,4 +1,4 @@
-"""The pieces of a SentencePiece model."""
+"""Reads the pieces of a SentencePiece model."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ import sentencepiece
 
 from convert.errors import ConvertError, reason
 
-MODEL_BYTES = 64 << 20
+MAX_MODEL_BYTES = 64 << 20
 
 
 class Piece(NamedTuple):
@@ -15,13 +15,16 @@ class Piece(NamedTuple):
 
 
 def pieces(model: bytes, name: str = "the tokenizer") -> list[Piece]:
-    """The pieces of a SentencePiece model.
+    """Returns the pieces of a SentencePiece model, by label.
+
+    Args:
+      name: of the model in messages.
 
     Raises:
-      ConvertError: it is not one.
+      ConvertError: `model` is not a SentencePiece model.
     """
-    if len(model) > MODEL_BYTES:
-        raise ConvertError(f"{name} is larger than {MODEL_BYTES >> 20} MB")
+    if len(model) > MAX_MODEL_BYTES:
+        raise ConvertError(f"{name} is larger than {MAX_MODEL_BYTES >> 20} MB")
     try:
         processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         found = [Piece(processor.id_to_piece(i), processor.get_score(i)) for i in range(processor.get_piece_size())]
@@ -32,10 +35,10 @@ def pieces(model: bytes, name: str = "the tokenizer") -> list[Piece]:
     return found
 
 
-def _proto() -> Any:
-    """An empty SentencePiece model as a protocol buffer."""
+def empty_model() -> Any:
+    """Returns an empty SentencePiece model as a protocol buffer."""
     try:
         from sentencepiece import sentencepiece_model_pb2
-    except Exception as error:  # protobuf's own error where it is older than the one sentencepiece was made with
+    except Exception as error:  # protobuf raises its own error if it is older than the one sentencepiece was built with
         raise ConvertError(f"sentencepiece needs a newer protobuf (pip install --upgrade protobuf): {error}") from None
     return sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
-"""What a settings file may say. Every key is taken, or known to change nothing that is computed, or refused.
+"""Reads settings files strictly: every key is used, is known to have no effect on the output, or is an error.
 
-A `Section` collects all that is wrong with it, so that one message names it all.
+A `Section` collects its problems, so that one message names all of them.
 """
 
 import json
@@ -11,22 +11,22 @@ import yaml
 
 from convert.errors import ConvertError, listed, reason, short
 
-SETTINGS_BYTES = 64 << 20  # of a settings file at most; large vocabularies are spelt out in them
+MAX_SETTINGS_BYTES = 64 << 20  # of a settings file; some list a large vocabulary
 
-LARGEST = 1 << 17  # number in any setting of these models; what is computed of them stays within bounds
+MAX_NUMBER = 1 << 17  # in any setting of these models; it bounds what is computed from them
 
 
 class Everything:
-    """Contains any name."""
+    """A container that contains every name."""
 
     def __contains__(self, _: object) -> bool:
         return True
 
 
 class Section:
-    """A mapping of a settings file. Keys that were not asked for are problems when it is `close`d."""
+    """A mapping in a settings file. On `close`, each key that was not read is a problem."""
 
-    def __init__(self, values: Any, where: str = "", problems: list[str] | None = None):
+    def __init__(self, values: Any, where: str = "", problems: list[str] | None = None) -> None:
         self.where = where
         self.problems: list[str] = [] if problems is None else problems
         self.known: set[str] = set()
@@ -36,7 +36,7 @@ class Section:
         self.values: Mapping[str, Any] = values
 
     def take(self, key: str, kind: type, default: Any = None) -> Any:
-        """The value of a key, or its default; a problem where it is missing, without default, or of another type."""
+        """Returns the value of a key, or its default. A missing key without default, or another type, is a problem."""
         self.known.add(key)
         if key not in self.values:
             if default is None:
@@ -52,73 +52,80 @@ class Section:
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             self.problems.append(f"{self.where}{key} must be {kind.__name__}, not {short(value)}")
             return kind()
-        if isinstance(value, int | float) and not abs(value) <= LARGEST:
-            self.problems.append(f"{self.where}{key}: {short(value)} is beyond reason")
+        if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:
+            self.problems.append(f"{self.where}{key}: {short(value)} is out of range")
             return kind()
         return value
 
     def only(self, key: str, allowed: Iterable[Any], default: Any) -> None:
-        """A problem unless the value of the key, or its default, is one of those that are supported."""
+        """Adds a problem unless the value of a key, or its default, is one of the supported ones."""
         self.known.add(key)
         value = self.values.get(key, default)
         if not any(type(value) is type(one) and value == one for one in allowed):
-            supported = " or ".join(_spelt(one) for one in allowed)
+            supported = " or ".join(_as_written(one) for one in allowed)
             by_default = "" if key in self.values else " (the default)"
-            self.problems.append(f"{self.where}{key}: {_spelt(value)}{by_default} is not supported, only {supported}")
+            self.problems.append(
+                f"{self.where}{key}: {_as_written(value)}{by_default} is not supported, only {supported}"
+            )
 
     def require(self, key: str, holds: bool, reason: str) -> None:
-        """A problem with the value of a key that was taken."""
+        """Adds a problem with the value of a key unless a condition holds."""
         if not holds:
-            self.problems.append(f"{self.where}{key}: {_spelt(self.values.get(key))} is not supported: {reason}")
+            self.problems.append(f"{self.where}{key}: {_as_written(self.values.get(key))} is not supported: {reason}")
 
     def skip(self, keys: Iterable[str]) -> None:
-        """Keys that change nothing that is computed."""
+        """Accepts keys that have no effect on the output."""
         self.known.update(keys)
 
     def section(self, key: str, optional: bool = False) -> "Section":
+        """Returns the mapping under a key, empty if it is absent; that is a problem unless it is `optional`."""
         self.known.add(key)
         if key not in self.values and not optional:
             self.problems.append(f"{self.where}{key} is missing")
         return Section(self.values.get(key, {}), f"{self.where}{key}.", self.problems)
 
     def close(self, skipped: Container[str] = ()) -> None:
-        """Every key left is unknown, except those that the user has named as harmless."""
+        """Adds a problem for each key that was not read, except those that the user skips by full name."""
         for key in self.values:
             if key not in self.known and f"{self.where}{key}" not in skipped:
-                name = f"{self.where}{_spelt(key)}"
-                self.problems.append(f"{name} is an unknown setting (--skip-setting {name} passes over it)")
+                name = f"{self.where}{_as_written(key)}"
+                self.problems.append(f"{name} is an unknown setting (--skip-setting {name} ignores it)")
 
     def check(self, file: str) -> None:
-        """Raises ConvertError with the problems of this section and of those in it."""
+        """Raises ConvertError if this section or one inside it has problems; the message names them."""
         if self.problems:
             raise ConvertError(f"{file}: {listed(self.problems)}")
 
 
-def _spelt(value: Any) -> str:
-    """A value as settings files spell it."""
+def _as_written(value: Any) -> str:
+    """Returns a value as a settings file writes it."""
     return json.dumps(value) if value is None or isinstance(value, bool) else short(value).strip("'")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's plain types, without aliases: NeMo writes none, and a few of them can stand for a great deal."""
+    """Loads YAML's plain types. Aliases are refused: NeMo writes none, and nested ones can expand without limit."""
 
-    def compose_node(self, parent, index):
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.events.AliasEvent):
-            raise yaml.constructor.ConstructorError(None, None, "aliases are refused", self.peek_event().start_mark)
+            loader: Any = self  # whose methods have no types
+            mark = loader.peek_event().start_mark
+            raise yaml.constructor.ConstructorError(None, None, "aliases are refused", mark)
         return super().compose_node(parent, index)
 
 
 def read_yaml(data: bytes, name: str) -> Any:
+    """Parses YAML. Raises ConvertError, with the file's `name`, if it is not valid."""
     return _parse(data, name, "YAML", lambda text: yaml.load(text, _Loader))
 
 
 def read_json(data: bytes, name: str) -> Any:
+    """Parses JSON. Raises ConvertError, with the file's `name`, if it is not valid."""
     return _parse(data, name, "JSON", json.loads)
 
 
 def _parse(data: bytes, name: str, language: str, parse: Callable[[str], Any]) -> Any:
-    if len(data) > SETTINGS_BYTES:
-        raise ConvertError(f"{name} is larger than {SETTINGS_BYTES >> 20} MB")
+    if len(data) > MAX_SETTINGS_BYTES:
+        raise ConvertError(f"{name} is larger than {MAX_SETTINGS_BYTES >> 20} MB")
     try:
         return parse(data.decode())
     except RecursionError:

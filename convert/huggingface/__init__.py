@@ -1,7 +1,11 @@
 """Hugging Face checkpoints:
 
-safetensors_format.py  the weights, read and written
+checkpoint.py          a whole directory, in both directions
 settings.py            Hugging Face's settings to ours, and back
-tokenizer_json.py      a SentencePiece model to tokenizer.json, and back
-checkpoint.py          a whole directory, in and out
+safetensors_format.py  the weights, read and written
+tokenizer_json.py      tokenizer.json to a SentencePiece model, and back
 """
+
+from convert.huggingface.checkpoint import fetch, read, write
+
+__all__ = ["fetch", "read", "write"]

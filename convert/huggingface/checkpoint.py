@@ -1,28 +1,25 @@
-"""A Hugging Face checkpoint (a directory, or a name on the hub) to our form, and back.
+"""Converts Hugging Face checkpoints (a directory, or a name on the hub) to our form, and back.
 
-Tensors and settings that go there and back are the same to the bit. A checkpoint that came from Hugging Face
-also gets back its settings for training; any other gets the class's defaults. The tokenizer is written as
-tokenizer.json, for transformers, and as tokenizer.model, for the way back.
+A round trip returns the same tensors and settings, bit for bit. A checkpoint that came from Hugging Face also gets its
+training settings back; any other gets the defaults of transformers' class. The tokenizer is written twice: as
+tokenizer.json, for transformers, and as tokenizer.model, for conversion back.
 """
 
 import json
 import re
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-from convert import names
 from convert.errors import ConvertError, reason, short
 from convert.files import open_file
-from convert.huggingface import safetensors_format, tokenizer_json
-from convert.huggingface import settings as huggingface_settings
+from convert.huggingface import safetensors_format, settings, tokenizer_json
 from convert.huggingface.settings import EXTRACTOR_FILE, FILE, PROCESSOR_FILE
-from convert.output import new_directory
+from convert.output import Progress, new_directory
 from convert.pieces import pieces
-from convert.sections import SETTINGS_BYTES, Everything, read_json
-from convert.source import Source, Tensor, account, given, kept, origin, read_native
+from convert.sections import MAX_SETTINGS_BYTES, Everything, read_json
+from convert.source import Source, Tensor, match_parameters, name_parameters, preserved, provenance, read_native
 from nemojax.config import ModelConfig
-from nemojax.model.parameters import named_parameters
 
 WEIGHTS, INDEX, TOKENIZER = "model.safetensors", "model.safetensors.index.json", "tokenizer.model"
 TOKENIZER_CONFIG, GENERATION = "tokenizer_config.json", "generation_config.json"
@@ -31,10 +28,10 @@ HUB_FILES = [FILE, PROCESSOR_FILE, EXTRACTOR_FILE, "*.safetensors", INDEX, TOKEN
 
 
 def fetch(name: str, revision: str | None = None) -> Path:
-    """The directory of that name, or what is needed of the hub's repository of that name.
+    """Returns the directory of this name, or downloads the needed files of the hub's repository of this name.
 
     Raises:
-      ConvertError: it is neither, or the hub can't be reached or does not have it.
+      ConvertError: `name` is neither, the hub can't be reached, or it has no such repository.
     """
     if name and Path(name).is_dir():
         return Path(name)
@@ -45,19 +42,19 @@ def fetch(name: str, revision: str | None = None) -> Path:
 
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
-    except Exception as error:  # the hub client's own, its HTTP library's, and the system's
+    except Exception as error:  # the hub client, its HTTP library and the system have no common type
         why = reason(error)
-        raise ConvertError(f"{name} is not a directory here, and the hub does not give it: {why}") from None
+        raise ConvertError(f"{name} is not a local directory, and can't be downloaded from the hub: {why}") from None
 
 
 def read(directory: str | Path, skipped: Container[str] = ()) -> Source:
-    """A checkpoint's directory under our names; tensors are read when asked for.
+    """Reads a checkpoint's directory; tensors are read from the files when they are used.
 
     Args:
-      skipped: full names of unknown settings that are known to change nothing.
+      skipped: unknown settings, by full name, that the user knows to have no effect on the output.
 
     Raises:
-      ConvertError: says what is wrong with it, and where.
+      ConvertError: says what is wrong, and where.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -73,23 +70,22 @@ def _read(directory: Path, skipped: Container[str]) -> Source:
     if text is None:
         raise ConvertError(f"has no {FILE}")
     processor, extractor = _json(directory, PROCESSOR_FILE), _json(directory, EXTRACTOR_FILE)
-    config = huggingface_settings.to_config(read_json(text, FILE), processor, extractor, skipped)
+    config = settings.to_config(read_json(text, FILE), processor, extractor, skipped)
     notes = []
     if processor is None:
         notes.append(f"no {PROCESSOR_FILE}: look-aheads {', '.join(map(str, config.encoder.lookaheads))} are assumed")
     if processor is None and extractor is None:
-        notes.append("no settings of the front end: transformers' defaults are assumed")
-    tokenizer, more = _tokenizer(directory, config.vocabulary)
+        notes.append("no settings of the feature extractor: transformers' defaults are assumed")
+    tokenizer, tokenizer_notes = _tokenizer(directory, config.vocabulary)
     shards = _shards(directory)
     tensors = {name: tensor for shard in shards.values() for name, tensor in shard.items()}
-    parameters = account(config, tensors, "huggingface")
-    files = {name: directory / name for name in shards}
-    return Source(
-        config, parameters, tokenizer, origin("huggingface", files, kept={"settings": text.decode()}), notes + more
-    )
+    parameters = match_parameters(config, tensors, "huggingface")
+    origin = provenance("huggingface", {name: directory / name for name in shards}, settings=text.decode())
+    return Source(config, parameters, tokenizer, origin, notes + tokenizer_notes)
 
 
-def _file(directory: Path, name: str, limit: int = SETTINGS_BYTES) -> bytes | None:
+def _file(directory: Path, name: str, limit: int = MAX_SETTINGS_BYTES) -> bytes | None:
+    """Returns the bytes of a file of limited size, or None if there is none."""
     if not (directory / name).exists():
         return None
     window = open_file(directory / name)
@@ -104,7 +100,7 @@ def _json(directory: Path, name: str) -> Any:
 
 
 def _tokenizer(directory: Path, vocabulary: int) -> tuple[bytes, list[str]]:
-    """A SentencePiece model, as it lies there or made from tokenizer.json; and notes."""
+    """Returns tokenizer.model, or a SentencePiece model made from tokenizer.json, and notes for the user."""
     model = _file(directory, TOKENIZER)
     notes: list[str] = []
     if model is None:
@@ -114,16 +110,16 @@ def _tokenizer(directory: Path, vocabulary: int) -> tuple[bytes, list[str]]:
         model, notes = tokenizer_json.from_json(values, vocabulary)
     count = len(pieces(model, TOKENIZER))
     if count != vocabulary:
-        raise ConvertError(f"the tokenizer has {count} pieces, {FILE} says {vocabulary} and blank")
+        raise ConvertError(f"the tokenizer has {count} pieces, {FILE} requires {vocabulary} and blank")
     return model, notes
 
 
 def _shards(directory: Path) -> dict[str, dict[str, Tensor]]:
-    """The tensors of each file of weights."""
+    """Returns the tensors of each weights file, by the file's name."""
     index = _json(directory, INDEX)
     if index is None:
         if not (directory / WEIGHTS).exists():
-            raise ConvertError(f"has neither {WEIGHTS} nor {INDEX}; other forms of weights are not read")
+            raise ConvertError(f"has neither {WEIGHTS} nor {INDEX}; other formats of weights are not supported")
         return {WEIGHTS: _weights(directory, WEIGHTS)}
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
@@ -135,14 +131,14 @@ def _shards(directory: Path) -> dict[str, dict[str, Tensor]]:
     shards = {file: _weights(directory, file) for file in files}
     found = {name: file for file, shard in shards.items() for name in shard}
     if sum(map(len, shards.values())) != len(found) or found != weight_map:
-        odd = sorted(name for name in found.keys() | weight_map.keys() if found.get(name) != weight_map.get(name))
-        raise ConvertError(
-            f"{INDEX} and its files differ in {', '.join(map(short, odd[:5])) or 'a tensor there twice'}"
-        )
+        wrong = sorted(name for name in found.keys() | weight_map.keys() if found.get(name) != weight_map.get(name))
+        what = ", ".join(map(short, wrong[:5])) or "a tensor that is in two files"
+        raise ConvertError(f"{INDEX} and its files differ in {what}")
     return shards
 
 
 def _weights(directory: Path, name: str) -> dict[str, Tensor]:
+    """Returns the tensors of one weights file."""
     try:
         return safetensors_format.read(open_file(directory / name))
     except ConvertError as error:
@@ -150,8 +146,8 @@ def _weights(directory: Path, name: str) -> dict[str, Tensor]:
         raise ConvertError(f"{where}{error}") from None
 
 
-def write(directory: str | Path, path: str | Path, progress: Callable[[Iterable], Iterable] = iter) -> ModelConfig:
-    """Writes a checkpoint of ours as a directory that transformers' `from_pretrained` loads.
+def write(directory: str | Path, path: str | Path, progress: Progress = iter) -> ModelConfig:
+    """Writes a native checkpoint as a directory that transformers' `from_pretrained` loads.
 
     Args:
       progress: wraps the tensors as they are written.
@@ -161,11 +157,9 @@ def write(directory: str | Path, path: str | Path, progress: Callable[[Iterable]
       ConvertError: `path` exists or can't be written, or transformers can't express the model.
     """
     model, config, tokenizer, origin = read_native(directory)
-    tensors = {}
-    for ours, leaf in named_parameters(model).items():
-        name, layout = names.theirs(ours, "huggingface")
-        tensors[name] = given(leaf, layout)
-    files = _settings(config, tokenizer, max(tensors.values(), key=lambda tensor: tensor.size).dtype.name, origin)
+    tensors = name_parameters(model, "huggingface")
+    dtype = max(tensors.values(), key=lambda tensor: tensor.size).dtype.name  # of the largest, if they differ
+    files = _settings_files(config, tokenizer, dtype, origin)
     with new_directory(path, sum(tensor.nbytes for tensor in tensors.values())) as partial:
         for name, values in files.items():
             (partial / name).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
@@ -175,24 +169,22 @@ def write(directory: str | Path, path: str | Path, progress: Callable[[Iterable]
     return config
 
 
-def _settings(config: ModelConfig, tokenizer: bytes, dtype: str, origin: Mapping[str, Any]) -> dict[str, Any]:
-    """Files of settings by name."""
+def _settings_files(config: ModelConfig, tokenizer: bytes, dtype: str, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the contents of each JSON file by name."""
     vocabulary = tokenizer_json.to_json(tokenizer)
-    pieces = vocabulary["model"]["vocab"]
-    pad = pieces.get(tokenizer_json.PAD, 0)
-    settings = huggingface_settings.to_settings(config, dtype, pad)
-    processor = huggingface_settings.to_processor(config)
+    pad = vocabulary["model"]["vocab"].get(tokenizer_json.PAD, 0)
+    model, processor = settings.to_settings(config, dtype, pad), settings.to_processor(config)
     try:
-        # those that came with the weights, where they still stand for this model
-        before = read_json(str(kept(origin, "huggingface")["settings"]).encode(), FILE)
-        if huggingface_settings.to_config(before, processor, None, Everything()) == config:
-            settings = before | {"dtype": dtype}
+        # the settings that came with the weights, if they still describe this model
+        original = read_json(str(preserved(origin, "huggingface")["settings"]).encode(), FILE)
+        if settings.to_config(original, processor, None, Everything()) == config:
+            model = original | {"dtype": dtype}
     except (KeyError, ConvertError):
         pass
     return {
-        FILE: settings,
+        FILE: model,
         PROCESSOR_FILE: processor,
-        GENERATION: {"decoder_start_token_id": config.blank, "pad_token_id": settings.get("pad_token_id", pad)},
+        GENERATION: {"decoder_start_token_id": config.blank, "pad_token_id": model.get("pad_token_id", pad)},
         tokenizer_json.FILE: vocabulary,
         TOKENIZER_CONFIG: tokenizer_json.to_tokenizer_config(vocabulary["model"]["unk_token"]),
     }

@@ -1,7 +1,9 @@
-"""The safetensors format, read and written: a JSON header, then the tensors' bytes.
+"""Reads and writes the safetensors format: a JSON header, then the tensors' bytes.
 
-Own code because a 2.5 GB checkpoint must not be in memory twice: tensors are read, and written, one at a
-time, bfloat16 among them.
+The safetensors library (0.8) writes from arrays that are all in memory; here they are written one at a time, so that a
+2.5 GB checkpoint is never in memory twice. Writing needs the types and the header's layout in any case. Reading adds
+what the library's reader lacks: a name that is there twice is an error, and so is a file that is cut short while it is
+read (the library maps the file into memory, where that ends the process).
 """
 
 import json
@@ -17,7 +19,8 @@ from convert.errors import ConvertError, short
 from convert.files import Window
 from convert.source import Tensor
 
-HEADER_BYTES = 100_000_000  # the format's own limit
+MAX_HEADER_BYTES = 8 << 20  # 651 tensors take 0.1 MB; the format itself allows 100 MB, which takes seconds to parse
+MAX_DIMENSIONS = 8
 TYPES: dict[str, np.dtype] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -33,15 +36,17 @@ TYPES: dict[str, np.dtype] = {
 
 
 def read(window: Window) -> dict[str, Tensor]:
-    """The tensors of a file by name; their bytes are read when asked for.
+    """Returns the tensors of a file by name; their bytes are read when they are used.
 
     Raises:
-      ConvertError: not this format, damaged, or cut short.
+      ConvertError: the file has another format, is damaged, or is cut short.
     """
     length = int.from_bytes(window.read(8).ljust(8, b"\0"), "little")
     start = 8 + length
-    if not 2 <= length <= HEADER_BYTES or start > window.size:
+    if length < 2 or start > window.size:
         raise ConvertError("is not a safetensors file, or is cut short in its header")
+    if length > MAX_HEADER_BYTES:
+        raise ConvertError(f"has a safetensors header of more than {MAX_HEADER_BYTES >> 20} MB")
     try:
         header = json.loads(window.read(length).decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError):
@@ -64,22 +69,25 @@ def read(window: Window) -> dict[str, Tensor]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object; a key that is used twice is an error."""
     if len(values := dict(pairs)) != len(pairs):
-        raise ValueError("a name is there twice")
+        raise ValueError("a name is used twice")
     return values
 
 
 def _place(name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...], int, int]:
-    """Type, shape, and first and last byte of a tensor after the header."""
+    """Returns type, shape, first byte and end of a tensor; bytes are counted from the end of the header."""
     match entry:
         case {"dtype": str() as kind, "shape": [*shape], "data_offsets": [int() as begin, int() as end]}:
-            whole = all(type(n) is int and n >= 0 for n in (*shape, begin))
-            if kind in TYPES and whole and end - begin == math.prod(shape) * TYPES[kind].itemsize:
+            natural = all(type(n) is int and n >= 0 for n in (*shape, begin)) and len(shape) <= MAX_DIMENSIONS
+            if kind in TYPES and natural and end - begin == math.prod(shape) * TYPES[kind].itemsize:
                 return TYPES[kind], tuple(shape), begin, end
     raise ConvertError(f"has a damaged entry for the tensor {short(name)}: {short(entry)}")
 
 
 def _loader(window: Window, dtype: np.dtype, shape: tuple[int, ...], start: int, size: int) -> Callable[[], np.ndarray]:
+    """Returns a function that reads the `size` bytes of a tensor at byte `start` of the file."""
+
     def load() -> np.ndarray:
         try:
             data = window.part(start, size).read()
@@ -93,11 +101,11 @@ def _loader(window: Window, dtype: np.dtype, shape: tuple[int, ...], start: int,
 
 
 def write(target: IO[bytes], arrays: Iterable[tuple[str, Any]], shapes: Mapping[str, Any]) -> None:
-    """Writes tensors.
+    """Writes a file of tensors.
 
     Args:
-      arrays: names and arrays, asked for one at a time, in the order of `shapes`.
-      shapes: for each name something with its `shape` and `dtype`.
+      arrays: names and arrays in the order of `shapes`; one at a time is in memory.
+      shapes: for each name an object with its `shape` and `dtype`.
     """
     kinds = {dtype: kind for kind, dtype in TYPES.items()}
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -106,7 +114,7 @@ def write(target: IO[bytes], arrays: Iterable[tuple[str, Any]], shapes: Mapping[
         begin, end = end, end + math.prod(array.shape) * np.dtype(array.dtype).itemsize
         header[name] = {"dtype": kinds[np.dtype(array.dtype)], "shape": list(array.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    text += b" " * (-len(text) % 8)  # aligns the tensors to 8 bytes, as the library does
     target.write(struct.pack("<Q", len(text)) + text)
     for _, array in arrays:
         target.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

@@ -1,7 +1,7 @@
-"""Hugging Face's config.json and processor_config.json to our settings, and back.
+"""Converts Hugging Face's config.json and processor_config.json to our settings, and back.
 
-The settings of NemotronAsrStreamingConfig, its encoder's and its feature extractor's in transformers 5.23.
-Defaults are those of these classes, which are not the released checkpoint's.
+The settings are those of NemotronAsrStreamingConfig, of its encoder and of its feature extractor in transformers 5.23.
+The defaults are those of these classes, which differ from the released checkpoint's values.
 """
 
 from collections.abc import Container
@@ -16,9 +16,9 @@ FILE, PROCESSOR_FILE, EXTRACTOR_FILE = "config.json", "processor_config.json", "
 MODEL_TYPE, ENCODER_TYPE = "nemotron_asr_streaming", "nemotron_asr_streaming_encoder"
 MODEL, PROCESSOR = "NemotronAsrStreamingForRNNT", "NemotronAsrStreamingProcessor"
 EXTRACTOR = "NemotronAsrStreamingFeatureExtractor"
-LOOKAHEADS = (13, 6, 1, 0)  # of a processor that names none
+LOOKAHEADS = (13, 6, 1, 0)  # if the processor lists none
 
-# in every configuration: where it came from, and how a model answers
+# without effect on the output: where the model came from, what it returns, initial values, special tokens
 COMMON_SKIPPED = (
     *("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "model_type"),
     *("return_dict", "output_hidden_states", "output_attentions", "chunk_size_feed_forward", "problem_type"),
@@ -27,7 +27,7 @@ COMMON_SKIPPED = (
 )
 ENCODER_SKIPPED = (
     *("activation_dropout", "dropout_positions", "layerdrop"),  # in training only
-    "max_position_embeddings",  # a buffer's first size
+    "max_position_embeddings",  # initial size of a buffer
 )
 ENCODER_FIXED: dict[str, tuple[Any, ...]] = {
     "model_type": (ENCODER_TYPE, ENCODER_TYPE),
@@ -47,26 +47,27 @@ EXTRACTOR_FIXED: dict[str, tuple[Any, ...]] = {
 
 
 def to_config(settings: Any, processor: Any, extractor: Any, skipped: Container[str] = ()) -> ModelConfig:
-    """Our settings.
+    """Converts parsed JSON files to our settings.
 
     Args:
-      settings: of config.json.
-      processor: of processor_config.json; None where there is none.
-      extractor: of preprocessor_config.json, where older versions keep the feature extractor's; or None.
-      skipped: full names of settings that are unknown here and that the user knows to change nothing.
+      settings: config.json.
+      processor: processor_config.json, or None if there is none.
+      extractor: preprocessor_config.json, in which older versions keep the feature extractor's settings, or None.
+      skipped: unknown settings, by full name, that the user knows to have no effect on the output.
 
     Raises:
-      ConvertError: names every setting that is missing, unknown, or has a value that is not supported.
+      ConvertError: names every setting that is missing, unknown, or has an unsupported value.
     """
     top = Section(settings)
     kind = top.values.get("model_type")
     if kind != MODEL_TYPE:
         prompt = " (it has a prompt network after the encoder)" if "nemotron3_5" in short(kind) else ""
         raise ConvertError(f"{FILE}: model_type: {short(kind)} is not supported{prompt}, only {MODEL_TYPE}")
-    side, inner = Section({} if processor is None else processor), top.section("encoder_config")
+    processor_section = Section({} if processor is None else processor)
+    inner = top.section("encoder_config")
     mel_bins = inner.take("num_mel_bins", int, 80)
-    features = _features(side, extractor, mel_bins, skipped)
-    encoder = _encoder(inner, side, skipped)
+    features = _features(processor_section, extractor, mel_bins, skipped)
+    encoder = _encoder(inner, processor_section, skipped)
     prediction = PredictionConfig(top.take("decoder_hidden_size", int, 640), top.take("num_decoder_layers", int, 2))
     joint = JointConfig(top.take("joint_hidden_size", int, prediction.width))
     labels = top.take("vocab_size", int, 1025)
@@ -77,19 +78,19 @@ def to_config(settings: Any, processor: Any, extractor: Any, skipped: Container[
     top.skip(COMMON_SKIPPED)
     top.close(skipped)
     top.check(FILE)
-    side.check(PROCESSOR_FILE)
+    processor_section.check(PROCESSOR_FILE)
     try:
         return ModelConfig(features, encoder, prediction, joint, labels - 1, max_symbols)
     except ConfigError as error:
         raise ConvertError(f"{FILE}: {error}") from None
 
 
-def _features(side: Section, extractor: Any, mel_bins: int, skipped: Container[str]) -> FeatureConfig:
-    """The front end; its settings are in the processor's, or in a file of their own, or the class's defaults."""
-    if "feature_extractor" not in side.values and extractor is not None:
-        section = Section(extractor, "feature_extractor.", side.problems)
+def _features(processor: Section, extractor: Any, mel_bins: int, skipped: Container[str]) -> FeatureConfig:
+    """Reads the feature extractor's settings: from the processor's file, from their own, or the class's defaults."""
+    if "feature_extractor" not in processor.values and extractor is not None:
+        section = Section(extractor, "feature_extractor.", processor.problems)
     else:
-        section = side.section("feature_extractor", optional=True)
+        section = processor.section("feature_extractor", optional=True)
     for key, (default, *allowed) in EXTRACTOR_FIXED.items():
         section.only(key, allowed, default)
     if section.values:
@@ -107,7 +108,8 @@ def _features(side: Section, extractor: Any, mel_bins: int, skipped: Container[s
     return config
 
 
-def _encoder(section: Section, side: Section, skipped: Container[str]) -> EncoderConfig:
+def _encoder(section: Section, processor: Section, skipped: Container[str]) -> EncoderConfig:
+    """Reads the encoder's settings, and the look-aheads from the processor's."""
     for key, (default, *allowed) in ENCODER_FIXED.items():
         section.only(key, allowed, default)
     heads, use_bias = section.take("num_attention_heads", int, 8), section.take("attention_bias", bool, True)
@@ -122,7 +124,7 @@ def _encoder(section: Section, side: Section, skipped: Container[str]) -> Encode
         subsampling_channels=section.take("subsampling_conv_channels", int, 256),
         convolution_kernel=section.take("conv_kernel_size", int, 9),
         left_context_frames=left,
-        lookaheads=_lookaheads(section, side, left),
+        lookaheads=_lookaheads(section, processor, left),
         use_bias=use_bias,
         scale_input=section.take("scale_input", bool, True),
         dropout=section.take("dropout", float, 0.1),
@@ -130,30 +132,30 @@ def _encoder(section: Section, side: Section, skipped: Container[str]) -> Encode
     )
     section.skip((*ENCODER_SKIPPED, *COMMON_SKIPPED))
     section.close(skipped)
-    side.skip(PROCESSOR_SKIPPED)
-    side.close(skipped)
+    processor.skip(PROCESSOR_SKIPPED)
+    processor.close(skipped)
     return config
 
 
-def _lookaheads(section: Section, side: Section, left: int) -> tuple[int, ...]:
-    """The look-aheads trained for, the default first; the processor's word goes before the encoder's."""
+def _lookaheads(section: Section, processor: Section, left: int) -> tuple[int, ...]:
+    """Returns the trained look-aheads, the default first; the processor's settings override the encoder's."""
     fitting = [n for n in LOOKAHEADS if left > 0 and left % (n + 1) == 0]
-    supported = side.take("supported_num_lookahead_tokens", list, []) or (
+    supported = processor.take("supported_num_lookahead_tokens", list, []) or (
         section.take("supported_num_lookahead_tokens", list, fitting)
     )
-    default = side.take("default_num_lookahead_tokens", int, section.take("default_num_lookahead_tokens", int, 13))
+    default = processor.take("default_num_lookahead_tokens", int, section.take("default_num_lookahead_tokens", int, 13))
     section.skip(["supported_num_lookahead_tokens"])
     if not all(type(n) is int and n >= 0 for n in supported):
-        side.problems.append(f"supported_num_lookahead_tokens: {short(supported)} is not a list of whole numbers")
+        processor.problems.append(f"supported_num_lookahead_tokens: {short(supported)} is not a list of whole numbers")
         return (0,)
     return (default, *(n for n in supported if n != default))
 
 
 def to_settings(config: ModelConfig, dtype: str, pad: int) -> dict[str, Any]:
-    """A config.json that makes transformers build this model; what only matters in training has its defaults.
+    """Returns a config.json with which transformers builds this model; settings for training have their defaults.
 
     Raises:
-      ConvertError: transformers has no setting for something in `config`.
+      ConvertError: transformers can't express `config`.
     """
     encoder, features = config.encoder, config.features
     if config.joint.width != config.prediction.width:
@@ -162,7 +164,7 @@ def to_settings(config: ModelConfig, dtype: str, pad: int) -> dict[str, Any]:
             f"{config.prediction.width} and {config.joint.width}"
         )
     if features.log_guard != FeatureConfig.log_guard:
-        raise ConvertError(f"transformers has no setting for the log-mel guard, {features.log_guard}")
+        raise ConvertError(f"transformers has no setting for the log-mel guard {features.log_guard}")
     return {
         "architectures": [MODEL],
         "blank_token_id": config.blank,
@@ -207,7 +209,7 @@ def to_settings(config: ModelConfig, dtype: str, pad: int) -> dict[str, Any]:
 
 
 def to_processor(config: ModelConfig) -> dict[str, Any]:
-    """A processor_config.json."""
+    """Returns a processor_config.json."""
     features, lookaheads = config.features, config.encoder.lookaheads
     return {
         "blank_token": "<blank>",

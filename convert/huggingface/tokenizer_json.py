@@ -1,8 +1,7 @@
-"""SentencePiece models and Hugging Face's tokenizer.json, either made from the other.
+"""Converts Hugging Face's tokenizer.json to a SentencePiece model, and back.
 
-Both ways a sequence of labels decodes to the same text, but for the unknown piece: SentencePiece shows it,
-transformers leaves it out among the special tokens. Text is encoded alike as well, but for several spaces in
-a row.
+In both directions labels decode to the same text, except the unknown piece: SentencePiece shows it, transformers
+leaves it out with the other special tokens. Text is also encoded alike, except runs of several spaces.
 """
 
 import base64
@@ -10,27 +9,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from convert.errors import ConvertError, reason, short
-from convert.pieces import _proto, pieces
+from convert.pieces import empty_model, pieces
 
 FILE = "tokenizer.json"
-MARK = "▁"  # SentencePiece's sign for a space
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6  # kinds of pieces in SentencePiece's format
-ADDED = (CONTROL, USER_DEFINED)  # kinds that are matched as they are before text is cut into pieces
-BPE, UNIGRAM = 2, 1
-# decoders: bytes to characters; spaces at the front dropped as SentencePiece drops them, however many
+MARK = "▁"  # SentencePiece's character for a space
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6  # types of pieces in SentencePiece's format
+ADDED = (CONTROL, USER_DEFINED)  # types that are matched in the text before it is split into pieces
+BPE, UNIGRAM = 2, 1  # types of models in SentencePiece's format
+# decoders: join bytes to characters; remove all leading spaces, as SentencePiece does
 BYTES = {"type": "ByteFallback"}
 STRIP = [{"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1000, "stop": 0}]
 PAD, BLANK, UNK = "<pad>", "<blank>", "<unk>"
 
 
 def from_json(values: Any, vocabulary: int) -> tuple[bytes, list[str]]:
-    """A SentencePiece model of a parsed tokenizer.json, and notes for the user.
+    """Converts a parsed tokenizer.json to a SentencePiece model; also returns notes for the user.
 
     Args:
-      vocabulary: how many labels are pieces; tokens after them (padding, blank) are none.
+      vocabulary: number of pieces; later tokens (padding, blank) are left out.
 
     Raises:
-      ConvertError: it is not a tokenizer of that many pieces, or one that SentencePiece can't decode like.
+      ConvertError: `values` is not a tokenizer of that many pieces, or SentencePiece can't decode like it.
     """
     try:
         model, added = values["model"], values.get("added_tokens") or []
@@ -39,7 +38,7 @@ def from_json(values: Any, vocabulary: int) -> tuple[bytes, list[str]]:
         texts = texts | {token["id"]: token["content"] for token in added}
         unk = model.get("unk_token", UNK) if model["type"] == "BPE" else texts[model["unk_id"]]
         if not all(type(i) is int and type(text) is str for i, text in texts.items()) or type(unk) is not str:
-            raise ValueError("names")
+            raise ValueError("a label is not a number, or a piece is not a string")
         bytes_join, stripped = _check_decoder(values.get("decoder"))
         charsmap, notes = _charsmap(values.get("normalizer"))
     except ConvertError:
@@ -48,9 +47,9 @@ def from_json(values: Any, vocabulary: int) -> tuple[bytes, list[str]]:
         raise ConvertError(f"{FILE} is not a tokenizer of byte pairs or unigrams: {reason(error)}") from None
     missing = next((i for i in range(vocabulary) if i not in texts), None)
     if missing is not None:
-        raise ConvertError(f"{FILE} has no piece {missing}, the model has {vocabulary} of them")
+        raise ConvertError(f"{FILE} has no piece {missing}, the model has {vocabulary} pieces")
 
-    proto = _proto()
+    proto = empty_model()
     for i in range(vocabulary):
         text = texts[i]
         kind = CONTROL if special.get(i) else USER_DEFINED if i in special else NORMAL
@@ -67,14 +66,14 @@ def from_json(values: Any, vocabulary: int) -> tuple[bytes, list[str]]:
     trainer.bos_id = trainer.eos_id = trainer.pad_id = -1
     normalizer.name, normalizer.precompiled_charsmap = "custom", charsmap
     normalizer.add_dummy_prefix, normalizer.remove_extra_whitespaces = True, stripped
-    serialised = proto.SerializeToString()
-    if len(pieces(serialised, FILE)) != vocabulary:
+    serialized: bytes = proto.SerializeToString()
+    if len(pieces(serialized, FILE)) != vocabulary:
         raise ConvertError(f"{FILE} does not make a SentencePiece model of {vocabulary} pieces")
-    return serialised, notes
+    return serialized, notes
 
 
 def _vocabulary(model: Mapping[str, Any]) -> tuple[dict[int, str], dict[int, float]]:
-    """Texts and scores by label. The earlier a pair is merged, the higher its score."""
+    """Returns the text and the score of each label. The earlier a pair is merged, the higher its score."""
     if model["type"] == "Unigram":
         texts = {i: text for i, (text, _) in enumerate(model["vocab"])}
         return texts, {i: float(score) for i, (_, score) in enumerate(model["vocab"])}
@@ -90,9 +89,9 @@ def _vocabulary(model: Mapping[str, Any]) -> tuple[dict[int, str], dict[int, flo
 
 
 def _check_decoder(decoder: Any) -> tuple[bool, bool]:
-    """Whether byte pieces are joined to characters, and whether all spaces at the front are dropped.
+    """Returns whether byte pieces are joined to characters, and whether all leading spaces are removed.
 
-    Raises ConvertError where SentencePiece can't decode alike.
+    Raises ConvertError if SentencePiece can't decode in the same way.
     """
     steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
     bytes_join = steps[0] == BYTES
@@ -101,12 +100,14 @@ def _check_decoder(decoder: Any) -> tuple[bool, bool]:
     space = steps[0] if len(steps) == 1 or stripped else {}
     marks = (space.get("replacement", MARK), space.get("prepend_scheme", "always"))
     if space.get("type") != "Metaspace" or marks not in ((MARK, "always"), (MARK, "first")):
-        raise ConvertError(f"{FILE} has the decoder {short(decoder)}; only those that we write are supported")
+        raise ConvertError(
+            f"{FILE} has the decoder {short(decoder)}; only the decoders that `to-hf` writes are supported"
+        )
     return bytes_join, stripped
 
 
 def _charsmap(normalizer: Any) -> tuple[bytes, list[str]]:
-    """SentencePiece's table of characters, if there is one, and notes on what is not carried over."""
+    """Returns SentencePiece's table of character replacements, empty if there is none, and notes on steps left out."""
     charsmap, notes = b"", []
     steps = (
         [] if normalizer is None else normalizer["normalizers"] if normalizer["type"] == "Sequence" else [normalizer]
@@ -114,7 +115,7 @@ def _charsmap(normalizer: Any) -> tuple[bytes, list[str]]:
     for step in steps:
         if step["type"] == "Precompiled":
             charsmap = base64.b64decode(step["precompiled_charsmap"] or "")
-        elif step["type"] not in ("Strip", "Replace"):  # spaces at the end, and several in a row
+        elif step["type"] not in ("Strip", "Replace"):  # trailing spaces, and runs of spaces
             notes.append(
                 f"the normalizer {short(step['type'])} of {FILE} is left out; it matters for encoding text only"
             )
@@ -122,12 +123,13 @@ def _charsmap(normalizer: Any) -> tuple[bytes, list[str]]:
 
 
 def to_json(model: bytes) -> dict[str, Any]:
-    """tokenizer.json of a SentencePiece model, laid out as transformers' own converter does.
+    """Converts a SentencePiece model to a tokenizer.json like the one that transformers' converter writes.
 
-    After the pieces come padding and blank. (Blank is a label later than the model's, as in the release.) Its
-    decoder leaves one space at the front for each bare space mark there; ours leaves what the model does.
+    Padding and blank follow the pieces, in this order, as in the release: blank is one label later than the model's.
+    The decoder differs from that converter's, which keeps a leading space for each leading space mark: this one
+    treats leading spaces as the SentencePiece model does.
     """
-    proto = _proto()
+    proto = empty_model()
     proto.ParseFromString(model)
     vocabulary = {piece.piece: i for i, piece in enumerate(proto.pieces)}
     added = {i: (piece.piece, piece.type == CONTROL) for i, piece in enumerate(proto.pieces) if piece.type in ADDED}
@@ -179,7 +181,7 @@ def to_json(model: bytes) -> dict[str, Any]:
 
 
 def _merges(proto: Any, vocabulary: Mapping[str, int]) -> list[list[str]]:
-    """Pairs of pieces that make a piece, those of the highest score first."""
+    """Returns the pairs of pieces that join to a piece, by descending score of that piece."""
     found = []
     for piece in proto.pieces:
         cuts = [(piece.piece[:i], piece.piece[i:]) for i in range(1, len(piece.piece))]
@@ -191,7 +193,7 @@ def _merges(proto: Any, vocabulary: Mapping[str, int]) -> list[list[str]]:
 
 
 def to_tokenizer_config(unk: str = UNK) -> dict[str, Any]:
-    """tokenizer_config.json beside it."""
+    """Returns a tokenizer_config.json."""
     return {
         "backend": "tokenizers",
         "clean_up_tokenization_spaces": False,

@@ -1,8 +1,12 @@
 """NeMo archives:
 
-archive.py       a .nemo archive (tar or tar.gz), read where it lies
-torch_format.py  the weights in it: torch.save's format, read as data, and written
+checkpoint.py    a whole .nemo file, in both directions
+archive.py       the members of a .nemo archive (tar or tar.gz), read without extracting them
 settings.py      NeMo's settings to ours
 recipe.py        our settings to NeMo's
-checkpoint.py    a whole .nemo file, in and out
+torch_format.py  the weights: torch.save's format, parsed as data, and written
 """
+
+from convert.nemo.checkpoint import read, write
+
+__all__ = ["read", "write"]

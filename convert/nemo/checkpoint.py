@@ -1,9 +1,9 @@
-"""A .nemo file to our form, and back.
+"""Converts .nemo files to our form, and back.
 
-Tensors and settings that go there and back are the same to the bit. A checkpoint that came from a .nemo file
-also gets back its settings for training, and the two constants of the front end that NeMo keeps among the
-weights; any other gets the family's, and constants within float32's rounding of NeMo's. The auxiliary CTC
-decoder of hybrid models is left out, and so does not come back.
+A round trip returns the same tensors and settings, bit for bit. A checkpoint that came from a .nemo file also gets its
+training settings back, and the two constants of the preprocessor that NeMo stores with the weights. Any other gets the
+family's settings, and constants that equal NeMo's up to rounding in float32. The auxiliary CTC decoder of hybrid models
+is dropped, and a round trip does not restore it.
 """
 
 import base64
@@ -12,9 +12,9 @@ import io
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import librosa
 import numpy as np
@@ -22,32 +22,38 @@ import numpy as np
 from convert import names
 from convert.errors import ConvertError, reason, short
 from convert.files import Window
-from convert.nemo import recipe as nemo_recipe
-from convert.nemo import settings as nemo_settings
-from convert.nemo import torch_format
+from convert.nemo import recipe, settings, torch_format
 from convert.nemo.archive import open_nemo
-from convert.output import new_file
-from convert.pieces import MODEL_BYTES, pieces
-from convert.sections import SETTINGS_BYTES, Everything
-from convert.source import Source, Tensor, account, given, kept, origin, read_native
-from nemojax import checkpoint
+from convert.output import Progress, new_file
+from convert.pieces import MAX_MODEL_BYTES, pieces
+from convert.sections import MAX_SETTINGS_BYTES, Everything
+from convert.source import (
+    Source,
+    Tensor,
+    in_their_layout,
+    match_parameters,
+    name_parameters,
+    preserved,
+    provenance,
+    read_native,
+)
+from nemojax.checkpoint import ORIGIN
 from nemojax.config import FeatureConfig, ModelConfig
-from nemojax.model.parameters import named_parameters
 
 WEIGHTS = "model_weights.ckpt"
 WINDOW, FILTERS = "preprocessor.featurizer.window", "preprocessor.featurizer.fb"
-CONSTANT_TOLERANCE = 1e-6  # absolute; both are at most 1, and differ by 1e-7 between libraries
+CONSTANT_TOLERANCE = 1e-6  # absolute; values are at most 1, and libraries differ by 1e-7
 
 
 def read(path: str | Path, scratch: str | Path | None = None, skipped: Container[str] = ()) -> Source:
-    """A .nemo file under our names; tensors are read when asked for.
+    """Reads a .nemo file; tensors are read from the file when they are used.
 
     Args:
-      scratch: a directory for what a compressed archive inflates to.
-      skipped: full names of unknown settings that are known to change nothing.
+      scratch: directory in which a compressed archive is decompressed; the system's by default.
+      skipped: unknown settings, by full name, that the user knows to have no effect on the output.
 
     Raises:
-      ConvertError: says what is wrong with it, and where.
+      ConvertError: says what is wrong, and where.
     """
     path = Path(path)
     members = open_nemo(path, scratch)
@@ -58,16 +64,16 @@ def read(path: str | Path, scratch: str | Path | None = None, skipped: Container
 
 
 def _read(path: Path, members: Mapping[str, Window], skipped: Container[str]) -> Source:
-    text = _member(members, nemo_settings.FILE, SETTINGS_BYTES)
-    settings = nemo_settings.parse(text)
-    name = nemo_settings.tokenizer_member(settings)
-    tokenizer = _member(members, name, MODEL_BYTES)
-    config = nemo_settings.to_config(settings, len(pieces(tokenizer, name)), skipped)
+    text = _member(members, settings.FILE, MAX_SETTINGS_BYTES)
+    parsed = settings.parse(text)
+    tokenizer_name = settings.tokenizer_member(parsed)
+    tokenizer = _member(members, tokenizer_name, MAX_MODEL_BYTES)
+    config = settings.to_config(parsed, len(pieces(tokenizer, tokenizer_name)), skipped)
 
     weights = [name for name in members if name.endswith(".ckpt")]
     if weights != [WEIGHTS]:
         found = ", ".join(map(short, weights)) or "none"
-        raise ConvertError(f"must have {WEIGHTS} and no other weights, has {found}")
+        raise ConvertError(f"must have {WEIGHTS} and no other weights, but has {found}")
     try:
         tensors = torch_format.read(members[WEIGHTS])
     except ConvertError as error:
@@ -75,12 +81,14 @@ def _read(path: Path, members: Mapping[str, Window], skipped: Container[str]) ->
     constants = _constants(tensors, config.features)
     auxiliary = [name for name in tensors if name.startswith("ctc_decoder.")]
     rest = {name: tensor for name, tensor in tensors.items() if name not in (WINDOW, FILTERS, *auxiliary)}
-    notes = [f"left out the auxiliary CTC decoder: {', '.join(map(short, auxiliary))}"] if auxiliary else []
-    note = origin("nemo", {path.name: path}, kept={"settings": text.decode(), "constants": constants})
-    return Source(config, account(config, rest, "nemo"), tokenizer, note, notes)
+    notes = [f"the auxiliary CTC decoder is left out: {', '.join(map(short, auxiliary))}"] if auxiliary else []
+    parameters = match_parameters(config, rest, "nemo")
+    origin = provenance("nemo", {path.name: path}, settings=text.decode(), constants=constants)
+    return Source(config, parameters, tokenizer, origin, notes)
 
 
 def _member(members: Mapping[str, Window], name: str, limit: int) -> bytes:
+    """Returns the bytes of a member of limited size."""
     if name not in members:
         raise ConvertError(f"has no {short(name)}")
     if members[name].size > limit:
@@ -88,8 +96,8 @@ def _member(members: Mapping[str, Window], name: str, limit: int) -> bytes:
     return members[name].read()
 
 
-def front_end(features: FeatureConfig) -> dict[str, np.ndarray]:
-    """The constants that NeMo keeps among the weights: its window, and its mel filters as librosa makes them."""
+def preprocessor_constants(features: FeatureConfig) -> dict[str, np.ndarray]:
+    """Computes the constants that NeMo stores with the weights: its window, and its mel filters from librosa."""
     filters = librosa.filters.mel(
         sr=features.sample_rate_hz,
         n_fft=features.fft_samples,
@@ -102,22 +110,22 @@ def front_end(features: FeatureConfig) -> dict[str, np.ndarray]:
 
 
 def _constants(tensors: Mapping[str, Tensor], features: FeatureConfig) -> dict[str, str]:
-    """Constants in the file that are not exactly those of `front_end`, packed.
+    """Returns the stored constants that are not exactly those of `preprocessor_constants`, packed as text.
 
     Raises:
-      ConvertError: a constant is another than what the settings stand for.
+      ConvertError: a constant contradicts the settings.
     """
     shapes = {WINDOW: (features.window_samples,), FILTERS: (1, features.mel_bins, features.fft_samples // 2 + 1)}
     present = [name for name in shapes if name in tensors]
     packed = {}
-    # their shapes first: what is computed is then no larger than the file
+    # shapes are checked first, so that the computed constants are no larger than the file
     fit = all(tensors[name].shape == shapes[name] for name in present)
-    ours = front_end(features) if present and fit else {}
+    computed = preprocessor_constants(features) if present and fit else {}
     for name in present:
-        stored = np.asarray(tensors[name]).astype(np.float32) if ours else None
-        if stored is None or not _close(stored, ours[name]):
-            raise ConvertError(f"{name} is not what the settings of the preprocessor stand for; not supported")
-        if not np.array_equal(stored, ours[name]):
+        stored = np.asarray(tensors[name]).astype(np.float32) if computed else None
+        if stored is None or not _close(stored, computed[name]):
+            raise ConvertError(f"{name} differs from what the preprocessor's settings give; not supported")
+        if not np.array_equal(stored, computed[name]):
             packed[name] = base64.b64encode(zlib.compress(stored.tobytes())).decode()
     return packed
 
@@ -127,19 +135,19 @@ def _close(stored: np.ndarray, expected: np.ndarray) -> bool:
 
 
 def _unpack(packed: Any, expected: np.ndarray) -> np.ndarray:
-    """A packed constant. Raises ConvertError where it is damaged."""
+    """Returns a packed constant. Raises ConvertError if it is damaged."""
     try:
         data = zlib.decompressobj().decompress(base64.b64decode(packed), expected.nbytes)
         stored = np.frombuffer(data, np.float32).reshape(expected.shape)
     except (TypeError, ValueError, zlib.error) as error:
-        raise ConvertError(f"{checkpoint.ORIGIN} has a damaged constant: {reason(error)}") from None
+        raise ConvertError(f"{ORIGIN} has a damaged constant: {reason(error)}") from None
     if not _close(stored, expected):
-        raise ConvertError(f"{checkpoint.ORIGIN} has a constant that does not fit the settings")
+        raise ConvertError(f"{ORIGIN} has a constant that does not fit the settings")
     return stored
 
 
-def write(directory: str | Path, path: str | Path, progress: Callable[[Iterable], Iterable] = iter) -> ModelConfig:
-    """Writes a checkpoint of ours as a .nemo file that NeMo's `restore_from` loads.
+def write(directory: str | Path, path: str | Path, progress: Progress = iter) -> ModelConfig:
+    """Writes a native checkpoint as a .nemo file that NeMo's `restore_from` loads.
 
     Args:
       progress: wraps the tensors as they are written.
@@ -149,57 +157,55 @@ def write(directory: str | Path, path: str | Path, progress: Callable[[Iterable]
       ConvertError: `path` exists or can't be written, or NeMo can't express the model.
     """
     model, config, tokenizer, origin = read_native(directory)
-    listed = pieces(tokenizer)
-    listing = "".join(f"{piece.text}\t{piece.score:g}\n" for piece in listed)
+    vocabulary = pieces(tokenizer)
+    listing = "".join(f"{piece.text}\t{piece.score:g}\n" for piece in vocabulary)
     files = {
         "model_path": ("tokenizer.model", tokenizer),
-        "vocab_path": ("vocab.txt", "".join(f"{piece.text}\n" for piece in listed).encode()),
+        "vocab_path": ("vocab.txt", "".join(f"{piece.text}\n" for piece in vocabulary).encode()),
         "spe_tokenizer_vocab": ("tokenizer.vocab", listing.encode()),
     }
     artifacts = {key: f"{hashlib.sha256(data).hexdigest()[:32]}_{name}" for key, (name, data) in files.items()}
-    settings = _settings(config, [piece.text for piece in listed], artifacts, origin)
-    tensors = _tensors(config, named_parameters(model), origin)
+    written = _settings(config, [piece.text for piece in vocabulary], artifacts, origin)
+    tensors = _constant_tensors(config.features, origin) | name_parameters(model, "nemo")
     size = sum(tensor.nbytes for tensor in tensors.values())
-    # twice: the weights' size, which comes before them in the tar, is known when they are written
+    # Twice the space: tar needs the size of the weights before their bytes, so they are first written to a file.
     with new_file(path, 2 * size) as partial, tempfile.TemporaryFile(dir=partial.parent) as weights:
         torch_format.write(weights, progress(tensors.items()), tensors)
         with tarfile.open(partial, "w", format=tarfile.GNU_FORMAT) as tar:
-            _add(tar, nemo_settings.FILE, io.BytesIO(nemo_recipe.dump(settings)))
+            _add(tar, settings.FILE, io.BytesIO(recipe.dump(written)))
             for key, (_, data) in files.items():
                 _add(tar, artifacts[key], io.BytesIO(data))
             _add(tar, WEIGHTS, weights)
     return config
 
 
-def _add(tar: tarfile.TarFile, name: str, data) -> None:
+def _add(tar: tarfile.TarFile, name: str, data: IO[bytes]) -> None:
+    """Adds a member with a file's content; nothing in its header depends on the time or the user."""
     info = tarfile.TarInfo(f"./{name}")
     info.size, info.mode = data.seek(0, io.SEEK_END), 0o644
     data.seek(0)
     tar.addfile(info, data)
 
 
-def _tensors(config: ModelConfig, parameters: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, Tensor]:
-    """NeMo's state dict."""
-    packed = kept(origin, "nemo").get("constants", {})
-    tensors = {}
-    for name, expected in front_end(config.features).items():
-        tensors[name] = given(_unpack(packed[name], expected) if name in packed else expected, names.SAME)
-    for ours, leaf in parameters.items():
-        name, layout = names.theirs(ours, "nemo", config.joint.dropout > 0)
-        tensors[name] = given(leaf, layout)
-    return tensors
+def _constant_tensors(features: FeatureConfig, origin: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Returns the preprocessor's constants, as they came with the weights or as computed."""
+    packed = preserved(origin, "nemo").get("constants", {})
+    return {
+        name: in_their_layout(_unpack(packed[name], computed) if name in packed else computed, names.SAME)
+        for name, computed in preprocessor_constants(features).items()
+    }
 
 
 def _settings(
     config: ModelConfig, pieces: list[str], artifacts: Mapping[str, str], origin: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The settings that came with the weights, where they still stand for this model; else new ones."""
-    settings = nemo_recipe.to_settings(config, pieces, artifacts)
+    """Returns the settings that came with the weights, if they still describe this model; else new ones."""
+    new = recipe.to_settings(config, pieces, artifacts)
     try:
-        before = nemo_settings.parse(str(kept(origin, "nemo")["settings"]).encode())
-        if nemo_settings.to_config(before, len(pieces), skipped=Everything()) != config:
-            return settings
+        original = settings.parse(str(preserved(origin, "nemo")["settings"]).encode())
+        if settings.to_config(original, len(pieces), skipped=Everything()) != config:
+            return new
     except (KeyError, ConvertError):
-        return settings
-    before.pop("aux_ctc", None)
-    return before | {key: settings[key] for key in ("tokenizer", "target", "labels")}
+        return new
+    original.pop("aux_ctc", None)
+    return original | {key: new[key] for key in ("tokenizer", "target", "labels")}

@@ -1,4 +1,4 @@
-"""Our settings to a model_config.yaml for NeMo."""
+"""Converts our settings to a model_config.yaml for NeMo."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,14 @@ MODULES = "nemo.collections.asr.modules"
 
 
 def to_settings(config: ModelConfig, pieces: Sequence[str], artifacts: Mapping[str, str]) -> dict[str, Any]:
-    """A model_config.yaml that makes NeMo build this model; what only matters in training has the family's values.
+    """Returns a model_config.yaml with which NeMo builds this model; settings for training have the family's values.
 
     Args:
-      pieces: the tokenizer's.
-      artifacts: NeMo's names of the tokenizer's files ("model_path", ...) in the archive.
+      pieces: texts of the tokenizer's pieces.
+      artifacts: names of the tokenizer's files in the archive, by NeMo's key ("model_path", ...).
 
     Raises:
-      ConvertError: NeMo has no setting for something in `config`.
+      ConvertError: NeMo can't express `config`.
     """
     features, encoder = config.features, config.encoder
     expansion, rest = divmod(encoder.feedforward_width, encoder.width)
@@ -122,7 +122,7 @@ def to_settings(config: ModelConfig, pieces: Sequence[str], artifacts: Mapping[s
 
 
 def _duration(what: str, samples: int, rate_hz: int) -> dict[str, Any]:
-    """In seconds, as NeMo's own files have it, where NeMo finds the same number of samples again."""
+    """Returns a duration in seconds, as NeMo writes it, or in samples if NeMo would round the seconds wrongly."""
     seconds = samples / rate_hz
     if int(seconds * rate_hz) == samples:
         return {f"window_{what}": seconds}
@@ -130,13 +130,14 @@ def _duration(what: str, samples: int, rate_hz: int) -> dict[str, Any]:
 
 
 def dump(settings: Mapping[str, Any]) -> bytes:
+    """Writes settings as YAML."""
     return yaml.dump(dict(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True).encode()
 
 
 class _Dumper(yaml.SafeDumper):
-    """Plain types, no aliases, and quotes around strings that some reader of YAML takes for something else."""
+    """Writes plain types without aliases, and quotes strings that some YAML reader would parse as another type."""
 
-    def ignore_aliases(self, data) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:
         return True
 
 

@@ -1,21 +1,21 @@
-"""NeMo's model_config.yaml to our settings.
+"""Converts NeMo's model_config.yaml to our settings.
 
-The settings of ConformerEncoder, RNNTDecoder, RNNTJoint, AudioToMelSpectrogramPreprocessor and of greedy
-decoding in NeMo 3.0.0. A setting with one supported value stands below with NeMo's default, which holds
-where a file does not name it.
+The settings are those of ConformerEncoder, RNNTDecoder, RNNTJoint, AudioToMelSpectrogramPreprocessor and greedy
+decoding in NeMo 3.0.0. The tables list each setting that has one supported meaning, with NeMo's default, which applies
+if a file leaves the setting out.
 """
 
 from collections.abc import Container, Mapping
 from typing import Any
 
 from convert.errors import ConvertError, short
-from convert.sections import LARGEST, Section, read_yaml
+from convert.sections import MAX_NUMBER, Section, read_yaml
 from nemojax.config import EncoderConfig, FeatureConfig, JointConfig, ModelConfig, PredictionConfig
 from nemojax.errors import ConfigError
 
 FILE = "model_config.yaml"
 
-# key: NeMo's default, then what is supported
+# key: NeMo's default, then the supported values
 PREPROCESSOR_FIXED: dict[str, tuple[Any, ...]] = {
     "window": ("hann", "hann"),
     "normalize": ("per_feature", "NA", None),
@@ -51,10 +51,10 @@ ENCODER_FIXED: dict[str, tuple[Any, ...]] = {
 ENCODER_SKIPPED = (
     *("dropout_pre_encoder", "dropout_emb", "att_context_probs"),  # in training only
     *("stochastic_depth_drop_prob", "stochastic_depth_mode", "stochastic_depth_start_layer"),
-    *("global_tokens_spacing", "global_attn_separate"),  # without effect where there are no global tokens
-    "reduction_position",  # nor where there is no reduction
-    "pos_emb_max_len",  # a buffer's first size
-    *("subsampling_conv_chunking_factor", "use_pytorch_sdpa", "use_pytorch_sdpa_backends"),  # how, not what
+    *("global_tokens_spacing", "global_attn_separate"),  # without effect, as there are no global tokens
+    "reduction_position",  # without effect, as there is no reduction
+    "pos_emb_max_len",  # initial size of a buffer
+    *("subsampling_conv_chunking_factor", "use_pytorch_sdpa", "use_pytorch_sdpa_backends"),  # implementation
     "sync_max_audio_length",
     "_target_",
 )
@@ -63,7 +63,7 @@ PREDNET_SKIPPED = ("t_max", "forget_gate_bias", "weights_init_scale", "hidden_hi
 JOINT_FIXED: dict[str, tuple[Any, ...]] = {"num_extra_outputs": (0, 0)}
 JOINT_SKIPPED = (
     *("preserve_memory", "fuse_loss_wer", "fused_batch_size", "experimental_fuse_loss_wer", "masking_prob"),
-    "log_softmax",  # does not change which label is the largest
+    "log_softmax",  # does not change the argmax over labels
     "_target_",
 )
 DECODING_FIXED: dict[str, tuple[Any, ...]] = {
@@ -75,8 +75,13 @@ DECODING_FIXED: dict[str, tuple[Any, ...]] = {
     "strip_lang_tags": (False, False),
 }
 DECODING_SKIPPED = (
-    "beam",  # the strategy is greedy
-    *("compute_hypothesis_token_set", "preserve_alignments", "tdt_include_token_duration", "confidence_cfg"),  # reports
+    "beam",  # without effect, as the strategy is greedy
+    *(
+        "compute_hypothesis_token_set",
+        "preserve_alignments",
+        "tdt_include_token_duration",
+        "confidence_cfg",
+    ),  # results
     *("compute_timestamps", "compute_langs", "word_seperator", "segment_seperators", "segment_gap_threshold"),
     *("rnnt_timestamp_type", "fused_batch_size", "lang_tag_pattern"),
 )
@@ -87,10 +92,10 @@ GREEDY_FIXED: dict[str, tuple[Any, ...]] = {
 GREEDY_SKIPPED = (
     *("preserve_alignments", "preserve_frame_confidence", "tdt_include_token_duration", "confidence_method_cfg"),
     *("tdt_include_duration_confidence", "compute_timestamps", "confidence_measure_cfg", "confidence_method"),
-    *("loop_labels", "use_cuda_graph_decoder"),  # how, not what
-    "ngram_lm_alpha",  # without effect where there is no language model
+    *("loop_labels", "use_cuda_graph_decoder"),  # implementation
+    "ngram_lm_alpha",  # without effect, as there is no language model
 )
-# sections and keys beside the model's parts: data, losses, optimisation, logs
+# sections and keys beside the model's parts: data, losses, optimizer, logs
 TOP_SKIPPED = (
     *("train_ds", "validation_ds", "test_ds", "spec_augment", "optim", "loss", "interctc", "aux_ctc", "trainer"),
     *("exp_manager", "name", "target", "nemo_version", "model_defaults", "tokenizer", "labels", "hydra"),
@@ -107,6 +112,7 @@ LOSSES_OF_OTHER_MODELS = ("tdt", "tdt_pytorch", "multiblank_rnnt", "multiblank_r
 
 
 def parse(data: bytes) -> dict[str, Any]:
+    """Parses a model_config.yaml. Raises ConvertError if it is not a YAML mapping."""
     settings = read_yaml(data, FILE)
     if not isinstance(settings, dict):
         raise ConvertError(f"{FILE} must be a mapping, not {short(settings)}")
@@ -114,14 +120,14 @@ def parse(data: bytes) -> dict[str, Any]:
 
 
 def to_config(settings: Mapping[str, Any], pieces: int, skipped: Container[str] = ()) -> ModelConfig:
-    """Our settings of a parsed model_config.yaml.
+    """Converts a parsed model_config.yaml to our settings.
 
     Args:
-      pieces: of the tokenizer, which is what NeMo sizes the model by.
-      skipped: full names of settings that are unknown here and that the user knows to change nothing.
+      pieces: number of the tokenizer's pieces, from which NeMo derives the size of the output layer.
+      skipped: unknown settings, by full name, that the user knows to have no effect on the output.
 
     Raises:
-      ConvertError: names every setting that is missing, unknown, or has a value that is not supported.
+      ConvertError: names every setting that is missing, unknown, or has an unsupported value.
     """
     top = Section(settings)
     features = _features(top.section("preprocessor"), skipped)
@@ -129,8 +135,8 @@ def to_config(settings: Mapping[str, Any], pieces: int, skipped: Container[str] 
     prediction = _prediction(top.section("decoder"), skipped)
     joint = _joint(top.section("joint"), encoder, prediction, skipped)
     max_symbols = _decoding(top.section("decoding"), skipped)
-    _beside(top, skipped)
-    _vocabulary(top, pieces)
+    _check_top(top, skipped)
+    _check_vocabulary(top, pieces)
     top.check(FILE)
     try:
         return ModelConfig(features, encoder, prediction, joint, pieces, max_symbols)
@@ -139,36 +145,41 @@ def to_config(settings: Mapping[str, Any], pieces: int, skipped: Container[str] 
 
 
 def tokenizer_member(settings: Mapping[str, Any]) -> str:
-    """The name in the archive of the SentencePiece model.
+    """Returns the name of the SentencePiece model in the archive.
 
     Raises:
-      ConvertError: the settings name none, or another kind of tokenizer.
+      ConvertError: the settings name no tokenizer, or one of another type.
     """
     section = Section(settings).section("tokenizer")
     section.only("type", ["bpe"], None)
     section.skip(["dir", "vocab_path", "spe_tokenizer_vocab", "hf_kwargs"])
     section.only("special_tokens", [None], None)
-    path = section.take("model_path", str)
+    path: str = section.take("model_path", str)
     section.close()
     section.check(FILE)
     return path.removeprefix("nemo:").rpartition("/")[2]
 
 
-def _fixed(section: Section, table: Mapping[str, tuple[Any, ...]], skipped: tuple[str, ...], also: Container[str]):
-    for key, (default, *allowed) in table.items():
+def _close(
+    section: Section, fixed: Mapping[str, tuple[Any, ...]], without_effect: tuple[str, ...], skipped: Container[str]
+) -> None:
+    """Checks the settings of a section that have fixed values, and that no other setting is left."""
+    for key, (default, *allowed) in fixed.items():
         section.only(key, allowed, default)
-    section.skip(skipped)
-    section.close(also)
+    section.skip(without_effect)
+    section.close(skipped)
 
 
-def _class(section: Section, expected: str) -> None:
+def _check_class(section: Section, expected: str) -> None:
+    """Adds a problem unless a section is for the expected class of NeMo."""
     name = section.values.get("_target_", expected)
     if not isinstance(name, str) or name.rpartition(".")[2] != expected:
         section.problems.append(f"{section.where}_target_: {short(name)} is not supported, only {expected}")
 
 
 def _features(section: Section, skipped: Container[str]) -> FeatureConfig:
-    _class(section, "AudioToMelSpectrogramPreprocessor")
+    """Reads the preprocessor's settings."""
+    _check_class(section, "AudioToMelSpectrogramPreprocessor")
     rate_hz = section.take("sample_rate", int, 16_000)
     samples = {}
     for what, default_s in (("size", 0.02), ("stride", 0.01)):
@@ -176,7 +187,7 @@ def _features(section: Section, skipped: Container[str]) -> FeatureConfig:
         if section.values.get(count) is None:
             section.skip([count])
             samples[what] = int(section.take(seconds, float, default_s) * rate_hz)
-            section.require(seconds, samples[what] <= rate_hz, "it is more than a second")
+            section.require(seconds, samples[what] <= rate_hz, "it is longer than a second")
         else:
             section.only(seconds, [None], default_s)
             samples[what] = section.take(count, int)
@@ -195,12 +206,13 @@ def _features(section: Section, skipped: Container[str]) -> FeatureConfig:
         preemphasis=preemphasis,
         log_guard=section.take("log_zero_guard_value", float, 2.0**-24),
     )
-    _fixed(section, PREPROCESSOR_FIXED, PREPROCESSOR_SKIPPED, skipped)
+    _close(section, PREPROCESSOR_FIXED, PREPROCESSOR_SKIPPED, skipped)
     return config
 
 
 def _encoder(section: Section, features: FeatureConfig, skipped: Container[str]) -> EncoderConfig:
-    _class(section, "ConformerEncoder")
+    """Reads the encoder's settings."""
+    _check_class(section, "ConformerEncoder")
     width, kernel = section.take("d_model", int), section.take("conv_kernel_size", int, 31)
     section.require("feat_in", section.take("feat_in", int) == features.mel_bins, "preprocessor.features differs")
     section.only("feat_out", [-1, 0, width], -1)
@@ -221,69 +233,72 @@ def _encoder(section: Section, features: FeatureConfig, skipped: Container[str])
         dropout=section.take("dropout", float, 0.1),
         attention_dropout=section.take("dropout_att", float, 0.0),
     )
-    _fixed(section, ENCODER_FIXED, ENCODER_SKIPPED, skipped)
+    _close(section, ENCODER_FIXED, ENCODER_SKIPPED, skipped)
     return config
 
 
 def _contexts(section: Section) -> tuple[int, tuple[int, ...]]:
-    """Left context and look-aheads from one pair or a list of pairs."""
+    """Returns the left context and the look-aheads of att_context_size, one pair or a list of pairs."""
     sizes = section.take("att_context_size", list, [-1, -1])
     pairs = [sizes] if sizes and isinstance(sizes[0], int) else sizes
     if not pairs or not all(isinstance(p, list) and len(p) == 2 and all(type(n) is int for n in p) for p in pairs):
         section.problems.append(f"{section.where}att_context_size: {short(sizes)} is not a pair or a list of pairs")
         return 1, (0,)
     lefts, lookaheads = {left for left, _ in pairs}, tuple(right for _, right in pairs)
-    one_left = len(lefts) == 1 and 0 < min(lefts) <= LARGEST and min(lookaheads) >= 0
+    one_left = len(lefts) == 1 and 0 < min(lefts) <= MAX_NUMBER and min(lookaheads) >= 0
     section.require("att_context_size", one_left, "only limited contexts, with the same left context in all")
-    section.require("att_context_size", len(set(lookaheads)) == len(lookaheads), "a look-ahead is there twice")
+    section.require("att_context_size", len(set(lookaheads)) == len(lookaheads), "a look-ahead is listed twice")
     return lefts.pop(), lookaheads
 
 
 def _prediction(section: Section, skipped: Container[str]) -> PredictionConfig:
-    _class(section, "RNNTDecoder")
+    """Reads the prediction network's settings."""
+    _check_class(section, "RNNTDecoder")
     prednet = section.section("prednet")
     width = prednet.take("pred_hidden", int)
     prednet.only("rnn_hidden_size", [-1, width], -1)
     config = PredictionConfig(width, prednet.take("pred_rnn_layers", int), prednet.take("dropout", float, 0.0))
-    _fixed(prednet, {}, PREDNET_SKIPPED, skipped)
-    _fixed(section, DECODER_FIXED, ("random_state_sampling", "vocab_size", "_target_"), skipped)
+    _close(prednet, {}, PREDNET_SKIPPED, skipped)
+    _close(section, DECODER_FIXED, ("random_state_sampling", "vocab_size", "_target_"), skipped)
     return config
 
 
 def _joint(
     section: Section, encoder: EncoderConfig, prediction: PredictionConfig, skipped: Container[str]
 ) -> JointConfig:
-    _class(section, "RNNTJoint")
+    """Reads the joint network's settings."""
+    _check_class(section, "RNNTJoint")
     jointnet = section.section("jointnet")
     jointnet.only("activation", ["relu"], None)
     jointnet.only("encoder_hidden", [encoder.width], encoder.width)
     jointnet.only("pred_hidden", [prediction.width], prediction.width)
     config = JointConfig(jointnet.take("joint_hidden", int), jointnet.take("dropout", float, 0.0))
     jointnet.close(skipped)
-    section.skip(["num_classes", "vocabulary"])  # compared with the tokenizer's
-    _fixed(section, JOINT_FIXED, JOINT_SKIPPED, skipped)
+    section.skip(["num_classes", "vocabulary"])  # see `_check_vocabulary`
+    _close(section, JOINT_FIXED, JOINT_SKIPPED, skipped)
     return config
 
 
 def _decoding(section: Section, skipped: Container[str]) -> int:
+    """Returns the maximum number of labels per frame."""
     greedy = section.section("greedy")
-    # NeMo takes the first that is set; without either there is no limit
+    # NeMo uses the first of the two that is set; if neither is, there is no limit
     name = "max_symbols" if greedy.values.get("max_symbols") else "max_symbols_per_step"
     greedy.skip(["max_symbols", "max_symbols_per_step"])
-    max_symbols = greedy.take(name, int)
-    # without effect where no phrases are given
+    max_symbols: int = greedy.take(name, int)
+    # without effect as long as no phrases are given
     boosting = greedy.section("boosting_tree", optional=True)
     for key in ("model_path", "key_phrases_file"):
         boosting.only(key, [None], None)
     boosting.only("key_phrases_list", [None, []], None)
     greedy.skip(["boosting_tree_alpha"])
-    _fixed(greedy, GREEDY_FIXED, GREEDY_SKIPPED, skipped)
-    _fixed(section, DECODING_FIXED, DECODING_SKIPPED, skipped)
+    _close(greedy, GREEDY_FIXED, GREEDY_SKIPPED, skipped)
+    _close(section, DECODING_FIXED, DECODING_SKIPPED, skipped)
     return max_symbols
 
 
-def _beside(top: Section, skipped: Container[str]) -> None:
-    """What stands beside the model's parts."""
+def _check_top(top: Section, skipped: Container[str]) -> None:
+    """Checks the settings beside the sections of the model's parts."""
     target = top.values.get("target", TARGETS[0])
     if not isinstance(target, str) or target.rpartition(".")[2] not in TARGETS:
         prompt = " (it has a prompt network after the encoder)" if "Prompt" in short(target) else ""
@@ -295,21 +310,21 @@ def _beside(top: Section, skipped: Container[str]) -> None:
         top.problems.append(f"loss.loss_name: {loss['loss_name']} is not supported, only losses of plain transducers")
     preprocessor, rate = top.values.get("preprocessor"), top.take("sample_rate", int, 16_000)
     if isinstance(preprocessor, Mapping) and preprocessor.get("sample_rate", 16_000) != rate:
-        top.problems.append(f"sample_rate: {rate} is not that of the preprocessor")
+        top.problems.append(f"sample_rate: {rate} differs from the preprocessor's")
     top.skip(TOP_SKIPPED)
     top.close(skipped)
 
 
-def _vocabulary(top: Section, pieces: int) -> None:
-    """Wherever the file tells the size of the vocabulary, or spells it out, it is the tokenizer's."""
+def _check_vocabulary(top: Section, pieces: int) -> None:
+    """Adds a problem for each setting that gives the vocabulary, or its size, unless it has the tokenizer's size."""
     decoder, joint = (top.values.get(key) for key in ("decoder", "joint"))
-    told = {"labels": top.values.get("labels")}
+    settings = {"labels": top.values.get("labels")}
     if isinstance(decoder, Mapping):
-        told["decoder.vocab_size"] = decoder.get("vocab_size")
+        settings["decoder.vocab_size"] = decoder.get("vocab_size")
     if isinstance(joint, Mapping):
-        told |= {"joint.num_classes": joint.get("num_classes"), "joint.vocabulary": joint.get("vocabulary")}
-    for name, value in told.items():
+        settings |= {"joint.num_classes": joint.get("num_classes"), "joint.vocabulary": joint.get("vocabulary")}
+    for name, value in settings.items():
         count = len(value) if isinstance(value, list) else value
-        # null and -1 leave it to NeMo
+        # with null or -1, NeMo takes the size from the tokenizer
         if count is not None and count != -1 and (type(count) is not int or count != pieces):
-            top.problems.append(f"{name} is of {short(count)} pieces, the tokenizer has {pieces}")
+            top.problems.append(f"{name} gives {short(count)} pieces, the tokenizer has {pieces}")

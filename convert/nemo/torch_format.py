@@ -1,10 +1,9 @@
-"""torch.save's format for a state dict, without torch: read as data, and written.
+"""Reads and writes torch.save's format for a state dict, without torch.
 
-The file is a zip: `data.pkl` describes the tensors, `data/0`, `data/1`, ... are their storages. `data.pkl` is
-a pickle, a program for a machine that can call any Python function. It is not run: of the pickle machine's
-instructions only those that a dictionary of tensors is made of are carried out, on strings, whole numbers,
-tuples and dictionaries; the few names that may be "called" are only compared. All else is an error that
-says what was found.
+The file is a zip: `data.pkl` describes the tensors; `data/0`, `data/1`, ... are their storages. `data.pkl` is a pickle:
+a program for a machine that can call any Python function. It is parsed as data instead of being run. Only the
+instructions that a dictionary of tensors needs are interpreted, on strings, whole numbers, tuples and dictionaries.
+The few functions that such a file names are recognized by name and never called. Anything else is an error.
 """
 
 import math
@@ -21,10 +20,10 @@ from convert.errors import ConvertError, listed, reason, short
 from convert.files import Window
 from convert.source import Tensor
 
-DESCRIPTION_BYTES = 8 << 20  # of data.pkl at most; 651 tensors take 0.1 MB
-ENTRIES = 100_000
-DIMENSIONS = 8
-ALIGNMENT = 64  # of storages in the file, as torch writes them
+MAX_DESCRIPTION_BYTES = 8 << 20  # of data.pkl; 651 tensors take 0.1 MB
+MAX_ENTRIES = 100_000
+MAX_DIMENSIONS = 8
+ALIGNMENT = 64  # bytes, of storages in the file, as torch writes them
 
 ORDERED_DICT = ("collections", "OrderedDict")
 REBUILD_TENSOR = ("torch._utils", "_rebuild_tensor_v2")
@@ -45,23 +44,27 @@ STORAGES: dict[tuple[str, str], np.dtype] = {
     }.items()
 }
 KNOWN = {ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER, *STORAGES}
-# entries beside data.pkl and the storages
+# zip entries other than data.pkl and the storages
 BOOKKEEPING = {"version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id"}
 
 
 class Global(NamedTuple):
+    """The name of a Python object in a pickle."""
+
     module: str
     name: str
 
 
 class Storage(NamedTuple):
+    """A storage: an array of `size` elements in the zip entry "data/`key`"."""
+
     dtype: np.dtype
     key: str
-    size: int  # elements
+    size: int
 
 
 class View(NamedTuple):
-    """A tensor: elements of a storage. Offset and strides count elements."""
+    """A tensor: a strided view of a storage. Offset and strides count elements."""
 
     storage: Storage
     offset: int
@@ -70,10 +73,10 @@ class View(NamedTuple):
 
 
 def read(window: Window) -> dict[str, Tensor]:
-    """The tensors of a state dict by name; their bytes are read, and checked, when asked for.
+    """Returns the tensors of a state dict by name; their bytes are read and checked when they are used.
 
     Raises:
-      ConvertError: not this format, damaged, or with anything in it but tensors.
+      ConvertError: the file has another format, is damaged, or holds anything but tensors.
     """
     archive = _open_zip(window)
     entries = _entries(archive)
@@ -90,22 +93,23 @@ def read(window: Window) -> dict[str, Tensor]:
 
 
 def _open_zip(window: Window) -> zipfile.ZipFile:
+    """Opens the zip file. Raises ConvertError if it is another format or damaged."""
     start = window.read(2)
     if start == b"\x80\x02":
-        raise ConvertError("is in torch's old format, from before 1.6; load it and torch.save it again")
+        raise ConvertError("has torch's format from before 1.6; load it and torch.save it again")
     if start != b"PK":
         raise ConvertError("is not a torch checkpoint (a zip file)")
     try:
         return zipfile.ZipFile(window)
     except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, OverflowError, EOFError) as error:
-        raise ConvertError(f"is not a whole zip file: {reason(error)}") from None
+        raise ConvertError(f"is not a complete zip file: {reason(error)}") from None
 
 
 def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Entries by name without the directory that torch puts them all in."""
+    """Returns the entries by name, without the directory in which torch puts all of them."""
     infos = archive.infolist()
-    if len(infos) > ENTRIES:
-        raise ConvertError(f"has more than {ENTRIES} entries")
+    if len(infos) > MAX_ENTRIES:
+        raise ConvertError(f"has more than {MAX_ENTRIES} entries")
     prefixes = [info.filename.removesuffix("data.pkl") for info in infos if info.filename.endswith("/data.pkl")]
     if len(prefixes) != 1 or prefixes[0].count("/") != 1:
         raise ConvertError("has no data.pkl, or several; not a torch checkpoint")
@@ -118,19 +122,19 @@ def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             raise ConvertError(f"has the entry {short(info.filename)} twice")
         if info.flag_bits & 0x1:
             raise ConvertError(f"has the encrypted entry {short(info.filename)}")
-        # torch compresses nothing; so nothing can inflate
+        # torch compresses nothing; without compression no entry can be larger than the file
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
             raise ConvertError(f"has the compressed entry {short(info.filename)}; torch.save it again")
         entries[name] = info
-    if entries["data.pkl"].file_size > DESCRIPTION_BYTES:
-        raise ConvertError(f"has a data.pkl of more than {DESCRIPTION_BYTES >> 20} MB")
+    if entries["data.pkl"].file_size > MAX_DESCRIPTION_BYTES:
+        raise ConvertError(f"has a data.pkl of more than {MAX_DESCRIPTION_BYTES >> 20} MB")
     if "byteorder" in entries and (order := _read_entry(archive, entries["byteorder"])) != b"little":
         raise ConvertError(f"is in the byte order {short(order)}, not little")
     return entries
 
 
 def _read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """The bytes of an entry, checked against their size and CRC-32."""
+    """Returns the bytes of an entry after checking their size and CRC-32."""
     if info.file_size > archive.fp.size:  # type: ignore[union-attr]
         raise ConvertError(f"is cut short in its entry {short(info.filename)}")
     try:
@@ -143,16 +147,17 @@ def _read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 
 
 def _loader(archive: zipfile.ZipFile, info: zipfile.ZipInfo, view: View) -> Callable[[], np.ndarray]:
+    """Returns a function that reads a tensor."""
     dtype = view.storage.dtype
     offset, strides = view.offset * dtype.itemsize, tuple(stride * dtype.itemsize for stride in view.strides)
     return lambda: np.ndarray(view.shape, dtype, _read_entry(archive, info), offset, strides)
 
 
-MARK = object()
+MARK = object()  # on the stack: where a tuple or a list of items begins
 
 
 def _run(description: bytes) -> Any:
-    """What data.pkl describes: dictionaries, tuples, strings, whole numbers and `View`s."""
+    """Returns the value that data.pkl describes: dictionaries, tuples, strings, whole numbers and `View`s."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     try:
@@ -167,7 +172,7 @@ def _run(description: bytes) -> Any:
 
 
 def _step(instruction: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> None:
-    """One instruction of the pickle machine (see the standard library's pickletools)."""
+    """Interprets one instruction of the pickle machine (see the standard library's pickletools)."""
     match instruction:
         case "PROTO" | "STOP":
             pass
@@ -200,7 +205,7 @@ def _step(instruction: str, argument: Any, stack: list[Any], memo: dict[int, Any
             name = Global(*argument.split(" ", 1))
             if name not in KNOWN:
                 raise ConvertError(
-                    f"names {short('.'.join(name))}, which a dictionary of tensors has no need of; refused"
+                    f"names {short('.'.join(name))}, which a dictionary of tensors does not need; refused"
                 )
             stack.append(name)
         case "BINPERSID":
@@ -208,15 +213,16 @@ def _step(instruction: str, argument: Any, stack: list[Any], memo: dict[int, Any
         case "REDUCE":
             arguments, name = stack.pop(), stack.pop()
             stack.append(_call(name, arguments))
-        case "BUILD":  # attributes of an OrderedDict: versions of modules, of no use here
+        case "BUILD":  # attributes of an OrderedDict: versions of modules, which are not needed
             stack.pop()
             if type(stack[-1]) is not dict:
                 raise ConvertError("sets attributes of something that is not a dictionary; refused")
         case _:
-            raise ConvertError(f"has the pickle instruction {instruction}, which tensors have no need of; refused")
+            raise ConvertError(f"has the pickle instruction {instruction}, which tensors do not need; refused")
 
 
 def _pop_to_mark(stack: list[Any]) -> list[Any]:
+    """Removes the values after the last mark, and the mark; returns the values."""
     for index in range(len(stack) - 1, -1, -1):
         if stack[index] is MARK:
             items = stack[index + 1 :]
@@ -226,6 +232,7 @@ def _pop_to_mark(stack: list[Any]) -> list[Any]:
 
 
 def _set_items(target: Any, items: list[Any]) -> None:
+    """Adds keys and values, which alternate in `items`, to a dictionary."""
     if type(target) is not dict or len(items) % 2:
         raise ConvertError("sets items of something that is not a dictionary; refused")
     for key, value in zip(items[::2], items[1::2], strict=True):
@@ -237,7 +244,7 @@ def _set_items(target: Any, items: list[Any]) -> None:
 
 
 def _storage(identity: Any) -> Storage:
-    """What a persistent id names: ("storage", type, key, device, elements)."""
+    """Returns the storage that a persistent id describes: ("storage", type, key, device, number of elements)."""
     match identity:
         case ("storage", Global() as kind, str() as key, str(), int() as size) if kind in STORAGES and size >= 0:
             return Storage(STORAGES[kind], key, size)
@@ -245,7 +252,7 @@ def _storage(identity: Any) -> Storage:
 
 
 def _call(name: Any, arguments: Any) -> Any:
-    """What one of the known names makes of its arguments. Nothing is called."""
+    """Returns the value that a known function would return for its arguments. No function is called."""
     match name, arguments:
         case Global("collections", "OrderedDict"), ():
             return {}
@@ -254,30 +261,32 @@ def _call(name: Any, arguments: Any) -> Any:
         case Global("torch._utils", "_rebuild_parameter"), (View() as view, bool(), dict()):
             return view
     kind = ".".join(name) if isinstance(name, Global) else name
-    raise ConvertError(f"calls {short(kind)} in a way that a dictionary of tensors has no need of; refused")
+    raise ConvertError(f"calls {short(kind)} in a way that a dictionary of tensors does not need; refused")
 
 
-def _view(storage: Storage, offset: int, shape: tuple, strides: tuple) -> View:
-    if len(shape) != len(strides) or len(shape) > DIMENSIONS:
+def _view(storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> View:
+    """Returns a view after checking that it lies within its storage."""
+    if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
         raise ConvertError(f"has a tensor of shape {short(shape)} and strides {short(strides)}")
     if any(type(n) is not int or n < 0 for n in (offset, *shape, *strides)):
         raise ConvertError(f"has a tensor of offset {short(offset)}, shape {short(shape)}, strides {short(strides)}")
     count = math.prod(shape)
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-    # more elements than its storage: a repeated row, however large it claims to be
+    # stride 0 could repeat one element without limit, so a view may not have more elements than its storage
     if count and (last >= storage.size or count > storage.size):
         raise ConvertError(
             f"has a tensor of shape {short(shape)}, strides {short(strides)} and offset {short(offset)} "
-            f"that runs out of its storage of {storage.size} elements"
+            f"that exceeds its storage of {storage.size} elements"
         )
     return View(storage, offset, shape, strides)
 
 
 def _state_dict(description: Any) -> dict[str, View]:
+    """Returns the description if it is a dictionary of tensors and nothing else."""
     if type(description) is not dict:
         raise ConvertError(f"holds {type(description).__name__}, not a dictionary of tensors")
-    if strange := [key for key, value in description.items() if not isinstance(value, View)]:
-        raise ConvertError(f"holds more than tensors, under {listed([short(key) for key in strange])}")
+    if others := [key for key, value in description.items() if not isinstance(value, View)]:
+        raise ConvertError(f"holds more than tensors, under {listed([short(key) for key in others])}")
     return description
 
 
@@ -286,8 +295,8 @@ def write(target: IO[bytes], arrays: Iterable[tuple[str, Any]], shapes: Mapping[
 
     Args:
       target: an empty seekable file.
-      arrays: names and arrays, asked for one at a time, in the order of `shapes`.
-      shapes: for each name something with its `shape` and `dtype`.
+      arrays: names and arrays in the order of `shapes`; one at a time is in memory.
+      shapes: for each name an object with its `shape` and `dtype`.
     """
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         _write_entry(archive, "data.pkl", _describe(shapes))
@@ -298,8 +307,9 @@ def write(target: IO[bytes], arrays: Iterable[tuple[str, Any]], shapes: Mapping[
 
 
 def _write_entry(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> None:
+    """Writes a zip entry whose data is aligned."""
     info = zipfile.ZipInfo(f"archive/{name}")
-    # an extra field, as torch's "FB", fills up to the alignment of the data that follows the header
+    # the data follows the header, which is padded with torch's extra field "FB"
     header = archive.start_dir + 30 + len(info.filename) + 4
     padding = -header % ALIGNMENT
     info.extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
@@ -307,7 +317,7 @@ def _write_entry(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) 
 
 
 def _describe(shapes: Mapping[str, Any]) -> bytes:
-    """data.pkl: a pickle of protocol 2 that makes an OrderedDict of tensors."""
+    """Returns data.pkl: a pickle of protocol 2 that builds an OrderedDict of tensors."""
     storages = {dtype: name for (_, name), dtype in STORAGES.items()}
     ordered_dict = b"ccollections\nOrderedDict\n)R"
     parts = [b"\x80\x02", ordered_dict, b"("]

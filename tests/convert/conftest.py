@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from convert import huggingface
 from convert.huggingface import safetensors_format, tokenizer_json
-from convert.huggingface import settings as huggingface_settings
 from nemojax import checkpoint
 from nemojax.model.parameters import fill
 from tests.convert.samples import CONFIG, arrays, nemo_members, tar, theirs, tokenizer
@@ -11,7 +11,7 @@ from tests.convert.samples import CONFIG, arrays, nemo_members, tar, theirs, tok
 
 @pytest.fixture
 def nemo_file(tmp_path):
-    """Writes a .nemo archive; without arguments a good one."""
+    """Writes a .nemo archive, by default a valid one."""
 
     def write(members=None, name: str = "model.nemo", mode: str = "w", **changes):
         path = tmp_path / name
@@ -25,7 +25,7 @@ def nemo_file(tmp_path):
 
 @pytest.fixture
 def huggingface_directory(tmp_path):
-    """Writes a Hugging Face checkpoint by hand; files may be replaced or, as None, left out."""
+    """Writes a Hugging Face checkpoint; a keyword replaces the content of a file, None leaves the file out."""
 
     def write(name: str = "model", tensors=None, **files):
         directory = tmp_path / name
@@ -34,8 +34,8 @@ def huggingface_directory(tmp_path):
         with open(directory / "model.safetensors", "wb") as file:
             safetensors_format.write(file, tensors.items(), tensors)
         contents = {
-            "config.json": json.dumps(huggingface_settings.to_settings(CONFIG, "float32", 0)),
-            "processor_config.json": json.dumps(huggingface_settings.to_processor(CONFIG)),
+            "config.json": json.dumps(huggingface.settings.to_settings(CONFIG, "float32", 0)),
+            "processor_config.json": json.dumps(huggingface.settings.to_processor(CONFIG)),
             "tokenizer.json": json.dumps(tokenizer_json.to_json(tokenizer(CONFIG.vocabulary))),
         }
         for file, content in (contents | files).items():

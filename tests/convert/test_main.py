@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -8,9 +9,9 @@ import numpy as np
 import pytest
 
 from convert import __main__ as command
-from convert import output
-from convert.nemo import checkpoint as nemo
+from convert import huggingface, nemo, output
 from nemojax import checkpoint
+from nemojax.kernels import quantization
 from nemojax.model.parameters import named_parameters
 from tests.convert.samples import CONFIG, arrays, nemo_members, settings
 
@@ -19,7 +20,7 @@ COUNT = sum(array.size for array in arrays(CONFIG).values())
 
 @pytest.fixture
 def run(capsys):
-    """Runs a command line; gives its exit code and what it said."""
+    """Runs a command line; returns its exit code, standard output and standard error."""
 
     def run(*arguments) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -28,8 +29,8 @@ def run(capsys):
             code = 0
         except SystemExit as stop:
             code = stop.code
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        output = capsys.readouterr()
+        return code, output.out, output.err
 
     before = signal.getsignal(signal.SIGTERM)
     yield run
@@ -40,7 +41,7 @@ def names(directory) -> set[str]:
     return {path.name for path in directory.iterdir()}
 
 
-def test_all_four(run, nemo_file, tmp_path):
+def test_conversion_in_all_directions(run, nemo_file, tmp_path):
     for arguments in (
         ("nemo", nemo_file(), tmp_path / "one"),
         ("to-hf", tmp_path / "one", tmp_path / "there"),
@@ -74,11 +75,44 @@ def test_notes_are_printed(run, huggingface_directory, tmp_path):
         (("to-hf", ".", "out"), "error: . is not a nemojax checkpoint: it has no config.json, tokenizer.model,"),
     ],
 )
-def test_mistakes_are_one_sentence(run, tmp_path, monkeypatch, arguments, message):
+def test_errors_are_one_sentence(run, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     code, out, err = run(*arguments)
     assert code == 2 and out == "" and err.startswith(message) and err.count("\n") == 1
     assert names(tmp_path) == set()
+
+
+def test_errors_of_the_package_are_one_sentence(run, native, tmp_path):
+    code, out, err = run("stablehlo", native(), tmp_path / "out", "--lookaheads", "2")
+    assert code == 2 and out == "" and err.startswith("error: lookahead 2 does not fit") and err.count("\n") == 1
+
+
+def test_int8(run, native, tmp_path):
+    assert run("int8", native(origin={"format": "nemo"}), tmp_path / "out")[0] == 0
+    model, config, _, origin = checkpoint.load(tmp_path / "out")
+    assert quantization.is_quantized(model) and config == CONFIG and origin == {"format": "nemo", "int8": True}
+    for name in ("int8", "to-hf", "to-nemo", "stablehlo"):
+        code, _, err = run(name, tmp_path / "out", tmp_path / "again")
+        assert code == 2 and "has weights in int8; convert the checkpoint that it was made from instead" in err
+
+
+def test_arguments_are_passed_on(run, huggingface_directory, nemo_file, tmp_path, monkeypatch):
+    config = huggingface.settings.to_settings(CONFIG, "float32", 0) | {"novelty": 1}
+    directory = huggingface_directory(**{"config.json": json.dumps(config)})
+    monkeypatch.setattr(huggingface, "fetch", lambda name, revision: {("owner/model", "v1"): directory}[name, revision])
+    code, _, err = run("hf", "owner/model", tmp_path / "out", "--revision", "v1")
+    assert code == 2 and "novelty is an unknown setting" in err
+    assert run("hf", "owner/model", tmp_path / "out", "--revision", "v1", "--skip-setting", "novelty")[0] == 0
+    scratch = []
+
+    def read(path, directory, skipped):
+        scratch.append(directory)
+        sys.exit(3)
+
+    monkeypatch.setattr(nemo, "read", read)
+    assert run("nemo", nemo_file(), tmp_path / "other")[0] == 3
+    assert run("nemo", nemo_file(), tmp_path / "deep" / "other")[0] == 3
+    assert scratch == [tmp_path, None]
 
 
 @pytest.mark.parametrize("arguments", [(), ("nemo",), ("nemo", "a"), ("convert", "a", "b"), ("nemo", "a", "b", "c")])
@@ -86,7 +120,7 @@ def test_wrong_usage(run, arguments):
     assert run(*arguments)[0] == 2
 
 
-def test_existing_output_is_kept(run, nemo_file, native, tmp_path):
+def test_existing_output_is_not_overwritten(run, nemo_file, native, tmp_path):
     model, directory = nemo_file(), native()
     for name in ("file", "directory"):
         (tmp_path / name).mkdir()
@@ -121,12 +155,12 @@ def test_bad_weights_leave_nothing(run, nemo_file, tmp_path):
     assert code == 2 and "is damaged in its entry" in err and names(tmp_path) == {"model.nemo"}
 
 
-def test_unknown_settings_can_be_passed_over(run, nemo_file, tmp_path):
+def test_unknown_settings_can_be_skipped(run, nemo_file, tmp_path):
     made = settings(CONFIG) | {"novelty": 1}
     made["encoder"]["flash"] = True
     model = nemo_file(settings=made)
     code, _, err = run("nemo", model, tmp_path / "out")
-    assert code == 2 and "encoder.flash is an unknown setting (--skip-setting encoder.flash passes over it)" in err
+    assert code == 2 and "encoder.flash is an unknown setting (--skip-setting encoder.flash ignores it)" in err
     assert run("nemo", model, tmp_path / "out", "--skip-setting", "encoder.flash", "novelty")[0] == 0
     assert run("to-nemo", tmp_path / "out", tmp_path / "back.nemo")[0] == 0
     assert nemo.read(tmp_path / "back.nemo", skipped=("encoder.flash", "novelty")).config == CONFIG
@@ -143,7 +177,7 @@ def inputs(nemo_file, native):
 @pytest.mark.parametrize("name,out", COMMANDS)
 @pytest.mark.parametrize("which,code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_interrupted_halfway(run, inputs, tmp_path, monkeypatch, name, out, which, code):
-    def bar(what):
+    def bar(description):
         def progress(items):
             for i, item in enumerate(items):
                 if i == 20:
@@ -154,7 +188,7 @@ def test_interrupted_halfway(run, inputs, tmp_path, monkeypatch, name, out, whic
 
     monkeypatch.setattr(command, "_bar", bar)
     before = names(tmp_path)
-    # a shell's background jobs ignore control-C, and what they start inherits that
+    # background jobs of a shell ignore SIGINT, and their child processes inherit that
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         assert run(name, inputs[name], tmp_path / out)[0] == code
@@ -178,14 +212,14 @@ def test_a_disk_that_fills_up(run, inputs, tmp_path, monkeypatch, name, out):
         yield next(iter(items))
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(command, "_bar", lambda what: progress)
+    monkeypatch.setattr(command, "_bar", lambda description: progress)
     before = names(tmp_path)
     code, _, err = run(name, inputs[name], tmp_path / out)
     assert code == 2 and err == f"error: {tmp_path / out} can't be written: No space left on device\n"
     assert names(tmp_path) == before
 
 
-def test_a_place_that_can_not_be_written(run, inputs, tmp_path):
+def test_output_that_can_not_be_written(run, inputs, tmp_path):
     (tmp_path / "file").write_text("x")
     for name in ("nemo", "to-nemo", "to-hf"):
         code, _, err = run(name, inputs[name], tmp_path / "file" / "out")
@@ -201,7 +235,7 @@ def test_torch_is_not_needed(run, nemo_file, tmp_path, monkeypatch):
     assert run("to-nemo", tmp_path / "two", tmp_path / "back.nemo")[0] == 0
 
 
-def test_nothing_is_written_where_nothing_was_read(run, tmp_path):
+def test_nothing_is_written_if_nothing_was_read(run, tmp_path):
     assert run("nemo", tmp_path / "none.nemo", tmp_path / "deep" / "er" / "out")[0] == 2
     assert names(tmp_path) == set()
 

@@ -18,11 +18,11 @@ def parameters(config):
 @pytest.mark.parametrize("config", [CONFIG, FAMILY])
 def test_every_parameter_has_a_name_of_its_own(config, form):
     ours = parameters(config)
-    found = {names.theirs(name, form)[0] for name in ours}
+    found = {names.name_in(form, name)[0] for name in ours}
     assert len(found) == len(ours) and not any("#" in name for name in found)
 
 
-# of the release; shapes as torch's modules have them
+# our name, NeMo's, Hugging Face's, and the shape in torch's modules, in the release
 RELEASED = [
     ("encoder.subsampling.conv_in.kernel", "encoder.pre_encode.conv.0.weight",
      "encoder.subsampling.conv_in.weight", (256, 1, 3, 3)),
@@ -59,10 +59,10 @@ def test_names_and_shapes_of_the_release():
     leaves = parameters(PRESETS["0.6b"])
     assert len(leaves) == 651
     for form in ("nemo", "huggingface"):
-        assert len({names.theirs(ours, form)[0] for ours in leaves}) == 651
+        assert len({names.name_in(form, ours)[0] for ours in leaves}) == 651
     for ours, nemo, huggingface, shape in RELEASED:
         for form, expected in (("nemo", nemo), ("huggingface", huggingface)):
-            name, layout = names.theirs(ours, form)
+            name, layout = names.name_in(form, ours)
             assert name == expected and names.their_shape(leaves[ours].shape, layout) == shape
 
 
@@ -71,20 +71,20 @@ def test_names_and_shapes_of_the_release():
     [("nemo", True, "joint.joint_net.2.bias"), ("nemo", False, "joint.joint_net.1.bias")]
     + [("huggingface", dropout, "joint.head.bias") for dropout in (True, False)],
 )
-def test_nemo_numbers_no_layer_for_dropout_that_is_not_there(form, dropout, expected):
-    assert names.theirs("joint.output.bias", form, dropout)[0] == expected
-    assert names.theirs("joint.encoder.bias", form, dropout) == names.theirs("joint.encoder.bias", form)
+def test_nemo_has_no_layer_for_a_dropout_of_zero(form, dropout, expected):
+    assert names.name_in(form, "joint.output.bias", dropout)[0] == expected
+    assert names.name_in(form, "joint.encoder.bias", dropout) == names.name_in(form, "joint.encoder.bias")
 
 
 @pytest.mark.parametrize("config", [CONFIG, FAMILY])
-def test_layouts_are_undone(config):
+def test_layouts_are_inverses(config):
     for ours, array in arrays(config).items():
-        _, layout = names.theirs(ours, "nemo")
+        _, layout = names.name_in("nemo", ours)
         np.testing.assert_array_equal(layout.to_ours(np.ascontiguousarray(layout.to_theirs(array))), array)
 
 
-def test_layouts_put_numbers_where_they_belong():
-    """Against the definition of each of torch's layers, by index."""
+def test_layouts_by_index():
+    """Compares single elements with the definition of each of torch's layers."""
     rng = np.random.default_rng(0)
     pointwise, depthwise = rng.normal(size=(5, 3, 1)), rng.normal(size=(4, 1, 7))
     assert names.POINTWISE_1D.to_ours(pointwise)[2, 4] == pointwise[4, 2, 0]
@@ -94,7 +94,7 @@ def test_layouts_put_numbers_where_they_belong():
     assert names.POINTWISE_2D.to_ours(mixing)[3, 4] == mixing[4, 3, 0, 0]
 
 
-def test_unknown_parameters_are_not_renamed():
+def test_unknown_parameters():
     for name in ("encoder.blocks.0.attention.gate", "encoder.extra.bias", "joint"):
         with pytest.raises(KeyError):
-            names.theirs(name, "nemo")
+            names.name_in("nemo", name)

@@ -6,11 +6,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from convert import huggingface, nemo
 from convert.errors import ConvertError
-from convert.huggingface import checkpoint as huggingface
 from convert.huggingface import safetensors_format, tokenizer_json
-from convert.huggingface import settings as huggingface_settings
-from convert.nemo import checkpoint as nemo
 from nemojax import checkpoint
 from nemojax.model.parameters import named_parameters
 from nemojax.text.tokenizer import Tokenizer
@@ -28,17 +26,17 @@ def test_read(huggingface_directory):
     assert source.origin["files"] == {"model.safetensors": hashlib.sha256(weights).hexdigest()}
 
 
-def test_a_sentencepiece_model_goes_before_tokenizer_json(huggingface_directory):
+def test_tokenizer_model_takes_precedence_over_tokenizer_json(huggingface_directory):
     model = tokenizer(40, user_defined=(3,))
     assert huggingface.read(huggingface_directory(**{"tokenizer.model": model})).tokenizer == model
 
 
-def test_what_is_assumed_is_told(huggingface_directory):
+def test_notes_name_assumed_settings(huggingface_directory):
     source = huggingface.read(huggingface_directory(**{"processor_config.json": None}))
     assert source.config == CONFIG
     assert source.notes == [
         "no processor_config.json: look-aheads 13, 6, 1, 0 are assumed",
-        "no settings of the front end: transformers' defaults are assumed",
+        "no settings of the feature extractor: transformers' defaults are assumed",
     ]
 
 
@@ -74,7 +72,7 @@ def test_shards(huggingface_directory):
         (lambda m: m.update({"joint.head.bias": "config.json"}), "config.json is not a safetensors file"),
         (lambda m: m.pop("joint.head.bias"), "and its files differ in 'joint.head.bias'"),
         (lambda m: m.update({"more": m["joint.head.bias"]}), "and its files differ in 'more'"),
-        (lambda m: m.clear(), "the settings name 4 layers, there are 0 tensors"),
+        (lambda m: m.clear(), "the settings name 4 layers, but there are only 0 tensors"),
     ],
 )
 def test_an_index_that_is_wrong(huggingface_directory, change, message):
@@ -87,7 +85,7 @@ def test_an_index_that_is_wrong(huggingface_directory, change, message):
 
 
 def test_a_tensor_in_two_shards(huggingface_directory):
-    """Even where the index names one of them."""
+    """This is an error even if the index names one of them."""
     directory, tensors = huggingface_directory(), theirs(CONFIG, "huggingface")
     weight_map = sharded(directory, tensors)
     again = {"joint.head.bias": tensors["joint.head.bias"] + 1}
@@ -95,7 +93,7 @@ def test_a_tensor_in_two_shards(huggingface_directory):
         safetensors_format.write(target, again.items(), again)
     weight_map["joint.head.bias"] = "z.safetensors"
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(ConvertError, match=r"index\.json and its files differ in a tensor (that is )?there twice"):
+    with pytest.raises(ConvertError, match=r"index\.json and its files differ in a tensor that is in two files"):
         huggingface.read(directory)
 
 
@@ -110,23 +108,23 @@ def test_a_tensor_in_two_shards(huggingface_directory):
         ({"tokenizer.json": None}, "has neither tokenizer.model nor tokenizer.json"),
         ({"tokenizer.json": "{}"}, "tokenizer.json is not a tokenizer"),
         ({"tokenizer.json": json.dumps(tokenizer_json.to_json(tokenizer(37)))}, "has no piece 39|40"),
-        ({"tokenizer.model": tokenizer(39)}, "the tokenizer has 39 pieces, config.json says 40 and blank"),
+        ({"tokenizer.model": tokenizer(39)}, "the tokenizer has 39 pieces, config.json requires 40 and blank"),
         ({"tokenizer.model": b"x"}, "tokenizer.model is not a SentencePiece model"),
-        ({"model.safetensors": None}, "has neither model.safetensors nor model.safetensors.index.json; other forms"),
+        ({"model.safetensors": None}, "has neither model.safetensors nor model.safetensors.index.json; other formats"),
         ({"model.safetensors": b"\3"}, "model.safetensors is not a safetensors file"),
         ({"model.safetensors.index.json": "{}"}, "has no weight_map of files"),
     ],
 )
-def test_directories_that_are_no_checkpoint(huggingface_directory, files, message):
+def test_directories_that_are_not_checkpoints(huggingface_directory, files, message):
     directory = huggingface_directory(**files)
     with pytest.raises(ConvertError, match=f"{directory}: .*{message}"):
         huggingface.read(directory)
 
 
-def test_a_vocabulary_of_any_size(huggingface_directory):
-    settings = huggingface_settings.to_settings(CONFIG, "float32", 0) | {"vocab_size": 1 << 17}
+def test_a_claimed_vocabulary_that_is_too_large(huggingface_directory):
+    settings = huggingface.settings.to_settings(CONFIG, "float32", 0) | {"vocab_size": 1 << 17}
     settings["blank_token_id"] = (1 << 17) - 1
-    with pytest.raises(ConvertError, match=r"tokenizer\.json has no piece 42, the model has 131071 of them"):
+    with pytest.raises(ConvertError, match=r"tokenizer\.json has no piece 42, the model has 131071 pieces"):
         huggingface.read(huggingface_directory(**{"config.json": json.dumps(settings)}))
 
 
@@ -137,19 +135,19 @@ def test_tensors_that_do_not_fit(huggingface_directory):
         huggingface.read(huggingface_directory(tensors=tensors))
 
 
-def test_there_and_back_is_the_identity(huggingface_directory, tmp_path):
-    settings = huggingface_settings.to_settings(CONFIG, "float32", 0) | {"initializer_range": 0.5}
+def test_round_trip_is_the_identity(huggingface_directory, tmp_path):
+    settings = huggingface.settings.to_settings(CONFIG, "float32", 0) | {"initializer_range": 0.5}
     settings["encoder_config"]["layerdrop"] = 0.3
     first = huggingface_directory(**{"config.json": json.dumps(settings)})
     huggingface.write(save(huggingface.read(first), tmp_path / "native"), tmp_path / "back")
     for name in ("config.json", "processor_config.json"):
         assert json.loads((tmp_path / "back" / name).read_text()) == json.loads((first / name).read_text())
     assert same(huggingface.read(tmp_path / "back").arrays, arrays(CONFIG))
-    made, given = (json.loads((d / "tokenizer.json").read_text()) for d in (tmp_path / "back", first))
-    assert made["model"] == given["model"] and made["added_tokens"] == given["added_tokens"]
+    back, original = (json.loads((d / "tokenizer.json").read_text()) for d in (tmp_path / "back", first))
+    assert back["model"] == original["model"] and back["added_tokens"] == original["added_tokens"]
 
 
-def test_written_from_nothing_but_the_model(native, tmp_path):
+def test_write_without_an_origin(native, tmp_path):
     huggingface.write(native(dtype=ml_dtypes.bfloat16), tmp_path / "made")
     assert {path.name for path in (tmp_path / "made").iterdir()} == {
         "config.json",
@@ -166,6 +164,20 @@ def test_written_from_nothing_but_the_model(native, tmp_path):
     assert json.loads((tmp_path / "made" / "config.json").read_text())["dtype"] == "bfloat16"
 
 
+def test_type_and_special_labels_in_the_settings(huggingface_directory, tmp_path):
+    """The type is that of the largest tensor, also if the settings came with the weights."""
+    tensors = theirs(CONFIG, "huggingface", dtype=ml_dtypes.bfloat16)
+    tensors |= {name: array.astype(np.float32) for name, array in tensors.items() if "norm" in name}
+    source = huggingface.read(huggingface_directory(tensors=tensors))
+    preserved = save(source, tmp_path / "preserved")
+    checkpoint.save(tmp_path / "new", source.model(), source.tokenizer, {})
+    for name, directory in {"a": preserved, "b": tmp_path / "new"}.items():
+        huggingface.write(directory, tmp_path / name)
+        assert json.loads((tmp_path / name / "config.json").read_text())["dtype"] == "bfloat16"
+        generation = json.loads((tmp_path / name / "generation_config.json").read_text())
+        assert generation == {"decoder_start_token_id": CONFIG.blank, "pad_token_id": 0}
+
+
 def test_a_model_that_transformers_can_not_express(native, tmp_path):
     directory = native(config=FAMILY)
     with pytest.raises(ConvertError, match="one width"):
@@ -173,8 +185,8 @@ def test_a_model_that_transformers_can_not_express(native, tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-def test_kept_settings_that_stand_for_another_model_are_not_used(native, tmp_path):
-    settings = huggingface_settings.to_settings(CONFIG, "float32", 0)
+def test_preserved_settings_of_another_model_are_not_used(native, tmp_path):
+    settings = huggingface.settings.to_settings(CONFIG, "float32", 0)
     settings["encoder_config"]["num_attention_heads"] = 2
     huggingface.write(
         native(origin={"format": "huggingface", "kept": {"settings": json.dumps(settings)}}), tmp_path / "x"
@@ -204,7 +216,9 @@ def test_a_hub_that_can_not_be_reached(monkeypatch):
         raise OSError("no route\nto the hub")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    with pytest.raises(ConvertError, match="owner/model is not a directory here, and the hub does not give it: no r"):
+    with pytest.raises(
+        ConvertError, match="owner/model is not a local directory, and can't be downloaded from the hub: no r"
+    ):
         huggingface.fetch("owner/model")
 
 
@@ -222,7 +236,7 @@ def test_neither_a_directory_nor_a_name(tmp_path, monkeypatch):
 
 
 def test_between_the_two_forms(nemo_file, tmp_path):
-    """NeMo to native to Hugging Face to native to NeMo: the same tensors, settings and tokenizer."""
+    """NeMo to native to Hugging Face to native to NeMo returns the same tensors, settings and tokenizer."""
     native = save(nemo.read(nemo_file()), tmp_path / "one")
     huggingface.write(native, tmp_path / "there")
     nemo.write(save(huggingface.read(tmp_path / "there"), tmp_path / "two"), tmp_path / "back.nemo")

@@ -39,7 +39,7 @@ def test_the_format_by_hand():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.int64, np.bool_])
-def test_there_and_back(dtype):
+def test_round_trip(dtype):
     rng = np.random.default_rng(0)
     arrays = {f"a.{shape}": (10 * rng.normal(size=shape)).astype(dtype) for shape in [(), (3,), (2, 3, 4), (0, 2)]}
     target = io.BytesIO()
@@ -51,6 +51,15 @@ def test_there_and_back(dtype):
         np.testing.assert_array_equal(found[name], array)
 
 
+@pytest.mark.parametrize("name", ["a" * i for i in range(1, 9)])
+def test_tensors_are_aligned_to_8_bytes(name):
+    target, arrays = io.BytesIO(), {name: np.ones(2)}
+    safetensors_format.write(target, arrays.items(), arrays)
+    length = int.from_bytes(target.getvalue()[:8], "little")
+    assert length % 8 == 0 and target.getvalue()[8 + length :] == np.ones(2).tobytes()
+    assert json.loads(target.getvalue()[8 : 8 + length])[name]["data_offsets"] == [0, 16]
+
+
 @pytest.mark.parametrize(
     "data,message",
     [
@@ -59,6 +68,8 @@ def test_there_and_back(dtype):
         (made({}, length=1 << 40), "cut short in its header"),
         (made({}, length=(1 << 64) - 1), "cut short in its header"),
         (made({}, length=0), "not a safetensors file"),
+        (made(" " * (8 << 20) + "{}"), "a safetensors header of more than 8 MB"),
+        (made({"a": entry(0, 0, [0] * 9)}), "damaged entry"),
         (made("{{"), "damaged safetensors header"),
         (made("[" * 100_000), "damaged safetensors header"),
         (made([]), "damaged safetensors header"),

@@ -7,11 +7,11 @@ import pytest
 from convert.errors import ConvertError
 from convert.huggingface.settings import to_config, to_processor, to_settings
 from nemojax.config import PRESETS, FeatureConfig
-from tests.convert.samples import CONFIG, FAMILY
+from tests.convert.samples import CONFIG, FAMILY, UNUSUAL
 
 RELEASED = PRESETS["0.6b"]
 SETTINGS, PROCESSOR = to_settings(RELEASED, "float32", 0), to_processor(RELEASED)
-# what a release's files also hold, of this version of transformers and of others
+# further settings in files of this version of transformers and of others
 MORE = {
     "transformers_version": "5.23.0",
     "durations": [],
@@ -35,16 +35,16 @@ def changed(path: str, value, base=SETTINGS) -> dict:
     return made
 
 
-@pytest.mark.parametrize("config", [PRESETS["0.6b"], PRESETS["114m"], CONFIG])
-def test_there_and_back(config):
+@pytest.mark.parametrize("config", [PRESETS["0.6b"], PRESETS["114m"], CONFIG, UNUSUAL])
+def test_round_trip(config):
     settings, processor = to_settings(config, "float32", 0), to_processor(config)
     settings, processor = json.loads(json.dumps(settings)), json.loads(json.dumps(processor))
     assert to_config(settings, processor, None) == config
     assert to_config(settings | MORE, processor, None) == config if config == RELEASED else True
 
 
-def test_defaults_are_the_classs():
-    """An empty configuration is transformers' class: 80 mels, biases, input scaling."""
+def test_defaults_are_those_of_transformers_class():
+    """80 mel bins, biases, input scaling."""
     config = to_config({"model_type": "nemotron_asr_streaming", "encoder_config": {}}, None, None)
     assert config.features.mel_bins == 80 and config.encoder.use_bias and config.encoder.scale_input
     assert config.encoder.layers == 24 and config.encoder.lookaheads == (13, 6, 1, 0)
@@ -64,7 +64,7 @@ def test_lookaheads():
     assert looks(short, None) == (3, 13, 6, 1, 0)
 
 
-def test_the_front_ends_settings_may_have_a_file_of_their_own():
+def test_feature_extractor_settings_in_a_file_of_their_own():
     extractor = PROCESSOR["feature_extractor"] | {"preemphasis": 0.9}
     side = {key: value for key, value in PROCESSOR.items() if key != "feature_extractor"}
     assert to_config(SETTINGS, side, extractor).features.preemphasis == 0.9
@@ -84,7 +84,7 @@ def test_the_front_ends_settings_may_have_a_file_of_their_own():
         ("vocab_size", "1025", "vocab_size must be int"),
         ("encoder_config", ..., "encoder_config is missing"),
         ("encoder_config", [], "encoder_config.* must be a mapping"),
-        ("flash", 1, r"flash is an unknown setting \(--skip-setting flash passes over it\)"),
+        ("flash", 1, r"flash is an unknown setting \(--skip-setting flash ignores it\)"),
         ("auto_map", {"AutoModel": "evil.Model"}, "auto_map is an unknown setting"),
         ("encoder_config.hidden_act", "relu", r"encoder_config.hidden_act: relu is not supported, only silu"),
         ("encoder_config.subsampling_factor", 4, r"encoder_config.subsampling_factor: 4"),
@@ -98,7 +98,7 @@ def test_the_front_ends_settings_may_have_a_file_of_their_own():
         ("encoder_config.flash", 1, "encoder_config.flash is an unknown setting"),
     ],
 )
-def test_what_is_refused_is_named(path, value, message):
+def test_unsupported_settings_are_named(path, value, message):
     with pytest.raises(ConvertError, match=message):
         to_config(changed(path, value), PROCESSOR, None)
 
@@ -117,17 +117,17 @@ def test_what_is_refused_is_named(path, value, message):
         ("num_prompts", 128, "num_prompts is an unknown setting"),
     ],
 )
-def test_what_is_refused_in_the_processor_is_named(path, value, message):
+def test_unsupported_settings_of_the_processor_are_named(path, value, message):
     with pytest.raises(ConvertError, match=message):
         to_config(SETTINGS, changed(path, value, PROCESSOR), None)
 
 
-def test_a_user_may_pass_over_unknown_settings():
+def test_unknown_settings_can_be_skipped():
     made = changed("encoder_config.flash", 1, changed("more", 1))
     assert to_config(made, PROCESSOR | {"other": 1}, None, ("encoder_config.flash", "more", "other")) == RELEASED
 
 
-def test_what_transformers_can_not_express():
+def test_models_that_transformers_can_not_express():
     with pytest.raises(ConvertError, match="one width for the prediction and the joint network, not 12 and 8"):
         to_settings(FAMILY, "float32", 0)
     guarded = dataclasses.replace(CONFIG, features=FeatureConfig(log_guard=1e-6))

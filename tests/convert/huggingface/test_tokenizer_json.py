@@ -7,6 +7,7 @@ from convert.errors import ConvertError
 from convert.huggingface import tokenizer_json
 from convert.huggingface.tokenizer_json import from_json, to_json
 from convert.pieces import pieces
+from nemojax.bundled import SMALL
 from nemojax.text.tokenizer import Tokenizer
 from tests.convert.samples import tokenizer
 
@@ -15,9 +16,9 @@ JSON = to_json(MODEL)
 
 
 def transformers_decode(values: dict, labels: list[int]) -> str:
-    """What transformers' decoder makes of labels, special tokens left out: of its definition.
+    """Decodes labels as transformers' decoder is defined, without special tokens.
 
-    The space mark reads as a space, but at the front of the first piece it is left out.
+    A space mark becomes a space, except at the front of the first piece, where it is removed.
     """
     special = {token["id"] for token in values["added_tokens"] if token["special"]}
     texts = {label: text for text, label in values["model"]["vocab"].items()}
@@ -42,7 +43,7 @@ def test_layout_of_the_json():
     assert JSON["model"]["vocab"]["▁e"] == 1 and JSON["model"]["merges"][:2] == [["▁", "e"], ["▁", "t"]]
 
 
-def test_there_and_back_decodes_the_same():
+def test_round_trip_decodes_the_same():
     model, notes = from_json(JSON, 40)
     assert notes == [] and [p.text for p in pieces(model)] == [p.text for p in pieces(MODEL)]
     before, after = Tokenizer(MODEL), Tokenizer(model)
@@ -67,11 +68,22 @@ def test_byte_pieces():
     values["model"]["vocab"] = {f"<0x{i:02X}>": i for i in range(256)} | {"<unk>": 256, "▁a": 257}
     values["model"]["merges"], values["added_tokens"] = [], []
     plain = Tokenizer(from_json(values, 258)[0])
-    assert plain.decode([257, 0xC3, 0xA9]) == "a<0xC3><0xA9>"  # as transformers does without the decoder for bytes
+    assert plain.decode([257, 0xC3, 0xA9]) == "a<0xC3><0xA9>"  # like transformers without the decoder for bytes
     values["decoder"]["decoders"].insert(0, {"type": "ByteFallback"})
     model, _ = from_json(values, 258)
     assert Tokenizer(model).decode([257, 0xC3, 0xA9]) == "aé"
     assert to_json(model)["decoder"] == values["decoder"]
+
+
+def test_replacements_of_characters():
+    """The small model's tokenizer has SentencePiece's table for NFKC."""
+    model = (SMALL / "tokenizer.model").read_bytes()
+    values, count = to_json(model), len(pieces(model))
+    assert [step["type"] for step in values["normalizer"]["normalizers"]] == ["Precompiled", "Strip", "Replace"]
+    again, notes = from_json(values, count)
+    text = "\ufb01ve \uff41\uff42"  # a ligature and full-width letters
+    assert notes == [] and to_json(again) == values
+    assert Tokenizer(again).encode(text) == Tokenizer(model).encode(text) == Tokenizer(model).encode("five ab")
 
 
 def test_kinds_of_pieces():
@@ -89,7 +101,7 @@ def test_kinds_of_pieces():
     assert to_json(again) == values | {"normalizer": to_json(again)["normalizer"]}
 
 
-def test_a_padding_piece_of_the_tokenizers_own_is_kept():
+def test_a_padding_piece_in_the_vocabulary_is_used():
     values = copy.deepcopy(JSON)
     values["model"]["vocab"] = {"<pad>" if i == 5 else text: i for text, i in values["model"]["vocab"].items()}
     model, _ = from_json(values, 40)
@@ -107,7 +119,7 @@ def test_older_merges_and_unigrams():
     assert made.decode([1, 2, 19]) == Tokenizer(MODEL).decode([1, 2, 19])
 
 
-def test_other_normalizers_are_told():
+def test_notes_name_other_normalizers():
     values = copy.deepcopy(JSON)
     values["normalizer"]["normalizers"].append({"type": "Lowercase"})
     (note,) = from_json(values, 40)[1]
@@ -127,15 +139,18 @@ def test_other_normalizers_are_told():
         (lambda v: v["model"]["vocab"].pop("e"), "has no piece 18, the model has 40"),
         (lambda v: v["model"].update(unk_token="never"), "not a SentencePiece model"),
         (lambda v: v.update(added_tokens=[{"id": []}]), "not a tokenizer"),
-        (lambda v: v.update(decoder={"type": "WordPiece"}), r"has the decoder {'type': 'WordPiece'}; only those that"),
+        (
+            lambda v: v.update(decoder={"type": "WordPiece"}),
+            r"has the decoder {'type': 'WordPiece'}; only the decoders",
+        ),
         (lambda v: v.update(decoder=None), "not a tokenizer"),
         (lambda v: v["decoder"].update(decoders=[]), "not a tokenizer"),
-        (lambda v: v["decoder"]["decoders"][0].update(prepend_scheme="never"), "only those that we write"),
-        (lambda v: v["decoder"]["decoders"][0].update(replacement="_"), "only those that we write"),
-        (lambda v: v["decoder"]["decoders"].pop(), "only those that we write"),
+        (lambda v: v["decoder"]["decoders"][0].update(prepend_scheme="never"), "only the decoders that `to-hf` writes"),
+        (lambda v: v["decoder"]["decoders"][0].update(replacement="_"), "only the decoders that `to-hf` writes"),
+        (lambda v: v["decoder"]["decoders"].pop(), "only the decoders that `to-hf` writes"),
     ],
 )
-def test_what_is_no_tokenizer(change, message):
+def test_values_that_are_not_a_tokenizer(change, message):
     values = copy.deepcopy(JSON)
     change(values)
     with pytest.raises(ConvertError, match=message):
@@ -143,18 +158,18 @@ def test_what_is_no_tokenizer(change, message):
 
 
 @pytest.mark.parametrize("values", [None, [], 3, "text", {}])
-def test_what_is_no_mapping(values):
+def test_values_that_are_not_a_mapping(values):
     with pytest.raises(ConvertError, match=r"tokenizer\.json is not a tokenizer"):
         from_json(values, 40)
 
 
 @pytest.mark.parametrize("model", [b"", b"not a model", MODEL[:-7], b"\n\3\n\1a" * 3])
-def test_what_is_no_sentencepiece_model(model):
+def test_bytes_that_are_not_a_sentencepiece_model(model):
     with pytest.raises(ConvertError, match="x is not a SentencePiece model"):
         pieces(model, "x")
 
 
-def test_a_protobuf_that_is_too_old_is_told(monkeypatch):
+def test_a_protobuf_that_is_too_old(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", None)

@@ -10,12 +10,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from convert import nemo
 from convert.errors import ConvertError
-from convert.nemo import checkpoint as nemo
-from convert.nemo import settings as nemo_settings
 from convert.nemo import torch_format
 from convert.nemo.archive import open_nemo
-from convert.nemo.checkpoint import FILTERS, WINDOW
+from convert.nemo.checkpoint import FILTERS, WINDOW, preprocessor_constants
 from nemojax import checkpoint
 from tests.convert.samples import (
     CONFIG,
@@ -69,13 +68,13 @@ def test_a_joint_network_without_dropout(nemo_file, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_types_are_kept(nemo_file, dtype):
+def test_types_are_preserved(nemo_file, dtype):
     source = nemo.read(nemo_file(tensors=theirs(CONFIG, "nemo", dtype=dtype)))
     assert same(source.arrays, arrays(CONFIG, dtype=dtype))
 
 
 def test_tensors_that_share_a_storage(nemo_file):
-    """As LSTM weights do that were trained on a GPU."""
+    """LSTM weights trained on a GPU share one."""
     tensors = theirs(CONFIG, "nemo")
     shared = [name for name in tensors if "dec_rnn" in name]
     data = torch_bytes(tensors | {"flat": np.concatenate([tensors[name].ravel() for name in shared])})
@@ -97,7 +96,7 @@ def entry(data: bytes, name: str) -> bytes:
 
 
 def described(views) -> bytes:
-    """data.pkl of views of any storage and offset."""
+    """Returns data.pkl for views of any storage and offset."""
     number, tuple_, text = torch_format._number, torch_format._tuple, torch_format._text
     parts = [b"\x80\x02ccollections\nOrderedDict\n)R("]
     for name, (storage, offset, shape, strides) in views.items():
@@ -108,12 +107,12 @@ def described(views) -> bytes:
     return b"".join([*parts, b"u."])
 
 
-def test_there_and_back_is_the_identity(nemo_file, tmp_path):
-    """Tensors, settings for training, the tokenizer; also the front end's constants as the file had them."""
-    beside = {"train_ds": {"manifest_filepath": "a.json", "sample_rate": 16000}, "optim": {"lr": 5.0}}
-    made = settings(CONFIG) | beside
+def test_round_trip_is_the_identity(nemo_file, tmp_path):
+    """Tensors, settings for training, the tokenizer, and the preprocessor's constants as the file had them."""
+    training = {"train_ds": {"manifest_filepath": "a.json", "sample_rate": 16000}, "optim": {"lr": 5.0}}
+    made = settings(CONFIG) | training
     made["encoder"]["dropout_emb"] = 0.05
-    constants = nemo.front_end(CONFIG.features)
+    constants = preprocessor_constants(CONFIG.features)
     constants[WINDOW] = constants[WINDOW] + np.float32(1e-7) * (np.arange(400) % 3 == 0)
     tensors = constants | theirs(CONFIG, "nemo")
     first = nemo_file(settings=made, tensors=tensors)
@@ -121,17 +120,17 @@ def test_there_and_back_is_the_identity(nemo_file, tmp_path):
     config = nemo.write(native, tmp_path / "back.nemo")
     assert config == CONFIG
     back = members(tmp_path / "back.nemo")
-    name = nemo_settings.tokenizer_member(nemo_settings.parse(back["model_config.yaml"]))
+    name = nemo.settings.tokenizer_member(nemo.settings.parse(back["model_config.yaml"]))
     assert back[name] == tokenizer(CONFIG.vocabulary)
     found = torch_format.read(window(back["model_weights.ckpt"]))
     assert same({name: np.asarray(tensor) for name, tensor in found.items()}, tensors)
-    again = nemo_settings.parse(back["model_config.yaml"])
+    again = nemo.settings.parse(back["model_config.yaml"])
     assert {k: v for k, v in again.items() if k != "tokenizer"} == {k: v for k, v in made.items() if k != "tokenizer"}
     assert same(nemo.read(tmp_path / "back.nemo").arrays, arrays(CONFIG))
 
 
 @pytest.mark.parametrize("config", [CONFIG, FAMILY])
-def test_written_from_nothing_but_the_model(native, tmp_path, config):
+def test_write_without_an_origin(native, tmp_path, config):
     nemo.write(native(config=config), tmp_path / "made.nemo")
     source = nemo.read(tmp_path / "made.nemo")
     assert source.config == config and same(source.arrays, arrays(config))
@@ -141,16 +140,16 @@ def test_written_from_nothing_but_the_model(native, tmp_path, config):
     assert listing["tokenizer.vocab"].decode().splitlines()[2] == "▁t\t-1"
 
 
-def test_written_twice_is_the_same(native, tmp_path):
+def test_writing_is_deterministic(native, tmp_path):
     directory = native()
     for name in ("one.nemo", "two.nemo"):
         nemo.write(directory, tmp_path / name)
     assert (tmp_path / "one.nemo").read_bytes() == (tmp_path / "two.nemo").read_bytes()
 
 
-def test_kept_settings_that_stand_for_another_model_are_not_used(nemo_file, tmp_path, native):
-    kept = nemo.read(nemo_file()).origin
-    other = {"format": "nemo", "kept": {"settings": kept["kept"]["settings"].replace("n_heads: 4", "n_heads: 2")}}
+def test_preserved_settings_of_another_model_are_not_used(nemo_file, tmp_path, native):
+    preserved = nemo.read(nemo_file()).origin["kept"]
+    other = {"format": "nemo", "kept": {"settings": preserved["settings"].replace("n_heads: 4", "n_heads: 2")}}
     nemo.write(native(origin=other), tmp_path / "back.nemo")
     assert nemo.read(tmp_path / "back.nemo").config == CONFIG
 
@@ -162,9 +161,9 @@ def test_hybrid_models_lose_their_ctc_decoder(nemo_file, tmp_path):
     }
     extra = {"ctc_decoder.decoder_layers.0.weight": np.ones((41, 32, 1), np.float32)}
     source = nemo.read(nemo_file(settings=made, tensors=theirs(CONFIG, "nemo") | extra))
-    assert source.notes == ["left out the auxiliary CTC decoder: 'ctc_decoder.decoder_layers.0.weight'"]
+    assert source.notes == ["the auxiliary CTC decoder is left out: 'ctc_decoder.decoder_layers.0.weight'"]
     nemo.write(save(source, tmp_path / "native"), tmp_path / "back.nemo")
-    back = nemo_settings.parse(members(tmp_path / "back.nemo")["model_config.yaml"])
+    back = nemo.settings.parse(members(tmp_path / "back.nemo")["model_config.yaml"])
     assert back["target"].endswith(".EncDecRNNTBPEModel") and "aux_ctc" not in back
 
 
@@ -173,23 +172,32 @@ def test_hybrid_models_lose_their_ctc_decoder(nemo_file, tmp_path):
     [
         (lambda t: t.pop("joint.enc.bias"), r"joint\.enc\.bias is missing"),
         (lambda t: t.update({"joint.x": np.ones(1, np.float32)}), r"'joint\.x' is not a tensor of this model"),
-        (lambda t: t.update({"joint.enc.bias": np.ones(3, np.float32)}), r"shape \[3\], its settings say \[24\]"),
+        (lambda t: t.update({"joint.enc.bias": np.ones(3, np.float32)}), r"shape \[3\], the settings require \[24\]"),
         (lambda t: t.update({"joint.enc.bias": np.ones((1, 24), np.float32)}), r"shape \[1, 24\]"),
         (lambda t: t.update({"joint.enc.bias": np.ones(24)}), r"joint\.enc\.bias is float64"),
         (lambda t: t.update({"joint.enc.bias": np.ones(24, np.int32)}), r"joint\.enc\.bias is int32"),
-        (lambda t: t.clear(), "the settings name 4 layers, there are 0 tensors"),
+        (lambda t: t.clear(), "the settings name 4 layers, but there are only 0 tensors"),
         (lambda t: [t.pop(name) for name in list(t)[:50]], r"; and 42 more"),
         (
             lambda t: t.update({"a": t.pop("joint.enc.bias"), "joint.pred.bias": np.ones(2, np.float32)}),
             r"joint\.enc\.bias is missing; joint\.pred\.bias has the shape.*; 'a' is not a tensor",
         ),
         (
-            lambda t: t.update({FILTERS: nemo.front_end(CONFIG.features)[FILTERS].astype(ml_dtypes.bfloat16)}),
-            r"featurizer\.fb is not what the settings",
+            lambda t: t.update({FILTERS: preprocessor_constants(CONFIG.features)[FILTERS].astype(ml_dtypes.bfloat16)}),
+            r"featurizer\.fb differs from what the preprocessor's settings give",
         ),
-        (lambda t: t.update({FILTERS: np.ones((1, 128, 257), np.float32)}), r"featurizer\.fb is not what the settings"),
-        (lambda t: t.update({WINDOW: np.ones(400, np.float32)}), r"featurizer\.window is not what the settings"),
-        (lambda t: t.update({WINDOW: np.ones(320, np.float32)}), r"featurizer\.window is not what the settings"),
+        (
+            lambda t: t.update({FILTERS: np.ones((1, 128, 257), np.float32)}),
+            r"featurizer\.fb differs from what the preprocessor's settings give",
+        ),
+        (
+            lambda t: t.update({WINDOW: np.ones(400, np.float32)}),
+            r"featurizer\.window differs from what the preprocessor's settings give",
+        ),
+        (
+            lambda t: t.update({WINDOW: np.ones(320, np.float32)}),
+            r"featurizer\.window differs from what the preprocessor's settings give",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit(nemo_file, change, message):
@@ -215,7 +223,7 @@ def test_tensors_that_do_not_fit(nemo_file, change, message):
 )
 @pytest.mark.parametrize("constants", [True, False])
 def test_settings_of_a_model_of_any_size(nemo_file, section, key, constants):
-    """Nothing is made of the size that a file claims, before it is compared with what there is."""
+    """No array of a claimed size is made before the size is compared with the tensors."""
     made = settings(CONFIG)
     place = made[section].get({"decoder": "prednet", "joint": "jointnet"}.get(section), made[section])
     assert key in place
@@ -224,8 +232,11 @@ def test_settings_of_a_model_of_any_size(nemo_file, section, key, constants):
         made["encoder"]["feat_in"] = 1 << 17
     for name in ("encoder_hidden", "pred_hidden"):
         del made["joint"]["jointnet"][name]
-    tensors = theirs(CONFIG, "nemo") | (nemo.front_end(CONFIG.features) if constants else {})
-    with pytest.raises(ConvertError, match=r"do not fit|name 13107\d layers, there are|is not what the settings"):
+    tensors = theirs(CONFIG, "nemo") | (preprocessor_constants(CONFIG.features) if constants else {})
+    with pytest.raises(
+        ConvertError,
+        match=r"do not fit|name 13107\d layers, but there are only|differs from what the preprocessor's settings give",
+    ):
         nemo.read(nemo_file(settings=made, tensors=tensors))
 
 
@@ -233,7 +244,7 @@ def test_settings_of_a_model_of_any_size(nemo_file, section, key, constants):
     "constant,message",
     [("?", "damaged constant"), (3, "damaged constant"), ("AAAA", "damaged constant"), (None, "does not fit")],
 )
-def test_a_note_of_the_origin_that_is_damaged(native, tmp_path, constant, message):
+def test_damaged_origin(native, tmp_path, constant, message):
     if constant is None:
         constant = base64.b64encode(zlib.compress(np.ones(400, np.float32).tobytes())).decode()
     origin = {"format": "nemo", "kept": {"settings": "a: [", "constants": {WINDOW: constant}}}
@@ -244,7 +255,7 @@ def test_a_note_of_the_origin_that_is_damaged(native, tmp_path, constant, messag
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_weights_that_are_no_numbers(nemo_file, tmp_path, value):
+def test_weights_that_are_not_finite(nemo_file, tmp_path, value):
     tensors = theirs(CONFIG, "nemo")
     tensors["encoder.layers.1.conv.pointwise_conv2.weight"][3, 2, 0] = value
     source = nemo.read(nemo_file(tensors=tensors))
@@ -258,18 +269,18 @@ def test_weights_that_are_no_numbers(nemo_file, tmp_path, value):
     [
         (lambda m: m.pop("model_config.yaml"), r"has no 'model_config\.yaml'"),
         (lambda m: m.pop("0_tokenizer.model"), r"has no '0_tokenizer\.model'"),
-        (lambda m: m.pop("model_weights.ckpt"), r"must have model_weights\.ckpt.*has none"),
-        (lambda m: m.update({"old.ckpt": b"x"}), r"no other weights, has 'model_weights\.ckpt', 'old\.ckpt'"),
+        (lambda m: m.pop("model_weights.ckpt"), r"must have model_weights\.ckpt.*but has none"),
+        (lambda m: m.update({"old.ckpt": b"x"}), r"no other weights, but has 'model_weights\.ckpt', 'old\.ckpt'"),
         (lambda m: m.update({"a/model_weights.ckpt": b"x"}), "no other weights"),
         (lambda m: m.update({"model_weights.ckpt": b"x"}), r"model_weights\.ckpt is not a torch checkpoint"),
         (lambda m: m.update({"0_tokenizer.model": b"x"}), r"0_tokenizer\.model is not a SentencePiece model"),
-        (lambda m: m.update({"0_tokenizer.model": tokenizer(41)}), r"vocab_size is of 40 pieces, the tokenizer has 41"),
+        (lambda m: m.update({"0_tokenizer.model": tokenizer(41)}), r"vocab_size gives 40 pieces, the tokenizer has 41"),
         (lambda m: m.update({"model_config.yaml": b"encoder: ["}), r"model_config\.yaml is not YAML"),
         (lambda m: m.update({"model_config.yaml": b"tokenizer: {type: bpe, model_path: ../x}"}), "has no 'x'"),
         (lambda m: m.update({"model_config.yaml": b"a: " + b" " * (65 << 20)}), "of more than 64 MB"),
     ],
 )
-def test_archives_that_are_no_checkpoint(nemo_file, change, message):
+def test_archives_that_are_not_checkpoints(nemo_file, change, message):
     made = nemo_members(CONFIG)
     change(made)
     with pytest.raises(ConvertError, match=f"model.nemo: .*{message}"):
@@ -277,9 +288,9 @@ def test_archives_that_are_no_checkpoint(nemo_file, change, message):
 
 
 def test_a_tokenizer_of_another_size(nemo_file):
-    """Where the settings do not tell the size, the tensors do."""
+    """If the settings do not give the size, the tensors do."""
     made = settings(CONFIG)
     del made["labels"], made["decoder"]["vocab_size"], made["joint"]["num_classes"], made["joint"]["vocabulary"]
     assert nemo.read(nemo_file(settings=made)).config == CONFIG
-    with pytest.raises(ConvertError, match=r"embed\.weight has the shape \[41, 24\], its settings say \[42, 24\]"):
+    with pytest.raises(ConvertError, match=r"embed\.weight has the shape \[41, 24\], the settings require \[42, 24\]"):
         nemo.read(nemo_file(settings=made, tokenizer=tokenizer(41)))

@@ -5,15 +5,14 @@ import json
 import pytest
 import yaml
 
+from convert import nemo
 from convert.errors import ConvertError
-from convert.nemo import recipe as nemo_recipe
-from convert.nemo import settings as nemo_settings
 from convert.nemo.recipe import to_settings
 from convert.nemo.settings import parse, to_config
-from nemojax.config import PRESETS
-from tests.convert.samples import CONFIG, FAMILY, settings
+from nemojax.config import PRESETS, JointConfig, PredictionConfig
+from tests.convert.samples import CONFIG, FAMILY, UNUSUAL, settings
 
-# What a release holds beside the model's parts, as NeMo's recipes have it, resolved as NeMo saves it.
+# Settings of a release beside the model's parts: NeMo's recipe as NeMo saves it.
 BESIDE = """
 sample_rate: 16000
 compute_eval_loss: false
@@ -71,10 +70,17 @@ decoding:
   beam: {beam_size: 2, return_best_hypothesis: false, score_norm: true, tsd_max_sym_exp: 50, alsd_max_target_len: 2.0}
 """
 RELEASE = parse((BESIDE + PARTS).encode())
+# with what only NeMo can express
+ALL_UNUSUAL = dataclasses.replace(
+    UNUSUAL,
+    features=dataclasses.replace(UNUSUAL.features, sample_rate_hz=8000, log_guard=0.125),
+    prediction=PredictionConfig(width=20, layers=3, dropout=0.35),
+    joint=JointConfig(width=28, dropout=0.45),
+)
 
 
 def changed(path: str, value, base=RELEASE) -> dict:
-    """The release's settings with one value set, or removed where it is `...`."""
+    """Returns the release's settings with one value replaced, or removed if it is `...`."""
     made = copy.deepcopy(base)
     *sections, key = path.split(".")
     place = made
@@ -127,12 +133,54 @@ def test_the_multilingual_release_is_refused_by_name():
         to_config(made, 1024)
 
 
-@pytest.mark.parametrize("config", [*PRESETS.values(), CONFIG, FAMILY])
-def test_there_and_back(config):
+@pytest.mark.parametrize("config", [*PRESETS.values(), CONFIG, FAMILY, ALL_UNUSUAL])
+def test_round_trip(config):
     texts = [f"piece{i}" for i in range(config.vocabulary)]
     made = to_settings(config, texts, {"model_path": "0_tokenizer.model"})
-    again = parse(nemo_recipe.dump(made))
+    again = parse(nemo.recipe.dump(made))
     assert again == made and to_config(again, config.vocabulary) == config
+
+
+@pytest.mark.parametrize(
+    "path,expected",
+    [
+        ("preprocessor.window_size", ("features", "window_samples", 320)),
+        ("preprocessor.window_stride", ("features", "hop_samples", 160)),
+        ("preprocessor.preemph", ("features", "preemphasis", 0.97)),
+        ("preprocessor.log_zero_guard_value", ("features", "log_guard", 2.0**-24)),
+        ("encoder.n_heads", ("encoder", "heads", 4)),
+        ("encoder.ff_expansion_factor", ("encoder", "feedforward_width", 4096)),
+        ("encoder.subsampling_conv_channels", ("encoder", "subsampling_channels", 1024)),
+        ("encoder.use_bias", ("encoder", "use_bias", True)),
+        ("encoder.xscaling", ("encoder", "scale_input", True)),
+        ("encoder.dropout", ("encoder", "dropout", 0.1)),
+        ("encoder.dropout_att", ("encoder", "attention_dropout", 0.0)),
+        ("decoder.prednet.dropout", ("prediction", "dropout", 0.0)),
+        ("joint.jointnet.dropout", ("joint", "dropout", 0.0)),
+    ],
+)
+def test_defaults_are_those_of_nemo(path, expected):
+    part, name, value = expected
+    made = changed("encoder.n_heads", 16, changed("decoder.prednet.dropout", 0.2, changed("preprocessor.preemph", 0.9)))
+    made["preprocessor"]["log_zero_guard_value"] = 1.0
+    assert getattr(getattr(to_config(changed(path, ..., made), 1024), part), name) == value
+
+
+def test_windows_that_seconds_can_not_express():
+    """NeMo truncates seconds x rate, which for these lengths is a sample too short."""
+    lengths = [n for n in range(320, 1024) if int(n / 16_000 * 16_000) != n]
+    assert lengths
+    for length in lengths[:3]:
+        features = dataclasses.replace(CONFIG.features, window_samples=length, fft_samples=1024)
+        config = dataclasses.replace(CONFIG, features=features)
+        assert to_config(settings(config), config.vocabulary) == config
+
+
+@pytest.mark.parametrize("window,fft", [(511, 512), (512, 512), (513, 1024)])
+def test_default_fft_is_the_next_power_of_two(window, fft):
+    made = changed("preprocessor.n_fft", ..., changed("preprocessor.window_size", None))
+    made["preprocessor"]["n_window_size"] = window
+    assert to_config(made, 1024).features.fft_samples == fft
 
 
 def test_windows_in_samples():
@@ -167,11 +215,11 @@ def test_windows_in_samples():
         ("optim.anything", {"at": "all"}),
     ],
 )
-def test_what_is_supported(path, value):
+def test_supported_settings(path, value):
     to_config(changed(path, value), 1024)
 
 
-def test_supported_values_arrive():
+def test_values_of_supported_settings():
     assert to_config(changed("preprocessor.preemph", None), 1024).features.preemphasis == 0
     assert to_config(changed("encoder.subsampling_conv_channels", -1), 1024).encoder.subsampling_channels == 1024
     assert to_config(changed("encoder.use_bias", ...), 1024).encoder.use_bias is True
@@ -193,7 +241,7 @@ def test_supported_values_arrive():
         ("preprocessor.frame_splicing", 2, "preprocessor.frame_splicing: 2"),
         ("preprocessor._target_", "nemo.AudioToMFCCPreprocessor", "preprocessor._target_: 'nemo.AudioToMFCCPre"),
         ("preprocessor.window_size", 0.1, "window_samples <= fft_samples"),
-        ("sample_rate", 8000, "sample_rate: 8000 is not that of the preprocessor"),
+        ("sample_rate", 8000, "sample_rate: 8000 differs from the preprocessor's"),
         # other encoders
         ("encoder._target_", "nemo.collections.asr.modules.ConvASREncoder", "only ConformerEncoder"),
         ("encoder.self_attention_model", "rel_pos_local_attn", "rel_pos_local_attn is not supported, only rel_pos"),
@@ -218,7 +266,7 @@ def test_supported_values_arrive():
         ("encoder.att_context_style", "regular", "encoder.att_context_style: regular is not supported"),
         ("encoder.att_context_size", [-1, -1], r"\[-1, -1\] is not supported: only limited contexts"),
         ("encoder.att_context_size", [[70, 13], [140, 6]], "the same left context in all"),
-        ("encoder.att_context_size", [[70, 13], [70, 13]], "a look-ahead is there twice"),
+        ("encoder.att_context_size", [[70, 13], [70, 13]], "a look-ahead is listed twice"),
         ("encoder.att_context_size", [[70, 4], [70, 2]], "lookahead 2 does not fit"),
         ("encoder.att_context_size", [], "is not a pair or a list of pairs"),
         ("encoder.att_context_size", [[70]], "is not a pair or a list of pairs"),
@@ -231,15 +279,15 @@ def test_supported_values_arrive():
         ("encoder.n_layers", 0, "encoder.layers must be at least 1"),
         ("encoder.n_heads", 7, "not a multiple of encoder.heads"),
         ("encoder.flash", 1, "encoder.flash is an unknown setting"),
-        # numbers that would make a conversion take for ever
-        ("encoder.n_layers", 10**9, "encoder.n_layers: 1000000000 is beyond reason"),
-        ("encoder.d_model", 2**100, "encoder.d_model: .* is beyond reason"),
+        # numbers with which a conversion would never end
+        ("encoder.n_layers", 10**9, "encoder.n_layers: 1000000000 is out of range"),
+        ("encoder.d_model", 2**100, "encoder.d_model: .* is out of range"),
         ("encoder.att_context_size", [2**62, 0], "only limited contexts"),
-        ("encoder.dropout", float("nan"), "encoder.dropout: nan is beyond reason"),
-        ("preprocessor.window_size", float("inf"), "preprocessor.window_size: inf is beyond reason"),
-        ("preprocessor.window_size", "1e300", "preprocessor.window_size: .* is beyond reason"),
+        ("encoder.dropout", float("nan"), "encoder.dropout: nan is out of range"),
+        ("preprocessor.window_size", float("inf"), "preprocessor.window_size: inf is out of range"),
+        ("preprocessor.window_size", "1e300", "preprocessor.window_size: .* is out of range"),
         ("preprocessor.window_size", 10**400, "preprocessor.window_size must be float"),
-        ("preprocessor.window_stride", 2, "preprocessor.window_stride: 2 is not supported: it is more than a second"),
+        ("preprocessor.window_stride", 2, "preprocessor.window_stride: 2 is not supported: it is longer than a second"),
         # other prediction and joint networks
         ("decoder._target_", "nemo.collections.asr.modules.StatelessTransducerDecoder", "only RNNTDecoder"),
         ("decoder.normalization_mode", "layer", "decoder.normalization_mode: layer"),
@@ -247,11 +295,11 @@ def test_supported_values_arrive():
         ("decoder.prednet.rnn_hidden_size", 320, "decoder.prednet.rnn_hidden_size: 320"),
         ("decoder.prednet.pred_hidden", ..., "decoder.prednet.pred_hidden is missing"),
         ("decoder.prednet.gru", True, "decoder.prednet.gru is an unknown setting"),
-        ("decoder.vocab_size", 512, "decoder.vocab_size is of 512 pieces, the tokenizer has 1024"),
+        ("decoder.vocab_size", 512, "decoder.vocab_size gives 512 pieces, the tokenizer has 1024"),
         ("joint.jointnet.activation", "tanh", "joint.jointnet.activation: tanh is not supported, only relu"),
         ("joint.jointnet.pred_hidden", 320, "joint.jointnet.pred_hidden: 320 is not supported, only 640"),
         ("joint.num_extra_outputs", 5, "joint.num_extra_outputs: 5"),
-        ("joint.vocabulary", ["a", "b"], "joint.vocabulary is of 2 pieces, the tokenizer has 1024"),
+        ("joint.vocabulary", ["a", "b"], "joint.vocabulary gives 2 pieces, the tokenizer has 1024"),
         # other decoding
         ("decoding.strategy", "malsd_batch", "decoding.strategy: malsd_batch is not supported, only greedy_batch or"),
         ("decoding.model_type", "tdt", "decoding.model_type: tdt"),
@@ -270,7 +318,7 @@ def test_supported_values_arrive():
         ("target", 3, "target: 3"),
     ],
 )
-def test_what_is_refused_is_named(path, value, message):
+def test_unsupported_settings_are_named(path, value, message):
     with pytest.raises(ConvertError, match=f"model_config.yaml: .*{message}"):
         to_config(changed(path, value), 1024)
 
@@ -281,7 +329,7 @@ def test_all_problems_are_named_at_once():
         to_config(made, 1024)
 
 
-def test_a_user_may_pass_over_unknown_settings_only():
+def test_only_unknown_settings_can_be_skipped():
     made = changed("encoder.flash", 1, changed("decoder.prednet.new", 1, changed("extra", 1)))
     assert to_config(made, 1024, ("encoder.flash", "decoder.prednet.new", "extra")) == PRESETS["0.6b"]
     with pytest.raises(ConvertError, match=r"encoder\.reduction"):
@@ -311,14 +359,14 @@ def test_messages_stay_short_however_large_the_value(path):
         ("a: 2001-99-99", "is not YAML"),
     ],
 )
-def test_yaml_that_is_no_settings(text, message):
+def test_files_that_are_not_settings(text, message):
     with pytest.raises(ConvertError, match=message):
         parse(text.encode(errors="surrogateescape"))
 
 
-def test_strings_that_look_like_other_things_stay_strings():
+def test_strings_that_look_like_other_types_stay_strings():
     pieces = ["y", "n", "No", "true", "1e3", "1_0", "12:30", "~", "null", "0x1F", ".5", "-", "▁the", "é", "'", '"', "#"]
-    assert yaml.safe_load(nemo_recipe.dump({"labels": pieces}))["labels"] == pieces
+    assert yaml.safe_load(nemo.recipe.dump({"labels": pieces}))["labels"] == pieces
     assert json.loads(json.dumps(pieces)) == pieces
 
 
@@ -333,16 +381,16 @@ def test_strings_that_look_like_other_things_stay_strings():
 )
 def test_other_tokenizers_are_refused(section, message):
     with pytest.raises(ConvertError, match=message):
-        nemo_settings.tokenizer_member({"tokenizer": section})
+        nemo.settings.tokenizer_member({"tokenizer": section})
 
 
 @pytest.mark.parametrize("path", ["nemo:0_tokenizer.model", "0_tokenizer.model", "/data/spe/0_tokenizer.model"])
-def test_the_tokenizers_member(path):
+def test_name_of_the_tokenizers_member(path):
     made = {"tokenizer": {"dir": "/data", "type": "bpe", "model_path": path, "vocab_path": "nemo:vocab.txt"}}
-    assert nemo_settings.tokenizer_member(made) == "0_tokenizer.model"
+    assert nemo.settings.tokenizer_member(made) == "0_tokenizer.model"
 
 
-def test_what_nemo_can_not_express():
+def test_a_model_that_nemo_can_not_express():
     encoder = dataclasses.replace(CONFIG.encoder, feedforward_width=70)
     with pytest.raises(ConvertError, match="not a multiple of 32"):
         settings(dataclasses.replace(CONFIG, encoder=encoder))

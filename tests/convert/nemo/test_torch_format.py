@@ -19,8 +19,8 @@ def read(data: bytes) -> dict[str, np.ndarray]:
     return {name: np.asarray(tensor) for name, tensor in torch_format.read(window(data)).items()}
 
 
-def test_what_torch_saved():
-    """saved_by_torch.pt: torch 2.13's own file; five of its tensors share one storage."""
+def test_a_file_saved_by_torch():
+    """torch 2.13 wrote saved_by_torch.pt; five of its tensors share one storage."""
     found = read((HERE / "saved_by_torch.pt").read_bytes())
     base = np.arange(24, dtype=np.float32)
     expected = {
@@ -41,15 +41,15 @@ def test_what_torch_saved():
         np.testing.assert_array_equal(found[name], array)
 
 
-def test_torchs_old_format_is_refused_by_name():
-    with pytest.raises(ConvertError, match=r"old format.*torch\.save it again"):
+def test_torchs_old_format_is_named():
+    with pytest.raises(ConvertError, match=r"format from before 1\.6.*torch\.save it again"):
         read((HERE / "saved_by_old_torch.pt").read_bytes())
 
 
 @pytest.mark.parametrize(
     "dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.float64, np.int64, np.uint8, np.bool_]
 )
-def test_there_and_back(dtype):
+def test_round_trip(dtype):
     rng = np.random.default_rng(0)
     arrays = {f"a.{shape}": (10 * rng.normal(size=shape)).astype(dtype) for shape in [(), (3,), (2, 3, 4), (0, 2)]}
     found = read(torch_bytes(arrays))
@@ -57,6 +57,11 @@ def test_there_and_back(dtype):
     for name, array in arrays.items():
         assert found[name].dtype == array.dtype and found[name].shape == array.shape
         np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.mark.parametrize("number", [0, 255, 1 << 16, (1 << 31) - 1, 1 << 31, 1 << 32, 1 << 40])
+def test_numbers(number):
+    assert pickle.loads(b"\x80\x02" + torch_format._number(number) + b".") == number
 
 
 def test_storages_are_aligned_as_torch_aligns_them():
@@ -67,7 +72,7 @@ def test_storages_are_aligned_as_torch_aligns_them():
             assert (info.header_offset + 30 + name + extra) % 64 == 0
 
 
-def test_nothing_is_read_before_it_is_asked_for():
+def test_tensors_are_read_when_they_are_used():
     data = rezipped(torch_bytes({"a": np.ones(3, np.float32), "b": np.ones(2, np.float32)}), {})
     damaged = data.replace(np.ones(3, np.float32).tobytes(), b"\7" * 12)
     tensors = torch_format.read(window(damaged))
@@ -112,7 +117,7 @@ def test_hand_made_descriptions_are_read():
 
 
 class Call:
-    """Pickles as a call of a function."""
+    """An object whose pickle calls a function."""
 
     def __init__(self, function, *arguments):
         self.function, self.arguments = function, arguments
@@ -122,7 +127,7 @@ class Call:
 
 
 class State:
-    """Pickles as an object with attributes."""
+    """An object whose pickle sets attributes."""
 
     def __init__(self):
         self.attribute = 1
@@ -155,7 +160,7 @@ REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
 @pytest.mark.parametrize(
     "description,message",
     [
-        # names that are known, in ways that are not
+        # known names, used in other ways
         (state(("w", b"ccollections\nOrderedDict\n(X\1\0\0\0atR")), r"calls 'collections\.OrderedDict' in a way"),
         (state(("w", REBUILD + b")R")), r"calls 'torch\._utils\._rebuild_tensor_v2' in a way"),
         (state(("w", REBUILD + TUPLE([TEXT("a")] * 6) + b"R")), "_rebuild_tensor_v2' in a way"),
@@ -163,7 +168,7 @@ REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
         (state(("w", TEXT("text") + b")R")), "calls 'text' in a way"),
         (state(("w", tensor() + b")R")), "calls View"),
         (state(("w", tensor(hooks=b"X\1\0\0\0a"))), "_rebuild_tensor_v2' in a way"),
-        # names that are not known
+        # unknown names
         (state(("w", b"ctorch\nload\n")), r"names 'torch\.load'"),
         (state(("w", b"cconvert.nemo\nread\n")), r"names 'convert\.nemo\.read'"),
         (state(("w", b"ctorch\nQInt8Storage\n")), r"names 'torch\.QInt8Storage'"),
@@ -188,13 +193,13 @@ REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
         (b"\x80\x02" + ORDERED + NUMBER(3) + tensor() + b"s.", "the key 3"),
         (state(("w", tensor()), ("w", tensor())), "the name 'w' twice"),
         # shapes, strides, offsets
-        (state(("w", tensor(1))), "runs out of its storage of 6"),
-        (state(("w", tensor(0, (3, 3), (3, 1)))), "runs out of its storage"),
-        (state(("w", tensor(0, (2, 3), (4, 1)))), "runs out of its storage"),
-        (state(("w", tensor(0, (7,), (1,)))), "runs out of its storage"),
-        (state(("w", tensor(0, (1 << 30, 1 << 30), (0, 0)))), "runs out of its storage"),
-        (state(("w", tensor(0, (1 << 60,), (1 << 60,)))), "runs out of its storage"),
-        (state(("w", tensor(0, (7,), (0,)))), "runs out of its storage"),
+        (state(("w", tensor(1))), "exceeds its storage of 6"),
+        (state(("w", tensor(0, (3, 3), (3, 1)))), "exceeds its storage"),
+        (state(("w", tensor(0, (2, 3), (4, 1)))), "exceeds its storage"),
+        (state(("w", tensor(0, (7,), (1,)))), "exceeds its storage"),
+        (state(("w", tensor(0, (1 << 30, 1 << 30), (0, 0)))), "exceeds its storage"),
+        (state(("w", tensor(0, (1 << 60,), (1 << 60,)))), "exceeds its storage"),
+        (state(("w", tensor(0, (7,), (0,)))), "exceeds its storage"),
         (state(("w", tensor(5, (2, 3), (-3, -1)))), "strides"),
         (state(("w", tensor(-1, (1,), (1,)))), "offset"),
         (state(("w", tensor(0, (2, 3), (1,)))), "strides"),
@@ -218,9 +223,9 @@ def test_descriptions_of_more_than_tensors(description, message):
         read(checkpoint(description))
 
 
-def test_messages_stay_short_however_large_the_lie():
+def test_messages_stay_short_however_large_the_value():
     deep = b")" + b"\x85" * 5000
-    bomb = b")" + b"q\0" + b"h\0h\0\x86q\0" * 60  # a tuple of tuples: 2^60 of them, if one walked it
+    bomb = b")" + b"q\0" + b"h\0h\0\x86q\0" * 60  # nested tuples with 2^60 leaves
     for value in (deep, bomb, TEXT("x" * 100_000)):
         for content in (tensor(storage=value + b"Q"), value + b")R", value):
             with pytest.raises(ConvertError) as caught:
@@ -237,7 +242,7 @@ GOOD = torch_bytes({"w": np.arange(6, dtype=np.float32), "v": np.arange(4, dtype
 
 
 def encrypted(data: bytes) -> bytes:
-    """Sets the flag in every header."""
+    """Sets the flag of encryption in every header."""
     data = bytearray(data)
     for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         at = data.find(signature)
@@ -259,10 +264,10 @@ def with_entry(data: bytes, name: str) -> bytes:
     "data,message",
     [
         (lambda: b"", "not a torch checkpoint"),
-        (lambda: b"PK\3\4" + b"\0" * 100, "not a whole zip"),
+        (lambda: b"PK\3\4" + b"\0" * 100, "not a complete zip"),
         (lambda: b"garbage" * 50, "not a torch checkpoint"),
-        (lambda: GOOD[:-30], "not a whole zip"),
-        (lambda: GOOD[: len(GOOD) // 2], "not a whole zip"),
+        (lambda: GOOD[:-30], "not a complete zip"),
+        (lambda: GOOD[: len(GOOD) // 2], "not a complete zip"),
         (lambda: rezipped(GOOD, {}, compression=zipfile.ZIP_DEFLATED), "compressed entry"),
         (lambda: rezipped(GOOD, {"data/0": bytes(100 << 20)}, compression=zipfile.ZIP_DEFLATED), "compressed entry"),
         (lambda: encrypted(rezipped(GOOD, {})), "encrypted entry"),
@@ -280,7 +285,7 @@ def with_entry(data: bytes, name: str) -> bytes:
         (lambda: rezipped(GOOD, {"data.pkl": b"." * (9 << 20)}), r"data\.pkl of more than 8 MB"),
     ],
 )
-def test_zips_that_are_no_checkpoint(data, message):
+def test_zips_that_are_not_checkpoints(data, message):
     with pytest.raises(ConvertError, match=message):
         read(data())
 
@@ -295,7 +300,7 @@ def test_a_storage_that_claims_to_be_larger_than_the_file():
         read(checkpoint(state(("w", tensor(storage=huge + b"Q")))))
 
 
-def test_a_file_cut_anywhere_is_refused_or_whole():
+def test_a_file_cut_anywhere_is_refused():
     for cut in range(0, len(GOOD), 7):
         with pytest.raises(ConvertError):
             read(GOOD[:cut])

@@ -1,0 +1,40 @@
+import os
+
+import pytest
+
+from convert.errors import ConvertError
+from convert.files import open_file
+from tests.convert.samples import window
+
+
+def test_a_window_reads_like_a_file():
+    whole = window(bytes(range(100)))
+    part = whole.part(10, 50)
+    assert part.read(3) == bytes([10, 11, 12]) and part.tell() == 3
+    assert part.seek(-2, os.SEEK_END) == 48 and part.read() == bytes([58, 59]) and part.read() == b""
+    assert part.seek(60) == 60 and part.read(5) == b""
+    with pytest.raises(ValueError, match="negative"):
+        part.seek(-61, os.SEEK_CUR)
+    assert whole.part(90, 5).part(1, 2).read() == bytes([91, 92])
+    assert whole.tell() == 0 and whole.read(2) == bytes([0, 1])
+
+
+def test_the_descriptor_is_closed_with_the_last_window():
+    whole = window(b"abc")
+    part, descriptor = whole.part(0, 3), whole.file.descriptor
+    del whole
+    assert part.read() == b"abc"
+    del part
+    with pytest.raises(OSError):
+        os.fstat(descriptor)
+
+
+def test_files_that_can_not_be_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, message in {
+        tmp_path: "is a directory",
+        tmp_path / "pipe": "is not a regular file",
+        tmp_path / "none": "can't be read: No such file or directory",
+    }.items():
+        with pytest.raises(ConvertError, match=f"{path} {message}"):
+            open_file(path)

@@ -1,0 +1,84 @@
+import pytest
+
+from convert.errors import ConvertError
+from convert.sections import MAX_SETTINGS_BYTES, Everything, Section, read_json, read_yaml
+
+
+@pytest.mark.parametrize(
+    "value,kind,expected",
+    [(3, int, 3), (True, bool, True), (3, float, 3.0), ("1e-5", float, 1e-5), ("a", str, "a"), ([1], list, [1])],
+)
+def test_values_of_a_type(value, kind, expected):
+    section = Section({"a": value})
+    assert section.take("a", kind) == expected and type(section.take("a", kind)) is type(expected)
+    assert section.problems == []
+
+
+@pytest.mark.parametrize(
+    "value,kind",
+    [(True, int), (False, float), (1, bool), (1.0, int), ("1", int), ("x", float), (None, int), ({}, list)],
+)
+def test_values_of_another_type(value, kind):
+    section = Section({"a": value}, "part.")
+    section.take("a", kind)
+    assert len(section.problems) == 1 and section.problems[0].startswith(f"part.a must be {kind.__name__}, not ")
+
+
+def test_missing_values():
+    section = Section({})
+    assert section.take("a", int, 3) == 3 and section.problems == []
+    assert section.take("a", int) == 0 and section.problems == ["a is missing"]
+    assert section.section("b", optional=True).values == {} and len(section.problems) == 1
+    section.section("c")
+    assert section.problems[1:] == ["c is missing"]
+
+
+@pytest.mark.parametrize("value", [1 << 18, -(1 << 18), 1e300, float("inf"), float("nan")])
+def test_numbers_out_of_range(value):
+    section = Section({"a": value})
+    section.take("a", type(value))
+    assert len(section.problems) == 1 and section.problems[0].endswith("is out of range")
+
+
+def test_supported_values_have_a_type():
+    section = Section({"one": 1, "true": True, "half": 0.5, "none": None})
+    for key, value in section.values.items():
+        section.only(key, [value], None)
+    section.only("absent", [3], 3)
+    assert section.problems == []
+    section.only("true", [1], None)
+    section.only("one", [True, 2], None)
+    section.only("absent", [3], 4)
+    assert section.problems == [
+        "true: true is not supported, only 1",
+        "one: 1 is not supported, only true or 2",
+        "absent: 4 (the default) is not supported, only 3",
+    ]
+
+
+def test_every_key_must_be_known():
+    section = Section({"part": {"a": 1, "b": 2, "c": 3, "d": 4}})
+    part = section.section("part")
+    part.take("a", int)
+    part.skip(["b"])
+    part.close(("part.c", "d"))  # a name without its section skips nothing
+    section.close()
+    section.require("part", False, "reason")
+    with pytest.raises(
+        ConvertError, match=r"^file: part\.d is an unknown setting \(--skip-setting part\.d ignores it\); "
+    ):
+        section.check("file")
+    harmless = Section({"a": 1})
+    harmless.close(Everything())
+    harmless.check("file")
+
+
+@pytest.mark.parametrize("read,language", [(read_json, "JSON"), (read_yaml, "YAML")])
+def test_files_are_parsed_within_limits(read, language):
+    assert read(b'{"a": [1, "b"]}', "name") == {"a": [1, "b"]}
+    with pytest.raises(ConvertError, match=f"name is not {language}"):
+        read(b'{"a": [', "name")
+    with pytest.raises(ConvertError, match=f"name is not {language}"):
+        read(b"\xff\xff", "name")
+    with pytest.raises(ConvertError, match="name is larger than 64 MB"):
+        read(b" " * (MAX_SETTINGS_BYTES + 1), "name")
