@@ -157,8 +157,7 @@ def transcribe(
 def _load(model: Path, dtype: str, kernels: str, attention: str) -> "Recognizer":
     from nemojax.recognition import recognizer
 
-    requests = {"kernels": kernels, "attention": attention}
-    return recognizer.load(model, dtype, **{name: value for name, value in requests.items() if value != "auto"})
+    return recognizer.load(model, dtype, kernels, attention)
 
 
 def _transcribe_manifest(

@@ -207,17 +207,17 @@ def test_misspelled_commands_exit_with_2(capsys, arguments, message):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ([], ("float32", {})),
-        (["--dtype", "int8", "--kernels", "native"], ("int8", {"kernels": "native"})),
-        (["--attention", "fused", "--kernels", "xla"], ("float32", {"attention": "fused", "kernels": "xla"})),
+        ([], ("float32", "auto", "auto")),
+        (["--dtype", "int8", "--kernels", "native"], ("int8", "native", "auto")),
+        (["--attention", "fused", "--kernels", "xla"], ("float32", "xla", "fused")),
     ],
 )
 @pytest.mark.parametrize("bulk", [False, True])
 def test_options_of_the_model_reach_load(capsys, monkeypatch, tmp_path, options, expected, bulk):
     requests = []
 
-    def load(directory, dtype, **settings):
-        requests.append((directory, dtype, settings))
+    def load(directory, dtype, kernels, attention):
+        requests.append((directory, dtype, kernels, attention))
         raise ConfigError("the request can't be met")
 
     monkeypatch.setattr("nemojax.recognition.recognizer.load", load)
@@ -231,7 +231,7 @@ def test_the_small_model_is_the_default(capsys, monkeypatch):
     monkeypatch.setattr("nemojax.recognition.recognizer.load", lambda *arguments: requests.append(arguments) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main(["transcribe", "a.wav"])
-    assert requests == [(SMALL, "float32")]
+    assert requests == [(SMALL, "float32", "auto", "auto")]
 
 
 def test_a_manifest_into_a_directory(run, files, tmp_path, capsys):

@@ -3,6 +3,8 @@
 import jax
 import pytest
 
+from nemojax import checkpoint
+from nemojax.bundled import SMALL
 from nemojax.errors import ConfigError
 from nemojax.kernels import native, selection
 from nemojax.kernels.fused_attention import FusedAttention
@@ -81,16 +83,25 @@ def test_int8_without_a_compiler_warns(tiny_model, no_compiler):
         assert is_quantized(for_backend(tiny_model, int8=True))
 
 
-def test_fused_attention_needs_a_gpu(tiny_model, monkeypatch):
-    with pytest.raises(ConfigError, match="attention='fused' needs a GPU, and jax computes on 'cpu' here"):
+def test_attention_is_fused_on_a_gpu(tiny_model, monkeypatch):
+    with pytest.raises(ConfigError, match="attention='fused' can't run here: it needs a GPU, and"):
         for_backend(tiny_model, attention="fused")
-    monkeypatch.setenv(selection.FUSED_ATTENTION_SWITCH, "1")  # an override of "auto", where there is a GPU
     assert not isinstance(attention(for_backend(tiny_model)), FusedAttention)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert isinstance(attention(for_backend(tiny_model)), FusedAttention)
-    assert not isinstance(attention(for_backend(tiny_model, attention="plain")), FusedAttention)
-    monkeypatch.delenv(selection.FUSED_ATTENTION_SWITCH)
     assert isinstance(attention(for_backend(tiny_model, attention="fused")), FusedAttention)
+    assert not isinstance(attention(for_backend(tiny_model, attention="plain")), FusedAttention)
+    assert not isinstance(attention(tiny_model), FusedAttention)  # the model that was given is unchanged
+    monkeypatch.setenv(selection.FUSED_ATTENTION_SWITCH, "0")  # overrides "auto" alone
+    assert not isinstance(attention(for_backend(tiny_model)), FusedAttention)
+    assert isinstance(attention(for_backend(tiny_model, attention="fused")), FusedAttention)
+
+
+def test_heads_that_the_fused_attention_can_not_take_are_plain(gpu):
+    small, *_ = checkpoint.load(SMALL)  # heads of width 36
+    assert not isinstance(attention(for_backend(small)), FusedAttention)
+    with pytest.raises(ConfigError, match="heads whose width is a power of two, not 36"):
+        for_backend(small, attention="fused")
 
 
 @pytest.mark.parametrize("wrong", [{"kernels": "cuda"}, {"attention": "flash"}])
