@@ -27,7 +27,10 @@ def constants(model):
     return streaming.prepare(model)
 
 
-@partial(jax.jit, static_argnames="lookahead")
+FAST_COMPILATION = {"xla_backend_optimization_level": 0}
+
+
+@partial(jax.jit, static_argnames="lookahead", compiler_options=FAST_COMPILATION)
 def encode_and_step(model, constants, state, segment, lookahead):
     """Encoder frames and labels of one step."""
     encode, frames = streaming.encode, []

@@ -33,8 +33,12 @@ def compiled_once():
     assert native.available() or COMPILER is None
 
 
+quantize_kernel_jit, kernel_of = jax.jit(quantize_kernel), jax.jit(from_panels, static_argnums=(1, 2))
+native_product, plain_product = (jax.jit(how, static_argnums=0) for how in (_native, _plain))
+
+
 def dequantised(values, scale, inputs) -> np.ndarray:
-    return np.asarray(from_panels(values, inputs, len(scale)), np.float64) * np.asarray(scale, np.float64)
+    return np.asarray(kernel_of(values, inputs, len(scale)), np.float64) * np.asarray(scale, np.float64)
 
 
 @settings(max_examples=20, deadline=None)
@@ -42,10 +46,10 @@ def dequantised(values, scale, inputs) -> np.ndarray:
 def test_a_kernel_is_rounded_to_the_nearest_step(inputs, outputs, seed):
     kernel = np.random.default_rng(seed).standard_normal((inputs, outputs)).astype(np.float32)
     kernel[:, 0] *= 100  # each output has a scale of its own
-    values, scale = quantize_kernel(jnp.asarray(kernel))
+    values, scale = quantize_kernel_jit(kernel)
     assert values.dtype == jnp.int8 and values.shape == (-(-outputs // 16), -(-inputs // 2), 16, 2)
     assert (np.abs(dequantised(values, scale, inputs) - kernel) <= np.asarray(scale) * 0.5001).all()
-    assert (np.abs(np.asarray(from_panels(values, inputs, outputs))).max(0) == 127).all()
+    assert (np.abs(np.asarray(kernel_of(values, inputs, outputs))).max(0) == 127).all()
 
 
 def test_an_output_of_zeros_stays_so():
@@ -81,7 +85,7 @@ def test_activations_leave_room_for_their_sums(inputs, most):
 @pytest.mark.parametrize("inputs", [1024, 4095, 4096])
 def test_no_sum_of_whole_numbers_overflows(inputs):
     kernel, x = jnp.ones((inputs, 16)).at[:, 1].set(-1.0), jnp.ones((6, inputs))
-    y = np.asarray(_native(16, x, *quantize_kernel(kernel)))
+    y = np.asarray(native_product(16, x, *quantize_kernel_jit(kernel)))
     np.testing.assert_allclose(y[:, 0], inputs, rtol=1e-6)
     np.testing.assert_allclose(y[:, 1], -inputs, rtol=1e-6)
 
@@ -91,9 +95,10 @@ def test_an_int8_row_is_the_same_in_any_company():
     rng = np.random.default_rng(0)
     arguments = quantize_kernel(jnp.asarray(rng.standard_normal((130, 33)), jnp.float32))
     x = jnp.asarray(rng.standard_normal((11, 130)), jnp.float32)
-    together = np.asarray(_native(33, x * 10.0 ** jnp.arange(11)[:, None], *arguments))
+    x = np.asarray(x * 10.0 ** jnp.arange(11)[:, None])
+    together = np.asarray(native_product(33, x, *arguments))
     for row in range(11):
-        alone = _native(33, x[row : row + 1] * 10.0 ** jnp.arange(11)[row], *arguments)
+        alone = native_product(33, x[row : row + 1], *arguments)
         np.testing.assert_array_equal(alone[0], together[row])
 
 
@@ -104,11 +109,12 @@ def test_the_native_product_is_the_plain_one(kind, inputs, outputs):
     rng = np.random.default_rng(inputs)
     weights = jnp.asarray(rng.standard_normal((inputs, outputs)), jnp.float32)
     arguments = quantize_kernel(weights) if kind == "int8" else (to_panels(weights.astype(kind)),)
+    x = rng.standard_normal((70, inputs), np.float32)
+    expected = np.asarray(plain_product(outputs, x, *arguments))
     for rows in [*range(1, 18), 64, 70] if inputs < 1024 else (1, 2, 3, 7, 14, 70):
-        x = jnp.asarray(rng.standard_normal((rows, inputs)), jnp.float32)
-        found, expected = _native(outputs, x, *arguments), _plain(outputs, x, *arguments)
-        bound = 2e-6 * np.sqrt(inputs) * float(jnp.abs(expected).max() + 1)
-        np.testing.assert_allclose(found, expected, atol=bound)
+        found = native_product(outputs, x[:rows], *arguments)
+        bound = 2e-6 * np.sqrt(inputs) * float(np.abs(expected[:rows]).max() + 1)
+        np.testing.assert_allclose(found, expected[:rows], atol=bound)
 
 
 @needs_compiler
@@ -132,7 +138,7 @@ def test_many_products_at_once_do_not_wait_for_each_other():
         return sum(_native(1024, x + i, *arguments) for i in range(32))
 
     x = jnp.ones((2, 256))
-    expected = sum(_plain(1024, x + i, *arguments) for i in range(32))
+    expected = sum(np.asarray(plain_product(1024, x + i, *arguments)) for i in range(32))
     for _ in range(20):
         np.testing.assert_allclose(fan(x), expected, rtol=1e-3, atol=1e-2)
 

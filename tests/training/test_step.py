@@ -95,18 +95,22 @@ def test_the_loss_is_that_of_the_streaming_encoder(config, parameters, batch, pl
     state = streaming.init_state(model, constants, 4)
     segment = Segment(batch.samples, batch.sample_lengths, jnp.ones(4, bool), jnp.zeros(4, bool))
     encoded, mask, _ = jax.jit(streaming.encode, static_argnums=4)(model, constants, state, segment, lookahead)
-    predicted = model.joint.prediction(model.prediction.sequence(batch.labels))
-    output = model.joint.output
-    wanted = rnnt_loss(
-        model.joint.encoder(encoded),
-        predicted,
-        output.kernel[...],
-        output.bias[...],
-        batch.labels,
-        mask.sum(1),
-        batch.label_lengths,
-        blank=config.blank,
-    )
+
+    @jax.jit
+    def loss(model, encoded, mask):
+        output = model.joint.output
+        return rnnt_loss(
+            model.joint.encoder(encoded),
+            model.joint.prediction(model.prediction.sequence(batch.labels)),
+            output.kernel[...],
+            output.bias[...],
+            batch.labels,
+            mask.sum(1),
+            batch.label_lengths,
+            blank=config.blank,
+        )
+
+    wanted = loss(model, encoded, mask)
     (value, counts), _ = plain(parameters, batch, jnp.int32(lookahead), None)
     np.testing.assert_allclose(value, wanted, rtol=1e-5)
     frames = sum(config.encoder_frames(int(n) - config.history_samples) for n in batch.sample_lengths[:3])
