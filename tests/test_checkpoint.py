@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -125,6 +126,15 @@ def test_not_a_directory(tmp_path):
     (tmp_path / "model.nemo").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"convert a \.nemo archive with"):
         checkpoint.load(tmp_path / "model.nemo")
+
+
+def test_a_directory_that_may_not_be_read(copy, monkeypatch):
+    def denied(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", denied)
+    with pytest.raises(CheckpointError, match=r"copy can't be read: Permission denied"):
+        checkpoint.read_settings(copy)
 
 
 def test_settings_that_the_weights_do_not_fit(copy):

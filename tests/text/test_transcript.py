@@ -54,6 +54,7 @@ def test_json(tokenizer, tiny_config):
     hypothesis.extend(emission(labels, list(range(len(labels))), [0.0] * len(labels)), 1)
     transcript = hypothesis.transcript(tiny_config, tokenizer, 16_000, 1, "stream")
     line = transcript.to_json("übung.wav")
+    assert '"übung.wav"' in line
     assert "\n" not in line and json.loads(line) == transcript.to_dict("übung.wav") == {
         "audio": "übung.wav",
         "text": "the",
