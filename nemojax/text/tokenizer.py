@@ -54,7 +54,7 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         return self._processor.encode(text)
 
-    def unspelled(self, text: str) -> list[str]:
+    def out_of_vocabulary(self, text: str) -> list[str]:
         """The parts of a text that the model has no piece for, in its order; `encode` gives its unknown piece there."""
         labels, unknown = self.encode(text), self._processor.unk_id()
         if unknown not in labels:

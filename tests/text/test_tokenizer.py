@@ -189,6 +189,6 @@ def test_labels_out_of_range_are_named(tokenizers, label):
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_has_no_piece(tokenizers, kind):
     tokenizer = tokenizers[kind]
-    assert tokenizer.unspelled("The lazy dog.") == [] == tokenizer.unspelled("")
+    assert tokenizer.out_of_vocabulary("The lazy dog.") == [] == tokenizer.out_of_vocabulary("")
     spelled = KINDS[kind].get("byte_fallback", False)
-    assert tokenizer.unspelled("a 日本 dog 😀.") == ([] if spelled else ["日本", "😀"])
+    assert tokenizer.out_of_vocabulary("a 日本 dog 😀.") == ([] if spelled else ["日本", "😀"])
