@@ -8,7 +8,7 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from experiments.accuracy.conditions import Condition
-from nemojax.data.waveform import coloured_noise, with_noise
+from nemojax.data.waveform import colored_noise, with_noise
 from nemojax.metrics import plain
 from nemojax.recognition.recognizer import Recognizer
 
@@ -44,7 +44,7 @@ def noisy(samples: np.ndarray, snr_db: float | None, seed: Sequence[int]) -> np.
     """With white noise, a function of the seed."""
     if snr_db is None or not len(samples):
         return samples
-    noise = coloured_noise(len(samples), WHITE, np.random.default_rng(list(seed)))
+    noise = colored_noise(len(samples), WHITE, np.random.default_rng(list(seed)))
     return with_noise(samples, noise, snr_db)
 
 

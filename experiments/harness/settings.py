@@ -81,6 +81,7 @@ def _dataclass(kind: Any, value: Any, default: Any, name: str) -> Any:
         raise ConfigError(f"{name or 'all of it'} must be settings by name, not {json.dumps(value)}")
     hints, prefix = typing.get_type_hints(kind), f"{name}." if name else ""
     fields = {field.name: field for field in dataclasses.fields(kind)}
+    value = {getattr(kind, "FORMER_NAMES", {}).get(key, key): one for key, one in value.items()}
     for key in value:
         if key not in fields:
             raise ConfigError(f"{prefix}{key} is not a setting; those here are {', '.join(fields)}")

@@ -1,3 +1,10 @@
-"""Training runs: train.py is the command, presets.py its settings, loop.py the loop, start.py the first weights, run_directory.py
-what a run keeps on disk, export.py a model from it.
-"""  # noqa: E501
+"""Training runs:
+
+train.py          the command
+presets.py        its settings, and the named presets
+loop.py           the loop of steps, evaluations and checkpoints
+progress.py       the progress bar
+start.py          the first weights and the tokenizer
+run_directory.py  the files of a run
+export.py         a run's weights as a native checkpoint
+"""

@@ -1,4 +1,4 @@
-"""A step of a training run as a native checkpoint, which `nemojax`, and `convert` in turn, read.
+"""Exports a step of a training run as a native checkpoint, which `nemojax` and `nemojax-convert` read.
 
 python -m experiments export RUN OUT
 """
@@ -21,18 +21,18 @@ from experiments.training.run_directory import ORIGIN, SETTINGS, TOKENIZER, Chec
 from nemojax import checkpoint
 from nemojax.config import ModelConfig
 from nemojax.model.parameters import abstract_model
-from nemojax.training import step as training
 from nemojax.training.recipe import TrainingConfig
+from nemojax.training.state import init, model_of
 
 
 def export(run: Path, out: Path, step: int | None = None, dtype: str = "float32", replace: bool = False) -> int:
-    """Writes the weights of a step, averaged where the run takes an average; returns the step.
+    """Writes the weights of a step, averaged where the run takes an average, and returns the step.
 
     Args:
-      step: None for that with the best dev WER, or the last where none was evaluated.
+      step: None for the step with the lowest dev WER, or the last step where none was evaluated.
 
     Raises:
-      RunError: `run` holds no such checkpoint.
+      RunError: `run` is not a training run, or has no checkpoint of this step.
       CheckpointError: `out` can't be written.
     """
     try:
@@ -46,12 +46,12 @@ def export(run: Path, out: Path, step: int | None = None, dtype: str = "float32"
     try:
         step = step if step is not None else checkpoints.best if checkpoints.best is not None else checkpoints.last
         if step is None or step not in checkpoints.steps:
-            there = ", ".join(map(str, checkpoints.steps)) or "no checkpoint"
-            raise RunError(f"{run} does not have a checkpoint of step {step}; it has {there}")
+            found = ", ".join(map(str, checkpoints.steps)) or "no checkpoint"
+            raise RunError(f"{run} does not have a checkpoint of step {step}; it has {found}")
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        like = jax.eval_shape(partial(training.init, recipe=recipe), abstract_model(config))
+        like = jax.eval_shape(partial(init, recipe=recipe), abstract_model(config))
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
-        model = training.model_of(checkpoints.restore(like, step), config)
+        model = model_of(checkpoints.restore(like, step), config)
     finally:
         checkpoints.close()
     model = jax.tree.map(lambda x: x.astype(dtype), model)
@@ -63,17 +63,20 @@ def export(run: Path, out: Path, step: int | None = None, dtype: str = "float32"
 
 @dataclass(frozen=True)
 class Settings:
+    """Settings of the export."""
+
     run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
     """The directory of a training run."""
     out: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="OUT")]]
     """A new directory."""
     step: int | None = None
-    """By default that with the best dev WER, or the last where none was evaluated."""
+    """The step to export; by default the one with the lowest dev WER, or the last where none was evaluated."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """In which weights are kept."""
+    """Type of the weights."""
 
 
 def run(settings: Settings) -> int:
+    """Runs the command."""
     step = export(settings.run, settings.out, settings.step, settings.dtype)
     print(f"{settings.out} holds the weights of step {step}", file=sys.stderr)
     return 0

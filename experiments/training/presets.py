@@ -1,4 +1,4 @@
-"""Settings of a training run, and the named ones: what `python -m experiments train NAME` begins from."""
+"""Settings of a training run, and the presets that `python -m experiments train PRESET` starts from."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -17,77 +17,92 @@ from nemojax.errors import ConfigError
 from nemojax.training.augment import SpecAugmentConfig
 from nemojax.training.recipe import TrainingConfig
 
-# what may differ when a run goes on: none of it changes what a step computes
+# settings that may change when a run is resumed, because no step computes anything else with them
 FREE = frozenset(
     {"run", "dev", "steps", "evaluate_every", "save_every", "keep", "dev_utterances", "dev_batch", "workers"}
     | {"stop_after_skipped", "tensorboard", "distributed", "accept_changes"}
 )
 
-# what a run's state holds, and can't be changed under it
+# settings that can't change when a run is resumed, because its state depends on them
 FIXED = ("model.", "init", "tokenizer", "training.seed", "training.frozen", "training.average", "training.skip_window")
 
+# entries of settings.json beside the settings: the settings of the model that the run started with, a fingerprint of
+# its data, and its losses if `Run` was given any
+RECORDED = frozenset({"started", "data", "losses"})
 
-# what a run's settings.json has besides: the settings of the model it began with, and a fingerprint of its data
-RECORDED = frozenset({"started", "data"})
+# settings that were renamed: former names of flags, and groups with former names in a settings.json
+FORMER_FLAGS = {
+    "--filters.keep-unspelled": "--filters.keep-out-of-vocabulary",
+    "--filters.no-keep-unspelled": "--filters.no-keep-out-of-vocabulary",
+    "--waveform.noise-colour": "--waveform.noise-color",
+}
+FORMER_NAMES = {"filters": Filters.FORMER_NAMES, "waveform": WaveformConfig.FORMER_NAMES}
 
 
 @dataclass(frozen=True)
 class Experiment:
+    """Settings of a training run."""
+
     run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]] = tyro.MISSING
-    """Directory of the run; one that was begun there goes on where it was."""
+    """Directory of the run; a run that was started there is resumed."""
     train: tuple[str, ...] = ()
-    """Manifests; MANIFEST=2 has each of its utterances twice in an epoch, MANIFEST=0.5 in every second one."""
+    """Manifests. MANIFEST=2 repeats each of its utterances twice in an epoch, MANIFEST=0.5 once in two epochs."""
     dev: tuple[Path, ...] = ()
     """Manifests whose WER and CER are measured during training, at each of the model's look-aheads."""
     init: Path | None = None
-    """A native checkpoint to start from, such as a converted release; its settings replace those of `model`."""
+    """A native checkpoint to start from, for example a converted release; its settings replace those of `model`."""
     tokenizer: Path | None = None
-    """A SentencePiece model; without one, that of `init`, or one of `model.vocabulary` pieces made of the texts."""
+    """A SentencePiece model; by default that of `init`, or a new one of `model.vocabulary` pieces from the texts."""
     steps: int = 100_000
-    """In all, those of a resumed run included."""
+    """Number of the last step; a resumed run counts on."""
     evaluate_every: int = 2_000
+    """Steps between evaluations."""
     save_every: int = 1_000
+    """Steps between checkpoints."""
     keep: int = 3
-    """Checkpoints: so many of the last, and the one with the best dev WER."""
+    """Number of latest checkpoints to keep, beside the one with the lowest dev WER."""
     dev_utterances: int = 500
-    """At most so many of each dev manifest, spread evenly over it."""
+    """Maximum number of utterances of each dev manifest, spread evenly over it."""
     dev_batch: int = 16
+    """Recordings transcribed at once in an evaluation."""
     stop_after_skipped: int = 20
-    """Steps skipped in a row, for loss or gradient that is not finite or has exploded."""
+    """Number of skipped steps in a row that ends the run; steps with infinite or exploding gradients are skipped."""
     workers: int = 2
-    """Processes that make batches; 0 makes them between steps."""
+    """Processes that prepare batches; 0 prepares each batch between steps."""
     mesh_data: int = -1
-    """Devices along which rows are spread and parameters copied; -1 for all that are left."""
+    """Size of the mesh axis that rows are spread over and parameters are copied along; -1 for all remaining devices."""
     mesh_fsdp: int = 1
-    """Devices over which rows and parameters are spread."""
+    """Size of the mesh axis that rows and parameters are spread over."""
     distributed: bool = False
-    """Join the other processes of the job (`jax.distributed`, which knows Slurm's variables)."""
+    """Train with the other processes of the job (`jax.distributed`, which reads Slurm's variables)."""
     tensorboard: bool = False
     """Write metrics for TensorBoard too; needs nemojax[tensorboard]."""
     accept_changes: bool = False
-    """Go on with a run under settings that change what is computed; they are noted in its metrics."""
+    """Resume a run with other settings, even if they change what a step computes; its metrics record them."""
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     waveform: WaveformConfig = field(default_factory=WaveformConfig)
     filters: Filters = field(default_factory=Filters)
     plan: PlanConfig = field(default_factory=PlanConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("steps", "evaluate_every", "save_every", "keep", "dev_utterances", "dev_batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
 
     def sources(self) -> list[Source]:
+        """Returns the training manifests with their weights. Raises ConfigError without any."""
         if not self.train:
             raise ConfigError("name the manifests to train on with --train MANIFEST...")
         return [source(text) for text in self.train]
 
     def to_json(self) -> str:
+        """Returns all settings as JSON."""
         return to_json(self)
 
 
 def source(text: str) -> Source:
-    """A manifest with its weight, from MANIFEST or MANIFEST=WEIGHT."""
+    """Parses MANIFEST or MANIFEST=WEIGHT."""
     path, equals, weight = text.rpartition("=")
     try:
         return Source(Path(path), float(weight)) if equals else Source(Path(text))
@@ -98,8 +113,8 @@ def source(text: str) -> Source:
 
 
 def changes(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """The settings that differ between two runs and matter, by name: what they were and what they are."""
-    found = {}
+    """Returns the settings outside `FREE` that differ, by name, with both values."""
+    found: dict[str, tuple[Any, Any]] = {}
     for name in sorted(set(before) | set(after)):
         old, new = before.get(name), after.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
@@ -109,9 +124,18 @@ def changes(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> 
     return found
 
 
+def current_names(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a settings.json with former names replaced."""
+    renamed = dict(recorded)
+    for group, names in FORMER_NAMES.items():
+        if isinstance(values := recorded.get(group), dict):
+            renamed[group] = {names.get(name, name): value for name, value in values.items()}
+    return renamed
+
+
 SMALL = ModelConfig(
     features=FeatureConfig(mel_bins=80),
-    # it sees too little to be regularised: dropout would take a third of the time
+    # no dropout: the model is too small to need it, and it would take a third of the time
     encoder=EncoderConfig(
         layers=8,
         width=144,
@@ -170,7 +194,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
         ),
     ),
     "smoke": (
-        "A tiny model for a few steps on a CPU: does everything work?",
+        "A tiny model and a few steps on a CPU, to check that everything works.",
         Experiment(
             model=dataclasses.replace(MODELS["tiny"], vocabulary=64),
             training=TrainingConfig(dtype="float32", learning_rate=0.1, warmup_steps=20),

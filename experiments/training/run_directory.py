@@ -1,47 +1,60 @@
-"""What a training run keeps on disk.
+"""The directory of a training run:
 
-settings.json      the settings it goes by
+settings.json      its settings
 tokenizer.model    the SentencePiece model
 origin.json        where its first weights came from
-metrics.jsonl      one line for each step, evaluation and event: the truth
-checkpoints/N/     all state after N steps: the last few, and the best
-compiled/          compiled steps, so that a resumed run begins at once
-model/             at the end: the best weights as a native checkpoint
+metrics.jsonl      one line for each step, evaluation and event
+checkpoints/N/     the whole state after N steps, for the last steps and the best
+compiled/          compiled steps, so that a resumed run starts fast
+model/             written at the end: the best weights as a native checkpoint
 """
 
 import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from nemojax.training.step import TrainState
+from nemojax.errors import NemojaxError
+from nemojax.training.state import TrainState
 
 SETTINGS, TOKENIZER, ORIGIN, METRICS = "settings.json", "tokenizer.model", "origin.json", "metrics.jsonl"
 
-
-# what orbax warns of at each checkpoint without metrics, and of a directory that it is told not to write to
+# orbax's warnings about a checkpoint without metrics, and about a directory opened for reading
 NOISE = ("Requested `tracked_metric`", "CheckpointManagerOptions.read_only", "Given directory is read only")
 logging.getLogger("absl").addFilter(lambda record: not str(record.msg).startswith(NOISE))
 
 
-class RunError(RuntimeError):
-    """A run that can't begin, go on or be kept; the message says why and what to do."""
+class FormerTrainState(NamedTuple):
+    """`TrainState` with the names of its fields in checkpoints that were saved before one was renamed."""
+
+    step: Any
+    parameters: Any
+    average: Any
+    optimiser: Any
+    skipped: Any
+    skipped_in_a_row: Any
+    norms: Any
+    seed: Any
+
+
+class RunError(NemojaxError, RuntimeError):
+    """Reports a run that can't be started, resumed or saved; the message says why and what to do."""
 
 
 class Checkpoints:
-    """All state of a run, at some steps. Writing goes on beside training; a checkpoint is whole or not there.
+    """A run's checkpoints, each with the whole state after a step. Saving overlaps with training, and is atomic.
 
     Args:
       directory: `checkpoints/` of a run.
-      keep: how many of the last are kept; the one with the lowest dev WER is kept beside them. None to read
-        alone, in this process, beside a run that may be writing.
+      keep: number of latest checkpoints to keep, beside the one with the lowest dev WER. None opens the directory for
+        reading, in this process alone, while another may be writing.
     """
 
     def __init__(self, directory: Path, keep: int | None):
@@ -57,10 +70,10 @@ class Checkpoints:
         else:
             best = BestN(get_metric_fn=wer, reverse=True, n=1, keep_checkpoints_without_metrics=False)
             options = ocp.CheckpointManagerOptions(
-                best_fn=wer,  # or metrics are not kept
+                best_fn=wer,  # without it orbax does not keep metrics
                 best_mode="min",
                 preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
-                cleanup_tmp_directories=jax.process_count() == 1,  # what a killed run left half-written
+                cleanup_tmp_directories=jax.process_count() == 1,  # partial checkpoints of a killed run
             )
         try:
             self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
@@ -69,55 +82,66 @@ class Checkpoints:
 
     @property
     def steps(self) -> list[int]:
+        """The steps that have a checkpoint, ascending."""
         return sorted(self._manager.all_steps())
 
     @property
     def last(self) -> int | None:
-        return self._manager.latest_step()
+        """The last step that has a checkpoint; None without any."""
+        last: int | None = self._manager.latest_step()
+        return last
 
     @property
     def best(self) -> int | None:
-        """The one with the lowest dev WER; None where none was evaluated."""
+        """The step with the lowest dev WER; None where no checkpoint was evaluated."""
         scored = {step: self._manager.metrics(step) for step in self.steps}
         wers = {step: metrics["wer"] for step, metrics in scored.items() if metrics}
         return min(wers, key=lambda step: (wers[step], -step)) if wers else None
 
     def save(self, step: int, state: TrainState, wer: float | None = None) -> None:
-        """Begins to write; the arrays may be donated once this returns.
+        """Starts writing a checkpoint. The arrays may be donated when this returns.
 
         Raises:
-          RunError: this one, or the one before it, could not be written.
+          RunError: this checkpoint, or the one before it, can't be written.
         """
         if step in self.steps:
             return
         metrics = None if wer is None else {"wer": wer}
-        self._say(lambda: self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True))
+        self._write(lambda: self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True))
 
     def wait(self) -> None:
-        """Returns when all is written. Raises RunError where it could not be."""
-        self._say(self._manager.wait_until_finished)
+        """Waits until every checkpoint is written. Raises RunError where one can't be."""
+        self._write(self._manager.wait_until_finished)
 
     def restore(self, like: TrainState, step: int) -> TrainState:
-        """The state of a step, as `like` (of arrays or `jax.ShapeDtypeStruct`s) is laid out.
+        """Returns the state of a step, with the shapes and placement of `like` (arrays or `jax.ShapeDtypeStruct`s).
 
         Raises:
-          RunError: it can't be read.
+          RunError: the checkpoint can't be read.
         """
         try:
-            return self._manager.restore(step, args=ocp.args.StandardRestore(like))
+            former = self._has_former_names(step)
+            item = FormerTrainState(*like) if former else like
+            return TrainState(*self._manager.restore(step, args=ocp.args.StandardRestore(item)))
         except Exception as error:  # orbax and tensorstore have no common type for a damaged file
             raise RunError(
-                f"the checkpoint {self.directory / str(step)} can't be read: {_first_line(error)}; remove it to go "
-                "on from the one before"
+                f"the checkpoint {self.directory / str(step)} can't be read: {_first_line(error)}; remove it to resume "
+                "from the one before"
             ) from None
 
+    def _has_former_names(self, step: int) -> bool:
+        """Returns whether a checkpoint was saved with the field names of `FormerTrainState`."""
+        (metadata,) = (self.directory / str(step)).glob("*/_METADATA")
+        return "'optimiser'" in metadata.read_text()
+
     def close(self) -> None:
+        """Waits for checkpoints being written, and closes the directory."""
         self._manager.close()
 
-    def _say(self, write) -> None:
+    def _write(self, write: Callable[[], object]) -> None:
         try:
             write()
-        except Exception as error:  # an OSError, or what tensorstore makes of one
+        except Exception as error:  # an OSError, or tensorstore's error for one
             whole = [step for step in self.steps if (self.directory / str(step)).is_dir()]
             last = f"that of step {whole[-1]} is whole" if whole else "there is none yet"
             raise RunError(
@@ -127,16 +151,17 @@ class Checkpoints:
 
 
 def saved_steps(directory: Path) -> list[int]:
-    """The steps whose checkpoints are whole, without opening any."""
+    """Returns the steps that have a checkpoint, without opening any."""
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
 
 
-class Metrics:
-    """metrics.jsonl, a row for each event; with `step`, the steps done by then.
+class MetricsLog:
+    """The file metrics.jsonl: one row for each event, with the number of steps completed before it.
 
     Args:
-      step: of the state that the run goes on from; rows of later steps, and one that was cut off, are dropped.
-      tensorboard: write what is numeric for TensorBoard too.
+      step: step of the state that the run starts or resumes from. Rows of later steps, and an incomplete last row, are
+        removed.
+      tensorboard: write numbers for TensorBoard too.
     """
 
     def __init__(self, path: Path, step: int, tensorboard: bool = False):
@@ -149,7 +174,7 @@ class Metrics:
         self._writer = _summary_writer(path.parent / "tensorboard", step) if tensorboard else None
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        # a loss may be NaN, which JSON does not know
+        """Appends a row; numbers that are not finite become null, because JSON has none. Raises RunError."""
         known = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
         try:
             self._file.write(json.dumps({"kind": kind, "step": step, **known}, allow_nan=False) + "\n")
@@ -170,7 +195,7 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl that is there; a last line that a kill cut off is none."""
+    """Returns the rows of a metrics.jsonl, without an incomplete last line; none where there is no file."""
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -182,13 +207,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def _summary_writer(directory: Path, step: int) -> Any:
     try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
     except ImportError:
         raise RunError("TensorBoard's format needs a package: install nemojax[tensorboard]") from None
     return SummaryWriter(str(directory), purge_step=step + 1)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes a file of JSON, whole or not at all."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(values, indent=2, default=str) + "\n")
     os.replace(partial, path)

@@ -1,4 +1,4 @@
-"""What a run begins with: a model, its tokenizer, and where both came from."""
+"""The start of a run: a model, its tokenizer, and where both came from."""
 
 import math
 from pathlib import Path
@@ -17,21 +17,23 @@ from nemojax.model.transducer import Transducer
 from nemojax.text.tokenizer import Tokenizer
 from nemojax.training.new_vocabulary import with_vocabulary
 
-BLANK_SHARE = 0.75  # of an alignment's steps: 12.5 frames a second, and about four labels
+BLANK_SHARE = 0.75  # share of blanks in an alignment: 12.5 frames a second, and about four labels
 
 
 class Start(NamedTuple):
+    """What a run starts with."""
+
     model: Transducer
-    tokenizer: bytes
-    origin: dict[str, Any]
+    tokenizer: bytes  # a SentencePiece model
+    origin: dict[str, Any]  # of the weights, as in a native checkpoint's origin.json
 
 
 def start(experiment: Experiment) -> Start:
-    """A model of `experiment.model`'s settings, or that of `experiment.init`, with the tokenizer that goes with it.
+    """Returns a new model of the settings `experiment.model`, or the model of `experiment.init`, with its tokenizer.
 
     Raises:
-      RunError: the tokenizer can't be read.
-      CheckpointError, ConfigError, TokenizerError: of what the settings name.
+      RunError: the tokenizer can't be read, or has not as many pieces as the model has labels.
+      CheckpointError, ConfigError, TokenizerError: a file that the settings name is not valid.
     """
     tokenizer = _read(experiment.tokenizer) if experiment.tokenizer is not None else None
     if experiment.init is None:
@@ -46,19 +48,19 @@ def start(experiment: Experiment) -> Start:
             )
         model = with_blank_prior(Transducer(experiment.model, rngs=nnx.Rngs(experiment.training.seed)))
         return Start(model, tokenizer, {"format": "nemojax", "nemojax": nemojax.__version__})
-    model, _, theirs, origin = checkpoint.load(experiment.init, jnp.float32)
-    if tokenizer is not None and tokenizer != theirs:
+    model, _, saved_tokenizer, origin = checkpoint.load(experiment.init, jnp.float32)
+    if tokenizer is not None and tokenizer != saved_tokenizer:
         model = with_vocabulary(model, Tokenizer(tokenizer).size, experiment.training.seed)
-    began = {"directory": experiment.init.name, "origin": origin}
-    origin = {"format": "nemojax", "nemojax": nemojax.__version__, "init": began}
-    return Start(model, tokenizer if tokenizer is not None else theirs, origin)
+    init = {"directory": experiment.init.name, "origin": origin}
+    origin = {"format": "nemojax", "nemojax": nemojax.__version__, "init": init}
+    return Start(model, tokenizer if tokenizer is not None else saved_tokenizer, origin)
 
 
 def with_blank_prior(model: Transducer) -> Transducer:
-    """A fresh model that expects blank as often as it occurs.
+    """Returns a fresh model whose output bias gives blank the probability `BLANK_SHARE`.
 
-    Else the first thing that training teaches is to say blank, and it teaches all layers: the encoder's output becomes
-    one large constant, beside which the sound is lost.
+    Without it the first steps raise blank's probability through all layers: the encoder's output becomes one large
+    constant, and the differences between frames are lost beside it.
     """
     odds = BLANK_SHARE / (1 - BLANK_SHARE) * model.config.vocabulary  # against each label
     named = named_parameters(model)

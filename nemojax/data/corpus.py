@@ -1,57 +1,61 @@
-"""Manifests to utterances that can be trained on: their audio, labels and lengths, and what is left out and why."""
+"""Manifests to utterances for training: their audio, labels and lengths; and which entries are left out, and why."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from nemojax.audio.manifest import expand_manifest
 from nemojax.audio.source import MODEL_RATE_HZ, Recording, open_audio
 from nemojax.config import ModelConfig
+from nemojax.data.buckets import IntArray
 from nemojax.errors import AudioError, ConfigError
 from nemojax.text.tokenizer import Tokenizer
 
-LEAST_WEIGHT = 0.001
-JOINS_TRIED = 1000
+MIN_WEIGHT = 0.001
+JOINS_TRIED = 1000  # texts on which joining is checked
 
 
 @dataclass(frozen=True)
 class Source:
-    """A manifest, and how many times an epoch holds each of its utterances: 0.5 is every second epoch."""
+    """A manifest, and how many times an epoch holds each of its utterances; 0.5 means once in two epochs."""
 
     manifest: Path
     weight: float = 1.0
 
-    def __post_init__(self):
-        if not LEAST_WEIGHT <= self.weight <= 1 / LEAST_WEIGHT:
+    def __post_init__(self) -> None:
+        if not MIN_WEIGHT <= self.weight <= 1 / MIN_WEIGHT:
             raise ConfigError(
-                f"{self.manifest}: its weight must be from {LEAST_WEIGHT:g} to {1 / LEAST_WEIGHT:g}, not {self.weight}"
+                f"{self.manifest}: its weight must be from {MIN_WEIGHT:g} to {1 / MIN_WEIGHT:g}, not {self.weight}"
             )
 
 
 @dataclass(frozen=True)
 class Filters:
-    """Which utterances are trained on.
+    """Conditions for an utterance to be trained on.
 
     Attributes:
       min_s, max_s: the range of durations, in seconds.
-      max_labels_per_frame: labels per encoder frame (80 ms); more is a text that can't belong to the audio.
-      keep_unspelled: keep texts with characters that the tokenizer has no piece for; the label there is its
-        unknown piece.
-      exclude: a regular expression; texts in which it is found are left out.
+      max_labels_per_frame: labels per encoder frame (80 ms); a text with more can't belong to the audio.
+      keep_out_of_vocabulary: keep texts with characters that the tokenizer has no piece for; their label is the
+        tokenizer's unknown piece.
+      exclude: a regular expression; texts that it is found in are left out.
     """
+
+    FORMER_NAMES: ClassVar[dict[str, str]] = {"keep_unspelled": "keep_out_of_vocabulary"}  # in settings saved earlier
 
     min_s: float = 0.1
     max_s: float = 20.0
     max_labels_per_frame: float = 2.0
-    keep_unspelled: bool = False
+    keep_out_of_vocabulary: bool = False
     exclude: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.min_s < self.max_s:
             raise ConfigError(f"filters: min_s {self.min_s} must be at least 0 and less than max_s {self.max_s}")
         try:
@@ -64,22 +68,28 @@ DEFAULT_FILTERS = Filters()
 
 
 class Problem(NamedTuple):
-    """Why an utterance can't be trained on: in a word or two, the same for all alike, and in a sentence."""
+    """Why an utterance can't be trained on: a kind, to count problems by, and a message."""
 
     kind: str
     message: str
 
 
 class Dropped(NamedTuple):
+    """An utterance that is left out."""
+
     name: str
-    seconds: float  # 0 where it is not known
+    seconds: float  # 0 where the duration is not known
     problem: Problem
 
 
 def frames_of(samples: Any, config: ModelConfig) -> Any:
-    """Encoder frames that hold so many samples (a number or an array) of a recording and the history before them.
+    """Returns the encoder frames that a recording of `samples` needs in a batch, with the history before it.
 
-    It is `config.encoder_frames`, or one frame more where the last hop has begun and is not whole.
+    This is `config.encoder_frames`, or one more where the recording ends within a hop: its last samples need room, but
+    make no frame.
+
+    Args:
+      samples: a number or an array.
     """
     return -(-(samples + config.history_samples) // config.frame_samples)
 
@@ -91,14 +101,17 @@ def text_problems(
     filters: Filters,
     config: ModelConfig,
 ) -> list[Problem]:
-    """All that keeps a text from being what is said in so many seconds, as far as these are known."""
+    """Returns the reasons why a text can't be trained on.
+
+    Checks that need the duration or the tokenizer are skipped where it is None.
+    """
     if text is None or not text.strip():
         return [Problem("no text", "its text is empty" if text is not None else "it has no text")]
     problems = []
     if tokenizer is not None:
-        if not filters.keep_unspelled and (unspelled := tokenizer.out_of_vocabulary(text)):
-            shown = ", ".join(repr(part) for part in dict.fromkeys(unspelled))
-            problems.append(Problem("unspelled", f"the tokenizer can't spell {shown}"))
+        if not filters.keep_out_of_vocabulary and (parts := tokenizer.out_of_vocabulary(text)):
+            shown = ", ".join(repr(part) for part in dict.fromkeys(parts))
+            problems.append(Problem("out of vocabulary", f"the tokenizer has no piece for {shown}"))
         if duration_s is not None:
             labels, frames = len(tokenizer.encode(text)), frames_of(round(duration_s * MODEL_RATE_HZ), config)
             if labels > filters.max_labels_per_frame * frames:
@@ -110,6 +123,7 @@ def text_problems(
 
 
 def duration_problems(duration_s: float, filters: Filters) -> list[Problem]:
+    """Returns the reasons why a recording of this duration can't be trained on."""
     if duration_s < filters.min_s:
         return [Problem("too short", f"it lasts {duration_s:.2f} s, less than {filters.min_s:g} s")]
     if duration_s > filters.max_s:
@@ -118,7 +132,7 @@ def duration_problems(duration_s: float, filters: Filters) -> list[Problem]:
 
 
 def header_duration_s(recording: Recording) -> float:
-    """How long a recording is by its header, decoded only where that does not say. Raises AudioError."""
+    """Returns a recording's duration from its header; decodes it where the header has none. Raises AudioError."""
     with closing(open_audio(recording)) as audio:
         if audio.duration_s is not None:
             return audio.duration_s
@@ -134,20 +148,20 @@ class Corpus:
 
     Attributes:
       recordings: in the order of the manifests.
-      sources: [n] the index of each utterance's source.
-      weights: [n] times per epoch.
-      samples: [n] at the model's rate.
-      labels: of all utterances, one after the other; those of i begin at `starts[i]` and end at `starts[i + 1]`.
+      sources: [n] index of each utterance's source.
+      weights: [n] times that an epoch holds each utterance.
+      samples: [n] length at the model's sample rate.
+      labels: labels of all utterances, concatenated; utterance i has those from `starts[i]` to `starts[i + 1]`.
       dropped: the utterances left out.
-      joinable: whether the labels of a text and of another, joined, are those of both with a space between.
+      joinable: whether the labels of "a b" equal the labels of "a" and then "b", so that utterances may be joined.
     """
 
     recordings: tuple[Recording, ...]
-    sources: np.ndarray
-    weights: np.ndarray
-    samples: np.ndarray
-    labels: np.ndarray
-    starts: np.ndarray
+    sources: IntArray
+    weights: npt.NDArray[np.float64]
+    samples: IntArray
+    labels: IntArray
+    starts: IntArray
     dropped: tuple[Dropped, ...] = ()
     joinable: bool = True
 
@@ -155,26 +169,29 @@ class Corpus:
         return len(self.recordings)
 
     @property
-    def label_counts(self) -> np.ndarray:
+    def label_counts(self) -> IntArray:
+        """[n] number of labels of each utterance."""
         return np.diff(self.starts)
 
-    def labels_of(self, utterance: int) -> np.ndarray:
+    def labels_of(self, utterance: int) -> IntArray:
+        """Returns the labels of an utterance."""
         return self.labels[self.starts[utterance] : self.starts[utterance + 1]]
 
     @property
     def hours(self) -> float:
+        """Hours of audio in one pass over the utterances."""
         return float(self.samples.sum()) / MODEL_RATE_HZ / 3600
 
     def report(self) -> str:
-        """What is in it and what is not, a line for each reason."""
+        """Describes the corpus: what it holds, and a line for each kind of problem that left utterances out."""
         lines = [f"{len(self)} utterances, {self.hours:.2f} h"]
         kinds: dict[str, list[Dropped]] = {}
         for dropped in self.dropped:
             kinds.setdefault(dropped.problem.kind, []).append(dropped)
-        for kind, those in sorted(kinds.items(), key=lambda item: -len(item[1])):
-            hours, first = sum(d.seconds for d in those) / 3600, those[0]
+        for kind, group in sorted(kinds.items(), key=lambda item: -len(item[1])):
+            hours, first = sum(d.seconds for d in group) / 3600, group[0]
             lines.append(
-                f"{len(those)} left out, {hours:.2f} h: {kind} (the first: {first.name}: {first.problem.message})"
+                f"{len(group)} left out, {hours:.2f} h: {kind} (the first: {first.name}: {first.problem.message})"
             )
         return "\n".join(lines)
 
@@ -184,12 +201,12 @@ def load_corpus(
     tokenizer: Tokenizer,
     config: ModelConfig,
     filters: Filters = DEFAULT_FILTERS,
-    progress: Callable[[Iterable], Iterable] = iter,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Corpus:
-    """Reads manifests. Audio is opened only where a manifest gives no duration.
+    """Reads manifests. Opens audio only where a manifest gives no duration.
 
     Args:
-      progress: wraps the entries as they are read, as `tqdm` does.
+      progress: wraps the entries while they are read, as `tqdm` does.
 
     Raises:
       ConfigError: no utterance is left; says why.
@@ -204,19 +221,17 @@ def load_corpus(
         if isinstance(kept, Dropped):
             dropped.append(kept)
         else:
-            seconds, spelled = kept
+            seconds, entry_labels = kept
             recordings.append(entry)
             columns.append((index, sources[index].weight, round(seconds * MODEL_RATE_HZ)))
-            labels.append(spelled)
-    starts = np.concatenate([[0], np.cumsum([len(spelled) for spelled in labels])]).astype(np.int64)
-    flat = np.fromiter((label for spelled in labels for label in spelled), np.int32, starts[-1])
-    source, weight, samples = (np.array(column) for column in zip(*columns, strict=True)) if columns else ([], [], [])
+            labels.append(entry_labels)
+    starts = np.concatenate([[0], np.cumsum([len(entry_labels) for entry_labels in labels])]).astype(np.int64)
     corpus = Corpus(
         tuple(recordings),
-        np.asarray(source, np.int64),
-        np.asarray(weight, np.float64),
-        np.asarray(samples, np.int64),
-        flat,
+        np.array([source for source, _, _ in columns], np.int64),
+        np.array([weight for _, weight, _ in columns], np.float64),
+        np.array([samples for _, _, samples in columns], np.int64),
+        np.fromiter((label for entry_labels in labels for label in entry_labels), np.int32, starts[-1]),
         starts,
         tuple(dropped),
         _joinable(recordings[:JOINS_TRIED], tokenizer),
@@ -229,19 +244,19 @@ def load_corpus(
 def _utterance(
     entry: Recording | AudioError, tokenizer: Tokenizer, filters: Filters, config: ModelConfig
 ) -> tuple[float, list[int]] | Dropped:
-    """Seconds and labels."""
+    """Returns an entry's duration in seconds and its labels, or why it is left out."""
     if isinstance(entry, AudioError):
-        return Dropped(*_split(entry))
+        return _unreadable(entry)
     try:
         seconds = header_duration_s(entry) if entry.duration_s is None else entry.duration_s
     except AudioError as error:
-        return Dropped(*_split(error))
+        return _unreadable(error)
     problems = duration_problems(seconds, filters) + text_problems(entry.text, seconds, tokenizer, filters, config)
     return Dropped(entry.name, seconds, problems[0]) if problems else (seconds, tokenizer.encode(entry.text or ""))
 
 
 def _joinable(recordings: Sequence[Recording], tokenizer: Tokenizer) -> bool:
-    """It is in the nature of a tokenizer, so some texts show it."""
+    """Returns whether tokenizing "a b" equals tokenizing "a" and "b"; a few texts are enough to see it."""
     texts = [recording.text or "" for recording in recordings]
     return all(
         tokenizer.encode(f"{one} {other}") == tokenizer.encode(one) + tokenizer.encode(other)
@@ -249,6 +264,6 @@ def _joinable(recordings: Sequence[Recording], tokenizer: Tokenizer) -> bool:
     )
 
 
-def _split(error: AudioError) -> tuple[str, float, Problem]:
+def _unreadable(error: AudioError) -> Dropped:
     name, _, message = str(error).partition(": ")
-    return name, 0.0, Problem("unreadable", message)
+    return Dropped(name, 0.0, Problem("unreadable", message))

@@ -1,10 +1,10 @@
-"""One planned batch as arrays: decoded, augmented, padded. What a worker process does for each step."""
+"""A planned batch as arrays: decoded, augmented, padded. Worker processes run this for each step."""
 
 import dataclasses
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32
@@ -14,54 +14,58 @@ from nemojax.audio.source import ROUNDING_S, Recording, open_audio
 from nemojax.data import waveform
 from nemojax.data.corpus import header_duration_s
 from nemojax.data.plan import Plan, PlannedBatch, Row
+from nemojax.data.waveform import Samples
 from nemojax.errors import AudioError, ConfigError
 
+Array = np.ndarray[Any, Any]
 NOTHING = -1  # the utterance of an empty row
 
 
-class Batch(NamedTuple):
-    """A host's rows of a step. An empty row has lengths of 0.
+class HostBatch(NamedTuple):
+    """A host's rows of a step, as numpy arrays. An empty row has lengths of 0.
 
     Attributes:
-      samples: zeros up to `history_samples`, then the waveform, then zeros: what a stream's first segment holds.
-      sample_lengths: valid samples, those of the history included, as in `streaming.Segment`.
+      samples: `history_samples` zeros, then the waveform, then zeros, as in a stream's first segment.
+      sample_lengths: valid samples, the history included, as in `streaming.Segment`.
       labels: zero beyond their lengths.
-      utterances: the index in the corpus of a row's first utterance; NOTHING for an empty row.
+      utterances: index in the corpus of a row's first utterance; NOTHING for an empty row.
     """
 
-    samples: Float32[np.ndarray, "B N"]
-    sample_lengths: Int32[np.ndarray, " B"]
-    labels: Int32[np.ndarray, "B U"]
-    label_lengths: Int32[np.ndarray, " B"]
-    utterances: Int32[np.ndarray, " B"]
+    samples: Float32[Array, "B N"]
+    sample_lengths: Int32[Array, " B"]
+    labels: Int32[Array, "B U"]
+    label_lengths: Int32[Array, " B"]
+    utterances: Int32[Array, " B"]
 
 
 class Unreadable(NamedTuple):
-    """An utterance whose audio can't be used, and why."""
+    """An utterance whose audio can't be read, and why."""
 
     utterance: int
     reason: str
 
 
 class Loader:
-    """Makes the batches of a plan, any step at any time; the same whoever makes them.
+    """Returns the batch of any step of a plan; a batch depends on the plan, the step and the host alone.
 
     Raises:
-      ConfigError: a bucket can't be divided by the hosts, or there is no noise in the manifests named.
+      ConfigError: a bucket's rows can't be divided by the number of hosts, or a noise recording can't be read.
     """
 
     def __init__(self, plan: Plan, host: int = 0, hosts: int = 1):
         if not 0 <= host < hosts:
-            raise ConfigError(f"host {host} is none of {hosts}; they count from 0")
+            raise ConfigError(f"there is no host {host} of {hosts}; hosts count from 0")
         self.plan, self.host, self.hosts = plan, host, hosts
         for bucket in plan.buckets:
             plan.host_rows(bucket, host, hosts)
         self.noises = load_noises(plan.waveform.noise_manifests) if plan.waveform.noise_probability else ()
 
-    def __call__(self, step: int) -> tuple[Batch, list[Unreadable]]:
+    def __call__(self, step: int) -> tuple[HostBatch, list[Unreadable]]:
+        """Returns a step's batch, and the utterances that can't be read; their rows are empty."""
         planned = self.plan.batch(step)
         share = self.plan.host_rows(planned.bucket, self.host, self.hosts)
-        batch, unreadable = self._empty(planned), []
+        batch = self._empty(planned)
+        unreadable: list[Unreadable] = []
         history = self.plan.config.history_samples
         capacity = batch.samples.shape[1] - history
         for index, row in enumerate(planned.rows[share]):
@@ -69,24 +73,24 @@ class Loader:
                 continue
             try:
                 generator = np.random.default_rng([self.plan.settings.seed, 3, step, share.start + index])
-                heard = self._waveform(row, generator)
+                samples = self._waveform(row, generator)
             except _Failed as failed:
                 unreadable.append(failed.unreadable)
                 continue
-            # a duration in a manifest is rounded: a recording may be longer than planned, but not by more
-            heard = heard[:capacity]
+            samples = samples[:capacity]  # durations in a manifest are rounded: a recording may be a little longer
             labels = np.concatenate([self.plan.corpus.labels_of(utterance) for utterance in row.utterances])
-            batch.samples[index, history : history + len(heard)] = heard
-            batch.sample_lengths[index] = history + len(heard)
+            batch.samples[index, history : history + len(samples)] = samples
+            batch.sample_lengths[index] = history + len(samples)
             batch.labels[index, : len(labels)] = labels
             batch.label_lengths[index] = len(labels)
             batch.utterances[index] = row.utterances[0]
         return batch, unreadable
 
-    def _empty(self, planned: PlannedBatch) -> Batch:
+    def _empty(self, planned: PlannedBatch) -> HostBatch:
+        """Returns a batch of empty rows."""
         frames, labels, rows = planned.bucket
         rows //= self.hosts
-        return Batch(
+        return HostBatch(
             np.zeros((rows, frames * self.plan.config.frame_samples), np.float32),
             np.zeros(rows, np.int32),
             np.zeros((rows, labels), np.int32),
@@ -94,7 +98,8 @@ class Loader:
             np.full(rows, NOTHING, np.int32),
         )
 
-    def _waveform(self, row: Row, generator: np.random.Generator) -> np.ndarray:
+    def _waveform(self, row: Row, generator: np.random.Generator) -> Samples:
+        """Returns a row's waveform. Raises _Failed for the first utterance that can't be read."""
         parts = []
         for utterance in row.utterances:
             try:
@@ -106,7 +111,8 @@ class Loader:
         samples = waveform.with_silence(samples, row.before_samples, row.after_samples)
         return waveform.augmented(samples, generator, self.plan.waveform, self._noise if self.noises else None)
 
-    def _decoded(self, utterance: int) -> np.ndarray:
+    def _decoded(self, utterance: int) -> Samples:
+        """Decodes an utterance. Raises AudioError."""
         recording, planned = self.plan.corpus.recordings[utterance], int(self.plan.corpus.samples[utterance])
         rate_hz = self.plan.config.features.sample_rate_hz
         with closing(open_audio(recording, model_rate_hz=rate_hz)) as audio:
@@ -115,25 +121,26 @@ class Loader:
             raise AudioError(f"{recording.name}: it holds no samples")
         return samples
 
-    def _noise(self, samples: int, generator: np.random.Generator) -> np.ndarray:
-        """So many samples from a random place in a random recording of noise, or fewer where it is shorter."""
+    def _noise(self, samples: int, generator: np.random.Generator) -> Samples:
+        """Returns `samples` samples from a random place in a random noise recording, or all of a shorter recording."""
         recording, seconds = self.noises[generator.integers(len(self.noises))]
         rate_hz = self.plan.config.features.sample_rate_hz
-        wanted_s = samples / rate_hz
-        begin_s = generator.uniform(0, max(seconds - wanted_s, 0))
-        begin_s += recording.offset_s
-        part = dataclasses.replace(recording, offset_s=begin_s, duration_s=min(wanted_s, seconds))
+        length_s = samples / rate_hz
+        begin_s = recording.offset_s + generator.uniform(0, max(seconds - length_s, 0))
+        part = dataclasses.replace(recording, offset_s=begin_s, duration_s=min(length_s, seconds))
         with closing(open_audio(part, model_rate_hz=rate_hz)) as audio:
             return audio.read(samples)
 
 
 class _Failed(Exception):
+    """Reports an utterance of a row that can't be read."""
+
     def __init__(self, unreadable: Unreadable):
         self.unreadable = unreadable
 
 
 def load_noises(manifests: Sequence[Path]) -> tuple[tuple[Recording, float], ...]:
-    """The recordings of noise in some manifests, with their seconds. Raises ConfigError for one that can't be read."""
+    """Returns the recordings of manifests and their durations in seconds. Raises ConfigError for an unreadable one."""
     noises = []
     for manifest in manifests:
         for entry in expand_manifest(manifest):

@@ -1,8 +1,7 @@
-"""The plan's steps as batches of arrays, made ahead of time by worker processes.
+"""The batches of a plan's steps, prepared ahead of time by worker processes.
 
-Each of n workers is a grain pipeline with a process of its own, which makes every n-th batch, whole. So batches
-are the same whatever n is, one worker can be started again without the others, and all state is the number of
-the next step.
+Each of n workers is a grain pipeline in a process of its own, which prepares every n-th batch as a whole. So batches
+do not depend on n, a worker can be restarted without the others, and the only state is the number of the next step.
 """
 
 import logging
@@ -18,37 +17,37 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from nemojax.data.loading import Batch, Loader
+from nemojax.data.loading import HostBatch, Loader, Unreadable
 from nemojax.data.plan import Plan
 from nemojax.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
-ENDLESS = 2**40  # steps, or bytes
+ENDLESS = 2**40  # a number of steps, or of bytes, that is never reached
 AHEAD = 2  # batches that each worker keeps ready
-SMALLEST_SHARED_BYTES = 2**16  # arrays below this go through a pipe
+SMALLEST_SHARED_BYTES = 2**16  # smaller arrays go through a pipe
 SHARED_MEMORY = Path("/dev/shm")
-RESTARTS = 3  # of the workers without a batch between them
-UNREADABLE_LIMIT = 50  # so many utterances, if they are half of all, are no accident
+MAX_RESTARTS = 3  # of workers in a row, without a batch between
+UNREADABLE_LIMIT = 50  # stop at this many unreadable utterances, if at least half of all so far are unreadable
 
 
-class Pipeline(Iterator[Batch]):
-    """Iterates over a host's batches from step `start` on, without end. Close it, or use it in a `with` block.
+class Pipeline(Iterator[HostBatch]):
+    """Iterates endlessly over a host's batches from step `start` on. Close it, or use it in a `with` block.
 
-    With workers, the program's main module must be importable without side effects (`if __name__ ==
-    "__main__"`), as always with Python's multiprocessing: workers are spawned.
+    Workers are spawned, so the program's main module must be importable without side effects (`if __name__ ==
+    "__main__"`), as always with Python's multiprocessing.
 
     Args:
-      workers: processes; 0 makes each batch here when it is asked for.
-      report: called with a sentence about each utterance that can't be read, once, and about dead workers.
+      workers: number of processes; 0 prepares each batch in this process, when it is asked for.
+      report: called with a sentence about each unreadable utterance, once, and about each worker that died.
 
     Attributes:
-      step: of the next batch; a pipeline begun there goes on as this one would.
-      unreadable: the names of the utterances that could not be read so far, and why. Their rows were empty.
-      waited_s: seconds that were spent waiting for batches.
+      step: number of the next batch. A pipeline started there yields what this one would.
+      unreadable: names of the utterances that could not be read so far, with the reason. Their rows were empty.
+      waited_s: seconds spent waiting for batches.
 
     Raises:
-      DataError: workers die again and again, or too many utterances can't be read.
+      DataError: workers die repeatedly, or too many utterances can't be read.
     """
 
     def __init__(
@@ -67,21 +66,21 @@ class Pipeline(Iterator[Batch]):
         self.unreadable: dict[str, str] = {}
         self._loader, self._report = Loader(plan, host, hosts), report
         self._read, self._restarts = 0, 0
-        self._running: dict[int, _Worker] = {}  # by the remainder of their steps
+        self._running: dict[int, _Worker] = {}  # by step modulo the number of workers
         self._closed = False
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> HostBatch:
         if self._closed:
             raise DataError("the data pipeline is closed")
         begin = time.perf_counter()
         batch, unreadable = self._next()
         self.waited_s += time.perf_counter() - begin
         self.step += 1
-        self._note(int((batch.sample_lengths > 0).sum()), unreadable)
+        self._count(int((batch.sample_lengths > 0).sum()), unreadable)
         return batch
 
     def close(self) -> None:
-        """Ends the workers. May be called again."""
+        """Stops the workers. May be called more than once."""
         self._closed = True
         self._stop()
 
@@ -91,7 +90,8 @@ class Pipeline(Iterator[Batch]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _next(self) -> Any:
+    def _next(self) -> tuple[HostBatch, list[Unreadable]]:
+        """Returns the next batch, and its unreadable utterances; restarts a worker that died."""
         if not self.workers:
             return self._loader(self.step)
         if not self._running:
@@ -103,28 +103,29 @@ class Pipeline(Iterator[Batch]):
             try:
                 made = worker.take()
                 self._restarts = 0
-                return Batch(**made["batch"]), made["unreadable"]
+                return HostBatch(**made["batch"]), [Unreadable(*entry) for entry in made["unreadable"]]
             except RuntimeError as error:
-                if "terminated unexpectedly" not in str(error):  # grain has no type of its own for it
+                if "terminated unexpectedly" not in str(error):  # grain has no exception of its own for it
                     raise
                 worker.close()
                 self._restarts += 1
-                if self._restarts > RESTARTS:
+                if self._restarts > MAX_RESTARTS:
                     raise DataError(
                         f"data workers died {self._restarts} times at step {self.step} ({error}); if memory is short, "
                         "use fewer workers or smaller batches"
                     ) from None
-                self._report(f"a data worker died; another makes its batches from step {self.step} on")
-                again = _Worker(self._loader, self.step, self.workers, worker.smallest)
-                self._running[self.step % self.workers] = again
+                self._report(f"a data worker died; a new one prepares its batches from step {self.step} on")
+                restarted = _Worker(self._loader, self.step, self.workers, worker.smallest_shared)
+                self._running[self.step % self.workers] = restarted
 
     def _stop(self) -> None:
         if self._running:
-            with ThreadPoolExecutor(len(self._running)) as pool:  # each takes a second or two
+            with ThreadPoolExecutor(len(self._running)) as pool:  # closing one takes a second or two
                 list(pool.map(_Worker.close, self._running.values()))
             self._running = {}
 
-    def _note(self, read: int, unreadable: list[tuple[int, str]]) -> None:
+    def _count(self, read: int, unreadable: list[Unreadable]) -> None:
+        """Counts utterances, and reports unreadable ones. Raises DataError where they are too many."""
         self._read += read
         for utterance, reason in unreadable:
             name = f"{utterance}: {self.plan.corpus.recordings[utterance].name}"
@@ -140,7 +141,7 @@ class Pipeline(Iterator[Batch]):
 
 
 class _Steps:
-    """Every `stride`-th batch of a loader from a step on, as grain's random access source."""
+    """A random access source for grain: every `stride`-th batch of a loader from step `start` on."""
 
     def __init__(self, loader: Loader, start: int, stride: int):
         self.loader, self.start, self.stride = loader, start, stride
@@ -154,40 +155,48 @@ class _Steps:
 
 
 class _Worker:
-    """A process that makes batches ahead of time. `smallest` is the size of arrays that go through shared memory."""
+    """A process that prepares batches ahead of time.
 
-    def __init__(self, loader: Loader, start: int, stride: int, smallest: int):
+    Args:
+      smallest_shared: size in bytes from which arrays go through shared memory.
+    """
+
+    def __init__(self, loader: Loader, start: int, stride: int, smallest_shared: int):
         try:
             import grain
             from absl import flags
         except ImportError:
             raise DataError("data workers need grain: install nemojax[train]") from None
         if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # grain reads flags that only programs built on absl would parse
+            flags.FLAGS.mark_as_parsed()  # grain reads absl flags, which only programs built on absl parse
         batches = grain.MapDataset.source(_Steps(loader, start, stride)).to_iter_dataset(
             grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         )
-        options = grain.experimental.DatasetOptions(min_shm_size=smallest)
+        options = grain.experimental.DatasetOptions(min_shm_size=smallest_shared)
         batches = grain.experimental.WithOptionsIterDataset(batches, options).mp_prefetch(
             grain.MultiprocessingOptions(num_workers=1, per_worker_buffer_size=AHEAD), worker_init_fn=_begin_worker
         )
-        self.smallest = smallest
+        self.smallest_shared = smallest_shared
         self._batches = iter(batches)
-        # the process begins with the first batch asked for, which must not wait for the workers before it
-        self._first: Future | None = Future()
-        threading.Thread(target=_fulfil, args=(self._first, self._batches), daemon=True).start()
+        # grain starts the process when the first batch is asked for; asking in a thread starts all workers at once
+        self._first: Future[dict[str, Any]] | None = Future()
+        threading.Thread(target=_fulfill, args=(self._first, self._batches), daemon=True).start()
 
     def take(self) -> dict[str, Any]:
+        """Returns the worker's next batch, when it is ready."""
         first, self._first = self._first, None
-        return next(self._batches) if first is None else first.result()
+        batch: dict[str, Any] = next(self._batches) if first is None else first.result()
+        return batch
 
     def close(self) -> None:
+        """Stops the process."""
         if self._first is not None:
             wait([self._first])
         self._batches.close()
 
 
-def _fulfil(future: Future, batches: Iterator) -> None:
+def _fulfill(future: "Future[dict[str, Any]]", batches: Iterator[dict[str, Any]]) -> None:
+    """Sets a future to the next batch, or to the error in its place."""
     try:
         future.set_result(next(batches))
     except BaseException as error:
@@ -195,26 +204,27 @@ def _fulfil(future: Future, batches: Iterator) -> None:
 
 
 def _smallest_shared(loader: Loader, workers: int, report: Callable[[str], Any]) -> int:
-    """The size in bytes from which arrays go through shared memory: none do where it is too small for them."""
+    """Returns the size in bytes from which arrays go through shared memory; ENDLESS where it has too little room."""
     largest = max(bucket.frames * bucket.batch for bucket in loader.plan.buckets) // loader.hosts
     needed = 4 * largest * loader.plan.config.frame_samples * workers * (AHEAD + 2)
     if not SHARED_MEMORY.is_dir() or (free := shutil.disk_usage(SHARED_MEMORY).free) >= needed:
         return SMALLEST_SHARED_BYTES
     report(
         f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB free and {needed / 2**20:.0f} MiB may be needed; "
-        "batches come through pipes, which is slower"
+        "batches go through pipes, which is slower"
     )
     return ENDLESS
 
 
 def _begin_worker(index: int, count: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # control-C is for the main process, which ends its workers
+    """Prepares a worker process: it ignores control-C, and exits with the main process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles it, and stops its workers
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
 
 
 def _end_with(sentinel: int) -> None:
-    """A killed main process can't end its workers, which would wait for it for ever."""
+    """Waits for the main process to end, and exits: a killed main process can't stop its workers."""
     multiprocessing.connection.wait([sentinel])
     os._exit(1)

@@ -1,12 +1,13 @@
-"""Which utterances each step trains on: a pure function of the corpus, the settings, the seed and the step.
+"""The utterances of each step: a pure function of the corpus, the settings, the seed and the step.
 
-An epoch is drawn whole, from (seed, epoch): how often each utterance occurs, which are joined, the lengths that
-speed and silence give them, the order. Every row goes to the first bucket that holds it. What a bucket has left
-over beyond whole batches goes on to the next that holds it; what the last has left over is filled up with empty
-rows. So an epoch is complete in itself, and nothing but the step number needs to be remembered.
+An epoch is drawn as a whole, from (seed, epoch): how often each utterance occurs, which utterances are joined, their
+lengths after changes of speed and added silence, their order. Every row goes to the first bucket that holds it. Rows
+that a bucket has left after its last whole batch move to the next bucket that holds them; rows that no later bucket
+holds make a batch that is filled up with empty rows. So every epoch is complete, and the step number is the only state.
 
-All hosts compute the same plan, and each decodes its own rows of a batch. The order is numpy's: a run is
-continued with the version of numpy that it was begun with, which `fingerprint` checks with all else.
+All hosts compute the same plan, and each decodes its own rows of a batch. The order depends on numpy's generator, so a
+run is resumed with the version of numpy that it was started with; `fingerprint` checks that, and everything else that
+the plan depends on.
 """
 
 import bisect
@@ -16,27 +17,30 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from nemojax.config import ModelConfig
-from nemojax.data.buckets import Bucket, check_buckets, choose_buckets, frames_multiple
+from nemojax.data.buckets import Bucket, IntArray, check_buckets, choose_buckets, frames_multiple
 from nemojax.data.corpus import Corpus, frames_of
 from nemojax.data.waveform import UNCHANGED, Range, WaveformConfig, samples_at_speed
 from nemojax.errors import ConfigError
 
-BATCH_FRAMES = 12_000  # 16 minutes
+BATCH_FRAMES = 12_000  # encoder frames in a batch: 16 minutes
 
 
 class Row(NamedTuple):
-    """What one row of a batch is made of. Without utterances it is empty."""
+    """The parts of one row of a batch. A row without utterances is empty."""
 
-    utterances: tuple[int, ...] = ()
-    gap_samples: int = 0  # between them
-    speed: float = 1.0  # of them and the gaps
-    before_samples: int = 0  # of silence, not affected by speed
-    after_samples: int = 0
+    utterances: tuple[int, ...] = ()  # indices in the corpus
+    gap_samples: int = 0  # silence between the utterances, before the change of speed
+    speed: float = 1.0  # of the utterances and gaps
+    before_samples: int = 0  # silence before the utterances, not affected by speed
+    after_samples: int = 0  # silence after the utterances, not affected by speed
 
 
 class PlannedBatch(NamedTuple):
+    """The rows of a step."""
+
     step: int
     epoch: int
     bucket: Bucket
@@ -44,18 +48,19 @@ class PlannedBatch(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The rows of an epoch, as columns. Those of row r are `utterances[starts[r]:starts[r + 1]]`."""
+    """The rows of an epoch, as columns. The utterances of row r are `utterances[starts[r]:starts[r + 1]]`."""
 
-    utterances: np.ndarray
-    starts: np.ndarray
-    gap_samples: np.ndarray
-    speed: np.ndarray
-    before_samples: np.ndarray
-    after_samples: np.ndarray
-    frames: np.ndarray
-    labels: np.ndarray
+    utterances: IntArray
+    starts: IntArray
+    gap_samples: IntArray
+    speed: npt.NDArray[np.float64]
+    before_samples: IntArray
+    after_samples: IntArray
+    frames: IntArray  # encoder frames that a row needs
+    labels: IntArray  # number of labels in a row
 
     def row(self, index: int) -> Row:
+        """Returns row number `index`."""
         members = self.utterances[self.starts[index] : self.starts[index + 1]]
         return Row(
             tuple(members.tolist()),
@@ -67,8 +72,10 @@ class Rows(NamedTuple):
 
 
 class Epoch(NamedTuple):
+    """The batches of an epoch."""
+
     rows: Rows
-    batches: list[tuple[int, np.ndarray]]  # of each step: index of the bucket, indices of rows
+    batches: list[tuple[int, IntArray]]  # for each step: index of the bucket, indices of rows
 
 
 @dataclass(frozen=True)
@@ -76,11 +83,11 @@ class PlanConfig:
     """Settings of a plan.
 
     Attributes:
-      seed: of everything random in the data.
+      seed: of all randomness in the data.
       batch_frames: encoder frames (80 ms) per batch over all hosts, padding included.
-      bucket_count: at most so many shapes are chosen, from the data.
-      buckets: (frames, labels, batch) shapes, in place of chosen ones.
-      rows_multiple: of every batch's rows: what they are divided by, hosts and devices and micro-batches.
+      bucket_count: maximum number of batch shapes that are chosen from the data.
+      buckets: (frames, labels, batch) shapes to use instead of chosen ones.
+      rows_multiple: the rows of every batch are a multiple of it: hosts, devices and parts of a batch divide it.
     """
 
     seed: int = 0
@@ -89,12 +96,12 @@ class PlanConfig:
     buckets: tuple[Bucket, ...] = ()
     rows_multiple: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("batch_frames", "bucket_count", "rows_multiple"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.seed < 0:
-            raise ConfigError(f"the seed must not be negative, as {self.seed} is")
+            raise ConfigError(f"seed must be at least 0, not {self.seed}")
 
 
 class Plan:
@@ -102,11 +109,11 @@ class Plan:
 
     Attributes:
       buckets: the shapes of the batches.
-      unfit: indices of the utterances that no bucket holds; they are never trained on.
-      fingerprint: of all that the plan depends on; a run that is resumed compares it.
+      unfit: indices of utterances that no bucket holds; they are never trained on.
+      fingerprint: hash of everything that the plan depends on, to compare when a run is resumed.
 
     Raises:
-      ConfigError: the buckets do not do, or hold no utterance.
+      ConfigError: a bucket is invalid, no bucket holds any utterance, or the tokenizer does not allow joining.
     """
 
     def __init__(
@@ -118,7 +125,8 @@ class Plan:
     ):
         if waveform.join_probability and not corpus.joinable:
             raise ConfigError(
-                "utterances can't be joined: this tokenizer spells a word otherwise within a text than at its beginning"
+                "utterances can't be joined: this tokenizer encodes a word within a text differently than at the start "
+                "of a text; set join_probability to 0"
             )
         self.corpus, self.settings, self.waveform, self.config = corpus, settings, waveform, config
         self._frames, self._labels = frames_of(corpus.samples, config), corpus.label_counts
@@ -142,11 +150,11 @@ class Plan:
         if len(self.unfit) == len(corpus):
             raise ConfigError(f"none of the {len(corpus)} utterances fits a bucket; the largest is {self.buckets[-1]}")
         self.fingerprint = self._fingerprint()
-        self._first_steps = [0]  # of the epochs from 0 on, as far as is known
+        self._first_steps = [0]  # first step of epoch 0, 1, ..., up to the last epoch drawn so far and the one after it
         self._epoch: tuple[int, Epoch] | None = None
 
     def batch(self, step: int) -> PlannedBatch:
-        """What a step trains on. Going to a far epoch the first time draws all before it."""
+        """Returns the rows of a step. The first call for a late epoch draws all epochs before it."""
         number, index = self.position(step)
         epoch = self._drawn(number)
         bucket_index, members = epoch.batches[index]
@@ -155,29 +163,29 @@ class Plan:
         return PlannedBatch(step, number, bucket, tuple(rows + [Row()] * (bucket.batch - len(rows))))
 
     def position(self, step: int) -> tuple[int, int]:
-        """The epoch that a step is in, and its index there."""
+        """Returns the epoch of a step, and the step's index within it."""
         if step < 0:
-            raise ValueError(f"steps count from 0; {step} is none")
+            raise ValueError(f"there is no step {step}; steps count from 0")
         while self._first_steps[-1] <= step:
             self._drawn(len(self._first_steps) - 1)
         epoch = bisect.bisect_right(self._first_steps, step) - 1
         return epoch, step - self._first_steps[epoch]
 
     def first_step(self, epoch: int) -> int:
-        """The step that an epoch begins at."""
+        """Returns the first step of an epoch."""
         while len(self._first_steps) <= epoch:
             self._drawn(len(self._first_steps) - 1)
         return self._first_steps[epoch]
 
     def host_rows(self, bucket: Bucket, host: int, hosts: int) -> slice:
-        """Which rows of a batch are a host's; rows are divided in the order of hosts."""
+        """Returns the rows of a batch that belong to a host. Raises ConfigError where hosts can't share them evenly."""
         if bucket.batch % hosts:
             raise ConfigError(f"{bucket} can't be divided by {hosts} hosts; set rows_multiple to a multiple of {hosts}")
         share = bucket.batch // hosts
         return slice(host * share, (host + 1) * share)
 
     def _drawn(self, number: int) -> Epoch:
-        """An epoch; the last one is remembered, and so is where the next begins."""
+        """Returns an epoch, drawn or from memory; only the latest is kept. Records the first step of the next epoch."""
         if self._epoch is None or self._epoch[0] != number:
             self._epoch = number, self._draw(number)
         epoch = self._epoch[1]
@@ -186,13 +194,14 @@ class Plan:
         return epoch
 
     def _draw(self, number: int) -> Epoch:
+        """Draws the rows of an epoch, and sorts them into batches."""
         generator = np.random.default_rng([self.settings.seed, 2, number])
         times = self.times(number)
         occurrences = generator.permutation(np.repeat(np.arange(len(self.corpus)), times))
         rows = draw_rows(self.corpus, occurrences, generator, self.waveform, self.config, self.buckets)
         buckets = self._bucket_of(rows.frames, rows.labels)
-        batches: list[tuple[int, np.ndarray]] = []
-        waiting = np.zeros(0, np.int64)  # left over by the buckets so far
+        batches: list[tuple[int, IntArray]] = []
+        waiting: IntArray = np.zeros(0, np.int64)  # rows left over by smaller buckets
         for index, bucket in enumerate(self.buckets):
             fits = _inside(rows.frames[waiting], rows.labels[waiting], bucket)
             here = generator.permutation(np.concatenate([waiting[fits], np.flatnonzero(buckets == index)]))
@@ -200,29 +209,35 @@ class Plan:
             batches += [(index, part) for part in here[:whole].reshape(-1, bucket.batch)]
             left = here[whole:]
             later = [_inside(rows.frames[left], rows.labels[left], other) for other in self.buckets[index + 1 :]]
-            goes_on = np.any(later, axis=0) if later else np.zeros(len(left), bool)
-            waiting = np.concatenate([waiting[~fits], left[goes_on]])
-            if not goes_on.all():
-                batches.append((index, left[~goes_on]))
+            moves = np.any(later, axis=0) if later else np.zeros(len(left), bool)
+            waiting = np.concatenate([waiting[~fits], left[moves]])
+            if not moves.all():
+                batches.append((index, left[~moves]))
         order = generator.permutation(len(batches))
         return Epoch(rows, [batches[i] for i in order])
 
-    def times(self, epoch: int) -> np.ndarray:
-        """How often an epoch has each utterance, [n]: over any k epochs, its weight times k, rounded up or down."""
-        count = lambda epochs: np.floor(epochs * self.corpus.weights + self._phase).astype(np.int64)
-        times = count(epoch + 1) - count(epoch)
+    def times(self, epoch: int) -> IntArray:
+        """Returns how often an epoch holds each utterance, [n]. Over k epochs that is k times its weight, rounded."""
+
+        def total(epochs: int) -> IntArray:
+            return np.floor(epochs * self.corpus.weights + self._phase).astype(np.int64)
+
+        times = total(epoch + 1) - total(epoch)
         times[self.unfit] = 0
         return times
 
-    def _bucket_of(self, frames: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """The first bucket that holds each, -1 where none does."""
+    def _bucket_of(self, frames: IntArray, labels: IntArray) -> IntArray:
+        """Returns the index of the first bucket that holds each row, -1 where none does."""
         found = np.full(len(frames), -1)
         for index, bucket in reversed(list(enumerate(self.buckets))):
             found[_inside(frames, labels, bucket)] = index
         return found
 
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256(repr((self.settings, self.waveform, self.buckets, np.__version__)).encode())
+        settings = repr((self.settings, self.waveform, self.buckets, np.__version__))
+        for former, name in WaveformConfig.FORMER_NAMES.items():  # runs started before a renaming have the same print
+            settings = settings.replace(f"{name}=", f"{former}=")
+        digest = hashlib.sha256(settings.encode())
         for column in (self.corpus.samples, self.corpus.weights, self.corpus.labels, self.corpus.starts):
             digest.update(np.ascontiguousarray(column).tobytes())
         for recording in self.corpus.recordings:
@@ -232,28 +247,35 @@ class Plan:
 
 def draw_rows(
     corpus: Corpus,
-    occurrences: np.ndarray,
+    occurrences: IntArray,
     generator: np.random.Generator,
     waveform: WaveformConfig,
     config: ModelConfig,
     buckets: Sequence[Bucket] = (),
 ) -> Rows:
-    """Joins some of the occurrences of utterances into rows, and draws what changes their lengths.
+    """Draws rows from occurrences of utterances: which are joined, their speed, and the silence around them.
 
-    A row that no bucket would hold is not joined, or has neither silence nor a speed of its own.
+    Utterances are not joined where no bucket holds the row. A row that no bucket holds with its drawn speed and silence
+    has neither.
+
+    Args:
+      occurrences: indices of utterances, in the order in which they are drawn.
     """
     rate_hz = config.features.sample_rate_hz
 
-    def draw_samples(seconds: Range, count: int) -> np.ndarray:
+    def draw_samples(seconds: Range, count: int) -> IntArray:
         return np.round(generator.uniform(*seconds, size=count) * rate_hz).astype(np.int64)
 
     gaps = draw_samples(waveform.join_gap_s, len(occurrences))
     heads = _joined_heads(corpus, occurrences, gaps, generator, waveform, config, buckets)
-    order = np.argsort(heads, kind="stable")  # the members of a row side by side, in the order of the draw
+    order = np.argsort(heads, kind="stable")  # members of a row become adjacent, in the order of the draw
     utterances, (first, starts) = occurrences[order], np.unique(heads[order], return_index=True)
     starts = np.append(starts, len(occurrences))
     members, gaps = np.diff(starts), gaps[first]
-    total = lambda values: np.add.reduceat(values, starts[:-1]) if len(first) else np.zeros(0, np.int64)
+
+    def total(values: IntArray) -> IntArray:
+        return np.add.reduceat(values, starts[:-1]) if len(first) else np.zeros(0, np.int64)
+
     plain = total(corpus.samples[utterances]) + gaps * (members - 1)
     labels = total(corpus.label_counts[utterances])
     speed = generator.choice(np.array(waveform.speeds, np.float64), len(first))
@@ -268,14 +290,14 @@ def draw_rows(
 
 def _joined_heads(
     corpus: Corpus,
-    occurrences: np.ndarray,
-    gaps: np.ndarray,
+    occurrences: IntArray,
+    gaps: IntArray,
     generator: np.random.Generator,
     waveform: WaveformConfig,
     config: ModelConfig,
     buckets: Sequence[Bucket],
-) -> np.ndarray:
-    """For each occurrence, the index of the one that begins its row: its own, where it is not joined to any."""
+) -> IntArray:
+    """Returns, for each occurrence, the index of the first occurrence in its row: its own where it is not joined."""
     heads = np.arange(len(occurrences))
     if not waveform.join_probability:
         return heads
@@ -284,29 +306,30 @@ def _joined_heads(
     sizes = generator.integers(2, waveform.join_parts, len(occurrences), endpoint=True)
     chosen &= corpus.samples[occurrences] <= waveform.join_longest_s * rate_hz
     limit = round(waveform.join_total_s * rate_hz)
-    open_rows: dict[int, tuple[int, int, int, int]] = {}  # of each source: head, members, samples, labels
+    open_rows: dict[int, tuple[int, int, int, int]] = {}  # for each source: head, members, samples, labels
     for index in np.flatnonzero(chosen).tolist():
         utterance = int(occurrences[index])
         source, samples, labels = (int(c[utterance]) for c in (corpus.sources, corpus.samples, label_counts))
         if source in open_rows:
             head, members, so_far, labels_so_far = open_rows[source]
-            samples_then, labels_then = so_far + int(gaps[head]) + samples, labels_so_far + labels
-            frames = frames_of(samples_then, config)
-            holds = not buckets or any(frames <= b.frames and labels_then <= b.labels for b in buckets)
-            if members < sizes[head] and samples_then <= limit and holds:
+            joined_samples, joined_labels = so_far + int(gaps[head]) + samples, labels_so_far + labels
+            frames = frames_of(joined_samples, config)
+            holds = not buckets or any(frames <= b.frames and joined_labels <= b.labels for b in buckets)
+            if members < sizes[head] and joined_samples <= limit and holds:
                 heads[index] = head
-                open_rows[source] = head, members + 1, samples_then, labels_then
+                open_rows[source] = head, members + 1, joined_samples, joined_labels
                 continue
         open_rows[source] = index, 1, samples, labels
     return heads
 
 
-def _inside(frames: np.ndarray, labels: np.ndarray, bucket: Bucket) -> np.ndarray:
+def _inside(frames: IntArray, labels: IntArray, bucket: Bucket) -> npt.NDArray[np.bool_]:
+    """Returns whether a bucket holds each row."""
     return (frames <= bucket.frames) & (labels <= bucket.labels)
 
 
-def _phases(sources: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Where in its cycle each utterance is, in 0 to 1: those of a source are spread evenly, in random order."""
+def _phases(sources: IntArray, generator: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Returns each utterance's phase in its cycle of epochs, 0 to 1: even over a source, in random order."""
     phases = np.zeros(len(sources))
     for source in np.unique(sources):
         (members,) = np.nonzero(sources == source)

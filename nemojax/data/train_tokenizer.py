@@ -1,4 +1,4 @@
-"""A SentencePiece model from the texts of some manifests; the same texts and settings give the same bytes.
+"""Trains a SentencePiece model on the texts of manifests; the same texts and settings give the same bytes.
 
 python -m nemojax.data.train_tokenizer MANIFEST... --output tokenizer.model --size 1024
 """
@@ -14,11 +14,11 @@ import tyro
 from sentencepiece import SentencePieceTrainer
 
 from nemojax.audio.manifest import expand_manifest
+from nemojax.data.command import Flag, run_command
 from nemojax.errors import AudioError, ConfigError
 from nemojax.text.tokenizer import Tokenizer
 
-LONGEST_BYTES = 2**16  # SentencePiece leaves out longer sentences without a word
-Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+MAX_TEXT_BYTES = 2**16  # SentencePiece silently leaves out longer sentences
 
 
 def train(
@@ -28,20 +28,20 @@ def train(
     character_coverage: float = 1.0,
     byte_fallback: bool = False,
 ) -> bytes:
-    """A model of `size` pieces, of which piece 0 is the unknown one; blank is not among them.
+    """Returns a model of `size` pieces. Piece 0 is the unknown piece; blank is not a piece.
 
     Args:
-      character_coverage: the share of all characters that get a piece; the rarest are left out.
-      byte_fallback: 256 pieces spell what has no piece, byte by byte.
+      character_coverage: the share of characters that get a piece of their own; the rarest do not.
+      byte_fallback: adds 256 pieces that encode characters without a piece byte by byte.
 
     Raises:
-      ConfigError: there is no text, or it does not yield so many pieces.
+      ConfigError: there is no text, or the texts do not yield `size` pieces.
     """
     texts = [text for text in texts if text.strip()]
     if not texts:
         raise ConfigError("there is no text to train a tokenizer on")
-    if long := next((text for text in texts if len(text.encode()) > LONGEST_BYTES), None):
-        raise ConfigError(f"a text is longer than {LONGEST_BYTES} bytes; it begins {long[:40]!r}")
+    if long := next((text for text in texts if len(text.encode()) > MAX_TEXT_BYTES), None):
+        raise ConfigError(f"a text is longer than {MAX_TEXT_BYTES} bytes; it begins {long[:40]!r}")
     model = io.BytesIO()
     try:
         SentencePieceTrainer.train(
@@ -51,12 +51,12 @@ def train(
             model_type=kind,
             character_coverage=character_coverage,
             byte_fallback=byte_fallback,
-            max_sentence_length=LONGEST_BYTES,
+            max_sentence_length=MAX_TEXT_BYTES,
             unk_id=0,
-            bos_id=-1,  # a transducer has no use for them
+            bos_id=-1,  # a transducer does not use begin and end of sentence
             eos_id=-1,
             shuffle_input_sentence=False,
-            num_threads=1,  # several would add up in a different order each time
+            num_threads=1,  # several threads would sum in a different order each time
             minloglevel=2,
         )
     except (RuntimeError, ValueError) as error:
@@ -65,17 +65,17 @@ def train(
 
 
 def _reason(error: Exception) -> str:
-    """SentencePiece's own words, without the place in its code."""
+    """Returns SentencePiece's message, without the place in its source code."""
     return re.sub(r"^.*\[.*?\]\s*", "", str(error).strip().splitlines()[-1]) or type(error).__name__
 
 
 def texts_of(manifests: Sequence[Path], distinct: bool = False) -> list[str]:
-    """The texts in some manifests, in their order. Raises ConfigError for a line that can't be read."""
+    """Returns the texts of manifests, in their order. Raises ConfigError for a line that can't be read."""
     texts = []
     for manifest in manifests:
         for entry in expand_manifest(manifest):
             if isinstance(entry, AudioError):
-                raise ConfigError(f"{entry}; python -m nemojax.data.validate lists all that is wrong")
+                raise ConfigError(f"{entry}; python -m nemojax.data.validate lists everything wrong")
             if entry.text is not None:
                 texts.append(entry.text)
     return list(dict.fromkeys(texts)) if distinct else texts
@@ -91,16 +91,16 @@ def train_tokenizer(
     byte_fallback: Flag = False,
     distinct: Flag = False,
 ) -> int:
-    """Train a SentencePiece tokenizer on the texts of some manifests.
+    """Train a SentencePiece tokenizer on the texts of manifests.
 
     Args:
       manifests: JSON lines in NeMo's form.
-      output: the file to write, tokenizer.model; an existing one is not overwritten.
+      output: the file to write, tokenizer.model; an existing file is not overwritten.
       size: number of pieces.
-      type: of the model.
-      character_coverage: the share of all characters that get a piece of their own.
-      byte_fallback: spell what has no piece byte by byte; takes 256 pieces.
-      distinct: count a text that comes several times once.
+      type: kind of model.
+      character_coverage: share of characters that get a piece of their own.
+      byte_fallback: encode characters without a piece byte by byte; takes 256 pieces.
+      distinct: count a repeated text once.
     """
     if not manifests:
         raise ConfigError("name at least one manifest")
@@ -120,13 +120,7 @@ def train_tokenizer(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    try:
-        return tyro.cli(train_tokenizer, prog="python -m nemojax.data.train_tokenizer", args=arguments)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return run_command(train_tokenizer, "python -m nemojax.data.train_tokenizer", arguments)
 
 
 if __name__ == "__main__":

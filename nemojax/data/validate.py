@@ -1,8 +1,8 @@
-"""Everything that is wrong with some manifests, as a table or as JSON lines.
+"""Lists everything wrong with manifests and the audio that they name, as a table or as JSON lines.
 
 python -m nemojax.data.validate MANIFEST... [--model DIRECTORY | --tokenizer FILE]
 
-Exit codes: 0, nothing is wrong; 1, something is; 2, the command or the tokenizer is wrong.
+Exit codes: 0, nothing is wrong; 1, something is wrong; 2, an error in the command or the tokenizer.
 """
 
 import dataclasses
@@ -23,17 +23,21 @@ from tqdm import tqdm
 from nemojax.audio.manifest import numbered_entries
 from nemojax.audio.source import Recording, open_audio
 from nemojax.config import ModelConfig
+from nemojax.data.command import Flag, run_command
 from nemojax.data.corpus import DEFAULT_FILTERS, Filters, Problem, duration_problems, header_duration_s, text_problems
 from nemojax.errors import AudioError, ConfigError, TokenizerError
 from nemojax.text.tokenizer import Tokenizer
 
 TOLERANCE_S = 0.05
 BLOCK_SAMPLES = 2**18
-Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+FORMER_FLAGS = {
+    "--keep-unspelled": "--keep-out-of-vocabulary",
+    "--no-keep-unspelled": "--no-keep-out-of-vocabulary",
+}
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong. Line 0 is the manifest as a whole."""
+    """A problem in a manifest. Line 0 stands for the manifest as a whole."""
 
     manifest: str
     line: int
@@ -42,30 +46,30 @@ class Finding(NamedTuple):
     message: str
 
 
-class Heard(NamedTuple):
-    """What a file of audio says about itself: how long it is, or why it can't be read; whether all of it is zero."""
+class Probe(NamedTuple):
+    """The result of probing an audio file: its duration, or why it can't be read; and whether all samples are zero."""
 
     seconds: float = 0.0
     fault: str = ""
     silent: bool = False
 
 
-def listen(recording: Recording, decode: bool) -> Heard:
-    """Opens a recording's file; with `decode`, hears the part that is named to its end as well."""
+def probe(recording: Recording, decode: bool) -> Probe:
+    """Probes a recording's file by its header; with `decode`, also decodes the recording to its end."""
     whole = dataclasses.replace(recording, offset_s=0.0, duration_s=None)
     try:
         seconds = header_duration_s(whole)
         if not decode:
-            return Heard(seconds)
+            return Probe(seconds)
         with closing(open_audio(recording)) as audio:
             silent, decoded = True, 0
             while len(block := audio.read(BLOCK_SAMPLES)):
                 silent, decoded = silent and not block.any(), decoded + len(block)
         if not decoded:
-            return Heard(seconds, "it holds no samples")
-        return Heard(seconds, silent=silent)
+            return Probe(seconds, "it holds no samples")
+        return Probe(seconds, silent=silent)
     except AudioError as error:
-        return Heard(fault=str(error).removeprefix(f"{recording.name}: "))
+        return Probe(fault=str(error).removeprefix(f"{recording.name}: "))
 
 
 def findings(
@@ -77,29 +81,29 @@ def findings(
     decode: bool = False,
     tolerance_s: float = TOLERANCE_S,
     workers: int = 0,
-    progress: Callable[[Iterable], Iterable] = iter,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Iterator[Finding]:
-    """All that is wrong with manifests and the audio they name, in their order.
+    """Yields everything wrong with manifests and the audio that they name, in the manifests' order.
 
     Args:
-      tokenizer: without one, spelling and the number of labels are not looked at.
-      decode: decode all audio, not only its headers: finds what is damaged inside, and silence.
-      tolerance_s: by which durations may differ.
-      workers: processes that open the audio; 0 is none but this.
-      progress: wraps the entries as they are read, as `tqdm` does.
+      tokenizer: None skips the checks of vocabulary and number of labels.
+      decode: decode all audio instead of reading headers: finds damage inside files, and silence.
+      tolerance_s: seconds by which the durations of a file and its manifest may differ.
+      workers: number of processes that open the audio; 0 opens it in this process.
+      progress: wraps the entries while they are read, as `tqdm` does.
     """
     entries = [(str(path), line, entry) for path in manifests for line, entry in numbered_entries(path)]
     recordings = [entry for _, _, entry in entries if isinstance(entry, Recording)]
     uses = Counter(_file(recording) for recording in recordings)
     first_seen: dict[Any, str] = {}
     with _mapper(workers) as mapped:
-        heard = iter(mapped(partial(listen, decode=decode), recordings))
+        probes = iter(mapped(partial(probe, decode=decode), recordings))
         for manifest, line, entry in progress(entries):
             if isinstance(entry, AudioError):
                 message = str(entry).removeprefix(f"{manifest}: ").removeprefix(f"line {line}: ")
                 yield Finding(manifest, line, "", "manifest", message)
                 continue
-            seconds, problems = _audio_problems(entry, next(heard), uses[_file(entry)] == 1, tolerance_s, filters)
+            seconds, problems = _audio_problems(entry, next(probes), uses[_file(entry)] == 1, tolerance_s, filters)
             problems += text_problems(entry.text, seconds, tokenizer, filters, config)
             part = (*_file(entry), entry.offset_s, entry.duration_s)
             if part in first_seen:
@@ -114,31 +118,32 @@ def _file(recording: Recording) -> tuple[str, int]:
 
 
 def _audio_problems(
-    recording: Recording, heard: Heard, only_use: bool, tolerance_s: float, filters: Filters
+    recording: Recording, probed: Probe, only_use: bool, tolerance_s: float, filters: Filters
 ) -> tuple[float | None, list[Problem]]:
-    """The recording's seconds, if known, and what is wrong with its audio and its duration."""
+    """Returns the recording's duration in seconds, if known, and the problems of its audio and its duration."""
     named_s, begin_s = recording.duration_s, recording.offset_s
-    if heard.fault:
+    if probed.fault:
         kind = "missing file" if not recording.path.exists() else "unreadable"
-        problems = [Problem(kind, heard.fault)]
+        problems = [Problem(kind, probed.fault)]
         return named_s, problems if named_s is None else problems + duration_problems(named_s, filters)
     problems = []
-    seconds = max(heard.seconds - begin_s, 0.0) if named_s is None else named_s
+    seconds = max(probed.seconds - begin_s, 0.0) if named_s is None else named_s
     if named_s is not None:
-        short = begin_s + named_s > heard.seconds + tolerance_s
-        # where a file is named once and from its start, the manifest means all of it
-        long = only_use and not begin_s and named_s < heard.seconds - tolerance_s
+        short = begin_s + named_s > probed.seconds + tolerance_s
+        # a file that is named once, from its start, should be used to its end
+        long = only_use and not begin_s and named_s < probed.seconds - tolerance_s
         if short or long:
             where = f" from {begin_s:.2f} s on" if begin_s else ""
-            message = f"the manifest says {named_s:.2f} s{where}, the file lasts {heard.seconds:.2f} s"
+            message = f"the manifest says {named_s:.2f} s{where}, the file lasts {probed.seconds:.2f} s"
             problems.append(Problem("duration", message))
-    if heard.silent:
+    if probed.silent:
         problems.append(Problem("silent", "all its samples are zero"))
     return seconds, problems + duration_problems(seconds, filters)
 
 
 @contextmanager
-def _mapper(workers: int) -> Iterator[Callable[..., Iterable[Heard]]]:
+def _mapper(workers: int) -> Iterator[Callable[..., Iterable[Probe]]]:
+    """Gives a `map` that runs in worker processes, or in this process without workers."""
     if not workers:
         yield map
         return
@@ -150,7 +155,7 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterable[Heard]]]:
 
 
 def table(found: Sequence[Finding]) -> str:
-    """Findings as lines of aligned columns."""
+    """Formats findings as aligned columns."""
     rows = [(f"{f.manifest}:{f.line}", f.kind, f.name, f.message) for f in found]
     widths = [max(len(row[column]) for row in rows) for column in range(3)] if rows else []
     return "\n".join(
@@ -169,17 +174,17 @@ def validate(
     workers: int = 0,
     json: Flag = False,
 ) -> int:
-    """List everything that is wrong with some manifests.
+    """List everything wrong with manifests.
 
     Args:
       manifests: JSON lines in NeMo's form, plain or tarred.
-      model: a checkpoint directory, whose tokenizer and frames are meant.
-      tokenizer: a SentencePiece model, in place of a checkpoint.
-      filters: what counts as wrong.
-      decode: decode all audio, not only its headers.
-      tolerance_s: seconds by which a file and its manifest may differ.
-      workers: processes that open the audio.
-      json: print one JSON object for each finding instead of a table.
+      model: a checkpoint directory, for its tokenizer and its frames.
+      tokenizer: a SentencePiece model, instead of a checkpoint.
+      filters: conditions for an utterance to be right.
+      decode: decode all audio instead of reading headers.
+      tolerance_s: seconds by which the durations of a file and its manifest may differ.
+      workers: number of processes that open the audio.
+      json: print a JSON object for each finding instead of a table.
     """
     if not manifests:
         raise ConfigError("name at least one manifest")
@@ -187,16 +192,16 @@ def validate(
         raise ConfigError("give --model or --tokenizer, not both")
     config, pieces = ModelConfig(), None
     if model is not None:
-        from nemojax.checkpoint import read_settings  # only now: importing jax takes seconds
+        from nemojax.checkpoint import read_settings  # here, because it imports jax, which takes seconds
 
         config, pieces, _ = read_settings(model)
     elif tokenizer is not None:
         pieces = read_tokenizer(tokenizer)
     else:
-        print("without --model or --tokenizer, spelling and labels are not looked at", file=sys.stderr)
+        print("without --model or --tokenizer, vocabulary and labels are not checked", file=sys.stderr)
     found, checked = [], 0
 
-    def counted(entries: Iterable) -> Iterator:
+    def counted(entries: Iterable[Any]) -> Iterator[Any]:
         nonlocal checked
         for entry in tqdm(entries, unit=" entries", disable=None, leave=False):
             checked += 1
@@ -224,6 +229,7 @@ def validate(
 
 
 def read_tokenizer(path: Path) -> bytes:
+    """Reads a SentencePiece model. Raises TokenizerError."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -231,18 +237,7 @@ def read_tokenizer(path: Path) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    try:
-        return tyro.cli(validate, prog="python -m nemojax.data.validate", args=arguments)
-    except (ConfigError, TokenizerError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ValueError as error:
-        if type(error).__name__ != "CheckpointError":  # its module imports jax
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return run_command(validate, "python -m nemojax.data.validate", arguments, FORMER_FLAGS)
 
 
 if __name__ == "__main__":

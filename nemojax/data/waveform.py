@@ -1,40 +1,44 @@
-"""Augmentation of waveforms. Each function is a pure one of its arguments; randomness comes as a numpy Generator.
+"""Augmentation of waveforms, as pure functions; randomness comes from a numpy Generator.
 
-What changes a recording's length (speed, silence, joining) is drawn by the plan, so that its batches fit;
-what does not (noise, gain) is drawn where the recording is decoded.
+The plan draws the changes of a recording's length (speed, silence, joining), so that rows fit their batches. Noise and
+gain are drawn where the recording is decoded.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import soxr
 
 from nemojax.errors import ConfigError
 
 Range = tuple[float, float]
+Samples = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class WaveformConfig:
-    """What is done to waveforms; by default nothing. A range is drawn from evenly.
+    """Settings of waveform augmentation; the default changes nothing. Values are drawn uniformly from a range.
 
     Attributes:
-      speeds: factors, of which one is drawn for each utterance; 1.1 is faster, and higher.
+      speeds: factors, one of which is drawn for each utterance; 1.1 is faster and higher in pitch.
       silence_before_s, silence_after_s: seconds of digital silence around an utterance.
-      join_probability: the share of the short utterances that are joined with others of the same manifest.
-      join_longest_s: an utterance of at most this is short.
-      join_total_s: joined ones last at most this.
-      join_parts: at most so many are joined; how many is drawn from 2 on.
-      join_gap_s: seconds of silence between joined ones.
-      noise_probability: the share of utterances to which noise is added.
-      noise_manifests: recordings of noise; without any, coloured noise is made.
-      noise_snr_db: the signal to noise ratio.
-      noise_colour: the exponent of made noise: its power falls by 1 / f^colour (0 is white, 1 pink, 2 brown).
+      join_probability: the share of short utterances to join with others of the same manifest.
+      join_longest_s: maximum duration of a short utterance, in seconds.
+      join_total_s: maximum duration of joined utterances, in seconds.
+      join_parts: maximum number of utterances to join; the number is drawn from 2 up.
+      join_gap_s: seconds of silence between joined utterances.
+      noise_probability: the share of utterances that noise is added to.
+      noise_manifests: manifests of noise recordings; without any, colored noise is synthesized.
+      noise_snr_db: the signal-to-noise ratio.
+      noise_color: the exponent of synthesized noise: its power falls by 1 / f^color (0 is white, 1 pink, 2 brown).
       gain_db: the gain.
     """
+
+    FORMER_NAMES: ClassVar[dict[str, str]] = {"noise_colour": "noise_color"}  # in settings saved earlier
 
     speeds: tuple[float, ...] = (1.0,)
     silence_before_s: Range = (0.0, 0.0)
@@ -47,26 +51,26 @@ class WaveformConfig:
     noise_probability: float = 0.0
     noise_manifests: tuple[Path, ...] = ()
     noise_snr_db: Range = (5.0, 30.0)
-    noise_colour: Range = (0.0, 2.0)
+    noise_color: Range = (0.0, 2.0)
     gain_db: Range = (0.0, 0.0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.speeds or not all(0.5 <= speed <= 2 for speed in self.speeds):
             raise ConfigError(f"speeds must be factors from 0.5 to 2, at least one, not {self.speeds}")
         for name in ("join_probability", "noise_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be 0 to 1, not {getattr(self, name)}")
-        for name in ("silence_before_s", "silence_after_s", "join_gap_s", "noise_snr_db", "noise_colour", "gain_db"):
+        for name in ("silence_before_s", "silence_after_s", "join_gap_s", "noise_snr_db", "noise_color", "gain_db"):
             low, high = getattr(self, name)
             if not low <= high or (name.endswith("_s") and low < 0):
-                raise ConfigError(f"{name} must be a range from less to more, not {(low, high)}")
+                raise ConfigError(f"{name} must be a range (low, high), not {(low, high)}")
         if self.join_parts < 2:
             raise ConfigError(f"join_parts must be at least 2, not {self.join_parts}")
 
 
 UNCHANGED = WaveformConfig()
 
-# For training from scratch on clean read speech, which is what there mostly is.
+# for training from scratch on clean read speech
 RECIPE = WaveformConfig(
     speeds=(0.9, 1.0, 1.1),
     silence_before_s=(0.0, 0.5),
@@ -77,76 +81,79 @@ RECIPE = WaveformConfig(
 )
 
 
-def joined(parts: Sequence[np.ndarray], gap_samples: int) -> np.ndarray:
-    """Utterances one after the other, with silence between them."""
+def joined(parts: Sequence[Samples], gap_samples: int) -> Samples:
+    """Concatenates utterances, with silence between them."""
     gap = np.zeros(gap_samples, np.float32)
     return np.concatenate([piece for part in parts for piece in (gap, part)][1:])
 
 
 def samples_at_speed(samples: Any, speed: Any) -> Any:
-    """How many samples so many become at a speed; numbers or arrays."""
+    """Returns the length in samples after a change of speed; accepts numbers and arrays."""
     return np.ceil(samples / speed).astype(np.int64)
 
 
-def at_speed(samples: np.ndarray, speed: float, sample_rate_hz: int = 16_000) -> np.ndarray:
-    """Plays a waveform faster or slower, as a tape would: pitch changes with it."""
+def at_speed(samples: Samples, speed: float, sample_rate_hz: int = 16_000) -> Samples:
+    """Changes the speed of a waveform, and its pitch with it."""
     if speed == 1 or not len(samples):
         return samples
     changed = soxr.resample(samples, sample_rate_hz * speed, sample_rate_hz, quality="MQ")
-    wanted = int(samples_at_speed(len(samples), np.float64(speed)))
-    return np.pad(changed, (0, max(wanted - len(changed), 0)))[:wanted]
+    length = int(samples_at_speed(len(samples), np.float64(speed)))
+    return np.pad(changed, (0, max(length - len(changed), 0)))[:length]
 
 
-def with_silence(samples: np.ndarray, before: int, after: int) -> np.ndarray:
+def with_silence(samples: Samples, before: int, after: int) -> Samples:
+    """Adds digital silence, in samples, around a waveform."""
     return np.pad(samples, (before, after))
 
 
-def coloured_noise(samples: int, colour: float, generator: np.random.Generator) -> np.ndarray:
-    """Noise whose power falls by 1 / f^colour, [samples] float32; its level is of no meaning."""
+def colored_noise(samples: int, color: float, generator: np.random.Generator) -> Samples:
+    """Returns noise whose power falls by 1 / f^color, [samples] float32, at an arbitrary level."""
     if not samples:
         return np.zeros(0, np.float32)
-    size = 1 << (samples - 1).bit_length()  # quick to transform
+    size = 1 << (samples - 1).bit_length()  # a power of two, for a fast FFT
     spectrum = np.fft.rfft(generator.standard_normal(size, dtype=np.float32))
-    spectrum[1:] *= np.arange(1, len(spectrum), dtype=np.float32) ** (-colour / 2)
+    spectrum[1:] *= np.arange(1, len(spectrum), dtype=np.float32) ** (-color / 2)
     spectrum[0] = 0
     return np.fft.irfft(spectrum, size)[:samples].astype(np.float32)
 
 
-def with_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
-    """Adds noise, repeated to the same length, at a signal to noise ratio.
+def with_noise(samples: Samples, noise: Samples, snr_db: float) -> Samples:
+    """Adds noise, repeated to the waveform's length, at a signal-to-noise ratio.
 
-    The signal's power is that of its samples that are not zero: silence put around it does not count.
+    The signal's power is the mean over samples that are not zero, so silence around an utterance does not count.
     """
     active = np.count_nonzero(samples)
     noise = np.resize(noise, len(samples))
     power = float(np.square(noise, dtype=np.float64).mean()) if len(noise) else 0.0
     if not active or not power:
         return samples
-    wanted = float(np.square(samples, dtype=np.float64).sum()) / active / 10 ** (snr_db / 10)
-    return samples + noise * np.float32(np.sqrt(wanted / power))
+    noise_power = float(np.square(samples, dtype=np.float64).sum()) / active / 10 ** (snr_db / 10)
+    return samples + noise * np.float32(np.sqrt(noise_power / power))
 
 
-def with_gain(samples: np.ndarray, gain_db: float) -> np.ndarray:
+def with_gain(samples: Samples, gain_db: float) -> Samples:
+    """Amplifies a waveform."""
     return samples * np.float32(10 ** (gain_db / 20))
 
 
 def augmented(
-    samples: np.ndarray,
+    samples: Samples,
     generator: np.random.Generator,
     config: WaveformConfig,
-    recorded_noise: Callable[[int, np.random.Generator], np.ndarray] | None = None,
-) -> np.ndarray:
-    """Adds noise and gain, as drawn; the length stays.
+    recorded_noise: Callable[[int, np.random.Generator], Samples] | None = None,
+) -> Samples:
+    """Draws noise and gain and applies them; the length does not change.
 
     Args:
-      recorded_noise: gives about so many samples of noise, drawn by the generator; None: noise is made.
+      recorded_noise: returns up to the given number of samples of recorded noise, drawn with the generator; None
+        synthesizes noise.
     """
     if generator.random() < config.noise_probability:
-        snr_db, colour = generator.uniform(*config.noise_snr_db), generator.uniform(*config.noise_colour)
+        snr_db, color = generator.uniform(*config.noise_snr_db), generator.uniform(*config.noise_color)
         if recorded_noise is not None:
             noise = recorded_noise(len(samples), generator)
         else:
-            noise = coloured_noise(len(samples), colour, generator)
+            noise = colored_noise(len(samples), color, generator)
         samples = with_noise(samples, noise, snr_db)
     gain_db = generator.uniform(*config.gain_db)
     return with_gain(samples, gain_db) if gain_db else samples

@@ -57,13 +57,30 @@ class Encoder(nnx.Module):
         for frames before the recording and past its end. Invalid encoder frames are zero. With `remat`, the backward
         pass computes each block again from its input, which is all that is kept.
         """
+        return self.step_with_blocks(log_mel, mask, cache, positions, chunk, key, remat=remat)[:3]
+
+    def step_with_blocks(
+        self,
+        log_mel: Float[Array, "B F M"],
+        mask: Bool[Array, "B F"],
+        cache: EncoderCache,
+        positions: tuple[Float[Array, "R H K"], ...],
+        chunk: Chunk,
+        key: Array | None = None,
+        *,
+        remat: bool = False,
+    ) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"], EncoderCache, tuple[Float[Array, "B T D"], ...]]:
+        """Encodes a segment as `step` does, and also returns each block's output, for losses on them.
+
+        Invalid frames of these outputs may hold anything. Under `jax.jit` an output that is not used costs nothing.
+        """
         with jax.named_scope("subsampling"):
             x, mask, subsampling = self.subsampling.step(log_mel, mask, cache.subsampling)
         if self.config.scale_input:
             x = x * jnp.sqrt(jnp.float32(self.config.width))
         key, *keys = split_key(key, 1 + len(self.blocks))
         x = dropout(x, self.config.dropout, key)
-        blocks = []
+        blocks, outputs = [], []
 
         @jax.jit  # traced once, for the first block; each block still has its own operations in XLA
         def step(
@@ -76,4 +93,5 @@ class Encoder(nnx.Module):
             with jax.named_scope(f"block{i}"):
                 x, block_cache = step(block, x, cache.blocks[i], positions[i], keys[i])
             blocks.append(block_cache)
-        return jnp.where(mask[..., None], x, 0.0), mask, EncoderCache(subsampling, tuple(blocks))
+            outputs.append(x)
+        return jnp.where(mask[..., None], x, 0.0), mask, EncoderCache(subsampling, tuple(blocks)), tuple(outputs)

@@ -1,11 +1,15 @@
-"""Training:
+"""Training, in the order in which a step computes:
 
-recipe.py          settings, learning rate, optimizer
-step.py            the training step: loss, gradient, update
+state.py           the state of a run: weights, average, optimizer, counters
+augment.py         dither and SpecAugment
+forward.py         the forward pass, with its intermediate outputs
+losses.py          named, weighted losses of these outputs; how to add one
 rnnt_loss.py       the RNN-T loss, fused with the joint network
 lattice.py         the sum over alignments, with its gradient
 ctc.py             the auxiliary CTC loss
-augment.py         dither and SpecAugment
+recipe.py          settings, learning rate, optimizer
+update.py          the gradient's update of the state, and when it is skipped
+step.py            the training step: losses, gradient, update
 sharding.py        the step spread over devices
 new_vocabulary.py  a model with another tokenizer
 """

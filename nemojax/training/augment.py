@@ -1,6 +1,6 @@
-"""Augmentation inside the training step: noise under the samples, masks over the log-mel frames.
+"""Augmentation inside the training step: noise added to samples, masks on log-mel frames.
 
-Shapes are static and all randomness comes from a key; without a key nothing is augmented.
+Shapes are static and all randomness comes from a key; without a key nothing changes.
 """
 
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from nemojax.errors import ConfigError
 
 @dataclass(frozen=True)
 class SpecAugmentConfig:
-    """SpecAugment (Park et al. 2019) without time warping; masks may overlap."""
+    """Settings of SpecAugment (Park et al. 2019) without time warping. Masks may overlap."""
 
     frequency_masks: int = 2
-    frequency_width_bins: int = 27  # a mask is narrower than this
+    frequency_width_bins: int = 27  # upper limit of a mask's width, exclusive
     time_masks: int = 10
-    time_width: float = 0.05  # of a row's valid frames; a mask is no wider than this
-    value: float = 0.0
+    time_width: float = 0.05  # upper limit of a mask's width, as a share of a row's valid frames
+    value: float = 0.0  # that masked log-mel values are set to
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("frequency_masks", "frequency_width_bins", "time_masks"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"spec_augment.{name} must be at least 0, not {getattr(self, name)}")
@@ -31,7 +31,7 @@ class SpecAugmentConfig:
 
 
 def dither(samples: Float[Array, "B N"], scale: float, key: Array | None) -> Float[Array, "B N"]:
-    """Samples with white noise of a standard deviation of `scale`."""
+    """Adds white noise with a standard deviation of `scale`; without a key, returns the samples."""
     if key is None or scale == 0:
         return samples
     return samples + scale * jax.random.normal(key, samples.shape)
@@ -40,10 +40,10 @@ def dither(samples: Float[Array, "B N"], scale: float, key: Array | None) -> Flo
 def spec_augment(
     log_mel: Float[Array, "B F M"], mask: Bool[Array, "B F"], config: SpecAugmentConfig, key: Array | None
 ) -> Float[Array, "B F M"]:
-    """Sets bands of bins, and spans of each row's valid frames, to `config.value`.
+    """Sets bands of mel bins and spans of valid frames to `config.value`; without a key, returns `log_mel`.
 
-    Widths are uniform from 0, then starts are uniform over where a mask of that width fits: in all bins, or
-    in the row's valid frames, which are one run.
+    A width is drawn uniformly from 0 up, then a start uniformly over the places where a mask of that width fits: in all
+    bins, or in the row's valid frames, which are contiguous.
     """
     if key is None:
         return log_mel
@@ -60,7 +60,7 @@ def spec_augment(
 def _spans(
     key: Array, count: int, widest: Array, length: Int[Array, " B"], index: Int[Array, "B n"]
 ) -> Bool[Array, "B n"]:
-    """Which of the indices some of `count` spans within [0, length) cover, in each row."""
+    """Draws `count` spans within [0, length) for each row, and returns which indices they cover."""
     width_key, start_key = jax.random.split(key)
     shape = (index.shape[0], count)
     width = jnp.floor(jax.random.uniform(width_key, shape) * widest[:, None])

@@ -5,8 +5,8 @@ blank leads to frame t + 1, a label to position u + 1, and the last move is a bl
 loss is the negative log of the summed probability of all paths.
 
 It is computed anti-diagonal by anti-diagonal, t + u, in the log semiring and in float32. Every path crosses
-each of them once, so the probabilities of crossing one add up to one. Hence the lattice is scaled anew, and
-its gradient normalised, on every anti-diagonal, and rounding does not grow with the loss.
+each anti-diagonal once, so the probabilities of crossing it add up to one. The lattice is therefore rescaled, and
+its gradient normalized, on every anti-diagonal, and rounding errors do not grow with the loss.
 
 S is U + 1, the number of label positions: before the first label, and after each.
 """
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-NEVER = -1e30  # the log-probability of what cannot happen; unlike -inf it makes no NaN
+NEVER = -1e30  # log-probability of an impossible move; unlike -inf it makes no NaN
 
 
 def lattice_loss(
@@ -27,10 +27,10 @@ def lattice_loss(
     label_lengths: Int[Array, " B"],
     fastemit: float = 0.0,
 ) -> Float[Array, " B"]:
-    """Each row's loss from the log-probabilities of blank and of the next label at every node.
+    """Returns each row's loss from the log-probabilities of blank and of the next label at every node.
 
-    They need not be normalised. What lies past the lengths, the last position's labels included, is not
-    read. FastEmit and the answers to lengths without an alignment are those of `rnnt_loss`.
+    They need not be normalized. Values past the lengths, and the label at a row's last position, are not read. FastEmit
+    and lengths without an alignment are as in `rnnt_loss`.
     """
     frames, positions = log_blank.shape[1:]
     losses = _lattice(
@@ -41,7 +41,7 @@ def lattice_loss(
 
 
 def _skew(x_BTS: Array) -> Array:
-    """Nodes by anti-diagonal, [T + S - 1, B, S]: (t, u) goes to (t + u, u); what is not a node is NEVER."""
+    """Arranges nodes by anti-diagonal, [T + S - 1, B, S]: (t, u) goes to (t + u, u); other places are NEVER."""
     batch, frames, positions = x_BTS.shape
     padded = jnp.pad(jnp.swapaxes(x_BTS, 1, 2), ((0, 0), (0, 0), (0, positions)), constant_values=NEVER)
     shifted = padded.reshape(batch, -1)[:, :-positions].reshape(batch, positions, frames + positions - 1)
@@ -49,7 +49,7 @@ def _skew(x_BTS: Array) -> Array:
 
 
 def _unskew(x_NBS: Array) -> Array:
-    """The inverse of `_skew`, [B, T, S]."""
+    """Inverts `_skew`: returns [B, T, S]."""
     diagonals, batch, positions = x_NBS.shape
     flat = jnp.pad(jnp.moveaxis(x_NBS, 0, 2).reshape(batch, -1), ((0, 0), (0, positions)))
     return jnp.swapaxes(flat.reshape(batch, positions, diagonals + 1)[..., : diagonals + 1 - positions], 1, 2)
@@ -60,29 +60,31 @@ def _log_add(x: Array, y: Array) -> Array:
 
 
 def _after(x_BS: Array) -> Array:
-    """The value at the next position."""
+    """Returns the value at the next position."""
     return jnp.pad(x_BS[:, 1:], ((0, 0), (0, 1)), constant_values=NEVER)
 
 
 def _before(x_BS: Array) -> Array:
-    """The value at the previous position."""
+    """Returns the value at the previous position."""
     return jnp.pad(x_BS[:, :-1], ((0, 0), (1, 0)), constant_values=NEVER)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _lattice(fastemit, log_blank, log_label, frame_lengths, label_lengths):
+def _lattice(fastemit: float, log_blank: Array, log_label: Array, frame_lengths: Array, label_lengths: Array) -> Array:
     return _lattice_forward(fastemit, log_blank, log_label, frame_lengths, label_lengths)[0]
 
 
-def _lattice_forward(fastemit, log_blank, log_label, frame_lengths, label_lengths):
-    """Forward variables, diagonal by diagonal, each scaled so that its largest is one."""
+def _lattice_forward(
+    fastemit: float, log_blank: Array, log_label: Array, frame_lengths: Array, label_lengths: Array
+) -> tuple[Array, tuple[Array, ...]]:
+    """Computes the forward variables diagonal by diagonal, each scaled so that its largest value is one."""
     batch, frames, positions = log_blank.shape
     frame_mask = (jnp.arange(frames)[None] < frame_lengths[:, None])[..., None]
     position, labels = jnp.arange(positions)[None, None], label_lengths[:, None, None]
     blank = _skew(jnp.where(frame_mask & (position <= labels), jnp.maximum(log_blank, NEVER), NEVER))
     label = _skew(jnp.where(frame_mask & (position < labels), jnp.maximum(log_label, NEVER), NEVER))
 
-    def step(alpha, moves):
+    def step(alpha: Array, moves: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
         blank_BS, label_BS = moves
         following = _log_add(alpha + blank_BS, _before(alpha + label_BS))
         scale = following.max(-1, keepdims=True)
@@ -91,22 +93,22 @@ def _lattice_forward(fastemit, log_blank, log_label, frame_lengths, label_length
     start = jnp.full((batch, positions), NEVER).at[:, 0].set(0.0)
     _, (alpha, scale) = jax.lax.scan(step, start, (blank, label))
 
-    # the one node behind the last blank, (T, U), is alone on its diagonal, so scaled to one
+    # the node after the last blank, (T, U), is the only one on its diagonal, so it is scaled to one
     end = frame_lengths + label_lengths
     log_likelihood = jnp.where(jnp.arange(scale.shape[0])[:, None] < end[None], scale, 0.0).sum(0)
-    possible = ~(log_likelihood < NEVER / 2)  # true of NaN
+    possible = ~(log_likelihood < NEVER / 2)  # true for NaN
     loss = jnp.where(possible, -(1 + fastemit) * log_likelihood, jnp.inf)
     loss = jnp.where(frame_lengths == 0, 0.0, loss)
     return loss, (blank, label, alpha, end, label_lengths, possible & (frame_lengths > 0))
 
 
-def _lattice_backward(fastemit, saved, cotangent):
-    """Backward variables likewise, and with them the probability of each move, one diagonal at a time."""
+def _lattice_backward(fastemit: float, saved: tuple[Array, ...], cotangent: Array) -> tuple[Array, Array, None, None]:
+    """Computes the backward variables likewise, and from both the probability of each move, diagonal by diagonal."""
     blank, label, alpha, end, label_lengths, possible = saved
     diagonals, batch, positions = blank.shape
     at_end = jnp.where(jnp.arange(positions)[None] == label_lengths[:, None], 0.0, NEVER)
 
-    def step(beta, inputs):
+    def step(beta: Array, inputs: tuple[Array, ...]) -> tuple[Array, Array]:
         diagonal, blank_BS, label_BS, alpha_BS = inputs
         beta = jnp.where((diagonal + 1 == end)[:, None], at_end, beta)
         by_blank, by_label = blank_BS + beta, label_BS + _after(beta)

@@ -1,4 +1,4 @@
-"""A trained model that learns another vocabulary: what the tokenizer decides is made anew, all else is kept."""
+"""Another vocabulary for a trained model: parameters with a row per label are drawn again, all others are kept."""
 
 import dataclasses
 
@@ -8,20 +8,20 @@ from flax import nnx
 from nemojax.model.parameters import fill, named_parameters
 from nemojax.model.transducer import Transducer
 
-# what has a row or a column for each label
+# parameters with a row or a column for each label
 BY_LABEL = ("prediction.embedding", "joint.output.kernel", "joint.output.bias")
 
 
 def with_vocabulary(model: Transducer, vocabulary: int, seed: int = 0) -> Transducer:
-    """The model for a tokenizer of `vocabulary` pieces, the parameters that know labels drawn at random.
+    """Returns the model for a tokenizer of `vocabulary` pieces, with parameters `BY_LABEL` drawn at random.
 
-    Blank's output is kept: when to wait is learnt from speech, not from a tokenizer.
+    Blank's output weights are kept: when to emit nothing is learned from speech and hardly depends on the tokenizer.
     """
     config = dataclasses.replace(model.config, vocabulary=vocabulary)
     old = named_parameters(model)
 
-    @jax.jit  # so that of the fresh model only what is wanted is ever made
-    def fresh():
+    @jax.jit  # of the new model, only these parameters are ever allocated
+    def fresh() -> dict[str, jax.Array]:
         named = named_parameters(Transducer(config, rngs=nnx.Rngs(seed)))
         return {name: named[name].astype(old[name].dtype) for name in BY_LABEL}
 

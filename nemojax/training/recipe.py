@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 
 import jax.numpy as jnp
 import optax
+from jax import Array
+from jax.typing import ArrayLike
 
-from nemojax.config import ModelConfig
 from nemojax.errors import ConfigError
 from nemojax.training.augment import SpecAugmentConfig
 
@@ -14,35 +15,36 @@ DTYPES = ("bfloat16", "float32")
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The recipe; the defaults are the family's. Dropout rates and look-aheads are the model's own settings."""
+    """The training recipe; the defaults are the family's. Dropout and look-aheads are settings of the model."""
 
-    learning_rate: float = 5.0  # Noam's factor
+    learning_rate: float = 5.0  # the factor of the Noam schedule
     warmup_steps: int = 10_000
     minimum_learning_rate: float = 1e-6  # after the warm-up
-    # from the update `cooldown_from` on, the rate falls in a straight line, to the minimum after `cooldown_steps` more;
-    # 0 for never. Not part of the family's recipe
+    # linear cool-down: from update `cooldown_from` on, the rate falls to the minimum within `cooldown_steps` updates;
+    # no cool-down if that is 0. Not part of the family's recipe
     cooldown_from: int = 0
     cooldown_steps: int = 0
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 1e-3
     clip_norm: float = 1.0
-    average_decay: float = 0.0  # of the running average of the weights, which is what is evaluated; 0 for none
+    average_decay: float = 0.0  # of the running average of the weights, which is evaluated and exported; 0: no average
     fastemit: float = 5e-3
-    ctc_weight: float = 0.0  # of the auxiliary loss in `ctc`; not part of the family's recipe
+    ctc_weight: float = 0.0  # of the auxiliary CTC loss; not part of the family's recipe
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     dither: float = 1e-5
-    lookahead_probabilities: tuple[float, ...] = ()  # of each of the model's look-aheads; () for uniform
-    dtype: str = "bfloat16"  # in which products are computed; weights and sums are float32
-    accumulation: int = 1  # parts that a batch is computed in, one after the other
-    remat: bool = False  # compute each block's activations twice rather than keep them
-    frozen: tuple[str, ...] = ()  # patterns of the paths of parameters that stay as they are, such as "encoder.*"
-    # skip a step whose gradient norm is so many times the recent median, or `clip_norm` where that is larger; inf for
-    # never. Clipping makes a bad step harmless, and a hard batch must not be skipped each time: only for explosions
+    lookahead_probabilities: tuple[float, ...] = ()  # one for each of the model's look-aheads; () for uniform
+    dtype: str = "bfloat16"  # of products; weights and sums are float32
+    accumulation: int = 1  # parts of a batch, computed one after the other
+    remat: bool = False  # recompute each block's activations in the backward pass instead of keeping them
+    frozen: tuple[str, ...] = ()  # patterns of the paths of parameters that are not trained, such as "encoder.*"
+    # a step is skipped if its gradient norm is more than `skip_norm` times the median of recent norms (or `clip_norm`,
+    # if larger); inf never skips a finite step. The limit is high, so that only explosions are skipped: a hard batch
+    # should be trained on, and clipping makes it harmless
     skip_norm: float = 1000.0
-    skip_window: int = 101  # recent norms; before half of them are known, only what is not finite is skipped
+    skip_window: int = 101  # number of recent norms; until half of them are known, only steps that are not finite skip
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ConfigError(f"dtype must be {' or '.join(DTYPES)}, not {self.dtype!r}")
         for name in ("accumulation", "skip_window"):
@@ -63,9 +65,15 @@ class TrainingConfig:
 
 
 def noam(recipe: TrainingConfig, width: int) -> optax.Schedule:
-    """The learning rate after so many updates (Vaswani et al. 2017, 5.3), as NeMo counts: the first two are equal."""
+    """Returns the learning rate as a function of the number of updates made (Vaswani et al. 2017, 5.3).
 
-    def schedule(updates):
+    It counts as NeMo does: updates 0 and 1 have the same rate.
+
+    Args:
+      width: the encoder's.
+    """
+
+    def schedule(updates: ArrayLike) -> Array:
         step, warmup = jnp.maximum(updates, 1).astype(jnp.float32), max(recipe.warmup_steps, 1)
         rate = recipe.learning_rate * width**-0.5 * jnp.minimum(step**-0.5, step * warmup**-1.5)
         if recipe.cooldown_steps:
@@ -75,8 +83,8 @@ def noam(recipe: TrainingConfig, width: int) -> optax.Schedule:
     return schedule
 
 
-def optimizer(config: ModelConfig, recipe: TrainingConfig) -> optax.GradientTransformation:
+def optimizer(recipe: TrainingConfig, width: int) -> optax.GradientTransformation:
+    """Returns AdamW on the `noam` schedule, after clipping the gradient by its global norm."""
     b1, b2 = recipe.betas
-    schedule = noam(recipe, config.encoder.width)
-    adamw = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=recipe.weight_decay)
+    adamw = optax.adamw(noam(recipe, width), b1=b1, b2=b2, weight_decay=recipe.weight_decay)
     return optax.chain(optax.clip_by_global_norm(recipe.clip_norm), adamw)

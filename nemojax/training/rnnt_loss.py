@@ -1,15 +1,15 @@
 """The RNN-T loss of a joint network (Graves 2012), fused with it so that no [B, T, U, V] tensor is kept.
 
 The loss needs two numbers per node of its lattice, the log-probabilities of blank and of the next label.
-`joint_log_probs` makes them from the joint's two projections, some frames at a time; its backward pass
-computes the logits of each block of frames again rather than keep them. `lattice_loss` does the rest.
+`joint_log_probs` computes them from the joint's two projections, one block of frames at a time; its backward pass
+computes the logits of each block again instead of keeping them. `lattice_loss` sums over the alignments.
 
-What lies past a row's lengths is never read: NaN there changes nothing and gets a gradient of zero. S is
+Values past a row's lengths are never read: NaN there changes nothing and gets a gradient of zero. S is
 U + 1, the number of label positions.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ def rnnt_loss(
     key: Array | None = None,
     frames_per_block: int | None = None,
 ) -> Float[Array, "*batch"]:
-    """The loss of a joint network relu(encoded + predicted) kernel + bias, from its two projections.
+    """Returns the loss of a joint network relu(encoded + predicted) kernel + bias, from its two projections.
 
     `predicted` has one row more than there are labels: row u is the prediction after u labels. The joint's
     product takes its operands in the narrowest of the given types; softmax and lattice are float32.
@@ -48,20 +48,19 @@ def rnnt_loss(
       blank: the label of blank.
       fastemit: FastEmit's weight (Yu et al. 2021, equation 10). It scales the gradient of labels, and the
         reported loss, by 1 + fastemit; so this is not the reported number's gradient.
-      clamp: if positive, each logit's gradient (of the loss as reduced, once multiplied by whatever it is
-        multiplied by outside) is clipped to [-clamp, clamp], as NeMo does on the CPU. On a GPU NeMo clips
-        before the reduction; for that with `mean_batch`, give clamp / B.
-      reduction: `mean_batch`, the mean over rows; `mean`, that of loss / labels; `sum`; `mean_volume`, the
-        sum over the number of all labels; `none`, one loss per row.
+      clamp: if positive, each logit's gradient is clipped to [-clamp, clamp], after the reduction and any factor on
+        the reduced loss, as NeMo does on the CPU. On a GPU NeMo clips before the reduction; for that with `mean_batch`,
+        give clamp / B.
+      reduction: `mean_batch`, the mean over rows; `mean`, the mean of loss / labels; `sum`; `mean_volume`, the
+        sum divided by the number of all labels; `none`, one loss per row.
       dropout: the share of the joint's hidden units that is dropped, after the ReLU; needs `key`.
-      frames_per_block: frames whose logits exist at once; by default as many as make about four million
-        logits in all rows. It changes time and memory alone (and which units are dropped).
+      frames_per_block: number of frames whose logits exist at once; the default makes about four million logits in all
+        rows. It changes only time and memory (and which units are dropped).
 
-    A row of no frames is filler: it has no alignment, its loss and gradient are zero, and no mean counts it
-    or its labels. `mean` and `mean_volume` count a row or batch without labels as one of one label, where
-    NeMo divides by zero. A row whose every alignment has probability zero has a loss of inf. Lengths beyond
-    the arrays and labels that are not in the vocabulary make the loss NaN, as nothing can be raised here.
-    These last three leave the gradient zero.
+    A row without frames is filler: it has no alignment, its loss and gradient are zero, and it counts in no mean.
+    `mean` and `mean_volume` divide by at least one label, where NeMo divides by zero. If every alignment of a row has
+    probability zero, its loss is inf. The loss is NaN for lengths beyond the arrays, and for labels that are not in the
+    vocabulary, because compiled code can't raise. In these three cases the gradient is zero.
     """
     batch, frames, _ = encoded.shape
     positions, vocabulary = predicted.shape[1], kernel.shape[1]
@@ -94,7 +93,7 @@ def rnnt_loss_logits(
     clamp: float = -1.0,
     reduction: str = "mean_batch",
 ) -> Float[Array, "*batch"]:
-    """`rnnt_loss` of any joint network's logits. They, and their gradient, are held whole."""
+    """Returns the `rnnt_loss` of any joint network's logits. All of them, and their gradient, are in memory at once."""
     _, frames, positions, vocabulary = logits.shape
     _check(labels, frames, positions, vocabulary, blank, reduction)
     _, _, label_mask = _masks(frames, positions, frame_lengths, label_lengths)
@@ -108,7 +107,7 @@ def rnnt_loss_logits(
 def reduce_losses(
     losses: Float[Array, " B"], frame_lengths: Int[Array, " B"], label_lengths: Int[Array, " B"], reduction: str
 ) -> Float[Array, "*batch"]:
-    """One number from the losses of a batch, in NeMo's manners; rows of no frames do not count."""
+    """Reduces the losses of a batch to one number, with NeMo's names; rows without frames do not count."""
     counted = frame_lengths != 0
     batch = jnp.maximum(counted.sum(), 1)
     match reduction:
@@ -130,35 +129,37 @@ def reduce_losses(
 
 
 class JointSettings(NamedTuple):
+    """Static settings of the fused joint network."""
+
     blank: int
     clamp: float
     dropout: float
     frames_per_block: int
 
 
-def _normaliser(logits: Array) -> Array:
+def _log_normalizer(logits: Array) -> Array:
     return jax.nn.logsumexp(logits, axis=-1)
 
 
 def _blank_and_label(logits: Array, next_label: Array, blank: int) -> tuple[Array, Array]:
-    """The logits of blank and of the label that follows each position, [B, t, S] each."""
+    """Returns the logits of blank and of the label that follows each position, [B, t, S] each."""
     index = jnp.broadcast_to(next_label[:, None, :, None], (*logits.shape[:3], 1))
     return logits[..., blank], jnp.take_along_axis(logits, index, axis=-1)[..., 0]
 
 
 def _logit_gradient(
-    logits: Array, normaliser: Array, next_label: Array, d_blank: Array, d_label: Array, blank: int, clamp: float
+    logits: Array, normalizer: Array, next_label: Array, d_blank: Array, d_label: Array, blank: int, clamp: float
 ) -> Array:
-    """The gradient of logits from those of the two log-probabilities: one elementwise expression, no scatter.
+    """Returns the gradient of logits from the two log-probabilities' gradients: elementwise, without a scatter.
 
-    It is zero at a node that no alignment uses, whatever is there.
+    It is zero at a node that no alignment uses, even if the logits there are NaN.
     """
     index = jnp.arange(logits.shape[-1])[None, None, None]
     at_blank, at_label = index == blank, index == next_label[:, None, :, None]
     d_blank, d_label = d_blank[..., None], d_label[..., None]
     gradient = jnp.where(at_blank, d_blank, 0) + jnp.where(at_label, d_label, 0)
     either = d_blank + d_label
-    gradient -= jnp.where(either != 0, either * jnp.exp(logits - normaliser[..., None]), 0)
+    gradient -= jnp.where(either != 0, either * jnp.exp(logits - normalizer[..., None]), 0)
     return jnp.clip(gradient, -clamp, clamp) if clamp > 0 else gradient
 
 
@@ -166,20 +167,24 @@ def _logit_gradient(
 def logit_log_probs(
     blank: int, clamp: float, logits: Float[Array, "B T S V"], next_label: Int[Array, "B S"]
 ) -> tuple[Float[Array, "B T S"], Float[Array, "B T S"]]:
-    """Log-probabilities of blank and of the next label at every node."""
+    """Returns the log-probabilities of blank and of the next label at every node."""
     return _logit_log_probs_forward(blank, clamp, logits, next_label)[0]
 
 
-def _logit_log_probs_forward(blank, clamp, logits, next_label):
-    normaliser = _normaliser(logits)
+def _logit_log_probs_forward(
+    blank: int, clamp: float, logits: Array, next_label: Array
+) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
+    normalizer = _log_normalizer(logits)
     at_blank, at_label = _blank_and_label(logits, next_label, blank)
-    return (at_blank - normaliser, at_label - normaliser), (logits, normaliser, next_label)
+    return (at_blank - normalizer, at_label - normalizer), (logits, normalizer, next_label)
 
 
-def _logit_log_probs_backward(blank, clamp, saved, cotangents):
-    logits, normaliser, next_label = saved
+def _logit_log_probs_backward(
+    blank: int, clamp: float, saved: tuple[Array, Array, Array], cotangents: tuple[Array, Array]
+) -> tuple[Array, None]:
+    logits, normalizer, next_label = saved
     d_blank, d_label = cotangents
-    return _logit_gradient(logits, normaliser, next_label, d_blank, d_label, blank, clamp), None
+    return _logit_gradient(logits, normalizer, next_label, d_blank, d_label, blank, clamp), None
 
 
 logit_log_probs.defvjp(_logit_log_probs_forward, _logit_log_probs_backward)
@@ -189,7 +194,7 @@ logit_log_probs.defvjp(_logit_log_probs_forward, _logit_log_probs_backward)
 
 
 def _blocks(x_BT: Array, frames: int) -> Array:
-    """[B, T, ...] as [blocks, B, frames, ...], with zeros after the last frame."""
+    """Splits [B, T, ...] into [blocks, B, frames, ...], with zeros after the last frame."""
     batch, total = x_BT.shape[:2]
     count = -(-total // frames)
     padded = jnp.pad(x_BT, [(0, 0), (0, count * frames - total)] + [(0, 0)] * (x_BT.ndim - 2))
@@ -197,19 +202,20 @@ def _blocks(x_BT: Array, frames: int) -> Array:
 
 
 def _unblock(x_block: Array, total: int) -> Array:
+    """Inverts `_blocks`: returns [B, total, ...]."""
     _, batch, _, *rest = x_block.shape
     return jnp.moveaxis(x_block, 0, 1).reshape(batch, -1, *rest)[:, :total]
 
 
-def _frames_per_block(total: int, at_most: int) -> int:
-    """So many frames that all blocks are about the same size."""
-    return -(-total // -(-total // at_most))
+def _frames_per_block(total: int, limit: int) -> int:
+    """Returns at most `limit` frames per block, such that all blocks are about the same size."""
+    return -(-total // -(-total // limit))
 
 
 def _hidden(
     encoded_BtJ: Array, predicted_BSJ: Array, kernel: Array, dropout: float, key: Array | None, block: Array
 ) -> Array:
-    """The joint's hidden layer for a block of frames, [B, t, S, J], in the type in which products are taken."""
+    """Returns the joint's hidden layer for a block of frames, [B, t, S, J], in the type of the product with it."""
     dtype = jnp.bfloat16 if jnp.bfloat16 in (encoded_BtJ.dtype, predicted_BSJ.dtype, kernel.dtype) else jnp.float32
     hidden = encoded_BtJ.astype(jnp.float32)[:, :, None] + predicted_BSJ.astype(jnp.float32)[:, None]
     hidden = jax.nn.relu(hidden)
@@ -229,36 +235,44 @@ def joint_log_probs(
     next_label: Int[Array, "B S"],
     key: Array | None,
 ) -> tuple[Float[Array, "B T S"], Float[Array, "B T S"]]:
-    """`logit_log_probs` of the joint's logits, which exist for a block of frames at a time."""
+    """Returns `logit_log_probs` of the joint's logits, which exist for one block of frames at a time."""
     return _joint_log_probs_forward(settings, encoded, predicted, kernel, bias, next_label, key)[0]
 
 
-def _joint_log_probs_forward(settings, encoded, predicted, kernel, bias, next_label, key):
+def _joint_log_probs_forward(
+    settings: JointSettings,
+    encoded: Array,
+    predicted: Array,
+    kernel: Array,
+    bias: Array,
+    next_label: Array,
+    key: Array | None,
+) -> tuple[tuple[Array, Array], Any]:
     frames = _frames_per_block(encoded.shape[1], settings.frames_per_block)
 
-    def step(block, encoded_BtJ):
+    def step(block: Array, encoded_BtJ: Array) -> tuple[Array, tuple[Array, Array, Array]]:
         hidden = _hidden(encoded_BtJ, predicted, kernel, settings.dropout, key, block)
         logits = einsum("btsj,jv->btsv", hidden, kernel) + broadcast_vector(bias, 4)
-        return block + 1, (*_blank_and_label(logits, next_label, settings.blank), _normaliser(logits))
+        return block + 1, (*_blank_and_label(logits, next_label, settings.blank), _log_normalizer(logits))
 
     _, nodes = jax.lax.scan(step, jnp.int32(0), _blocks(encoded, frames))
-    at_blank, at_label, normaliser = (_unblock(x, encoded.shape[1]) for x in nodes)
-    saved = encoded, predicted, kernel, bias, next_label, key, normaliser
-    return (at_blank - normaliser, at_label - normaliser), saved
+    at_blank, at_label, normalizer = (_unblock(x, encoded.shape[1]) for x in nodes)
+    saved = encoded, predicted, kernel, bias, next_label, key, normalizer
+    return (at_blank - normalizer, at_label - normalizer), saved
 
 
-def _joint_log_probs_backward(settings, saved, cotangents):
-    encoded, predicted, kernel, bias, next_label, key, normaliser = saved
+def _joint_log_probs_backward(settings: JointSettings, saved: Any, cotangents: tuple[Array, Array]) -> tuple[Any, ...]:
+    encoded, predicted, kernel, bias, next_label, key, normalizer = saved
     frames = _frames_per_block(encoded.shape[1], settings.frames_per_block)
 
-    def step(carry, inputs):
+    def step(carry: tuple[Array, ...], inputs: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
         block, d_predicted, d_kernel, d_bias = carry
-        encoded_BtJ, normaliser_BtS, d_blank, d_label = inputs
+        encoded_BtJ, normalizer_BtS, d_blank, d_label = inputs
         hidden = _hidden(encoded_BtJ, predicted, kernel, settings.dropout, key, block)
         logits = einsum("btsj,jv->btsv", hidden, kernel) + broadcast_vector(bias, 4)
-        d_logits = _logit_gradient(logits, normaliser_BtS, next_label, d_blank, d_label, settings.blank, settings.clamp)
+        d_logits = _logit_gradient(logits, normalizer_BtS, next_label, d_blank, d_label, settings.blank, settings.clamp)
         d_hidden = einsum("btsv,jv->btsj", d_logits.astype(hidden.dtype), kernel)
-        # a unit that is cut off by the ReLU, or dropped, is zero
+        # a unit is zero if the ReLU cut it off or dropout dropped it: no gradient
         d_hidden = jnp.where(hidden > 0, d_hidden / (1 - settings.dropout), 0)
         carry = (
             block + 1,
@@ -269,7 +283,7 @@ def _joint_log_probs_backward(settings, saved, cotangents):
         return carry, d_hidden.sum(2)
 
     zeros = (jnp.zeros(x.shape, jnp.float32) for x in (predicted, kernel, bias))
-    inputs = tuple(_blocks(x, frames) for x in (encoded, normaliser, *cotangents))
+    inputs = tuple(_blocks(x, frames) for x in (encoded, normalizer, *cotangents))
     (_, *gradients), d_encoded = jax.lax.scan(step, (jnp.int32(0), *zeros), inputs)
     gradients = [_unblock(d_encoded, encoded.shape[1]), *gradients]
     cast = [g.astype(x.dtype) for g, x in zip(gradients, (encoded, predicted, kernel, bias), strict=True)]
@@ -279,7 +293,7 @@ def _joint_log_probs_backward(settings, saved, cotangents):
 joint_log_probs.defvjp(_joint_log_probs_forward, _joint_log_probs_backward)
 
 
-# What the arguments must be.
+# Checks and masks of the arguments.
 
 
 def _check(labels: Array, frames: int, positions: int, vocabulary: int, blank: int, reduction: str) -> None:
@@ -294,7 +308,7 @@ def _check(labels: Array, frames: int, positions: int, vocabulary: int, blank: i
 
 
 def _masks(frames: int, positions: int, frame_lengths: Array, label_lengths: Array) -> tuple[Array, Array, Array]:
-    """Which frames, label positions and labels exist: [B, T], [B, S] and [B, U]."""
+    """Returns which frames, label positions and labels are valid: [B, T], [B, S] and [B, U]."""
     frame_mask = jnp.arange(frames)[None] < frame_lengths[:, None]
     position = jnp.arange(positions)[None]
     filled = frame_lengths[:, None] > 0
@@ -303,11 +317,11 @@ def _masks(frames: int, positions: int, frame_lengths: Array, label_lengths: Arr
 
 
 def _next_label(labels: Array, label_mask: Array, vocabulary: int) -> Array:
-    """The label that follows each position, [B, S]; some label where none does."""
+    """Returns the label that follows each position, [B, S]; where none follows, a label that is in the vocabulary."""
     return jnp.pad(jnp.clip(jnp.where(label_mask, labels, 0), 0, vocabulary - 1), ((0, 0), (0, 1)))
 
 
 def _reject(losses: Array, labels: Array, label_mask: Array, vocabulary: int) -> Array:
-    """NaN for rows with a label that is not in the vocabulary."""
+    """Sets the loss to NaN for rows with a label that is not in the vocabulary."""
     unknown = label_mask & ((labels < 0) | (labels >= vocabulary))
     return jnp.where(unknown.any(1), jnp.nan, losses)

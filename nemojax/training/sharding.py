@@ -1,8 +1,8 @@
-"""One mesh of devices, any shape: which of them hold what of a run's state and batches.
+"""One mesh of devices, of any shape, and how a run's state and batches are spread over it.
 
-The mesh has two axes. Rows of a batch are spread over both. The large parameters, and what the optimiser
-keeps of each, are spread over "fsdp" and copied along "data": (n, 1) is data parallel, (1, n) fully sharded.
-Processes may share the mesh (`jax.distributed`); each gives its own rows.
+The mesh has two axes. Rows of a batch are spread over both. Large parameters, and the optimizer's state for each, are
+spread over "fsdp" and copied along "data": (n, 1) is data parallel, (1, n) fully sharded. Processes may share the mesh
+(`jax.distributed`); each contributes its own rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,14 +18,16 @@ from jaxtyping import Array
 
 from nemojax.config import ModelConfig
 from nemojax.errors import ConfigError
-from nemojax.training import step as training
+from nemojax.training.forward import Batch, Placement
+from nemojax.training.losses import Loss
 from nemojax.training.recipe import TrainingConfig
-from nemojax.training.step import Batch, Metrics, Parameters, Placement, TrainState
+from nemojax.training.state import Parameters, TrainState
+from nemojax.training.step import StepMetrics, train_step
 
 AXES = ("data", "fsdp")
 Table = Sequence[tuple[str, P]]
 
-# by pattern of a parameter's path, the first that matches; what matches none is on every device
+# the first pattern that matches a parameter's path decides; a parameter that matches none is whole on every device
 TABLE: Table = (
     ("encoder.subsampling.conv_in.kernel", P(None, None, None, "fsdp")),
     ("encoder.subsampling.depthwise.*.kernel", P(None, None, None, "fsdp")),
@@ -36,7 +38,7 @@ TABLE: Table = (
 
 
 def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
-    """A mesh of all devices of all processes; one size may be -1, for what the other leaves.
+    """Returns a mesh of all devices of all processes. One size may be -1: the devices that the other size leaves.
 
     Raises:
       ConfigError: the sizes do not fit the number of devices.
@@ -50,19 +52,20 @@ def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
 
 
 def parameter_spec(name: str, table: Table = TABLE) -> P:
+    """Returns how a parameter's dimensions are spread over the mesh."""
     return next((spec for pattern, spec in table if fnmatchcase(name, pattern)), P())
 
 
 def state_shardings(state: TrainState, mesh: Mesh | AbstractMesh, table: Table = TABLE) -> TrainState:
-    """A sharding for each array of a state, which may be abstract (`jax.eval_shape` of `training.init`).
+    """Returns a sharding for each array of a state, which may be abstract (`jax.eval_shape` of `state.init`).
 
-    What the optimiser keeps under a parameter's path goes where the parameter does.
+    The optimizer's state for a parameter, found by the parameter's path, is placed like the parameter.
 
     Raises:
       ConfigError: a dimension is not a multiple of the axis that the table spreads it over.
     """
 
-    def sharding(path, leaf):
+    def sharding(path: Any, leaf: Any) -> NamedSharding:
         keys = [str(entry.key) for entry in path if isinstance(entry, jax.tree_util.DictKey)]
         spec = parameter_spec(keys[-1], table) if keys else P()
         for size, axis in zip(leaf.shape, spec, strict=False):
@@ -73,21 +76,26 @@ def state_shardings(state: TrainState, mesh: Mesh | AbstractMesh, table: Table =
                 )
         return NamedSharding(mesh, spec)
 
-    return jax.tree_util.tree_map_with_path(sharding, state)
+    shardings: TrainState = jax.tree_util.tree_map_with_path(sharding, state)
+    return shardings
 
 
 def place_state(state: TrainState, shardings: TrainState) -> TrainState:
-    """A state that every process holds whole, spread over the mesh."""
+    """Spreads a state over the mesh; every process holds it whole."""
 
-    def place(leaf, sharding):
+    def place(leaf: Any, sharding: NamedSharding) -> Array:
         host = np.asarray(leaf)
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
-    return jax.tree.map(place, state, shardings)
+    placed: TrainState = jax.tree.map(place, state, shardings)
+    return placed
 
 
 def place_batch(batch: Any, mesh: Mesh) -> Batch:
-    """This process's rows as its part of the global batch: any object with the fields of `training.Batch`.
+    """Places this process's rows as its part of the global batch.
+
+    Args:
+      batch: any object with the fields of `forward.Batch`.
 
     Raises:
       ConfigError: the rows can't be spread evenly over this process's devices.
@@ -96,22 +104,23 @@ def place_batch(batch: Any, mesh: Mesh) -> Batch:
     if rows % here:
         raise ConfigError(f"{rows} rows can't be spread evenly over {here} devices; make batches of a multiple of it")
     sharding = NamedSharding(mesh, P(AXES))
-    place = lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows))
-    return Batch(*(place(getattr(batch, name)) for name in Batch._fields))
+    arrays = (np.asarray(getattr(batch, name)) for name in Batch._fields)
+    return Batch(*(jax.make_array_from_process_local_data(sharding, array) for array in arrays))
 
 
 def placement(mesh: Mesh, table: Table = TABLE) -> Placement:
-    """Rows stay where they are; parameters come to them whole, and gradients go back to where parameters are.
+    """Returns a placement in which rows stay on their device, and whole parameters are gathered there.
 
-    Left to itself, XLA also moves rows to parameters, such as the joint's logits, and it computes an FFT of all
-    rows on every device. Which units the joint's dropout zeroes depends on the mesh; nothing else does.
+    Gradients are then scattered to where the parameters are. Without this, XLA also moves rows to parameters, the
+    joint's logits for example, and computes an FFT of all rows on every device. The units that the joint's dropout
+    zeroes depend on the mesh; nothing else does.
     """
 
     def gather(parameters: Parameters) -> Parameters:
         return {name: _gathered(x, mesh, parameter_spec(name, table)) for name, x in parameters.items()}
 
-    def by_rows(function: Callable) -> Callable:
-        def here(rows, shared, key):
+    def by_rows(function: Callable[..., Any]) -> Callable[..., Any]:
+        def here(rows: Any, shared: Any, key: Array | None) -> Any:
             key = None if key is None else jax.random.fold_in(key, jax.lax.axis_index(AXES))
             return function(rows, shared, key)
 
@@ -123,7 +132,8 @@ def placement(mesh: Mesh, table: Table = TABLE) -> Placement:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _gathered(x: Array, mesh: Mesh, spec: P) -> Array:
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P()))
+    whole: Array = jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P()))
+    return whole
 
 
 _gathered.defvjp(
@@ -133,11 +143,16 @@ _gathered.defvjp(
 
 
 def sharded_step(
-    mesh: Mesh, shardings: TrainState, config: ModelConfig, recipe: TrainingConfig, table: Table = TABLE
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """`training.train_step` on a mesh; the state is donated, metrics are on every device."""
+    mesh: Mesh,
+    shardings: TrainState,
+    config: ModelConfig,
+    recipe: TrainingConfig,
+    table: Table = TABLE,
+    losses: tuple[Loss, ...] | None = None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+    """Compiles `train_step` for a mesh. It donates the state, and leaves the metrics on every device."""
     return jax.jit(
-        partial(training.train_step, config=config, recipe=recipe, placement=placement(mesh, table)),
+        partial(train_step, config=config, recipe=recipe, placement=placement(mesh, table), losses=losses),
         in_shardings=(shardings, NamedSharding(mesh, P(AXES))),
         out_shardings=(shardings, NamedSharding(mesh, P())),
         donate_argnums=0,

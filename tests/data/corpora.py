@@ -16,7 +16,7 @@ def corpus_of(samples, labels, sources=None, weights=(1.0,)) -> Corpus:
     sources = np.zeros(count, np.int64) if sources is None else np.asarray(sources, np.int64)
     starts = np.concatenate([[0], np.cumsum(labels)]).astype(np.int64)
     return Corpus(
-        tuple(Recording(Path(f"{i}.wav"), f"{i}.wav", 0.0, n / 16_000, text="said") for i, n in enumerate(samples)),
+        tuple(Recording(Path(f"{i}.wav"), f"{i}.wav", 0.0, n / 16_000, text="a word") for i, n in enumerate(samples)),
         sources,
         np.asarray(weights, np.float64)[sources],
         np.asarray(samples, np.int64),

@@ -26,7 +26,7 @@ CONFIG = ModelConfig()
 def test_frames_hold_all_samples(samples):
     frames = frames_of(samples, CONFIG)
     assert frames * 1280 >= samples + 1080 > (frames - 1) * 1280
-    # a hop that has begun and is not whole takes room, but makes no frame
+    # an incomplete last hop takes room, but makes no frame
     assert frames - CONFIG.encoder_frames(samples) in ((0, 1) if samples >= 160 else (1,))
 
 
@@ -49,7 +49,7 @@ def test_utterances_of_several_manifests(tmp_path, pieces):
     assert corpus.hours == pytest.approx(72_001 / 16_000 / 3600)
 
 
-def test_what_is_left_out_is_counted_by_reason(tmp_path, pieces):
+def test_entries_left_out_are_counted_by_kind(tmp_path, pieces):
     entries = [
         {"audio_filepath": "a.wav", "duration": 2.0, "text": "a fine day"},
         {"audio_filepath": "b.wav", "duration": 21.0, "text": "a fine day"},
@@ -64,7 +64,7 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path, pieces):
         {"audio_filepath": ""},
     ]
     manifest, tokenizer = write_manifest(tmp_path / "m.jsonl", entries), Tokenizer(pieces)
-    corpus = load_corpus([Source(manifest)], tokenizer, CONFIG, Filters(exclude=r"\[|\]", keep_unspelled=False))
+    corpus = load_corpus([Source(manifest)], tokenizer, CONFIG, Filters(exclude=r"\[|\]", keep_out_of_vocabulary=False))
     assert [recording.name for recording in corpus.recordings] == ["a.wav"]
     kinds = [(dropped.name, dropped.problem.kind) for dropped in corpus.dropped]
     assert kinds[:6] == [
@@ -73,25 +73,27 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path, pieces):
         ("d.wav", "too short"),
         ("e.wav", "no text"),
         ("f.wav", "no text"),
-        ("g.wav", "unspelled"),
+        ("g.wav", "out of vocabulary"),
     ]
     assert kinds[6:] == [
         ("h.wav", "too many labels"),
-        ("i.wav", "unspelled"),  # and excluded: the first reason counts
+        ("i.wav", "out of vocabulary"),  # and excluded: the first reason counts
         ("missing.wav", "unreadable"),
         (str(manifest), "unreadable"),
     ]
     lines = corpus.report().splitlines()
     assert lines[0] == "1 utterances, 0.00 h" and len(lines) == 7
     assert "2 left out, 0.01 h: too long (the first: b.wav: it lasts 21.00 s, more than 20 s)" in lines
-    kept = load_corpus([Source(manifest)], tokenizer, CONFIG, Filters(exclude=r"\[", keep_unspelled=True, max_s=30.0))
+    kept = load_corpus(
+        [Source(manifest)], tokenizer, CONFIG, Filters(exclude=r"\[", keep_out_of_vocabulary=True, max_s=30.0)
+    )
     assert [recording.name for recording in kept.recordings] == ["a.wav", "b.wav", "c.wav", "g.wav"]
     assert [dropped.problem.kind for dropped in kept.dropped].count("excluded") == 1
     with pytest.raises(ConfigError, match=r"leave nothing to train on: 0 utterances(.|\n)*too short"):
         load_corpus([Source(manifest)], tokenizer, CONFIG, Filters(min_s=25.0, max_s=30.0))
 
 
-def test_durations_that_no_header_tells(tmp_path):
+def test_durations_without_a_header(tmp_path):
     (tmp_path / "a.mp3").write_bytes(without_frame_count(encoded(wave(32_000), 16_000, "mp3")))
     (tmp_path / "m.jsonl").write_text(json.dumps({"audio_filepath": "a.mp3"}))
     (entry,) = expand_manifest(tmp_path / "m.jsonl")
@@ -107,17 +109,17 @@ def test_durations_that_no_header_tells(tmp_path):
         (lambda: Filters(exclude="["), "is not a regular expression"),
     ],
 )
-def test_settings_that_do_not_do(make, message):
+def test_wrong_settings(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
 
 
-def test_presets_agree_on_what_a_frame_is():
+def test_presets_have_the_same_frames():
     assert len({int(frames_of(np.int64(12_345), config)) for config in PRESETS.values()}) == 1
 
 
 def test_joining_needs_labels_that_can_be_joined(tmp_path):
-    manifest = write_speech(tmp_path, "said", ["one or two", "a fine day", "she said"])
+    manifest = write_speech(tmp_path, "speech", ["one or two", "a fine day", "she said"])
     for options, joinable in (({}, True), ({"add_dummy_prefix": False}, False)):
         model = io.BytesIO()
         texts = iter(["one or two", "a fine day", "she said so"])

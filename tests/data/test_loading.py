@@ -19,13 +19,13 @@ from nemojax.text.tokenizer import Tokenizer
 from tests.data.corpora import write_manifest, write_speech
 
 CONFIG = ModelConfig()
-TEXTS = ["the quick dog", "a fine day", "one or two", "she said", "over the lazy fox", "it's a dog", "jumps"]
+TEXTS = ["the quick dog", "a fine day", "one or two", "she speech", "over the lazy fox", "it's a dog", "jumps"]
 SMALL = PlanConfig(batch_frames=90, bucket_count=3)
 
 
 @pytest.fixture
 def manifest(tmp_path):
-    return write_speech(tmp_path, "said", TEXTS)
+    return write_speech(tmp_path, "speech", TEXTS)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_rows_hold_history_waveform_and_labels(plan_of, pieces):
     assert sorted(seen) == list(range(len(TEXTS)))
 
 
-def test_hosts_together_make_the_whole_batch(plan_of):
+def test_hosts_batches_add_up_to_the_whole_batch(plan_of):
     config = WaveformConfig(speeds=(0.9, 1.1), noise_probability=0.5, gain_db=(-6.0, 6.0))
     plan = plan_of(PlanConfig(batch_frames=90, bucket_count=2, rows_multiple=2), config)
     for step in range(3):
@@ -76,13 +76,13 @@ def test_hosts_together_make_the_whole_batch(plan_of):
             np.testing.assert_array_equal(
                 getattr(whole, name), np.concatenate([getattr(half, name) for half in halves]), strict=True
             )
-    with pytest.raises(ConfigError, match="host 2 is none of 2"):
+    with pytest.raises(ConfigError, match="there is no host 2 of 2"):
         Loader(plan, 2, 2)
     with pytest.raises(ConfigError, match="can't be divided by 7 hosts"):
         Loader(plan, 0, 7)
 
 
-def test_any_step_is_the_same_whoever_makes_it(plan_of):
+def test_a_batch_depends_on_the_step_alone(plan_of):
     first, second = Loader(plan_of(waveform=RECIPE)), Loader(plan_of(waveform=RECIPE))
     in_order = [first(step)[0] for step in range(6)]
     for step in (5, 0, 3):
@@ -99,8 +99,8 @@ def test_every_step_and_row_draws_anew(plan_of, tmp_path):
     assert len(set(levels)) == 6 and min(levels) > 0
 
 
-def test_what_the_plan_drew_is_done(plan_of, pieces):
-    """Joining, speed and silence, step by step as their functions do them; the labels are those of the joined text."""
+def test_rows_are_joined_changed_in_speed_and_padded_as_planned(plan_of, pieces):
+    """Joining, speed and silence equal their functions, applied in this order; labels equal the joined text's."""
     config = WaveformConfig(
         speeds=(1.25,), silence_before_s=(0.1, 0.3), silence_after_s=(0.2, 0.2), join_probability=1.0, join_parts=3
     )
@@ -125,17 +125,17 @@ def test_what_the_plan_drew_is_done(plan_of, pieces):
     assert joined
 
 
-def test_what_can_not_be_read_leaves_its_row_empty(plan_of, tmp_path):
+def test_an_unreadable_recording_leaves_its_row_empty(plan_of, tmp_path):
     plan = plan_of(PlanConfig(buckets=(Bucket(42, 20, 7),)))
     whole, none = Loader(plan)(0)
-    (tmp_path / "said-1.wav").write_bytes(b"RIFF and nothing else")
-    wav = (tmp_path / "said-2.wav").read_bytes()
-    (tmp_path / "said-2.wav").write_bytes(wav[:-500])
-    (tmp_path / "said-3.wav").unlink()
+    (tmp_path / "speech-1.wav").write_bytes(b"RIFF and nothing else")
+    wav = (tmp_path / "speech-2.wav").read_bytes()
+    (tmp_path / "speech-2.wav").write_bytes(wav[:-500])
+    (tmp_path / "speech-3.wav").unlink()
     batch, unreadable = Loader(plan)(0)
     assert not none and sorted(u.utterance for u in unreadable) == [1, 2, 3]
     reasons = {u.utterance: u.reason for u in unreadable}
-    assert reasons[3] == "said-3.wav: there is no such file" and reasons[2].startswith("said-2.wav: truncated")
+    assert reasons[3] == "speech-3.wav: there is no such file" and reasons[2].startswith("speech-2.wav: truncated")
     for index, row in enumerate(plan.batch(0).rows):
         bad = row.utterances[0] in (1, 2, 3)
         for part, before in zip(batch, whole, strict=True):
@@ -146,7 +146,7 @@ def test_what_can_not_be_read_leaves_its_row_empty(plan_of, tmp_path):
 
 
 def test_recordings_longer_than_their_manifest_says(plan_of, tmp_path):
-    """Durations are rounded: up to 10 ms more are heard as far as there is room; what is beyond is not."""
+    """Durations are rounded: up to 10 ms more are read where there is room, and no more."""
     room = 28 * 1280 - 1080
     samples = np.full(room + 100, 0.25, np.float32)
     soundfile.write(tmp_path / "longer.wav", samples, 16_000)
@@ -184,9 +184,9 @@ def test_noise_from_a_manifest(plan_of, tmp_path):
     noises = [open_audio(entry).read(10**6) for entry, _ in Loader(plan_of(waveform=config)).noises]
     for index, length in enumerate(clean.sample_lengths):
         if length:
-            said = clean.samples[index, 1080:length]
-            added = noisy.samples[index, 1080:length] - said
-            assert 0.9 < np.square(said).mean() / np.square(added).mean() < 1.1
+            speech = clean.samples[index, 1080:length]
+            added = noisy.samples[index, 1080:length] - speech
+            assert 0.9 < np.square(speech).mean() / np.square(added).mean() < 1.1
             middle = added[500:600] / np.linalg.norm(added[500:600])
             windows = [np.lib.stride_tricks.sliding_window_view(n, 100) for n in noises]
             best = max((w @ middle / np.linalg.norm(w, axis=1)).max() for w in windows)
@@ -196,7 +196,7 @@ def test_noise_from_a_manifest(plan_of, tmp_path):
 
 
 @pytest.mark.parametrize("lookahead", CONFIG.encoder.lookaheads)
-def test_a_row_is_what_streaming_hears(plan_of, lookahead):
+def test_a_row_is_the_first_segment_of_a_stream(plan_of, lookahead):
     """One segment of whole chunks at every look-ahead, as `segments_of` makes it of the same recording."""
     plan = plan_of()
     batch, _ = Loader(plan)(0)

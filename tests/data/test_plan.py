@@ -1,5 +1,6 @@
-"""The plan's contract: the same everywhere, any step at once, every utterance as often as its weight says."""
+"""The plan's contract: the same on every host, random access to steps, every utterance as often as its weight."""
 
+import hashlib
 from collections import Counter
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from nemojax.config import ModelConfig
 from nemojax.data.buckets import Bucket
 from nemojax.data.corpus import frames_of
-from nemojax.data.plan import Plan, PlanConfig, Row
+from nemojax.data.plan import Plan, PlanConfig, Row, draw_rows
 from nemojax.data.waveform import RECIPE, UNCHANGED, WaveformConfig, samples_at_speed
 from nemojax.errors import ConfigError
 from tests.data.corpora import corpus_of, random_corpus
@@ -101,7 +102,7 @@ def test_rows_fit_their_buckets_and_batches_are_full(case):
 
 @settings(max_examples=15, deadline=None)
 @given(case=cases(), steps=st.lists(st.integers(0, 40), min_size=1, max_size=6))
-def test_any_step_at_once_and_in_any_order(case, steps):
+def test_steps_in_any_order(case, steps):
     in_order, plan = made(case)[1], made(case)[1]
     want = [in_order.batch(step) for step in range(max(steps) + 1)]
     assert [plan.batch(step) for step in steps] == [want[step] for step in steps]
@@ -130,7 +131,7 @@ def test_seed_and_epoch_change_the_order():
     assert kinds != sorted(kinds)  # the shapes of an epoch are mixed
 
 
-def test_a_resumed_run_is_told_from_another():
+def test_fingerprints_differ():
     corpus, other = random_corpus(40), random_corpus(40, seed=1)
     plans = [
         plan_of(corpus, SMALL),
@@ -159,7 +160,7 @@ def test_buckets_that_do_not_hold_one_another():
     assert [sum(bool(row.utterances) for row in batch.rows) for batch in sorted(wide, key=lambda b: b.rows)][-1] == 4
 
 
-def test_what_is_left_over_passes_a_bucket_that_does_not_hold_it():
+def test_leftover_rows_skip_a_bucket_that_does_not_hold_them():
     buckets = (Bucket(14, 40, 4), Bucket(28, 10, 3), Bucket(70, 50, 2))
     corpus = corpus_of([10_000] * 5 + [30_000] * 4 + [80_000], [30] * 5 + [9] * 4 + [7])
     batches = epoch_batches(plan_of(corpus, PlanConfig(buckets=buckets)), 0)
@@ -168,7 +169,7 @@ def test_what_is_left_over_passes_a_bucket_that_does_not_hold_it():
     assert len(large) == 4 and sum(utterances[:1] < (5,) for utterances in large if utterances) == 1
 
 
-def test_what_fits_no_bucket_is_left_out_and_known():
+def test_utterances_that_no_bucket_holds_are_left_out():
     corpus = corpus_of([16_000, 160_000, 16_000, 8000], [4, 4, 90, 3])
     plan = plan_of(corpus, PlanConfig(buckets=(Bucket(28, 20, 2),)))
     assert plan.unfit.tolist() == [1, 2] and plan.times(0).tolist() == [1, 0, 0, 1]
@@ -192,6 +193,39 @@ def test_short_utterances_are_joined_within_their_manifest():
     assert all(
         len(row.utterances) < 2 for batch in epoch_batches(plan_of(long, SMALL, config), 0) for row in batch.rows
     )
+
+
+def test_a_rows_length_counts_its_gaps_speed_and_silence():
+    corpus = random_corpus(200, longest_s=2.0)
+    config = WaveformConfig(
+        speeds=(0.8, 1.25), silence_before_s=(0.3, 0.9), silence_after_s=(1.0, 2.0), join_probability=1.0
+    )
+    config = replace(config, join_gap_s=(0.5, 1.0), join_parts=4)
+    order = np.random.default_rng(0).permutation(200)
+    for buckets in ((), (Bucket(112, 60, 1),)):
+        rows = draw_rows(corpus, order, np.random.default_rng(1), config, CONFIG, buckets)
+        made = [rows.row(index) for index in range(len(rows.frames))]
+        assert sorted(i for row in made for i in row.utterances) == list(range(200))
+        assert [row_size(corpus, row) for row in made] == list(zip(rows.frames, rows.labels, strict=True))
+        assert {len(row.utterances) for row in made} >= {2, 3, 4} and len({row.speed for row in made}) >= 2
+        positions = [order.tolist().index(row.utterances[0]) for row in made]
+        assert positions == sorted(positions)  # rows are in the order of their first utterances
+        if buckets:
+            assert max(rows.frames) <= 112 and max(rows.labels) <= 60
+            unchanged = [row for row in made if row.speed == 1]
+            assert unchanged and all(row.before_samples == row.after_samples == 0 for row in unchanged)
+
+
+def test_a_fingerprint_does_not_depend_on_the_name_of_a_setting():
+    """Runs that were started before `noise_colour` was renamed have the same data as now."""
+    plan = plan_of(random_corpus(5), SMALL, RECIPE)
+    text = repr((plan.settings, plan.waveform, plan.buckets, np.__version__)).replace("noise_color=", "noise_colour=")
+    digest = hashlib.sha256(text.encode())
+    for column in (plan.corpus.samples, plan.corpus.weights, plan.corpus.labels, plan.corpus.starts):
+        digest.update(column.tobytes())
+    for recording in plan.corpus.recordings:
+        digest.update(f"{recording.name}\0{recording.offset_s}\0".encode())
+    assert plan.fingerprint == digest.hexdigest()[:16]
 
 
 def test_speed_and_silence_are_drawn_from_their_ranges():
@@ -227,17 +261,17 @@ def test_rare_sources_leave_epochs_empty():
         ({"buckets": (Bucket(14, 8, 3),), "rows_multiple": 2}, "batch must be a multiple of 2"),
         ({"buckets": (Bucket(14, 0, 4),)}, "must be at least 1"),
         ({"batch_frames": 0}, "batch_frames must be at least 1"),
-        ({"seed": -1}, "seed must not be negative"),
+        ({"seed": -1}, "seed must be at least 0"),
     ],
 )
-def test_settings_that_do_not_do(options, message):
+def test_wrong_settings(options, message):
     with pytest.raises(ConfigError, match=message):
         plan_of(random_corpus(5), PlanConfig(**options))
 
 
-def test_steps_and_hosts_that_there_are_not():
+def test_steps_and_hosts_out_of_range():
     plan = plan_of(random_corpus(5), PlanConfig(buckets=(Bucket(280, 200, 4),)))
-    with pytest.raises(ValueError, match="-1 is none"):
+    with pytest.raises(ValueError, match="there is no step -1"):
         plan.batch(-1)
     with pytest.raises(ConfigError, match="can't be divided by 3 hosts"):
         plan.host_rows(plan.buckets[0], 0, 3)

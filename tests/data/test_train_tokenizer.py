@@ -14,11 +14,11 @@ TEXTS = ["The quick brown fox, isn't it?", "jumps over the lazy dog.", "Hello th
 @pytest.fixture
 def manifest(tmp_path):
     entries = [{"audio_filepath": f"{i}.wav", "text": text} for i, text in enumerate(TEXTS * 3)]
-    return write_manifest(tmp_path / "said.jsonl", [*entries, {"audio_filepath": "x.wav"}])
+    return write_manifest(tmp_path / "speech.jsonl", [*entries, {"audio_filepath": "x.wav"}])
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
-def test_a_model_spells_its_texts(kind):
+def test_a_model_encodes_its_texts(kind):
     model = train(TEXTS, 40, kind)
     tokenizer = Tokenizer(model)
     assert model == train(TEXTS, 40, kind) and tokenizer.size == 40
@@ -28,7 +28,7 @@ def test_a_model_spells_its_texts(kind):
     assert tokenizer.out_of_vocabulary("日") == ["日"]
 
 
-def test_bytes_spell_all_the_rest():
+def test_byte_fallback_encodes_other_characters():
     tokenizer = Tokenizer(train(TEXTS, 320, byte_fallback=True))
     assert tokenizer.decode(tokenizer.encode("fine 日")) == "fine 日" and tokenizer.size == 320
 
@@ -46,7 +46,7 @@ def test_the_command(manifest, tmp_path, capsys):
     assert distinct.read_bytes() == train(TEXTS, 40, "unigram") and "from 4 texts" in capsys.readouterr().out
 
 
-def test_what_can_not_be_done(manifest, tmp_path, capsys):
+def test_errors(manifest, tmp_path, capsys):
     def error(*arguments):
         assert train_tokenizer.main([str(argument) for argument in arguments]) == 2
         return capsys.readouterr().err

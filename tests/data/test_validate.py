@@ -1,4 +1,4 @@
-"""The validation command: everything that is wrong, where, and nothing else."""
+"""The validation command: finds everything wrong, where it is, and nothing else."""
 
 import json
 from collections import Counter
@@ -53,7 +53,7 @@ ENTRIES = [
     entry("damaged.flac", duration=4.0),
 ]
 EXPECTED = [
-    (2, "unspelled", "the tokenizer can't spell 'é', 'ü'"),
+    (2, "out of vocabulary", "the tokenizer has no piece for 'é', 'ü'"),
     (3, "duplicate", "the same audio as in {path}:2"),
     (4, "missing file", "there is no such file"),
     (5, "unreadable", "truncated: it ends after 30044 of the 32044 bytes"),
@@ -98,7 +98,7 @@ def test_workers_find_the_same(bad, pieces):
 
 def test_without_a_tokenizer_and_with_other_filters(bad):
     kinds = Counter(f.kind for f in found([bad], filters=Filters(min_s=0.01, max_s=30.0, exclude="^one")))
-    assert kinds["too short"] == kinds["too long"] == kinds["unspelled"] == kinds["too many labels"] == 0
+    assert kinds["too short"] == kinds["too long"] == kinds["out of vocabulary"] == kinds["too many labels"] == 0
     assert kinds["excluded"] == 1
 
 
@@ -108,7 +108,7 @@ def test_good_manifests_have_nothing_wrong(directory, pieces):
     in_tar = [entry("x.flac", duration=3.004), entry("y.flac", duration=1.0), entry("y.flac", duration=1.0, offset=1.0)]
     in_tar.append(entry("z.flac", duration=1.0, offset=1.0))
     manifests = [
-        write_speech(directory, "said", ["one or two", "she said"]),
+        write_speech(directory, "speech", ["one or two", "she said"]),
         write_manifest(directory / "t.jsonl", in_tar),
     ]
     assert found(manifests, Tokenizer(pieces), decode=True) == []
@@ -140,30 +140,36 @@ def test_the_command_prints_a_table(run, bad, directory, pieces):
     assert code == 1 and len(lines) == len(EXPECTED)
     assert len({line.index(kind) for line, (_, kind, _) in zip(lines, EXPECTED, strict=True)}) == 1  # aligned
     assert lines[2].split() == [f"{bad}:4", "missing", "file", "no.wav", "there", "is", "no", "such", "file"]
-    assert "12 entries, 10 with something wrong: 2 duration, 2 no text, 1 unspelled" in err
+    assert "12 entries, 10 with something wrong: 2 duration, 2 no text, 1 out of vocabulary" in err
 
 
 def test_the_command_prints_json_lines(run, bad, checkpoint_directory):
     code, out, _ = run(bad, "--model", checkpoint_directory, "--json", "--max-s", "30")
     lines = [json.loads(line) for line in out.splitlines()]
+    assert not any(
+        line["kind"] == "out of vocabulary"
+        for line in map(
+            json.loads, run(bad, "--model", checkpoint_directory, "--json", "--keep-unspelled")[1].splitlines()
+        )
+    )  # the flag's former name
     expected = [(line, kind) for line, kind, _ in EXPECTED if kind != "too long"]
     assert code == 1 and [(line["line"], line["kind"]) for line in lines] == expected
     assert lines[0] == {
         "manifest": str(bad),
         "line": 2,
         "name": "b.wav",
-        "kind": "unspelled",
-        "message": "the tokenizer can't spell 'é', 'ü'",
+        "kind": "out of vocabulary",
+        "message": "the tokenizer has no piece for 'é', 'ü'",
     }
 
 
-def test_the_command_is_content(run, directory):
-    code, out, err = run(write_speech(directory, "said", ["one or two"]))
+def test_the_command_finds_nothing_wrong(run, directory):
+    code, out, err = run(write_speech(directory, "speech", ["one or two"]))
     assert code == 0 and not out
-    assert "spelling and labels are not looked at" in err and "1 entries, 0 with something wrong\n" in err
+    assert "vocabulary and labels are not checked" in err and "1 entries, 0 with something wrong\n" in err
 
 
-def test_what_is_asked_wrongly(run, bad, directory):
+def test_wrong_arguments(run, bad, directory):
     assert run(bad, "--tokenizer", directory / "none.model")[::2] == (
         2,
         f"error: {directory / 'none.model'} can't be read: No such file or directory\n",

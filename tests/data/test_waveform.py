@@ -35,10 +35,10 @@ def test_joining_and_silence():
 
 
 @pytest.mark.parametrize("snr_db", [-5.0, 0.0, 20.0])
-def test_noise_is_as_loud_as_the_ratio_says(snr_db):
-    said = waveform.with_silence(tone(300), 8000, 24_000)
+def test_noise_has_the_signal_to_noise_ratio(snr_db):
+    speech = waveform.with_silence(tone(300), 8000, 24_000)
     noise = 7 * wave(5000, seed=3)
-    added = waveform.with_noise(said, noise, snr_db) - said
+    added = waveform.with_noise(speech, noise, snr_db) - speech
     ratio = np.mean(tone(300) ** 2) / np.mean(added.astype(np.float64) ** 2)
     assert 10 * np.log10(ratio) == pytest.approx(snr_db, abs=0.1)  # silence around it does not count
     np.testing.assert_allclose(added[5000:10_000], added[:5000], atol=1e-5)  # repeated
@@ -46,22 +46,22 @@ def test_noise_is_as_loud_as_the_ratio_says(snr_db):
 
 
 def test_noise_for_silence_and_silence_for_noise():
-    said = tone(300)
-    np.testing.assert_array_equal(waveform.with_noise(said, np.zeros(5, np.float32), 0.0), said)
-    np.testing.assert_array_equal(waveform.with_noise(said, np.zeros(0, np.float32), 0.0), said)
+    speech = tone(300)
+    np.testing.assert_array_equal(waveform.with_noise(speech, np.zeros(5, np.float32), 0.0), speech)
+    np.testing.assert_array_equal(waveform.with_noise(speech, np.zeros(0, np.float32), 0.0), speech)
     silence = np.zeros(100, np.float32)
     np.testing.assert_array_equal(waveform.with_noise(silence, wave(100), 0.0), silence)
     assert len(waveform.with_noise(silence[:0], wave(100), 0.0)) == 0
 
 
-@pytest.mark.parametrize("colour", [0.0, 1.0, 2.0])
-def test_the_colour_of_noise_is_its_slope(colour):
-    noise = waveform.coloured_noise(2**17, colour, np.random.default_rng(0))
+@pytest.mark.parametrize("color", [0.0, 1.0, 2.0])
+def test_the_color_of_noise_is_its_slope(color):
+    noise = waveform.colored_noise(2**17, color, np.random.default_rng(0))
     power = np.abs(np.fft.rfft(noise * np.hanning(len(noise)))) ** 2
     low, high = (power[band : 2 * band].mean() for band in (400, 25_600))
-    assert 10 * np.log10(low / high) == pytest.approx(colour * 10 * np.log10(64), abs=1)
+    assert 10 * np.log10(low / high) == pytest.approx(color * 10 * np.log10(64), abs=1)
     assert noise.dtype == np.float32
-    assert [len(waveform.coloured_noise(n, colour, np.random.default_rng(0))) for n in (0, 1, 2, 1000)] == [
+    assert [len(waveform.colored_noise(n, color, np.random.default_rng(0))) for n in (0, 1, 2, 1000)] == [
         0,
         1,
         2,
@@ -73,7 +73,7 @@ def test_gain():
     np.testing.assert_allclose(waveform.with_gain(tone(300), -20.0), tone(300) / 10, rtol=1e-6)
 
 
-def test_what_is_drawn_depends_on_the_generator_alone():
+def test_draws_depend_on_the_generator_alone():
     config = WaveformConfig(noise_probability=0.5, gain_db=(-6.0, 6.0))
     make = lambda seed: waveform.augmented(tone(300), np.random.default_rng(seed), config)
     results = [make(seed) for seed in range(40)]
@@ -93,9 +93,9 @@ def _only_noise(count):
     return [waveform.augmented(tone(300), np.random.default_rng(seed), config) for seed in range(count)]
 
 
-def test_nothing_is_done_unless_asked_for():
-    said = tone(300)
-    assert waveform.augmented(said, np.random.default_rng(0), UNCHANGED) is said
+def test_the_default_changes_nothing():
+    speech = tone(300)
+    assert waveform.augmented(speech, np.random.default_rng(0), UNCHANGED) is speech
     assert UNCHANGED.speeds == (1.0,) and UNCHANGED.join_probability == 0 and RECIPE != UNCHANGED
     assert UNCHANGED.silence_before_s == UNCHANGED.silence_after_s == (0.0, 0.0)
 
@@ -111,6 +111,6 @@ def test_nothing_is_done_unless_asked_for():
         ({"join_parts": 1}, "join_parts must be at least 2"),
     ],
 )
-def test_settings_that_do_not_do(options, message):
+def test_wrong_settings(options, message):
     with pytest.raises(ConfigError, match=message):
         WaveformConfig(**options)

@@ -1,5 +1,6 @@
-"""Some steps of training as a program of its own, for tests that need other devices than their own process has.
+"""Steps of training as a program of its own, for tests that need other devices than their own process has.
 
+python -m tests.training.sharded parts             checks a placement's parts on 8 devices, without a model
 python -m tests.training.sharded devices           compares meshes with one device
 python -m tests.training.sharded process I N PORT  process I of N prints its metrics
 """
@@ -15,9 +16,10 @@ import numpy as np
 
 from nemojax.config import PRESETS
 from nemojax.training import sharding
-from nemojax.training import step as training
+from nemojax.training.forward import Batch
 from nemojax.training.recipe import TrainingConfig
-from nemojax.training.step import Batch
+from nemojax.training.state import init
+from nemojax.training.step import train_step
 from tests.conftest import random_model
 
 ROWS, FRAMES, STEPS = 16, 14, 2
@@ -62,8 +64,8 @@ def on_mesh(mesh, state, batch):
 
 
 def compare_meshes() -> None:
-    state, batch = training.init(random_model(CONFIG, seed=3), RECIPE), make_batch()
-    one = jax.jit(partial(training.train_step, config=CONFIG, recipe=RECIPE))
+    state, batch = init(random_model(CONFIG, seed=3), RECIPE), make_batch()
+    one = jax.jit(partial(train_step, config=CONFIG, recipe=RECIPE))
     wanted = run(one, state, jax.tree.map(jnp.asarray, batch))
 
     def close(a, b):
@@ -77,15 +79,62 @@ def compare_meshes() -> None:
     print("equal")
 
 
+def check_parts() -> None:
+    """Rows stay on their device with a draw of their own; parameters come whole, gradients go back to their shards."""
+    batch = make_batch()
+    for shape in ((8, 1), (4, 2), (1, 8)):
+        mesh = sharding.make_mesh(*shape)
+        placed = sharding.place_batch(batch, mesh)
+        jax.tree.map(np.testing.assert_array_equal, placed, batch)
+        assert all(
+            len(array.addressable_shards) == 8 and array.addressable_shards[0].data.shape[0] == 2 for array in placed
+        )
+        placement = sharding.placement(mesh)
+        shapes = []
+
+        def rows(inputs, shared, key, shapes=shapes):
+            shapes.append(inputs.shape)
+            draw = 0 if key is None else jax.random.uniform(key, inputs.shape[:1])
+            return inputs[:, 0] * shared + draw
+
+        call = jax.jit(lambda x, shared, key, rows=rows, placement=placement: placement.by_rows(rows)(x, shared, key))
+        plain = call(placed.samples, jnp.float32(2), None)
+        np.testing.assert_allclose(plain, 2 * batch.samples[:, 0], rtol=1e-6)
+        drawn = np.asarray(call(placed.samples, jnp.float32(2), jax.random.key(0))) - np.asarray(plain)
+        assert len(np.unique(drawn.round(5))) == ROWS, "devices must not draw the same"
+        assert set(shapes) == {(2, FRAMES * 1280)}, "each device must compute its own rows"
+
+        kernel = np.arange(16 * 32, dtype=np.float32).reshape(16, 32)
+        spec = sharding.parameter_spec("a.kernel")
+        parameters = {"a.kernel": jax.device_put(kernel, jax.sharding.NamedSharding(mesh, spec))}
+
+        @jax.jit
+        def slope(parameters, x, placement=placement):
+            def loss(parameters):
+                whole = placement.gather(parameters)["a.kernel"]
+                return placement.by_rows(lambda x, w, key: (x[:, :16] @ w).sum(1) ** 2)(x, whole, None).sum()
+
+            return jax.value_and_grad(loss)(parameters)
+
+        value, gradient = slope(parameters, placed.samples)
+        x = batch.samples[:, :16].astype(np.float64)
+        outputs = (x @ kernel).sum(1)
+        np.testing.assert_allclose(value, (outputs**2).sum(), rtol=1e-4)
+        wanted = np.repeat((2 * outputs @ x)[:, None], 32, axis=1)
+        np.testing.assert_allclose(gradient["a.kernel"], wanted, rtol=1e-4)
+        assert gradient["a.kernel"].sharding.spec == spec
+    print("parts")
+
+
 def main(mode: str, *arguments: str) -> None:
     jax.config.update("jax_default_matmul_precision", "highest")
-    if mode == "devices":
-        return compare_meshes()
+    if mode in ("parts", "devices"):
+        return check_parts() if mode == "parts" else compare_meshes()
     index, count, port = map(int, arguments)
     if count > 1:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=count, process_id=index)
-    state, batch = training.init(random_model(CONFIG, seed=3), RECIPE), make_batch()
+    state, batch = init(random_model(CONFIG, seed=3), RECIPE), make_batch()
     share = slice(index * ROWS // count, (index + 1) * ROWS // count)
     mesh = sharding.make_mesh(1, count)
     shardings = sharding.state_shardings(state, mesh)

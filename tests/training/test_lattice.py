@@ -72,7 +72,7 @@ def test_float32_holds_over_a_thousand_frames(mean, scale):
     losses, (d_blank, d_label) = losses_and_gradients(log_blank, log_label, length(frames), length(positions - 1))
     loss, blank_share, label_share = float64_lattice(log_blank[0], log_label[0])
     np.testing.assert_allclose(losses[0], loss, rtol=1e-5)
-    # a gradient from the two variables less the whole likelihood, not normalised per diagonal, is 3e-3 off
+    # a gradient from the two variables less the whole likelihood, not normalized per diagonal, is 3e-3 off
     error = np.abs(d_blank[0] + blank_share).sum() + np.abs(d_label[0] + label_share).sum()
     assert error < 5e-5 * (blank_share.sum() + label_share.sum())
     crossed = np.asarray(lattice._skew(d_blank) + lattice._skew(jnp.asarray(d_label)))[:, 0]

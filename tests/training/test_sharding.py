@@ -14,8 +14,8 @@ from nemojax.config import PRESETS
 from nemojax.errors import ConfigError
 from nemojax.model.parameters import abstract_model
 from nemojax.training import sharding
-from nemojax.training import step as training
 from nemojax.training.recipe import TrainingConfig
+from nemojax.training.state import init
 
 TIMEOUT_S = 900
 
@@ -36,6 +36,11 @@ def output_of(process: subprocess.Popen) -> str:
         process.kill()
     assert process.returncode == 0, errors[-3000:]
     return out.splitlines()[-1]
+
+
+def test_rows_and_parameters_on_eight_devices():
+    """Each device computes its own rows with draws of its own, on parameters that come whole."""
+    assert output_of(program("parts", devices=8)) == "parts"
 
 
 @pytest.mark.slow
@@ -63,18 +68,18 @@ def test_two_processes_equal_one():
 @pytest.fixture(scope="module")
 def abstract_state():
     model = abstract_model(PRESETS["114m"])
-    return jax.eval_shape(lambda model: training.init(model, TrainingConfig(frozen=("joint.*",))), model)
+    return jax.eval_shape(lambda model: init(model, TrainingConfig(frozen=("joint.*",))), model)
 
 
 def test_the_table(abstract_state):
-    """All large parameters are spread, and what the optimiser keeps of them with them."""
+    """All large parameters are spread, and the optimizer's state of each with it."""
     shardings = sharding.state_shardings(abstract_state, sharding.make_mesh())
     specs = {name: s.spec for name, s in shardings.parameters.items()}
     whole = [name for name, leaf in abstract_state.parameters.items() if specs[name] == P() and leaf.size > 10_000]
     assert not whole
     assert specs["encoder.blocks.0.norm_out.scale"] == P() and specs["joint.output.kernel"] == P("fsdp", None)
     found = 0
-    for path, leaf in jax.tree_util.tree_leaves_with_path(shardings.optimiser):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shardings.optimizer):
         keys = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
         assert leaf.spec == (specs[keys[0]] if keys else P())
         found += bool(keys)

@@ -1,4 +1,4 @@
-"""The training loop as a program, on noise that it can learn nothing from; and what may go wrong."""
+"""The training loop as a program, on noise; and its errors."""
 
 import dataclasses
 import json
@@ -12,22 +12,24 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.training import train
 from experiments.training.export import export
 from experiments.training.loop import Run, Stopped
-from experiments.training.presets import PRESETS, Experiment
-from experiments.training.run_directory import Checkpoints, Metrics, RunError, read_metrics
+from experiments.training.presets import Experiment
+from experiments.training.run_directory import Checkpoints, RunError, read_metrics
 from experiments.training.start import BLANK_SHARE, start
 from nemojax import checkpoint
 from nemojax.data.plan import PlanConfig
 from nemojax.model.parameters import named_parameters
+from nemojax.training.losses import Loss
 from nemojax.training.recipe import TrainingConfig
 from tests.data.corpora import write_speech
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TEXTS = ["one two three", "four five", "bin blue at f two now", "set red by a zero please", "six", "lay green in b one"]
 STEPS = 12
 
@@ -82,28 +84,30 @@ def losses(run: Path) -> list[tuple[int, float]]:
     return [(row["step"], row["loss"]) for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "train"]
 
 
-def said(experiment: Experiment) -> list[str]:
-    sentences: list[str] = []
-    Run(experiment, sentences.append).train()
-    return sentences
+def messages(experiment: Experiment) -> list[str]:
+    found: list[str] = []
+    Run(experiment, found.append).train()
+    return found
 
 
 @pytest.fixture
 def undisturbed(experiment, tmp_path) -> list[tuple[int, float]]:
     calm = dataclasses.replace(experiment, run=tmp_path / "undisturbed")
-    said(calm)
+    messages(calm)
     return losses(calm.run)
 
 
 class Interrupted(BaseException):
-    """What ends a run as suddenly as kill -9 can within a process."""
+    """Ends a run within a process as suddenly as kill -9."""
 
 
-def test_a_run_that_is_interrupted_goes_on_as_if_it_were_not(experiment, undisturbed, monkeypatch):
+def test_an_interrupted_run_resumes_with_the_same_numbers(experiment, undisturbed, monkeypatch, tmp_path):
     assert [step for step, _ in undisturbed] == list(range(1, STEPS + 1))
+    rows = read_metrics(tmp_path / "undisturbed" / "metrics.jsonl")
+    assert all(row["loss_rnnt"] == row["loss"] and row["learning_rate"] > 0 for row in rows)
     assert len({loss for _, loss in undisturbed}) == STEPS
     for last in (3, 6, 9):  # before the first checkpoint, and between others
-        note = Run._note
+        note = Run._record
 
         def interrupt(self, entry, last=last, note=note):
             note(self, entry)
@@ -112,16 +116,16 @@ def test_a_run_that_is_interrupted_goes_on_as_if_it_were_not(experiment, undistu
                 raise Interrupted
 
         with monkeypatch.context() as patch, pytest.raises(Interrupted):
-            patch.setattr(Run, "_note", interrupt)
-            said(experiment)
+            patch.setattr(Run, "_record", interrupt)
+            messages(experiment)
         assert losses(experiment.run) == undisturbed[:last]
-    said(experiment)
+    messages(experiment)
     assert losses(experiment.run) == undisturbed
     assert Checkpoints(experiment.run / "checkpoints", None).steps == [8, 12]
 
 
 def test_sigterm_saves_and_stops(experiment, undisturbed, monkeypatch):
-    note = Run._note
+    note = Run._record
 
     def ask(self, entry):
         note(self, entry)
@@ -129,16 +133,16 @@ def test_sigterm_saves_and_stops(experiment, undisturbed, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped, match="stopped after step 6, which is saved"):
-        patch.setattr(Run, "_note", ask)
-        said(experiment)
+        patch.setattr(Run, "_record", ask)
+        messages(experiment)
     assert Checkpoints(experiment.run / "checkpoints", None).last == 6
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    said(experiment)
+    messages(experiment)
     assert losses(experiment.run) == undisturbed
 
 
 def test_the_settings_that_a_run_keeps_begin_it_again(experiment, undisturbed, tmp_path):
-    said(experiment)
+    messages(experiment)
     kept = experiment.run / "settings.json"
     before = kept.read_bytes()
     assert train.main(["--settings", str(kept)]) == 0  # the same run, which is at its end
@@ -162,7 +166,7 @@ def test_dev_rates_and_the_best_checkpoint(experiment, speech):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "_evaluate", evaluate)
-        said(dataclasses.replace(evaluated, keep=1, tensorboard=True))
+        messages(dataclasses.replace(evaluated, keep=1, tensorboard=True))
     assert list((experiment.run / "tensorboard").glob("events*"))
     rows = [row for row in read_metrics(experiment.run / "metrics.jsonl") if row["kind"] == "dev"]
     assert [(row["step"], row["lookahead"]) for row in rows] == [(s, r) for s in (4, 8, 12) for r in (13, 6, 1, 0)]
@@ -205,55 +209,59 @@ def test_a_full_disk_leaves_the_checkpoint_before(experiment, undisturbed, monke
         patch.setattr(Checkpoints, "save", on_a_full_disk)
         try:
             with pytest.raises(RunError, match=r"can't be written.*that of step 4 is whole\. Free some space"):
-                said(experiment)
+                messages(experiment)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert Checkpoints(experiment.run / "checkpoints", None).steps == [4]
-    said(experiment)
+    messages(experiment)
     assert losses(experiment.run) == undisturbed
 
 
 def test_other_settings_are_refused_unless_accepted(experiment):
-    said(dataclasses.replace(experiment, steps=4))
+    messages(dataclasses.replace(experiment, steps=4))
     slower = dataclasses.replace(experiment.training, learning_rate=0.01)
     with pytest.raises(RunError, match=r"other settings \(training.learning_rate: 0.05 then, 0.01 now\); use those"):
-        said(dataclasses.replace(experiment, training=slower))
-    said(dataclasses.replace(experiment, training=slower, accept_changes=True, steps=8, workers=0, keep=1))
+        messages(dataclasses.replace(experiment, training=slower))
+    messages(dataclasses.replace(experiment, training=slower, accept_changes=True, steps=8, workers=0, keep=1))
     rows = read_metrics(experiment.run / "metrics.jsonl")
     assert [row["changed"] for row in rows if row["kind"] == "settings"] == [{"training.learning_rate": 0.01}]
     assert len(losses(experiment.run)) == 8
 
 
-def test_what_the_state_holds_can_not_be_changed(experiment):
-    said(dataclasses.replace(experiment, steps=1))
+def test_settings_of_the_state_can_not_be_changed(experiment):
+    messages(dataclasses.replace(experiment, steps=1))
     wider = dataclasses.replace(experiment.model, max_symbols_per_frame=3)
     with pytest.raises(
         RunError, match=r"model.max_symbols_per_frame: 10 then, 3 now\); use those, or another directory"
     ):
-        said(dataclasses.replace(experiment, model=wider, accept_changes=True))
+        messages(dataclasses.replace(experiment, model=wider, accept_changes=True))
 
 
-def test_metrics_that_can_not_be_written_or_are_not_numbers(tmp_path):
-    metrics = Metrics(tmp_path / "metrics.jsonl", 0)
-    metrics.write("train", 1, loss=float("nan"), skipped=True)
-    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {
-        "kind": "train",
-        "step": 1,
-        "loss": None,
-        "skipped": True,
-    }
-    metrics._file = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115
-    with pytest.raises(RunError, match=r"metrics.jsonl can't be written: No space left on device; free some space"):
-        metrics.write("train", 2, loss=1.0)
-
-
-def test_dev_manifests_are_told_apart_and_must_be_there(experiment, speech, tmp_path):
+def test_dev_manifests_have_different_labels_and_must_exist(experiment, speech, tmp_path):
     (tmp_path / "other").mkdir()
     other = write_speech(tmp_path / "other", "dev", TEXTS[3:], seed=2)
     run = Run(dataclasses.replace(experiment, dev=(speech[1], other)), lambda sentence: None)
     assert {label: len(entries) for label, entries in run.dev.items()} == {str(speech[1]): 3, str(other): 3}
     with pytest.raises(RunError, match=r"--dev .*nowhere.jsonl: "):
         Run(dataclasses.replace(experiment, run=tmp_path / "run2", dev=(tmp_path / "nowhere.jsonl",)), lambda s: None)
+
+
+def constant_loss(model, forward, batch, key, placement):
+    return jnp.where(forward.lattice.frame_lengths > 0, 2.0 + 0 * forward.predicted.mean((1, 2)), 0.0)
+
+
+def test_losses_given_from_outside_are_trained_and_reported(experiment):
+    """And a run is resumed with the same ones."""
+    given = (Loss("constant", 0.5, constant_loss), Loss("same", 1.0, constant_loss))
+    Run(dataclasses.replace(experiment, steps=2), lambda message: None, given).train()
+    rows = [row for row in read_metrics(experiment.run / "metrics.jsonl") if row["kind"] == "train"]
+    assert [(row["loss"], row["loss_constant"], row["loss_same"]) for row in rows] == [(3.0, 2.0, 2.0)] * 2
+    assert json.loads((experiment.run / "settings.json").read_text())["losses"] == {"constant": 0.5, "same": 1.0}
+    with pytest.raises(RunError, match=r"other settings \(losses: "):
+        Run(dataclasses.replace(experiment, steps=3), lambda message: None)
+    with pytest.raises(RunError, match=r"losses\.constant: 0\.5 then, 0\.7 now"):
+        changed = (given[0]._replace(weight=0.7), given[1])
+        Run(dataclasses.replace(experiment, steps=3), lambda message: None, changed)
 
 
 def test_a_fresh_model_expects_blank_as_often_as_it_occurs(experiment):
@@ -264,7 +272,7 @@ def test_a_fresh_model_expects_blank_as_often_as_it_occurs(experiment):
 
 
 def test_starting_from_a_checkpoint_with_and_without_another_tokenizer(experiment, speech, tmp_path):
-    said(dataclasses.replace(experiment, steps=4))
+    messages(dataclasses.replace(experiment, steps=4))
     first = tmp_path / "first"
     export(experiment.run, first)
     again = dataclasses.replace(experiment, run=tmp_path / "again", init=first, steps=1, model=Experiment().model)
@@ -291,7 +299,7 @@ def test_starting_from_a_checkpoint_with_and_without_another_tokenizer(experimen
 def test_an_unreadable_recording_is_reported_and_left_out(experiment, tmp_path):
     train = write_speech(tmp_path, "train", TEXTS * 2)
     (tmp_path / "train-3.wav").write_bytes(b"not audio")
-    sentences = said(dataclasses.replace(experiment, train=(str(train),), steps=4))
+    sentences = messages(dataclasses.replace(experiment, train=(str(train),), steps=4))
     assert any("train-3.wav" in sentence and "left out" in sentence for sentence in sentences)
     rows = read_metrics(experiment.run / "metrics.jsonl")
     assert any(row["kind"] == "data" and "train-3.wav" in row["message"] for row in rows)
@@ -307,7 +315,7 @@ def test_an_unreadable_recording_is_reported_and_left_out(experiment, tmp_path):
         (["smoke", "{train}", "--train", "{train}"], "can't be written"),
     ],
 )
-def test_mistakes_are_sentences(tmp_path, speech, capsys, arguments, message):
+def test_errors_are_sentences(tmp_path, speech, capsys, arguments, message):
     arguments = [a.format(run=tmp_path / "run", train=speech[0]) for a in arguments]
     assert train.main(arguments) == 2
     error = capsys.readouterr().err
@@ -318,13 +326,6 @@ def test_a_wrong_setting_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit:
         train.main(["smoke", str(tmp_path), "--steps", "0"])
     assert exit.value.code == 2 and "steps must be at least 1, not 0" in capsys.readouterr().err
-
-
-def test_presets_are_the_familys():
-    family = PRESETS["family"][1]
-    assert family.training.betas == (0.9, 0.98) and family.training.warmup_steps == 10_000
-    assert family.training.spec_augment.time_masks == 10 and family.training.fastemit == 5e-3
-    assert family.model.encoder.layers == 24 and set(PRESETS) == {"family", "114m", "small", "smoke"}
 
 
 # As programs of their own.
@@ -348,7 +349,7 @@ def finish(process: subprocess.Popen, code: int = 0) -> str:
 
 @pytest.mark.slow
 def test_kill_9_at_random_moments(tmp_path, speech):
-    """Killed while it compiles, trains, writes or ends; with workers, which must not be left behind."""
+    """Kills a run while it compiles, trains, writes or ends; its workers must end too."""
     finish(program(tmp_path / "calm", speech))
     calm, rng, kills = losses(tmp_path / "calm"), np.random.default_rng(), 0
     run = tmp_path / "killed"
@@ -371,7 +372,7 @@ def test_kill_9_at_random_moments(tmp_path, speech):
 
 @pytest.mark.slow
 def test_the_same_settings_and_seed_give_the_same_numbers(tmp_path, speech):
-    """Bit for bit, on the same hardware, compiled anew, whichever process makes the batches."""
+    """Bit for bit, on the same hardware, compiled again, with and without worker processes."""
     timing, rows, models = {"waited_share", "seconds"}, [], []
     for name, more in (("one", ()), ("two", ("--workers", "1"))):
         finish(program(tmp_path / name, speech, "--dev", str(speech[1]), *more))
