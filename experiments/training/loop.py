@@ -22,7 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from experiments.accuracy.evaluate import evaluate
+from experiments.accuracy.scoring import evaluate
 from experiments.harness.output import labels, spread
 from experiments.training.presets import FIXED, Experiment, changes
 from experiments.training.run_directory import (

@@ -1,4 +1,4 @@
-"""Synthetic speech: its sentences, its voices, and the command, with a made synthesiser and with real ones."""
+"""Synthetic speech: its sentences, its voices, and the command, with a fake synthesizer and with real ones."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ from experiments.synthesis import corpus as command
 from experiments.synthesis import programs
 from experiments.synthesis.grammar import RULES, TOPICS
 from experiments.synthesis.sentences import held_out, is_spoken_as_written, sentence, sentences, vocabulary
-from experiments.synthesis.voices import PROGRAMS, VOICES, Delivery, drawn_delivery
+from experiments.synthesis.voices import PROGRAMS, VOICES, Delivery, draw_delivery
 from nemojax.audio.manifest import expand_manifest
 from nemojax.audio.source import open_audio
 from nemojax.config import ModelConfig
@@ -125,12 +125,12 @@ def test_voices():
     assert not names & {part for voice in left_out for part in voice.name.split("+")[1:]}
     rng = random.Random(0)
     for voice in VOICES:
-        delivery = drawn_delivery(voice, rng)
+        delivery = draw_delivery(voice, rng)
         for value, (low, high) in zip(delivery, (voice.speeds, voice.pitches, voice.sizes), strict=True):
             assert low - 1e-3 <= value <= high + 1e-3 and 0.5 < low <= 1 <= high < 1.5
 
 
-# the command, with a made synthesiser
+# the command, with a fake synthesizer
 
 FAKE = """#!/bin/sh
 if [ "$1" = "-lv" ]; then echo "Voices available: slt awb kal16 rms"; exit; fi
@@ -169,7 +169,7 @@ def fake(tmp_path, monkeypatch, bare_path):
 FLITE = ("--programs", "flite", "--workers", 2, "--format", "flac")
 
 
-def test_sets_of_a_made_synthesiser(tmp_path, fake, capsys):
+def test_sets_of_a_fake_synthesizer(tmp_path, fake, capsys):
     fake(refused=" a ")
     assert run(tmp_path / "out", "--hours", 0.05, "--dev", 9, "--new-voice", 8, *FLITE) == 0
     printed = capsys.readouterr()
@@ -185,7 +185,7 @@ def test_sets_of_a_made_synthesiser(tmp_path, fake, capsys):
     for entry in train + dev + new_voice:
         assert set(entry) == {
             *("audio_filepath", "duration", "text", "speaker"),
-            *("synthesiser", "voice", "speed", "pitch", "size"),
+            *("synthesizer", "voice", "speed", "pitch", "size"),
         }
         seconds = 6 / entry["size"]
         assert entry["duration"] == pytest.approx(seconds, abs=0.01) and entry["speaker"] == f"flite/{entry['voice']}"
@@ -249,7 +249,7 @@ def test_a_missing_voice_is_named_with_its_package(tmp_path, fake, bare_path, ca
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--hours", -1], "must not be negative"),
+        (["--hours", -1], "--hours must be at least 0"),
         (["--workers", 0], "--workers must be at least 1"),
         (["--texts-share", 2], "must be from 0 to 1"),
         (["--compression", 2], "must be from 0 to 1"),
@@ -257,7 +257,7 @@ def test_a_missing_voice_is_named_with_its_package(tmp_path, fake, bare_path, ca
         (["--texts", "nowhere.jsonl"], "nowhere.jsonl"),
     ],
 )
-def test_wrong_settings_are_said(tmp_path, monkeypatch, arguments, message, capsys):
+def test_wrong_settings_are_errors(tmp_path, monkeypatch, arguments, message, capsys):
     monkeypatch.setattr(command, "require", lambda voices: None)
     try:
         status = run(tmp_path / "out", *arguments)
@@ -269,17 +269,17 @@ def test_wrong_settings_are_said(tmp_path, monkeypatch, arguments, message, caps
 
 def test_level():
     samples = np.concatenate([np.zeros(8000), 0.01 * wave(8000), np.zeros(100)]).astype(np.float32)
-    levels = [programs.levelled(gain * samples) for gain in (1, 20)]
+    levels = [programs.leveled(gain * samples) for gain in (1, 20)]
     np.testing.assert_allclose(*levels, rtol=1e-4)
     assert np.sqrt(np.square(levels[0][8000:16_000]).mean()) == pytest.approx(programs.LEVEL, rel=0.02)
     click = samples.copy()
     click[9000] = 1.0
-    assert np.abs(programs.levelled(click)).max() == pytest.approx(programs.PEAK)
+    assert np.abs(programs.leveled(click)).max() == pytest.approx(programs.PEAK)
     with pytest.raises(programs.SynthesisError, match="no sound"):
-        programs.levelled(np.zeros(16_000, np.float32))
+        programs.leveled(np.zeros(16_000, np.float32))
 
 
-# real synthesisers
+# real synthesizers
 
 
 def some_installed():
@@ -329,21 +329,21 @@ def test_voices_take_speed_and_pitch():
     for voice in some_installed():
         if voice.program == "espeak-ng" and voice.name != "en-us+m1":
             continue
-        plain, fast = (programs.spoken(text, voice, Delivery(speed, 1, 1)) for speed in (1, 1.25))
+        plain, fast = (programs.speak(text, voice, Delivery(speed, 1, 1)) for speed in (1, 1.25))
         assert 0.7 < len(fast) / len(plain) < 0.9, voice.speaker
         if voice.pitches != (1, 1):
-            high = programs.spoken(text, voice, Delivery(1, 1.25, 1))
+            high = programs.speak(text, voice, Delivery(1, 1.25, 1))
             assert pitch_hz(high) / pitch_hz(plain) == pytest.approx(1.25, abs=0.08), voice.speaker
             assert len(high) == pytest.approx(len(plain), rel=0.1), voice.speaker
         if voice.sizes != (1, 1):
-            small = programs.spoken(text, voice, Delivery(1, 1, 1.12))
+            small = programs.speak(text, voice, Delivery(1, 1, 1.12))
             assert pitch_hz(small) / pitch_hz(plain) == pytest.approx(1.12, abs=0.08), voice.speaker
             assert len(small) == pytest.approx(len(plain), rel=0.1), voice.speaker
 
 
-def test_every_voice_is_heard_as_its_own():
+def test_no_two_voices_sound_the_same():
     text = "The small green house is near the river."
-    spoken = {voice.speaker: programs.spoken(text, voice, Delivery(1, 1, 1)) for voice in some_installed()}
+    spoken = {voice.speaker: programs.speak(text, voice, Delivery(1, 1, 1)) for voice in some_installed()}
     assert len({samples.tobytes() for samples in spoken.values()}) == len(spoken)
 
 

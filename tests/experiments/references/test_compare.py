@@ -7,7 +7,7 @@ import soundfile
 
 from experiments.references import agreement
 from experiments.references import compare as compare_references
-from experiments.references.agreement import Comparison, Difference, Heard, Parting, listing, parting, table, tally
+from experiments.references.agreement import Comparison, Difference, Hypothesis, Parting, listing, parting, table, tally
 from experiments.references.compare import compare, read_recordings, streamed, whole_chunks
 from experiments.references.traces import Decoding
 from nemojax.errors import AudioError
@@ -37,31 +37,31 @@ REFERENCE = decoding(
     (2, 1, [0.0, 1.0, 8.0, 5.0]),
     (2, 2, [0.0, 1.0, 0.0, 7.0]),
 )
-THEIRS = Heard("one two", (1, 2), (0, 2))
+THEIRS = Hypothesis("one two", (1, 2), (0, 2))
 
 
 @pytest.mark.parametrize(
     "ours, expected",
     [
-        (Heard("two two", (2, 2), (0, 2)), Parting(0, 2, 1, 5.0)),  # another label at the first look
-        (Heard("", (), ()), Parting(0, BLANK, 1, 0.5)),  # blank for a label
-        (Heard("one two", (1, 2), (0, 1)), Parting(1, 2, BLANK, 0.25)),  # the same label a frame early
-        (Heard("one", (1,), (0,)), Parting(2, BLANK, 2, 3.0)),  # it ends early
-        (Heard("one two one", (1, 2, 1), (0, 2, 2)), Parting(2, 1, BLANK, 6.0)),  # it goes on
-        (Heard("one two", (1, 2), (0, 2)), None),
+        (Hypothesis("two two", (2, 2), (0, 2)), Parting(0, 2, 1, 5.0)),  # another label at the first look
+        (Hypothesis("", (), ()), Parting(0, BLANK, 1, 0.5)),  # blank for a label
+        (Hypothesis("one two", (1, 2), (0, 1)), Parting(1, 2, BLANK, 0.25)),  # the same label a frame early
+        (Hypothesis("one", (1,), (0,)), Parting(2, BLANK, 2, 3.0)),  # it ends early
+        (Hypothesis("one two one", (1, 2, 1), (0, 2, 2)), Parting(2, 1, BLANK, 6.0)),  # it goes on
+        (Hypothesis("one two", (1, 2), (0, 2)), None),
     ],
 )
 def test_where_two_hypotheses_part(ours, expected):
     assert parting(ours, THEIRS, REFERENCE, BLANK) == expected
-    untold = THEIRS._replace(frames=None)  # those of the decoding, which has the same labels
-    assert parting(ours, untold, REFERENCE, BLANK) == expected
+    without_frames = THEIRS._replace(frames=None)  # those of the decoding, which has the same labels
+    assert parting(ours, without_frames, REFERENCE, BLANK) == expected
 
 
 def test_no_gap_where_the_references_layers_lead_elsewhere():
-    ours = Heard("two two", (2, 2), (0, 2))
-    assert parting(ours, Heard("one", (1,), None), REFERENCE, BLANK) is None
-    # both say label 2 at frame 0, which the layers do not; they part later
-    assert parting(ours, Heard("two", (2,), (0,)), REFERENCE, BLANK) is None
+    ours = Hypothesis("two two", (2, 2), (0, 2))
+    assert parting(ours, Hypothesis("one", (1,), None), REFERENCE, BLANK) is None
+    # both have label 2 at frame 0, unlike the layers; they differ later
+    assert parting(ours, Hypothesis("two", (2,), (0,)), REFERENCE, BLANK) is None
 
 
 GAPS = [None, 0.9 * agreement.NEAR_TIE, 2.0]  # identical, a near-tie, another text
@@ -106,7 +106,7 @@ def test_rows_are_json():
 
 
 class Itself:
-    """A reference that is nemojax, but for what it says of one recording."""
+    """A reference that is nemojax, except for the labels of one recording."""
 
     name, blank = "itself", 64
 
@@ -117,10 +117,10 @@ class Itself:
         return text.upper()
 
     def offline(self, samples, lookahead):
-        heard = streamed(self._recognizer, samples, lookahead)
+        hypothesis = streamed(self._recognizer, samples, lookahead)
         if samples is self._wrong:
-            heard = heard._replace(tokens=heard.tokens[:-1])
-        return heard._replace(text=heard.text.upper()), lambda: REFERENCE
+            hypothesis = hypothesis._replace(tokens=hypothesis.tokens[:-1])
+        return hypothesis._replace(text=hypothesis.text.upper()), lambda: REFERENCE
 
     def stream(self, samples, lookahead):
         assert (len(samples) + 1080) % (1280 * (lookahead + 1)) == 0
@@ -169,7 +169,8 @@ def test_without_the_references_the_extra_is_named(monkeypatch, capsys, checkpoi
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nemo" else find(name))
     command = [str(checkpoint_directory), "any.jsonl", "--output", str(tmp_path / "rows.jsonl")]
     assert compare_references.main(command) == 2
-    assert "nemo" in (said := capsys.readouterr().err) and "nemojax[parity]" in said and "Traceback" not in said
+    error = capsys.readouterr().err
+    assert "nemo" in error and "nemojax[parity]" in error and "Traceback" not in error
     assert not (tmp_path / "rows.jsonl").exists()
 
 
