@@ -1,5 +1,6 @@
-"""Runs an experiment by its name: `python -m experiments NAME ...`; without a name, lists them all."""
+"""Runs an experiment by its name, `python -m experiments NAME ...`; without a name it lists all experiments."""
 
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -7,13 +8,15 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
+    """A command of the list."""
+
     module: str  # in `experiments`; its `main(arguments)` returns the exit code
-    question: str  # what it answers or makes
+    question: str
 
 
 COMMANDS = {
     "train": Command("training.train", "Train a model, or resume a run."),
-    "export": Command("training.export", "Make a model directory of a training checkpoint."),
+    "export": Command("training.export", "Make a model directory from a training checkpoint."),
     "synthesis": Command("synthesis.corpus", "Make synthetic speech with manifests to train on."),
     "evaluate": Command("accuracy.evaluate", "What are a model's WER and CER at each look-ahead?"),
     "compare_accuracy": Command("accuracy.study", "On what does accuracy depend? Look-ahead, left context, noise, ..."),
@@ -22,7 +25,7 @@ COMMANDS = {
     "compare_latency": Command("latency.compare", "How long does a step take, here and in the peers?"),
     "cost_growth": Command("speed.growth", "How does a step's cost grow?"),
     "profile_step": Command("speed.profile", "Where does a step's time go?"),
-    "roofline": Command("speed.roofline", "What must a step of many streams take on a device?"),
+    "roofline": Command("speed.roofline", "How long must a step of many streams take at least on a device?"),
     "benchmark_streams": Command("speed.streams", "How many live streams does a machine serve?"),
     "engine_overhead": Command("speed.engine_overhead", "How many chunks a second does the engine's own work allow?"),
     "benchmark_loss": Command("speed.loss", "What does the RNN-T loss cost, in time and memory?"),
@@ -31,10 +34,11 @@ COMMANDS = {
     "notebooks": Command("record.notebooks", "Run the notebooks and keep their outputs."),
     "api_pages": Command("record.api_pages", "Build the API pages of nemojax and convert."),
 }
+INTERRUPTED = 128 + 2
 
 
 def usage() -> str:
-    """The list of all commands, a line each."""
+    """Returns the list of all commands, a line each."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.question}" for name, command in COMMANDS.items()]
     return "\n".join(["usage: python -m experiments NAME ... (NAME --help lists its settings)", "", *lines])
@@ -48,10 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     name = arguments[0].replace("-", "_")
     if name not in COMMANDS:
-        print(f"error: there is no experiment {arguments[0]!r}\n\n{usage()}", file=sys.stderr)
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        print(f"error: there is no experiment {arguments[0]!r}{hint}\n\n{usage()}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"experiments.{COMMANDS[name].module}")
-    return module.main(arguments[1:])
+    try:
+        code: int = importlib.import_module(f"experiments.{COMMANDS[name].module}").main(arguments[1:])
+    except KeyboardInterrupt:  # while a module is imported, or in a command without a handler of its own
+        return INTERRUPTED
+    return code
 
 
 if __name__ == "__main__":

@@ -34,3 +34,4 @@ from .text.transcript import Transcript as Transcript
 from .text.transcript import Word as Word
 
 __version__: str
+__all__: list[str]

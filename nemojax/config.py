@@ -1,15 +1,12 @@
-"""What a model is made of: frozen settings, their presets, and the numbers that follow from them.
+"""Settings of a model: frozen dataclasses, presets, and the numbers derived from them.
 
 Every derived number is a property with its unit in its name. The defaults are those of the released
 0.6B model; `PRESETS` names the others. Nothing here imports jax.
 """
 
-import dataclasses
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
 
+from nemojax import settings
 from nemojax.errors import ConfigError
 
 
@@ -27,7 +24,7 @@ class FeatureConfig:
 
     @property
     def overlap_samples(self) -> int:
-        """Samples that a window shares with those before it; what a stream must remember."""
+        """Samples that neighboring windows share, which a stream's cache keeps."""
         return self.window_samples - self.hop_samples
 
 
@@ -42,7 +39,7 @@ class EncoderConfig:
     subsampling_channels: int = 256
     convolution_kernel: int = 9
     left_context_frames: int = 70
-    lookaheads: tuple[int, ...] = (13, 6, 1, 0)  # trained; the first is the default
+    lookaheads: tuple[int, ...] = (13, 6, 1, 0)  # in encoder frames; trained at these, the first is the default
     use_bias: bool = False  # in linear and convolution layers of the blocks
     scale_input: bool = False  # multiply the subsampled frames by sqrt(width)
     dropout: float = 0.1
@@ -72,16 +69,16 @@ class JointConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A whole transducer. `vocabulary` counts the tokenizer's pieces; blank comes after them."""
+    """Transducer: front end, encoder, prediction and joint networks. `vocabulary` counts pieces, without blank."""
 
     features: FeatureConfig = field(default_factory=FeatureConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     prediction: PredictionConfig = field(default_factory=PredictionConfig)
     joint: JointConfig = field(default_factory=JointConfig)
     vocabulary: int = 1024
-    max_symbols_per_frame: int = 10  # greedy decoding leaves a frame after so many labels
+    max_symbols_per_frame: int = 10  # greedy decoding moves to the next frame after this number of labels
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         encoder, features = self.encoder, self.features
         positive = {
             "encoder.layers": encoder.layers,
@@ -114,12 +111,12 @@ class ModelConfig:
 
     @property
     def blank(self) -> int:
-        """Label of blank, which is also the prediction network's start symbol."""
+        """Label of blank, the last one; the prediction network's start symbol too."""
         return self.vocabulary
 
     @property
     def labels(self) -> int:
-        """Size of the joint's output: the pieces and blank."""
+        """Size of the joint network's output: the pieces and blank."""
         return self.vocabulary + 1
 
     @property
@@ -138,15 +135,15 @@ class ModelConfig:
 
     @property
     def history_samples(self) -> int:
-        """Zeros in front of a signal that make its first chunk as long as all the others.
+        """Zeros before a signal that make its first chunk as long as every other.
 
-        Encoder frame 0 needs log-mel frame 0 alone, so half a window of real samples; with this virtual
-        history it needs as many samples as every other frame.
+        Encoder frame 0 depends on log-mel frame 0 alone, so on half a window of real samples. With these virtual
+        samples it depends on as many as every other frame.
         """
         return self.frame_samples - self.features.window_samples // 2
 
     def chunk_frames(self, lookahead: int) -> int:
-        """Encoder frames per chunk at a look-ahead.
+        """Returns the encoder frames per chunk at a look-ahead.
 
         Raises:
           ConfigError: the left context is not a whole number of such chunks, or `lookahead` is negative.
@@ -165,50 +162,21 @@ class ModelConfig:
         return self.chunk_frames(lookahead) * self.frame_ms
 
     def log_mel_frames(self, samples: int) -> int:
-        """Valid log-mel frames of a recording: F = floor(N / hop)."""
+        """Returns the number of valid log-mel frames of a recording: F = floor(N / hop)."""
         return samples // self.features.hop_samples
 
     def encoder_frames(self, samples: int) -> int:
-        """Encoder frames of a recording: T = ceil((F - 1) / 8) + 1, and 0 where there is no log-mel frame."""
+        """Returns the number of encoder frames of a recording: T = ceil((F - 1) / 8) + 1, and 0 where F = 0."""
         frames = self.log_mel_frames(samples)
         return 0 if frames == 0 else -(-(frames - 1) // self.subsampling_factor) + 1
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return settings.to_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> "ModelConfig":
-        """Reads what `to_json` wrote. Raises ConfigError, naming each unknown or missing setting."""
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"config.json is not JSON: {error}") from None
-        return _from_dict(cls, values, "")
-
-
-def _from_dict(kind: type, values: Any, where: str) -> Any:
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{where or 'the configuration'} must be an object, not {values!r}")
-    hints = get_type_hints(kind)
-    names = [f.name for f in dataclasses.fields(kind)]
-    if unknown := sorted(set(values) - set(names)):
-        raise ConfigError(f"unknown settings: {', '.join(where + name for name in unknown)}")
-    if missing := [where + name for name in names if name not in values]:
-        raise ConfigError(f"missing settings: {', '.join(missing)}")
-    return kind(**{name: _value(hints[name], values[name], where + name) for name in names})
-
-
-def _value(kind: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return _from_dict(kind, value, where + ".")  # type: ignore[arg-type]
-    if kind in (int, float, bool):
-        allowed = (int, float) if kind is float else kind
-        if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-            raise ConfigError(f"{where} must be {kind.__name__}, not {value!r}")
-        return kind(value)
-    if not isinstance(value, list) or not all(isinstance(v, int) and not isinstance(v, bool) for v in value):
-        raise ConfigError(f"{where} must be a list of whole numbers, not {value!r}")
-    return tuple(value)
+        """Reads what `to_json` wrote. Raises ConfigError for each unknown, missing or unsuitable setting, by name."""
+        return settings.read(cls, settings.parse_json(text, "config.json"))
 
 
 PRESETS: dict[str, ModelConfig] = {
@@ -220,7 +188,7 @@ PRESETS: dict[str, ModelConfig] = {
         encoder=EncoderConfig(layers=17, width=512, heads=8, feedforward_width=2048, use_bias=True, scale_input=True),
         prediction=PredictionConfig(layers=1),
     ),
-    # for tests: every mechanism, few numbers
+    # for tests: every mechanism, few parameters
     "tiny": ModelConfig(
         encoder=EncoderConfig(layers=2, width=32, heads=4, feedforward_width=64, subsampling_channels=8),
         prediction=PredictionConfig(width=24),

@@ -1,3 +1,10 @@
-"""Accuracy: evaluate.py scores a model, study.py studies what accuracy depends on, under conditions.py; report.py and
-study_report.py make their tables and plots; listening.py streams a recording.
+"""Accuracy of a model.
+
+evaluate.py       a command: WER and CER at each look-ahead
+study.py          a command: what accuracy depends on, one thing at a time
+conditions.py     the conditions and studies
+scoring.py        recordings to scored utterances
+listening.py      a recording streamed under a condition, with the delay of each word
+report.py         rates, table and plot of evaluate
+study_report.py   table and plot of study
 """

@@ -1,33 +1,36 @@
-"""Under which conditions a model hears: what accuracy may depend on, one thing at a time.
+"""Conditions that a model's accuracy may depend on, and studies, each of which changes one of them.
 
-A condition is written as `lookahead=6,left=35,dtype=int8,snr=10,warm,group=4,together`; what is left out is as the
+A condition is written as `lookahead=6,left=35,dtype=int8,snr=10,warm,group=4,together`. What is not named is as the
 model was trained, in float32, without noise, each utterance alone and from an empty cache. A study is a list of
-conditions that differ in one thing, the first being what the others are compared with.
+conditions that differ in one thing; the others are compared with the first.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from nemojax.config import ModelConfig
 from nemojax.errors import ConfigError
-from nemojax.recognition.recognizer import Recognizer
+
+if TYPE_CHECKING:  # jax is imported only where a model runs
+    from nemojax.recognition.recognizer import Recognizer
 
 DTYPES = ("float32", "bfloat16", "int8")
 
 
 @dataclass(frozen=True)
 class Condition:
-    """How recordings are heard.
+    """How recordings are transcribed.
 
     Attributes:
       lookahead: in encoder frames.
       left: left context in encoder frames; None for the model's own.
       dtype: of the weights.
-      snr: of white noise that is added, in dB; None for none.
-      warm: the cache is that after another recording and a pause, rather than empty.
-      group: so many recordings, one after the other in the manifest, are scored as one.
-      together: the recordings of a group are heard as one, with pauses; else each alone.
+      snr: signal-to-noise ratio of added white noise, in dB; None adds none.
+      warm: the cache holds another recording and a pause; otherwise it is empty.
+      group: number of neighboring recordings of the manifest that are scored as one.
+      together: transcribe the recordings of a group as one, with pauses; otherwise each alone.
     """
 
     lookahead: int
@@ -38,27 +41,27 @@ class Condition:
     group: int = 1
     together: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
         if self.group < 1:
             raise ConfigError(f"group must be at least 1, not {self.group}")
         if self.warm and self.together:
-            raise ConfigError("warm and together do not go together: a long recording warms its own cache")
+            raise ConfigError("warm and together exclude each other: a long recording warms its own cache")
 
     def __str__(self) -> str:
-        told = [f"lookahead={self.lookahead}"]
+        parts = [f"lookahead={self.lookahead}"]
         for field in dataclasses.fields(self)[1:]:
             value = getattr(self, field.name)
             if value != field.default:
-                told.append(field.name if value is True else f"{field.name}={value}")
-        return ",".join(told)
+                parts.append(field.name if value is True else f"{field.name}={value}")
+        return ",".join(parts)
 
 
 def parse(text: str) -> Condition:
-    """Raises ConfigError, naming what is wrong."""
-    kinds: dict[str, Callable] = {"lookahead": int, "left": int, "dtype": str, "snr": float, "group": int}
-    values: dict[str, object] = {}
+    """Reads a condition as `str` writes it. Raises ConfigError, which names the part that is wrong."""
+    kinds: dict[str, Callable[[str], Any]] = {"lookahead": int, "left": int, "dtype": str, "snr": float, "group": int}
+    values: dict[str, Any] = {}
     for part in text.split(","):
         name, equals, value = part.strip().partition("=")
         if name in ("warm", "together") and not equals:
@@ -73,11 +76,11 @@ def parse(text: str) -> Condition:
             raise ConfigError(f"the condition {text!r}: {name} can't be {value!r}") from None
     if "lookahead" not in values:
         raise ConfigError(f"the condition {text!r} names no lookahead")
-    return Condition(**values)  # type: ignore[arg-type]
+    return Condition(**values)
 
 
 def fitting(config: ModelConfig, lookahead: int, left: int | None = None) -> ModelConfig:
-    """The model's settings with another left context. Raises ConfigError where the look-ahead does not fit it."""
+    """Returns the model's settings with another left context. Raises ConfigError where the look-ahead does not fit."""
     if left is not None and left != config.encoder.left_context_frames:
         encoder = dataclasses.replace(config.encoder, left_context_frames=left, lookaheads=(lookahead,))
         config = dataclasses.replace(config, encoder=encoder)
@@ -85,7 +88,7 @@ def fitting(config: ModelConfig, lookahead: int, left: int | None = None) -> Mod
     return config
 
 
-def with_left_context(recognizer: Recognizer, lookahead: int, left: int | None) -> Recognizer:
+def with_left_context(recognizer: "Recognizer", lookahead: int, left: int | None) -> "Recognizer":
     """Returns a recognizer of the same weights with another left context."""
     config = fitting(recognizer.config, lookahead, left)
     return recognizer if config == recognizer.config else recognizer.with_config(config)
@@ -95,7 +98,7 @@ def with_left_context(recognizer: Recognizer, lookahead: int, left: int | None) 
 
 
 def _common(config: ModelConfig, lefts: Sequence[int]) -> int:
-    """The largest look-ahead of training that fits all left contexts."""
+    """Returns the largest trained look-ahead that fits all left contexts."""
     fits = [r for r in config.encoder.lookaheads if all(left % (r + 1) == 0 for left in lefts)]
     return max(fits)
 
@@ -112,7 +115,7 @@ def left_contexts(config: ModelConfig) -> list[Condition]:
 
 
 def chunks(config: ModelConfig) -> list[Condition]:
-    """Those of training, and others that fit."""
+    """Returns a condition for each chunk size: those of training, then the others that fit."""
     left, trained = config.encoder.left_context_frames, config.encoder.lookaheads
     others = [chunk - 1 for chunk in range(1, left + 1) if left % chunk == 0 and chunk - 1 not in trained]
     return [Condition(r) for r in [max(trained), *sorted({*trained, *others} - {max(trained)}, reverse=True)]]

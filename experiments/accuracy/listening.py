@@ -1,58 +1,63 @@
-"""What a stream says, when it says it, and whether it takes anything back."""
+"""Streams recordings under a condition: their text, when each word was out, and whether shown text was changed."""
 
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from experiments.accuracy.conditions import Condition
-from nemojax.data.waveform import colored_noise, with_noise
+from nemojax.data import waveform
 from nemojax.metrics import plain
-from nemojax.recognition.recognizer import Recognizer
+
+if TYPE_CHECKING:  # jax is imported only where a model runs
+    from nemojax.recognition.recognizer import Recognizer
 
 RATE_HZ = 16_000
-PAUSE_S = 0.5  # between recordings that are heard as one
-WHITE = 0.0  # colour of noise
+PAUSE_S = 0.5  # between recordings that are transcribed as one
+WHITE = 0.0  # exponent of the noise's spectrum
+T = TypeVar("T")
 
 
-class Said(NamedTuple):
-    """A word, and when: its own end, or when its text was out, in seconds from the recording's beginning."""
+class TimedWord(NamedTuple):
+    """A word with a time in seconds from the recording's beginning: its own end, or when its text was out."""
 
     word: str
     at_s: float
 
 
-class Heard(NamedTuple):
+class StreamedResult(NamedTuple):
     """One recording, streamed.
 
     Attributes:
-      out: each word, and the audio that had been heard when its text was out: what a perfect machine's delay is.
-      revisions: how often text that had been shown was changed. For greedy decoding it must be never.
+      out: each word, and the audio received when its text was out: its time on a machine without compute time.
+      revisions: how often text that had been shown was changed. Greedy decoding must never change it.
       seconds: of computing.
     """
 
     text: str
-    out: list[Said]
+    out: list[TimedWord]
     revisions: int
     seconds: float
     duration_s: float
 
 
 def noisy(samples: np.ndarray, snr_db: float | None, seed: Sequence[int]) -> np.ndarray:
-    """With white noise, a function of the seed."""
+    """Adds white noise, which is a function of the seed; None adds none."""
     if snr_db is None or not len(samples):
         return samples
-    noise = colored_noise(len(samples), WHITE, np.random.default_rng(list(seed)))
-    return with_noise(samples, noise, snr_db)
+    noise = waveform.colored_noise(len(samples), WHITE, np.random.default_rng(list(seed)))
+    return waveform.with_noise(samples, noise, snr_db)
 
 
-def stream(recognizer: Recognizer, samples: np.ndarray, lookahead: int, before: np.ndarray | None = None) -> Heard:
-    """Hears a recording chunk by chunk.
+def stream(
+    recognizer: "Recognizer", samples: np.ndarray, lookahead: int, before: np.ndarray | None = None
+) -> StreamedResult:
+    """Streams a recording chunk by chunk.
 
     Args:
-      before: what the stream has heard before it, whole chunks; nothing that is said of it counts.
+      before: audio that the same stream receives first, whole chunks; its text does not count.
     """
     live = recognizer.stream(lookahead)
     skipped, revisions = 0, 0
@@ -73,32 +78,32 @@ def stream(recognizer: Recognizer, samples: np.ndarray, lookahead: int, before: 
     out = []
     for text, _, last in recognizer.tokenizer.words(transcript.tokens):
         chunks = transcript.frames[last] // chunk_frames + 1
-        heard = min(chunks * chunk - config.history_samples, round(transcript.duration_s * RATE_HZ))
-        at_s = heard / RATE_HZ - offset_s
+        received = min(chunks * chunk - config.history_samples, round(transcript.duration_s * RATE_HZ))
+        at_s = received / RATE_HZ - offset_s
         if at_s > 0:
-            out.append(Said(text, at_s))
+            out.append(TimedWord(text, at_s))
     text = transcript.text if before is None else live.text[skipped:].strip()
-    return Heard(text, out, revisions, seconds, len(samples) / RATE_HZ)
+    return StreamedResult(text, out, revisions, seconds, len(samples) / RATE_HZ)
 
 
-def delays_s(out: Sequence[Said], ends: Sequence[Said]) -> list[float]:
-    """Of the words that are right: from a word's end to its text. Words are compared as `plain` has them."""
-    spoken, said = ([(plain(x.word), x.at_s) for x in words if plain(x.word)] for words in (ends, out))
+def delays_s(out: Sequence[TimedWord], ends: Sequence[TimedWord]) -> list[float]:
+    """Returns the delay of each correct word, from its end to its text. Words are compared in the form of `plain`."""
+    spoken, shown = ([(plain(x.word), x.at_s) for x in words if plain(x.word)] for words in (ends, out))
     found = []
-    for block in Levenshtein.opcodes([word for word, _ in spoken], [word for word, _ in said]):
+    for block in Levenshtein.opcodes([word for word, _ in spoken], [word for word, _ in shown]):
         if block.tag == "equal":
             pairs = zip(range(block.src_start, block.src_end), range(block.dest_start, block.dest_end), strict=True)
-            found += [said[j][1] - spoken[i][1] for i, j in pairs]
+            found += [shown[j][1] - spoken[i][1] for i, j in pairs]
     return found
 
 
-def grouped(items: Sequence, size: int) -> list[list]:
-    """Neighbours, so many at a time; the last may be fewer."""
+def grouped(items: Sequence[T], size: int) -> list[list[T]]:
+    """Groups neighbors, `size` at a time; the last group may be smaller."""
     return [list(items[begin : begin + size]) for begin in range(0, len(items), size)]
 
 
 def joined(pieces: Sequence[np.ndarray]) -> tuple[np.ndarray, list[float]]:
-    """Recordings as one, with pauses between them, and where each begins, in seconds."""
+    """Joins recordings with pauses between them; returns the samples, and where each begins in seconds."""
     pause = np.zeros(round(PAUSE_S * RATE_HZ), np.float32)
     parts: list[np.ndarray] = []
     starts, at = [], 0
@@ -109,15 +114,15 @@ def joined(pieces: Sequence[np.ndarray]) -> tuple[np.ndarray, list[float]]:
     return np.concatenate(parts[:-1]), starts
 
 
-def hear(
-    recognizer: Recognizer, pieces: Sequence[np.ndarray], condition: Condition, before: np.ndarray | None
-) -> list[Heard]:
-    """A group of recordings under a condition: one for each, or one for all."""
+def stream_group(
+    recognizer: "Recognizer", pieces: Sequence[np.ndarray], condition: Condition, before: np.ndarray | None
+) -> list[StreamedResult]:
+    """Streams a group of recordings under a condition; returns a result for each, or one for all joined."""
     if condition.together:
         return [stream(recognizer, joined(pieces)[0], condition.lookahead)]
     if not condition.warm:
         before = None
-    elif before is not None:  # whole chunks: as it would be heard by then
+    elif before is not None:  # padded to whole chunks, as `stream` needs it
         chunk = recognizer.config.chunk_samples(condition.lookahead)
         before = np.pad(before, (0, -(len(before) + recognizer.config.history_samples) % chunk))
     return [stream(recognizer, piece, condition.lookahead, before) for piece in pieces]

@@ -1,59 +1,58 @@
-"""Rows of accuracy at a look-ahead: made from scored utterances, shown as a table, drawn against the delay.
+"""Rows of accuracy at a look-ahead: computed from scored utterances, shown as a table, plotted against the delay.
 
-Rates in rows are shares of the reference, not percent; what can't be given, such as the interval of a single
-utterance, is None. A row needs `label`, `lookahead` and `chunk_ms` to be shown and drawn.
+Rates in rows are shares of the reference, not percent. A value that is not defined, such as the interval of a single
+utterance, is None. A row needs `label`, `lookahead` and `chunk_ms` to be shown and plotted.
 """
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from experiments.harness.output import markdown, plot_format
+from experiments.accuracy.scoring import Scored
+from experiments.harness.output import drawing, markdown
+from experiments.harness.rows import Row
 from nemojax.metrics import ErrorCounts, bootstrap_interval, compare, punctuation_errors, total
 
 MEASURES = {"wer": "words", "cer": "characters", "case_error": "case", "punctuation_error": "punctuation"}
 
 
-def measures(
-    scored: Sequence[Any], blocks: Sequence[str] | None, confidence: float, resamples: int, seed: int
-) -> dict[str, Any]:
-    """Rate, interval and counts of each measure; case and punctuation are None where no reference has any.
+class Bootstrap(NamedTuple):
+    """How intervals and tests are bootstrapped; `blocks` names what each utterance is drawn together with."""
 
-    Args:
-      scored: utterances, as `experiments.accuracy.evaluate.evaluate` gives them.
-      blocks: of the list that was evaluated, what each utterance is drawn together with.
-    """
-    drawn = None if blocks is None else [blocks[utterance.position] for utterance in scored]
+    confidence: float
+    resamples: int
+    seed: int
+    blocks: Sequence[str] | None = None  # of the whole list that was scored; None draws single utterances
+
+    def blocks_at(self, positions: Sequence[int]) -> list[str] | None:
+        return None if self.blocks is None else [self.blocks[position] for position in positions]
+
+
+def measures(scored: Sequence[Scored], bootstrap: Bootstrap) -> Row:
+    """Returns rate, interval and counts of each measure; case and punctuation are None where no reference has any."""
+    blocks = bootstrap.blocks_at([utterance.position for utterance in scored])
     references = [utterance.reference for utterance in scored]
-    there = {
+    defined = {
         "case_error": any(text != text.lower() for text in references),
         "punctuation_error": any(punctuation_errors(text, "").reference for text in references),
     }
-    row: dict[str, Any] = {}
+    row: Row = {}
     for name, field in MEASURES.items():
         row[name] = None
-        if there.get(name, True):
+        if defined.get(name, True):
             counts: list[ErrorCounts] = [getattr(utterance, field) for utterance in scored]
-            low, high = bootstrap_interval(counts, confidence, resamples, seed, drawn)
+            low, high = bootstrap_interval(counts, *bootstrap[:3], blocks)
             summed = total(counts)
             row[name] = {"rate": _finite(summed.rate), "low": _finite(low), "high": _finite(high), **summed._asdict()}
     return row
 
 
-def significance(
-    first: Sequence[Any],
-    second: Sequence[Any],
-    blocks: Sequence[str] | None,
-    confidence: float,
-    resamples: int,
-    seed: int,
-) -> dict[str, Any]:
-    """How the second's WER differs from the first's, on the utterances that both have."""
+def significance(first: Sequence[Scored], second: Sequence[Scored], bootstrap: Bootstrap) -> Row:
+    """Compares the second's WER with the first's, on the utterances that both have."""
     common = {utterance.position for utterance in first} & {utterance.position for utterance in second}
     pair = [[utterance.words for utterance in scored if utterance.position in common] for scored in (first, second)]
-    drawn = None if blocks is None else [blocks[index] for index in sorted(common)]
-    found = compare(pair[0], pair[1], confidence, resamples, seed, drawn)
+    found = compare(pair[0], pair[1], *bootstrap[:3], bootstrap.blocks_at(sorted(common)))
     return {
         "wer_difference": {"rate": _finite(found.difference), "low": _finite(found.low), "high": _finite(found.high)},
         "p_value": _finite(found.p_value),
@@ -64,8 +63,8 @@ def _finite(value: float) -> float | None:
     return round(value, 6) if math.isfinite(value) else None
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown, rates in percent with their intervals; S, D and I are substitutions, deletions and insertions."""
+def table(rows: Sequence[Row]) -> str:
+    """Shows rates in percent with their intervals; S, D and I are substitutions, deletions and insertions."""
     confidences = {f"{100 * row['confidence']:g}" for row in rows}
     interval = f" [{' or '.join(sorted(confidences))} %]"
     compared = ", ".join(str(r) for r in dict.fromkeys(row["against"] for row in rows))
@@ -86,21 +85,16 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return markdown(heads, lines)
 
 
-def _percent(measure: dict[str, Any] | None) -> str:
+def _percent(measure: Row | None) -> str:
     if measure is None or measure["rate"] is None:
         return ""
     rate, low, high = (measure[name] for name in ("rate", "low", "high"))
     return f"{100 * rate:.2f}" + ("" if low is None else f" [{100 * low:.2f}, {100 * high:.2f}]")
 
 
-def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """WER against the delay of a chunk, a line for each manifest, with intervals. The same rows give the same file."""
-    kind = plot_format(path)
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context({"svg.hashsalt": "nemojax", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(8, 4.2), layout="constrained")
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Plots WER with its interval against the delay of a chunk, a line for each manifest."""
+    with drawing(path, 8, 4.2) as figure:
         axes = figure.add_subplot()
         for number, label in enumerate(dict.fromkeys(row["label"] for row in rows)):
             points = [row for row in rows if row["label"] == label and row["wer"]["rate"] is not None]
@@ -118,9 +112,8 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_ylabel("WER in %")
         axes.grid(alpha=0.3)
         figure.legend(loc="outside right upper")  # beside the lines, which fill the plot
-        figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
 
-def bar(wer: dict[str, Any], end: str) -> float:
-    """How far an end of the interval is from the rate, in percent; 0 where there is no interval."""
+def bar(wer: Row, end: str) -> float:
+    """Returns the distance of an interval's end from the rate, in percent; 0 where there is no interval."""
     return 0.0 if wer[end] is None else 100 * abs(wer[end] - wer["rate"])

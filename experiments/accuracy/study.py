@@ -1,52 +1,61 @@
-"""Accuracy against delay, and what it depends on: one model under several conditions, on the same recordings.
+"""Measures accuracy against delay, and what it depends on: one model under several conditions, on the same recordings.
 
     python -m experiments compare_accuracy MODEL MANIFEST... [--study lookahead] [--plot accuracy.svg]
 
-Every recording is streamed chunk by chunk. For each condition: WER and CER with intervals, substitutions, deletions and
-insertions, case and punctuation apart, and whether the WER differs from that of the first condition (a paired
-bootstrap); the delay of words, from a word's end to when its text is out; how often shown text was changed, which for
-greedy decoding must be never; how often the first word of a recording is wrong; and the real-time factor.
+Every recording is streamed chunk by chunk. Measured for each condition: WER and CER with intervals; substitutions,
+deletions and insertions; case and punctuation apart; whether the WER differs from that of the first condition (a paired
+bootstrap); the delay of words, from a word's end to its text; how often shown text was changed, which greedy decoding
+must never do; how often the first word of a recording is wrong; and the real-time factor.
 
-A word's end is the manifest's (`words`, a list of [word, start, end] in seconds) or else, where it has none, that of
-the model's own offline pass at its largest look-ahead: the end of the encoder frame that the word's last label came
-with. The delay is that of waiting for audio; a machine's own time comes to it. `experiments.accuracy.conditions` has the
-conditions and studies.
+A word's end is taken from the manifest (`words`, a list of [word, start, end] in seconds). Where it has none, it is the
+end of the encoder frame of the word's last label in the model's own offline pass at its largest look-ahead. The delay
+is that of waiting for audio; compute time is added on top. `experiments.accuracy.conditions` has the conditions and
+studies.
 
-With --references, NeMo and transformers hear the same recordings, whole, on the same weights (in the environment of
-`make parity`). Results go to a table and a plot (WER against delay; the line joins what nothing beats in both), a row
-for each manifest and condition to JSON lines, after those that are there. Exit codes: 0, all is done; 1, some
-recordings could not be scored; 2, the command or the model is wrong.
-"""  # noqa: E501
+With --references, NeMo and transformers transcribe the same recordings, whole, with the same weights (in the
+environment of `make parity`). Results go to a table, and to a plot of WER against delay whose line joins the points
+that none beats in both. A row for each manifest and condition is appended to a file of JSON lines. Exit codes: 0, all
+done; 1, some recordings could not be scored; 2, the command or the model is wrong.
+"""
 
 import json
 import math
 import statistics
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
 from tqdm import tqdm
 
 from experiments.accuracy.conditions import STUDIES, Condition, fitting, parse, with_left_context
-from experiments.accuracy.evaluate import PACKAGES, Scored, score_text
-from experiments.accuracy.listening import RATE_HZ, Heard, Said, delays_s, grouped, hear, joined, noisy
-from experiments.accuracy.report import measures, significance
-from experiments.accuracy.study_report import Row, plot, table
-from experiments.harness.command import command
-from experiments.harness.machine import device, machine
-from experiments.harness.output import labels, plot_format, spread, writable
+from experiments.accuracy.listening import (
+    RATE_HZ,
+    StreamedResult,
+    TimedWord,
+    delays_s,
+    grouped,
+    joined,
+    noisy,
+    stream_group,
+)
+from experiments.accuracy.report import Bootstrap, measures, significance
+from experiments.accuracy.scoring import PACKAGES, Scored, check_scoring, score_text, with_text
+from experiments.accuracy.study_report import plot, table
+from experiments.harness.experiment import Experiment, Flag
+from experiments.harness.machine import device
+from experiments.harness.output import labels, spread
+from experiments.harness.rows import Row, Rows
+from nemojax import metrics
 from nemojax.audio.manifest import numbered_entries
 from nemojax.audio.source import read_all
 from nemojax.errors import AudioError, ConfigError
-from nemojax.metrics import ErrorCounts, normalizer, plain, total
-from nemojax.recognition.recognizer import Recognizer, load
+from nemojax.metrics import ErrorCounts, plain, total
 
-Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+if TYPE_CHECKING:  # jax is imported only where a model runs
+    from nemojax.recognition.recognizer import Recognizer
 
 
 @dataclass(frozen=True)
@@ -55,31 +64,29 @@ class Settings:
     """A native checkpoint."""
     manifests: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="MANIFEST...")]]
     study: Literal["lookahead", "left-context", "chunk", "dtype", "noise", "cold-start", "long-form"] = "lookahead"
-    """Conditions that differ in one thing; the first is what the others are compared with."""
+    """Conditions that differ in one thing; the others are compared with the first."""
     conditions: tuple[str, ...] = ()
     """In place of a study: conditions such as lookahead=6,left=35."""
     references: Flag = False
-    """NeMo and transformers too, at the look-aheads of conditions that differ in nothing else."""
-    normaliser: Literal["none", "plain", "whisper"] = "plain"
+    """Also NeMo and transformers, at the look-aheads of conditions that differ in nothing else."""
+    normalizer: Annotated[Literal["none", "plain", "whisper"], tyro.conf.arg(aliases=["--normaliser"])] = "plain"
+    """The form in which words and characters are compared."""
     limit: int | None = None
-    """At most so many recordings of each manifest, spread evenly over it."""
+    """Maximum number of recordings of each manifest, spread evenly over it."""
     output: Path = Path("compare_accuracy.jsonl")
+    """Rows are appended to this file."""
     plot: Path | None = None
+    """WER against delay; svg, png or pdf by its name."""
     confidence: float = 0.95
+    """Of the intervals."""
     resamples: int = 2000
+    """Of the bootstrap."""
     seed: int = 0
+    """Of the bootstrap and of the noise."""
 
     def check(self) -> None:
-        if not self.manifests:
-            raise ConfigError("name at least one manifest")
-        for name in ("resamples", "limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"--{name} must be at least 1, not {value}")
-        if not 0 < self.confidence < 1:
-            raise ConfigError(f"--confidence must be between 0 and 1, not {self.confidence}")
-        if self.plot is not None:
-            plot_format(self.plot)
+        check_scoring(self)
+        metrics.normalizer(self.normalizer)  # a missing package is an error now, not after hours of transcribing
 
 
 class Utterance(NamedTuple):
@@ -88,46 +95,47 @@ class Utterance(NamedTuple):
     name: str
     text: str
     samples: np.ndarray
-    ends: list[Said] | None
+    ends: list[TimedWord] | None
 
 
 def read(path: Path, limit: int | None, report: Callable[[str], object]) -> list[Utterance]:
+    """Reads at most `limit` recordings of a manifest; those that can't be scored are reported and left out."""
     lines, found = path.read_bytes().splitlines() if path.is_file() else [], []
     for number, entry in spread(numbered_entries(path), limit):
+        entry = with_text(entry)
         if isinstance(entry, AudioError):
             report(str(entry))
             continue
-        if entry.text is None:
-            report(f"{entry.name}: its line in the manifest has no text to score against")
-            continue
         try:
             samples = read_all(entry)
-            found.append(Utterance(entry.name, entry.text, samples, _ends(json.loads(lines[number - 1]))))
+            found.append(Utterance(entry.name, entry.text or "", samples, _ends(json.loads(lines[number - 1]))))
         except (AudioError, ValueError) as error:
             report(str(error))
     return found
 
 
-def _ends(line: dict[str, Any]) -> list[Said] | None:
+def _ends(line: dict[str, Any]) -> list[TimedWord] | None:
     words = line.get("words")
     if words is None:
         return None
     try:
-        return [Said(str(word), float(end)) for word, _, end in words]
+        return [TimedWord(str(word), float(end)) for word, _, end in words]
     except (TypeError, ValueError):
         raise ValueError(f"`words` must be a list of [word, start, end], not {str(words)[:60]!r}") from None
 
 
-def offline_ends(recognizer: Recognizer, utterances: Sequence[Utterance]) -> list[list[Said]]:
+def offline_ends(recognizer: "Recognizer", utterances: Sequence[Utterance]) -> list[list[TimedWord]]:
+    """Returns the ends of each utterance's words: the manifest's, else those of the model's own offline pass."""
     lookahead = max(recognizer.config.encoder.lookaheads)
     missing = [index for index, utterance in enumerate(utterances) if utterance.ends is None]
     transcripts = recognizer.transcribe([utterances[index].samples for index in missing], lookahead)
-    found = {i: [Said(w.text, w.end_s) for w in t.words] for i, t in zip(missing, transcripts, strict=True)}
+    assert isinstance(transcripts, list)
+    found = {i: [TimedWord(w.text, w.end_s) for w in t.words] for i, t in zip(missing, transcripts, strict=True)}
     return [found.get(index, u.ends or []) for index, u in enumerate(utterances)]
 
 
 class Result(NamedTuple):
-    """A condition on a manifest: what was said of each group, and when."""
+    """A condition on a manifest, summed up over its groups of recordings."""
 
     scored: list[Scored]
     delays_s: list[float]
@@ -137,85 +145,88 @@ class Result(NamedTuple):
     audio_s: float
 
 
-def listen(
-    recognizer: Recognizer,
+def run_condition(
+    recognizer: "Recognizer",
     utterances: Sequence[Utterance],
-    ends: Sequence[list[Said]],
+    ends: Sequence[list[TimedWord]],
     condition: Condition,
-    normalise: Callable[[str], str],
+    normalize: Callable[[str], str],
     seed: int,
     progress: Callable[[], object],
 ) -> Result:
-    groups, delays, heard_all = grouped(range(len(utterances)), condition.group), [], []
-    scored, first = [], []
-    hear(recognizer, [np.zeros(RATE_HZ, np.float32)], Condition(condition.lookahead), None)  # compiled
-    for position, group in enumerate(groups):
+    """Streams and scores all utterances under a condition; `progress` is called after each group."""
+    stream_group(recognizer, [np.zeros(RATE_HZ, np.float32)], Condition(condition.lookahead), None)  # compiles
+    scored: list[Scored] = []
+    first: list[ErrorCounts] = []
+    delays: list[float] = []
+    results: list[StreamedResult] = []
+    for position, group in enumerate(grouped(range(len(utterances)), condition.group)):
         pieces = [noisy(utterances[i].samples, condition.snr, [seed, i]) for i in group]
-        heard = hear(recognizer, pieces, condition, utterances[group[0] - 1].samples)
-        delays += _delays(heard, [ends[i] for i in group], pieces)
+        found = stream_group(recognizer, pieces, condition, utterances[group[0] - 1].samples)
+        delays += _delays(found, [ends[i] for i in group], pieces)
         reference = " ".join(utterances[i].text for i in group)
-        hypothesis = " ".join(one.text for one in heard if one.text)
-        duration_s = math.fsum(one.duration_s for one in heard)
+        hypothesis = " ".join(one.text for one in found if one.text)
+        duration_s = math.fsum(one.duration_s for one in found)
         name = utterances[group[0]].name
-        scored.append(score_text(position, name, reference, hypothesis, duration_s, normalise))
-        first.append(first_word(plain(utterances[group[0]].text), plain(heard[0].text)))
-        heard_all += heard
+        scored.append(score_text(position, name, reference, hypothesis, duration_s, normalize))
+        first.append(first_word(plain(utterances[group[0]].text), plain(found[0].text)))
+        results += found
         progress()
     return Result(
         scored,
         delays,
-        sum(heard.revisions for heard in heard_all),
+        sum(one.revisions for one in results),
         total(first),
-        math.fsum(heard.seconds for heard in heard_all),
-        math.fsum(heard.duration_s for heard in heard_all),
+        math.fsum(one.seconds for one in results),
+        math.fsum(one.duration_s for one in results),
     )
 
 
-def _delays(heard: Sequence[Heard], ends: Sequence[list[Said]], pieces: Sequence[np.ndarray]) -> list[float]:
-    if len(heard) == len(pieces):
-        return [delay for one, there in zip(heard, ends, strict=True) for delay in delays_s(one.out, there)]
+def _delays(
+    results: Sequence[StreamedResult], ends: Sequence[list[TimedWord]], pieces: Sequence[np.ndarray]
+) -> list[float]:
+    if len(results) == len(pieces):
+        return [delay for one, words in zip(results, ends, strict=True) for delay in delays_s(one.out, words)]
     _, starts = joined(pieces)
-    shifted = [Said(w.word, w.at_s + start) for there, start in zip(ends, starts, strict=True) for w in there]
-    return delays_s(heard[0].out, shifted)
+    shifted = [TimedWord(w.word, w.at_s + start) for words, start in zip(ends, starts, strict=True) for w in words]
+    return delays_s(results[0].out, shifted)
 
 
 def first_word(reference: str, hypothesis: str) -> ErrorCounts:
-    """Whether the first word is wrong, or there is something before it."""
-    expected, said = reference.split()[:1], hypothesis.split()[:1]
-    return ErrorCounts(int(expected != said), 0, 0, len(expected))
+    """Counts an error where the first word is wrong, or another word comes before it."""
+    expected, found = reference.split()[:1], hypothesis.split()[:1]
+    return ErrorCounts(int(expected != found), 0, 0, len(expected))
 
 
-def summary(values: Sequence[float]) -> Row | None:
-    if not values:
+def summary(delays: Sequence[float]) -> Row | None:
+    """Returns mean, median and 90th percentile in milliseconds; None of no delays."""
+    if not delays:
         return None
-    found = {"mean": statistics.fmean(values), "p50": statistics.median(values), "p90": float(np.quantile(values, 0.9))}
-    return {"words": len(values), **{name: round(1000 * value, 1) for name, value in found.items()}}
-
-
-# The references.
+    found = {"mean": statistics.fmean(delays), "p50": statistics.median(delays), "p90": float(np.quantile(delays, 0.9))}
+    return {"words": len(delays), **{name: round(1000 * value, 1) for name, value in found.items()}}
 
 
 def reference_results(
-    settings: Settings, recognizer: Recognizer, utterances: Sequence[Utterance], lookahead: int
+    settings: Settings, utterances: Sequence[Utterance], lookahead: int
 ) -> Iterator[tuple[str, list[Scored]]]:
-    """What NeMo and transformers make of the whole recordings."""
+    """Scores NeMo's and transformers' offline transcripts; yields each with its library's name."""
     from experiments.references.compare import load_references
 
-    normalise = normalizer(settings.normaliser)
+    normalize = metrics.normalizer(settings.normalizer)
     for reference in load_references(settings.model):
         scored = []
         for position, utterance in enumerate(utterances):
-            heard, _ = reference.offline(utterance.samples, lookahead)
+            hypothesis, _ = reference.offline(utterance.samples, lookahead)
             duration_s = len(utterance.samples) / RATE_HZ
-            scored.append(score_text(position, utterance.name, utterance.text, heard.text, duration_s, normalise))
+            scored.append(score_text(position, utterance.name, utterance.text, hypothesis.text, duration_s, normalize))
         yield reference.name, scored
 
 
 # The command.
 
 
-def chosen(settings: Settings, recognizer: Recognizer) -> list[Condition]:
-    """Raises ConfigError where a condition does not fit the model."""
+def chosen(settings: Settings, recognizer: "Recognizer") -> list[Condition]:
+    """Returns the conditions to measure. Raises ConfigError where one does not fit the model."""
     found = [parse(text) for text in settings.conditions] or STUDIES[settings.study](recognizer.config)
     for condition in found:
         fitting(recognizer.config, condition.lookahead, condition.left)
@@ -224,90 +235,67 @@ def chosen(settings: Settings, recognizer: Recognizer) -> list[Condition]:
     return list(dict.fromkeys(found))
 
 
-def run(settings: Settings) -> int:
-    settings.check()
-    normalise = normalizer(settings.normaliser)
+def measure(settings: Settings, rows: Rows) -> None:
+    from nemojax.recognition.recognizer import load
+
+    normalize = metrics.normalizer(settings.normalizer)
     models = {"float32": load(settings.model)}
     conditions = chosen(settings, models["float32"])
-    errors: list[str] = []
-
-    def report(error: str) -> None:
-        tqdm.write(f"error: {error}", file=sys.stderr)
-        errors.append(error)
-
-    rows: list[Row] = []
-    with ExitStack() as stack:
-        output = stack.enter_context(writable(settings.output, "a"))
-        for label, path in labels(settings.manifests).items():
-            utterances = read(path, settings.limit, report)
-            if not utterances:
-                report(f"{path}: none of its recordings can be scored")
-                continue
-            ends = offline_ends(models["float32"], utterances)
-            first: list[Scored] = []
-            for condition in conditions:
-                if condition.dtype not in models:
-                    models[condition.dtype] = load(settings.model, condition.dtype)
-                recognizer = with_left_context(models[condition.dtype], condition.lookahead, condition.left)
-                count = -(-len(utterances) // condition.group)
-                with tqdm(desc=f"{label}, {condition}", total=count, disable=None, leave=False) as bar:
-                    result = listen(recognizer, utterances, ends, condition, normalise, settings.seed, bar.update)
-                first = first or result.scored
-                rows.append(_row(settings, path, label, "nemojax", condition, recognizer, result.scored, first, result))
-                _write(output, rows[-1])
-                if settings.references and condition == Condition(condition.lookahead):
-                    for name, scored in reference_results(settings, recognizer, utterances, condition.lookahead):
-                        rows.append(_row(settings, path, label, name, condition, recognizer, scored, result.scored))
-                        _write(output, rows[-1])
-    print(table(rows))
-    if settings.plot and rows:
-        plot(rows, settings.plot)
-    return 1 if errors else 0
+    for label, path in labels(settings.manifests).items():
+        utterances = read(path, settings.limit, rows.report)
+        if not utterances:
+            rows.report(f"{path}: none of its recordings can be scored")
+            continue
+        ends = offline_ends(models["float32"], utterances)
+        first: list[Scored] = []
+        for condition in conditions:
+            if condition.dtype not in models:
+                models[condition.dtype] = load(settings.model, condition.dtype)
+            recognizer = with_left_context(models[condition.dtype], condition.lookahead, condition.left)
+            count = -(-len(utterances) // condition.group)
+            with tqdm(desc=f"{label}, {condition}", total=count, disable=None, leave=False) as bar:
+                result = run_condition(recognizer, utterances, ends, condition, normalize, settings.seed, bar.update)
+            first = first or result.scored
+            common = _common(settings, recognizer, condition) | {"manifest": str(path), "label": label}
+            common |= {"device": device()}
+            ours = {**common, "contender": "nemojax", **_accuracy(settings, result.scored, first)}
+            rows.add({**ours, **_streaming(result)})
+            if settings.references and condition == Condition(condition.lookahead):
+                for name, scored in reference_results(settings, utterances, condition.lookahead):
+                    rows.add({**common, "contender": name, **_accuracy(settings, scored, result.scored)})
 
 
-def _row(
-    settings: Settings,
-    path: Path,
-    label: str,
-    contender: str,
-    condition: Condition,
-    recognizer: Recognizer,
-    scored: Sequence[Scored],
-    against: Sequence[Scored],
-    result: Result | None = None,
-) -> Row:
-    statistics_of = (None, settings.confidence, settings.resamples, settings.seed)
-    row: Row = {
-        "experiment": "compare_accuracy",
+def _common(settings: Settings, recognizer: "Recognizer", condition: Condition) -> Row:
+    return {
         "model": str(settings.model),
         "parameters": recognizer.parameters,
-        "manifest": str(path),
-        "label": label,
         "study": None if settings.conditions else settings.study,
-        "contender": contender,
         "condition": str(condition),
         **asdict(condition),
         "chunk_ms": recognizer.config.chunk_ms(condition.lookahead),
-        "utterances": len(scored),
-        **{name: getattr(settings, name) for name in ("normaliser", "limit", "confidence", "resamples", "seed")},
-        **measures(scored, *statistics_of),
-        **significance(against, scored, *statistics_of),
+        "normaliser": settings.normalizer,  # spelled as in earlier rows
+        **{name: getattr(settings, name) for name in ("limit", "confidence", "resamples")},
     }
-    if result is not None:
-        row |= {
-            "delay_ms": summary(result.delays_s),
-            "revisions": result.revisions,
-            "first_word": {"rate": result.first_word.rate, "words": result.first_word.reference},
-            "audio_s": round(result.audio_s, 3),
-            "real_time_factor": round(result.seconds / result.audio_s, 5) if result.audio_s else None,
-        }
-    return row | {"device": device(), **machine(PACKAGES)}
 
 
-def _write(output: Any, row: Row) -> None:
-    output.write(json.dumps(row, ensure_ascii=False, default=lambda counts: counts._asdict()) + "\n")
-    output.flush()
+def _accuracy(settings: Settings, scored: Sequence[Scored], against: Sequence[Scored]) -> Row:
+    bootstrap = Bootstrap(settings.confidence, settings.resamples, settings.seed)
+    return {
+        "utterances": len(scored),
+        **measures(scored, bootstrap),
+        **significance(against, scored, bootstrap),
+    }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    return command(Settings, run, "compare_accuracy", __doc__, arguments)
+def _streaming(result: Result) -> Row:
+    return {
+        "delay_ms": summary(result.delays_s),
+        "revisions": result.revisions,
+        "first_word": {"rate": result.first_word.rate, "words": result.first_word.reference},
+        "audio_s": round(result.audio_s, 3),
+        "real_time_factor": round(result.seconds / result.audio_s, 5) if result.audio_s else None,
+    }
+
+
+EXPERIMENT = Experiment("compare_accuracy", Settings, measure, __doc__, table, plot, PACKAGES)
+main = EXPERIMENT.main

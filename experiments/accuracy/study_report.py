@@ -1,18 +1,16 @@
-"""Rows of `compare_accuracy` as a table and as a plot of accuracy against delay."""
+"""Shows rows of `compare_accuracy` as a table, and as a plot of accuracy against delay."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments.accuracy.report import bar
-from experiments.harness.output import markdown, plot_format
-
-Row = dict[str, Any]
+from experiments.harness.output import drawing, markdown
+from experiments.harness.rows import Row
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown: percent, and milliseconds of delay."""
+    """Shows rates in percent and delays in milliseconds."""
 
     def percent(measure: Row | None) -> str:
         if measure is None or measure["rate"] is None:
@@ -39,7 +37,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those that no other beats in both, by the first coordinate."""
+    """Returns the points that no other beats in both coordinates, ordered by the first."""
     best, found = math.inf, []
     for x, y in sorted(points):
         if y < best:
@@ -49,29 +47,24 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """WER with its interval against the mean delay of words, a colour for each manifest; lines join the unbeaten."""
-    kind = plot_format(path)
-    import matplotlib
-    from matplotlib.figure import Figure
-
+    """Plots WER with its interval against the mean delay of words; a line joins the points of `pareto`."""
     shown = [row for row in rows if row.get("delay_ms") and row["wer"]["rate"] is not None]
-    with matplotlib.rc_context({"svg.hashsalt": "nemojax", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(8, 4.6), layout="constrained")
+    with drawing(path, 8, 4.6) as figure:
         axes = figure.add_subplot()
         for number, label in enumerate(dict.fromkeys(row["label"] for row in shown)):
             here = [row for row in shown if row["label"] == label]
             points = [(row["delay_ms"]["mean"], 100 * row["wer"]["rate"]) for row in here]
             ends = [[bar(row["wer"], end) for row in here] for end in ("low", "high")]
-            style = {"fmt": "osD^vPX*"[number % 8], "color": f"C{number}"}
-            axes.errorbar(*zip(*points, strict=True), yerr=ends, capsize=3, label=label, **style)
-            axes.plot(*zip(*pareto(points), strict=True), color=style["color"], alpha=0.5)
+            marker, color = "osD^vPX*"[number % 8], f"C{number}"
+            x_values, y_values = zip(*points, strict=True)
+            axes.errorbar(x_values, y_values, ends, fmt=marker, color=color, capsize=3, label=label)
+            axes.plot(*zip(*pareto(points), strict=True), color=color, alpha=0.5)
             for (x, y), row in zip(points, here, strict=True):
                 name = row["condition"].replace("lookahead=", "R = ")
                 axes.annotate(name, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7)
         axes.set_xlabel("mean delay of a word in ms, from its end to its text")
         axes.set_ylabel("WER in %")
-        axes.margins(x=0.1)  # for the last points' names
+        axes.margins(x=0.1)  # room for the names of the last points
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         figure.legend(loc="outside right upper")
-        figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else None)

@@ -1,3 +1,10 @@
-"""What all experiments share: command.py the command line, settings.py settings from JSON, output.py tables and files,
-machine.py what a row says of the machine.
+"""What all experiments share.
+
+experiment.py    an experiment: settings, what it measures, its table and plot; its whole command
+command.py       a command line, from arguments to exit code
+settings.py      settings files
+checks.py        checks of settings
+rows.py          results as JSON lines
+output.py        tables, plots and files
+machine.py       hardware, versions and commit, for each row
 """

@@ -1,10 +1,10 @@
-"""What the command lines of `experiments` share: settings that are printed, kept and used again, and how they end.
+"""The command line of an experiment: settings that can be printed, kept and used again, and exit codes.
 
     python -m experiments evaluate MODEL MANIFEST --stream --print-settings > settings.json
     python -m experiments evaluate --settings settings.json --lookaheads 6
 
-Flags go before the file, the file before the defaults; a file may leave settings out. Paths in it are relative to where
-the command is run. `--help` beside `--settings` shows what the file sets.
+Precedence: flags, then the file, then the defaults. A file may be partial. Paths in it are relative to where the
+command is run. `--help` beside `--settings` shows the file's values.
 """
 
 import argparse
@@ -20,7 +20,10 @@ from nemojax.errors import AudioError, CheckpointError, ConfigError, TokenizerEr
 
 ERRORS: tuple[type[Exception], ...] = (AudioError, CheckpointError, ConfigError, TokenizerError)
 INTERRUPTED = 128 + 2
-ABOUT = "Besides: --print-settings prints all settings as JSON and ends; --settings FILE has those as the defaults."
+ABOUT = (
+    "Besides: --print-settings prints all settings as JSON and does nothing else; --settings FILE takes defaults from "
+    "such a file, which may be partial."
+)
 T = TypeVar("T")
 
 
@@ -35,30 +38,30 @@ def command(
     recorded: frozenset[str] = frozenset(),
     catch: tuple[type[Exception], ...] = (),
 ) -> int:
-    """A whole command line, from arguments to exit code.
+    """Runs a command line, from arguments to exit code.
 
     Args:
       kind: a frozen dataclass of settings.
-      run: what the command does; returns its exit code.
+      run: runs the command on its settings and returns the exit code.
       name: of the command, as `python -m experiments` lists it.
-      presets: descriptions and settings by the name that the command line begins with; beside --settings it may be
-        left out.
-      recorded: what --settings passes over, because a saved run has it beside its settings.
-      catch: further errors that are sentences for the user; they end with 2, as `ERRORS` do.
+      presets: descriptions and settings by the name that comes first on the command line; beside --settings the name
+        is optional.
+      recorded: names in a settings file to ignore, because a saved run has them beside its settings.
+      catch: further errors whose message is for the user; they end with exit code 2, as `ERRORS` do.
     """
 
-    def parsed_and_run() -> int:
+    def parse_and_run() -> int:
         settings, only_print = parse(kind, name, description, arguments, presets, recorded)
         if only_print:
             print(to_json(settings), end="")
             return 0
         return run(settings)
 
-    return ending(parsed_and_run, (*ERRORS, *catch))
+    return ending(parse_and_run, (*ERRORS, *catch))
 
 
 def ending(call: Callable[[], int | None], errors: tuple[type[Exception], ...] = ERRORS, code: int = 2) -> int:
-    """The exit code of a call, 0 for None; `errors` become a line on standard error, and `code`."""
+    """Returns the exit code of a call, 0 for None; `errors` are printed as a line, and give `code`."""
     try:
         return call() or 0
     except errors as error:
@@ -76,19 +79,19 @@ def parse(
     presets: Mapping[str, tuple[str, T]] | None = None,
     recorded: frozenset[str] = frozenset(),
 ) -> tuple[T, bool]:
-    """The settings of a command line, and whether they are only to be printed. Arguments as those of `command`."""
+    """Returns the settings of a command line, and whether to print them only. Arguments as those of `command`."""
     prog = f"python -m experiments {name}"
     ours = argparse.ArgumentParser(prog, f"{prog} ... [--settings FILE] [--print-settings]", add_help=False)
     ours.allow_abbrev = False
     ours.add_argument("--settings", type=Path)
     ours.add_argument("--print-settings", action="store_true")
-    asked, rest = ours.parse_known_args(arguments)
+    given, rest = ours.parse_known_args(arguments)
     options: dict[str, Any] = {"prog": prog, "description": f"{description or ''}\n\n{ABOUT}".strip(), "args": rest}
-    if presets is not None and (asked.settings is None or (rest and rest[0] in presets)):
-        if asked.settings is not None:
-            file = asked.settings
-            presets = {key: (what, load(file, kind, value, recorded)) for key, (what, value) in presets.items()}
-        return tyro.extras.overridable_config_cli(presets, **options), asked.print_settings
-    if asked.settings is not None:
-        options["default"] = load(asked.settings, kind, recorded=recorded)
-    return tyro.cli(kind, config=(tyro.conf.AvoidSubcommands,), **options), asked.print_settings
+    if presets is not None and (given.settings is None or (rest and rest[0] in presets)):
+        if given.settings is not None:
+            file = given.settings
+            presets = {key: (text, load(file, kind, value, recorded)) for key, (text, value) in presets.items()}
+        return tyro.extras.overridable_config_cli(dict(presets), **options), given.print_settings
+    if given.settings is not None:
+        options["default"] = load(given.settings, kind, recorded=recorded)
+    return tyro.cli(kind, config=(tyro.conf.AvoidSubcommands,), **options), given.print_settings

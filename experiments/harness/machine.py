@@ -1,5 +1,6 @@
-"""What a result depends on besides its settings: hardware, how busy it is, versions, commit, time."""
+"""What a result depends on besides its settings: hardware and its load, versions, commit, time."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -10,18 +11,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+GPU_QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+
 
 def machine(packages: Sequence[str]) -> dict[str, Any]:
-    """Goes into each row of results; of packages that are not installed the version is None.
+    """Returns what each row says about the machine and the code.
 
-    `cores` are those this process may use, `load` is the average number of busy ones over the last minute. The
-    commit ends in "-dirty" where files differ from it, and is None outside a git checkout.
+    `cores` are those that this process may use, `load` is the average number of busy cores over the last minute, `gpus`
+    is there only where there are GPUs. The commit is the one at the process's start; it ends in "-dirty" where files
+    differ from it, and is None outside a git checkout. The version of a package that is not installed is None.
     """
+    gpus = _gpus()
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
+        **({"gpus": gpus} if gpus else {}),
         "load": load_average(),
         "python": platform.python_version(),
         "versions": {package: _version(package) for package in packages},
@@ -33,21 +39,39 @@ def load_average() -> float:
 
 
 def device() -> str:
-    """What jax computes on: the kind of its first device, such as "cpu"."""
+    """Returns the kind of jax's first device, such as "cpu"."""
     import jax  # only here: a process that starts others need not import it
 
-    return jax.devices()[0].device_kind
+    return str(jax.devices()[0].device_kind)
 
 
+@functools.cache
 def _commit() -> str | None:
-    command = ["git", "describe", "--always", "--dirty"]
+    return _output_of(["git", "describe", "--always", "--dirty"]) or None
+
+
+@functools.cache
+def _gpus() -> list[dict[str, Any]]:
+    """Returns name, memory and driver version of each GPU, as `nvidia-smi` lists them."""
+    found = []
+    for line in _output_of(GPU_QUERY).splitlines():
+        name, mebibytes, driver = (part.strip() for part in line.split(","))
+        # an accelerator that shares its host's memory has no number here
+        memory_bytes = int(mebibytes) * 2**20 if mebibytes.isdigit() else None
+        found.append({"name": name, "memory_bytes": memory_bytes, "driver": driver})
+    return found
+
+
+def _output_of(command: Sequence[str]) -> str:
+    """Runs a command in this directory; returns "" where it is not installed or fails."""
     try:
-        described = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
-    except FileNotFoundError:  # no git here
-        return None
-    return described.stdout.strip() or None
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
+@functools.cache
 def _cpu() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None

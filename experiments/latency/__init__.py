@@ -1,13 +1,12 @@
-"""nemojax beside its peers: the same weights and the same audio, each in a process of its own.
+"""Latency of nemojax beside its peers: the same weights and the same audio, each contender in a process of its own.
 
-contender.py     what a contender is, and the greedy search that those without a fast one of their own are given
+compare.py       the command, `python -m experiments compare_latency`, and its measurements
+contender.py     the interface of a contender, and the greedy search given to peers without a fast one of their own
 ours.py          nemojax
-peers.py         transformers, NeMo, onnxruntime
+peers.py         transformers, NeMo, onnxruntime and sherpa-onnx
 weights.py       one set of random weights in the form of each
 onnx_export.py   NeMo's export, a graph for each look-ahead, in float32 and int8
-worker.py        the process in which a contender answers
-process.py       it, seen from outside
+worker.py        the process that runs a contender
+process.py       that process, from the command's side
 report.py        tables, ratios and the plot
-
-`python -m experiments compare_latency` is the command.
 """

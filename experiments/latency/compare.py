@@ -1,29 +1,27 @@
-"""How long a step takes in nemojax and in its peers: the same weights, the same audio, one machine, one run.
+"""Measures how long a step takes in nemojax and in its peers: the same weights, the same audio, one machine, one run.
 
     python -m experiments compare_latency WORK [--manifests speech.jsonl] [--size full] [--plot latency.svg]
 
-Random weights of the released model's shapes are made once, in every contender's own form, in the directory WORK
-(20 GB at full size with ONNX graphs); each contender has a process of its own. At each look-ahead they hear the same
-recording chunk by chunk, one after the other, over and over, after a round that only warms up: so whatever else the
-machine does falls on all alike. Measured are the whole step and its parts, memory, how long a fresh process takes to
-its first text, and recordings of mixed lengths at once. Labels are compared with nemojax's in float32, so nobody is
-fast by being wrong.
+Random weights of the released model's shapes are made once, in every contender's own form, in the directory WORK (20 GB
+at full size with ONNX graphs). Each contender has a process of its own. At each look-ahead the contenders take turns on
+the same recording, chunk by chunk, after a round that only warms up, so the machine's other load falls on all alike.
+Measured are the whole step and its parts, memory, the time from the start of a process to its first text, and
+recordings of mixed lengths at once. Labels are compared with nemojax's in float32, so that no contender is fast by
+being wrong.
 
-Beside the times stands a floor: the bytes of the weights that a step must read, over the rate at which this machine
-reads memory, measured in the same run. A table goes to standard output, a row for each measurement to JSON lines,
-after those that are there. It needs the environment of `make parity`. Exit codes:
-0, all is done; 1, a contender failed; 2, the command is wrong.
+The times are shown beside a floor: the bytes of the weights that a step must read, divided by the rate at which this
+machine reads memory, measured in the same run. Tables go to standard output; a row for each measurement is appended to
+a file of JSON lines. It needs the environment of `make parity`. Exit codes: 0, all done; 1, a contender failed; 2, the
+command is wrong.
 """
 
-import json
 import multiprocessing
 import os
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -34,144 +32,149 @@ import tyro
 from rapidfuzz.distance import Levenshtein
 from tqdm import tqdm
 
-from experiments.harness.command import command
-from experiments.harness.machine import load_average, machine
-from experiments.harness.output import plot_format, writable
-from experiments.latency.process import Failed, Process
-from experiments.latency.report import Row, batch_table, floor, percentiles, plot, start_table, stream_table, verdicts
-from experiments.latency.weights import RATE_HZ, prepare, read_speech
+from experiments.harness import checks
+from experiments.harness.experiment import PACKAGES, Experiment
+from experiments.harness.rows import Row, Rows
+from experiments.latency.process import ContenderError, ContenderProcess
+from experiments.latency.report import percentiles, plot, tables
 from experiments.latency.worker import CONTENDERS
-from nemojax import checkpoint
-from nemojax.errors import ConfigError
-from nemojax.model.parameters import abstract_model, named_parameters
+from experiments.references import SIZES
 
-PACKAGES = ("nemojax", "jax", "jaxlib", "flax", "numpy", "torch", "transformers", "nemo_toolkit")
-PACKAGES += ("onnxruntime", "sherpa-onnx")
-REFERENCE = "nemojax float32"
+PEERS = ("torch", "transformers", "nemo_toolkit", "onnxruntime", "sherpa-onnx")
+REFERENCE = "nemojax float32"  # its labels are what the others' are compared with
 FRAME_S = 0.08
+RATE_HZ = 16_000
 
 
 @dataclass(frozen=True)
 class Settings:
     work: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="WORK")]]
-    """A directory for weights in every form; what is there from an earlier run is used again."""
+    """A directory for weights in every form; those of an earlier run are used again."""
     manifests: tuple[Path, ...] = ()
-    """Speech to hear; made-up sounds without."""
+    """Speech to transcribe; synthetic sounds without."""
     size: str = "full"
     """Of the random weights; see experiments.references.SIZES."""
     contenders: tuple[str, ...] = tuple(CONTENDERS)
+    """Library and type of the weights."""
     lookaheads: tuple[int, ...] = (13, 6, 1, 0)
+    """In encoder frames."""
     repeats: int = 5
     """Of every measurement, the contenders taking turns."""
     steps: int = 40
-    """Chunks heard in each repeat, at most."""
+    """Maximum number of chunks in each repeat."""
     seconds: float = 30.0
-    """Of the recording that is heard, at most."""
+    """Maximum duration of the recording that is streamed."""
     batch_seconds: tuple[float, ...] = (30.0, 2.0, 5.0, 12.0, 3.0, 8.0, 4.0, 16.0)
-    """Lengths of recordings that are transcribed at once; the first is transcribed alone too."""
+    """Durations of recordings that are transcribed at once; the first is transcribed alone too."""
     batch_size: int = 4
+    """Recordings side by side."""
     starts: int = 3
-    """Fresh processes of each contender, from which the time to the first text is taken."""
+    """Fresh processes of each contender, for the time to the first text."""
     threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    """That each contender computes with."""
     seed: int = 0
+    """Of weights and recordings."""
     output: Path = Path("compare_latency.jsonl")
+    """Rows are appended to this file."""
     plot: Path | None = None
+    """Latency of each contender; svg, png or pdf by its name."""
 
     def check(self) -> None:
-        from experiments.references import SIZES
-
-        for name in self.contenders:
-            if name not in CONTENDERS:
-                raise ConfigError(f"--contenders: {name!r} is none of {', '.join(CONTENDERS)}")
-        if self.size not in SIZES:
-            raise ConfigError(f"--size: {self.size!r} is none of {', '.join(SIZES)}")
-        wrong = [r for r in self.lookaheads if r not in SIZES[self.size].lookaheads]
-        if wrong:
-            raise ConfigError(f"--lookaheads: {wrong[0]} is none of {SIZES[self.size].lookaheads}")
-        if self.repeats < 1 or self.steps < 2 or self.threads < 1 or self.batch_size < 1 or self.starts < 0:
-            raise ConfigError("--repeats, --threads and --batch-size must be at least 1, --steps 2, and --starts 0")
-        if self.plot is not None:
-            plot_format(self.plot)
+        checks.one_of(CONTENDERS, self, "contenders")
+        checks.one_of(SIZES, self, "size")
+        checks.one_of(SIZES[self.size].lookaheads, self, "lookaheads")
+        checks.at_least(1, self, "repeats", "threads", "batch_size")
+        checks.at_least(2, self, "steps")
+        checks.at_least(0, self, "starts")
 
 
-class Run:
-    """The measurements of a run, as rows."""
+class Measurements:
+    """The measurements of a run, as rows.
 
-    def __init__(self, settings: Settings, recordings: Sequence[np.ndarray], say: Callable[[str], object]):
-        self._settings, self._recordings, self._say = settings, recordings, say
-        self.failed: list[str] = []
+    Args:
+      recordings: those of `settings.batch_seconds`, then one for each look-ahead.
+      progress: whose description names the measurement.
+    """
 
-    def measure(self) -> Iterator[Row]:
+    def __init__(self, settings: Settings, recordings: Sequence[np.ndarray], rows: Rows, progress: Any):
+        self._settings, self._recordings, self._rows, self._progress = settings, recordings, rows, progress
+
+    def run(self) -> Iterator[Row]:
+        """Yields a row for each measurement; a contender that fails is reported, and has no row."""
         settings = self._settings
         yield {"kind": "floor", "bytes_per_second": round(read_rate(settings.threads)), **self._weights()}
         with tempfile.TemporaryDirectory(prefix="nemojax-compiled-") as cache:
             yield from self._starts(Path(cache))
         with ExitStack() as stack:
-            processes = [p for name in settings.contenders if (p := self._opened(name, stack)) is not None]
+            processes = []
+            for name in settings.contenders:
+                self._say(f"{name}: loading")
+                try:
+                    processes.append(stack.enter_context(closing(self._process(name))))
+                except ContenderError as error:
+                    self._rows.report(error)
             for lookahead in settings.lookaheads:
                 yield from self._streams(processes, lookahead)
             yield from self._batches(processes)
 
+    def _say(self, text: str) -> None:
+        self._progress.set_description(text)
+
     def _weights(self) -> Row:
+        from nemojax import checkpoint
+        from nemojax.model.parameters import abstract_model, named_parameters
+
         config, _, _ = checkpoint.read_settings(self._settings.work / "native")
         sizes = {name: x.size for name, x in named_parameters(abstract_model(config)).items()}
-        # positions are projected once, when a model is loaded
+        # position projections are not read in a step: they are computed once, when a model is loaded
         read = [name for name in sizes if name.startswith("encoder.") and ".position." not in name]
-        encoder = sum(sizes[name] for name in read)
-        return {"encoder_parameters": encoder, "parameters": sum(sizes.values())}
+        return {"encoder_parameters": sum(sizes[name] for name in read), "parameters": sum(sizes.values())}
 
-    def _opened(self, name: str, stack: ExitStack) -> Process | None:
-        self._say(f"{name}: loading")
-        return self._tried(lambda: self._entered(self._process(name), stack))
+    def _process(self, name: str, cache: Path | None = None) -> ContenderProcess:
+        return ContenderProcess(name, self._settings.work, self._settings.threads, cache)
 
-    def _process(self, name: str, cache: Path | None = None) -> Process:
-        return Process(name, self._settings.work, self._settings.threads, cache)
-
-    def _entered(self, process: Process, stack: ExitStack) -> Process:
-        stack.callback(process.close)
-        return process
-
-    def _tried(self, call: Callable[[], Any]) -> Any:
+    def _ask(self, process: ContenderProcess, **request: Any) -> dict[str, Any] | None:
+        """Returns a contender's answer; None where it fails, which is reported."""
         try:
-            return call()
-        except Failed as error:
-            self._say(f"error: {error}")
-            self.failed.append(str(error))
+            return process.ask(**request)
+        except ContenderError as error:
+            self._rows.report(error)
             return None
 
-    def _starts(self, cache: Path) -> Iterator[Row]:
+    def _starts(self, directory: Path) -> Iterator[Row]:
         lookahead = self._settings.lookaheads[-1]
         for repeat in range(self._settings.starts):
             for name in self._settings.contenders:
                 ours = name.startswith("nemojax")
-                kept = cache / f"{name}-{repeat}"
-                for label in ("none", "kept") if ours else ("",):
+                cache = directory / f"{name}-{repeat}" if ours else None
+                for label in ("none", "kept") if ours else ("",):  # the second start finds the first one's programs
                     self._say(f"{name}: a fresh process")
-                    row = self._tried(lambda name=name, ours=ours, kept=kept: self._start(name, kept if ours else None))
-                    if row is not None:
-                        yield {"kind": "start", "lookahead": lookahead, "repeat": repeat, "cache": label, **row}
+                    try:
+                        times = self._start(name, cache)
+                    except ContenderError as error:
+                        self._rows.report(error)
+                        continue
+                    yield {"kind": "start", "lookahead": lookahead, "repeat": repeat, "cache": label, **times}
 
     def _start(self, name: str, cache: Path | None) -> Row:
-        process = self._process(name, cache)
-        try:
+        with closing(self._process(name, cache)) as process:
             process.ask(do="first", recording=0, lookahead=self._settings.lookaheads[-1])
             first_s = time.perf_counter() - process.started
-        finally:
-            process.close()
         return {"contender": name, "loaded_s": round(process.loaded_s, 3), "first_s": round(first_s, 3)}
 
-    def _streams(self, processes: Sequence[Process], lookahead: int) -> Iterator[Row]:
+    def _streams(self, processes: Sequence[ContenderProcess], lookahead: int) -> Iterator[Row]:
         chunk_s = FRAME_S * (lookahead + 1)
-        reference: dict[int, list[int]] = {}
-        for repeat in range(-1, self._settings.repeats):  # the first warms up, and its labels are what is compared
+        # recordings after those of the batch are long enough for the chunks of each look-ahead
+        recording = len(self._settings.batch_seconds) + self._settings.lookaheads.index(lookahead)
+        reference: list[int] | None = None
+        for repeat in range(-1, self._settings.repeats):  # the first warms up, and gives the reference's labels
             for process in processes:
                 self._say(f"{process.name}: look-ahead {lookahead}, {'warming up' if repeat < 0 else repeat + 1}")
-                request = {"do": "stream", "recording": self._heard(lookahead), "lookahead": lookahead}
-                answer = self._tried(lambda process=process, request=request: process.ask(**request))
+                answer = self._ask(process, do="stream", recording=recording, lookahead=lookahead)
                 if answer is None:
                     continue
                 if process.name == REFERENCE:
-                    reference[lookahead] = answer["tokens"]
+                    reference = answer["tokens"]
                 if repeat < 0:
                     continue
                 steps = answer["steps"]
@@ -186,29 +189,25 @@ class Run:
                     **percentiles(steps),
                     "real_time_factor": round(sum(step[0] for step in steps) / (len(steps) * chunk_s), 5),
                     "labels": len(answer["tokens"]),
-                    "labels_off": off(answer["tokens"], reference.get(lookahead)),
+                    "labels_off": off(answer["tokens"], reference),
                     "peak_bytes": answer["peak_bytes"],
                 }
 
-    def _heard(self, lookahead: int) -> int:
-        """The number of the recording that is long enough for the chunks asked for."""
-        return len(self._settings.batch_seconds) + self._settings.lookaheads.index(lookahead)
-
-    def _batches(self, processes: Sequence[Process]) -> Iterator[Row]:
+    def _batches(self, processes: Sequence[ContenderProcess]) -> Iterator[Row]:
         settings, lookahead = self._settings, max(self._settings.lookaheads)
         mixed = list(range(len(settings.batch_seconds)))
         for what, chosen, size in (("one alone", [0], 1), ("mixed", mixed, settings.batch_size)):
             audio_s = sum(len(self._recordings[index]) for index in chosen) / RATE_HZ
-            reference: list[list[int]] | None = None
+            reference: list[int] | None = None
             for repeat in range(-1, settings.repeats):
                 for process in processes:
                     self._say(f"{process.name}: recordings, {what}")
-                    request = {"do": "batch", "recordings": chosen, "lookahead": lookahead, "batch_size": size}
-                    answer = self._tried(lambda process=process, request=request: process.ask(**request))
+                    answer = self._ask(process, do="batch", recordings=chosen, lookahead=lookahead, batch_size=size)
                     if answer is None:
                         continue
+                    tokens = list(chain.from_iterable(answer["tokens"]))
                     if process.name == REFERENCE:
-                        reference = answer["tokens"]
+                        reference = tokens
                     if repeat >= 0:
                         yield {
                             "kind": "batch",
@@ -219,24 +218,20 @@ class Run:
                             "repeat": repeat,
                             "seconds": round(answer["seconds"], 4),
                             "audio_s": audio_s,
-                            "labels_off": off(joined(answer["tokens"]), reference and joined(reference)),
+                            "labels_off": off(tokens, reference),
                             "peak_bytes": answer["peak_bytes"],
                         }
 
 
-def joined(lists: Sequence[Sequence[int]]) -> list[int]:
-    return list(chain.from_iterable(lists))
-
-
 def off(tokens: Sequence[int], reference: Sequence[int] | None) -> float | None:
-    """Edits from the reference's labels, as a share of them."""
+    """Returns the edits from the reference's labels, as a share of them."""
     if not reference:
         return None
     return round(Levenshtein.distance(list(reference), list(tokens)) / len(reference), 5)
 
 
 def read_rate(threads: int, megabytes: int = 512) -> float:
-    """Bytes a second that this machine reads from memory: the best of a few passes over arrays, one for each thread."""
+    """Measures the bytes a second read from memory: the best of several passes over arrays, one for each thread."""
     arrays = [np.ones(megabytes * 2**20 // 4 // threads, np.float32) for _ in range(threads)]
     best = 0.0
     with ThreadPoolExecutor(threads) as pool:
@@ -247,36 +242,21 @@ def read_rate(threads: int, megabytes: int = 512) -> float:
     return best
 
 
-def run(settings: Settings) -> int:
-    settings.check()
+def measure(settings: Settings, rows: Rows) -> None:
+    from experiments.latency.weights import prepare, read_speech
+
     wants_onnx = any(name.startswith(("onnxruntime", "sherpa-onnx")) for name in settings.contenders)
     longest = [min(settings.seconds, settings.steps * FRAME_S * (r + 1) + 0.1) for r in settings.lookaheads]
     recordings = read_speech(settings.manifests, [*settings.batch_seconds, *longest], settings.seed)
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # whose memory is given back
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # its memory is freed with it
         pool.submit(prepare, settings.size, settings.seed, recordings, settings.work, wants_onnx).result()
-    run, rows = Run(settings, recordings, lambda text: bar.set_description(text)), []
-    common = {
-        "experiment": "compare_latency",
-        "size": settings.size,
-        "threads": settings.threads,
-        "seed": settings.seed,
-    }
-    common |= {"manifests": [path.name for path in settings.manifests], **machine(PACKAGES)}
-    with writable(settings.output, "a") as output, tqdm(disable=None, unit=" measurements") as bar:
-        for row in run.measure():
-            rows.append(row)
-            output.write(json.dumps({**common, "load": load_average(), **row}, allow_nan=False) + "\n")
-            output.flush()
-            bar.update()
-    for part in (stream_table(rows), batch_table(rows), start_table(rows)):
-        print(part, end="\n\n")
-    print("\n".join([floor(rows), *verdicts(rows)]))
-    for error in dict.fromkeys(run.failed):
-        print(f"error: {error}", file=sys.stderr)
-    if settings.plot is not None:
-        plot(rows, settings.plot)
-    return 1 if run.failed else 0
+    common = {"size": settings.size, "threads": settings.threads}
+    common |= {"manifests": [path.name for path in settings.manifests]}
+    with tqdm(disable=None, unit=" measurements") as progress:
+        for row in Measurements(settings, recordings, rows, progress).run():
+            rows.add({**common, **row})
+            progress.update()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    return command(Settings, run, "compare_latency", __doc__, arguments)
+EXPERIMENT = Experiment("compare_latency", Settings, measure, __doc__, tables, plot, (*PACKAGES, *PEERS))
+main = EXPERIMENT.main

@@ -1,4 +1,4 @@
-"""What a contender is: it hears a recording chunk by chunk, or many at once, and says what each step took."""
+"""The interface of a contender: it transcribes a recording chunk by chunk, or many at once, and times each step."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,10 +10,10 @@ MAX_SYMBOLS_PER_FRAME = 10
 
 
 class Step(NamedTuple):
-    """Seconds that one chunk took: all of it, its encoder, its decoder; and its labels.
+    """Seconds of one chunk's step: the whole, its encoder, its decoder; and its labels.
 
-    Peers are given log-mel frames that were computed before the clock was started; nemojax's whole step begins with
-    samples and ends with text.
+    A peer's step begins with log-mel frames, which were computed before the clock starts; nemojax's whole step begins
+    with samples and ends with text.
     """
 
     whole_s: float
@@ -23,25 +23,25 @@ class Step(NamedTuple):
 
 
 class Contender(Protocol):
-    """A recogniser, its weights loaded."""
+    """A recognizer with its weights loaded."""
 
     def stream(self, samples: np.ndarray, lookahead: int, parts: bool = True) -> Iterator[Step]:
-        """The whole chunks of a recording, one at a time; without `parts` those of a step may be NaN."""
+        """Steps through the whole chunks of a recording; without `parts`, encoder and decoder times may be NaN."""
 
     def transcribe(self, recordings: Sequence[np.ndarray], lookahead: int, batch_size: int) -> list[tuple[int, ...]]:
-        """The labels of whole recordings, as fast as it can, features included."""
+        """Returns the labels of whole recordings, features included, in the contender's fastest way."""
 
 
 class GreedySearch:
-    """Frame by frame, labels until blank, with no more calls than that needs; it goes on from chunk to chunk.
+    """Greedy search of one stream: frame by frame, labels until blank. Its state continues from chunk to chunk.
 
-    A library's own greedy search is made for batches, and at one stream costs more than its layers do: peers are given
-    this one, on their layers.
+    The peers' own greedy searches are made for batches; for one stream they cost more than the layers. This one makes
+    only the calls that are needed, on the peer's layers.
 
     Args:
-      project: frames to what the joint network adds, one for each frame.
-      predict: (label, state) to (what the joint network adds, state); a state of None is that before any label.
-      best: (projected frame, prediction) to the best label.
+      project: frames to their projections for the joint network, one for each frame.
+      predict: (label, state) to (projected prediction, state); the state before any label is None.
+      best: (projected frame, projected prediction) to the best label.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class GreedySearch:
         self._prediction, self._state = predict(blank, None)
 
     def __call__(self, encoded: Any) -> tuple[int, ...]:
-        """Labels of the next frames."""
+        """Returns the labels of the next frames."""
         tokens: list[int] = []
         for frame in self._project(encoded):
             for _ in range(MAX_SYMBOLS_PER_FRAME):
@@ -68,7 +68,7 @@ class GreedySearch:
 
 
 def timed_steps(chunks: Sequence[Any], encode: Callable[[Any], Any], decode: Callable[[Any], Any]) -> Iterator[Step]:
-    """Both parts of each chunk, one after the other: what a peer's step is."""
+    """Times a peer's steps, which are encoder and decoder of each chunk, one after the other."""
     for chunk in chunks:
         start = time.perf_counter()
         encoded = encode(chunk)
@@ -79,7 +79,7 @@ def timed_steps(chunks: Sequence[Any], encode: Callable[[Any], Any], decode: Cal
 
 
 def in_batches(recordings: Sequence[np.ndarray], batch_size: int) -> Iterator[list[int]]:
-    """Indices of recordings of like length, so that little is padded: the best that can be done for a peer."""
+    """Yields the indices of recordings of similar length, which is a peer's fastest order: it pads least."""
     order = sorted(range(len(recordings)), key=lambda index: len(recordings[index]))
     for begin in range(0, len(order), batch_size):
         yield order[begin : begin + batch_size]

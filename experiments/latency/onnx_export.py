@@ -1,10 +1,10 @@
-"""NeMo's model as ONNX graphs: its own export of the encoder, one for each look-ahead, and the decoder's layers.
+"""Exports NeMo's model as ONNX graphs: NeMo's export of the encoder, one for each look-ahead, and the decoder's layers.
 
 The encoder's graph takes a window of log-mel frames (`window`, of which `shift` are new) and the caches, as NeMo's
-`cache_aware_stream_step` does. The int8 graph is onnxruntime's dynamic quantisation of it, per channel. The decoder's
+`cache_aware_stream_step` does. The int8 graph is onnxruntime's dynamic quantization of it, per channel. The decoder's
 layers are exported apart, so that the prediction network runs once per label. sherpa-onnx takes the same graphs of the
-encoder, for which they carry its metadata too, and NeMo's own export of prediction and joint network; its labels are
-named by their numbers.
+encoder, which therefore carry its metadata too, and NeMo's export of prediction and joint network; its labels are named
+by their numbers.
 """
 
 from pathlib import Path
@@ -14,11 +14,12 @@ OPSET = 17
 
 
 def graph(directory: Path, name: str, lookahead: int | None = None) -> str:
+    """Returns the path of a graph; those of the encoder have a look-ahead."""
     return str(directory / ("" if lookahead is None else f"lookahead{lookahead}") / f"{name}.onnx")
 
 
 def export(model: Any, directory: Path, lookaheads: tuple[int, ...]) -> None:
-    """Writes all graphs of an `EncDecRNNTBPEModel`."""
+    """Exports all graphs of an `EncDecRNNTBPEModel`."""
     directory.mkdir(parents=True, exist_ok=True)
     _export_decoder(model, directory)
     _export_for_sherpa(model, directory)
@@ -41,7 +42,7 @@ def _export_encoder(model: Any, directory: Path, lookahead: int) -> None:
     exported = path.parent / "exported"
     exported.mkdir(exist_ok=True)
     encoder.export(str(exported / "encoder.onnx"), onnx_opset_version=OPSET)
-    whole = onnx.load(str(exported / "encoder.onnx"))  # its weights are a file each
+    whole = onnx.load(str(exported / "encoder.onnx"))  # NeMo writes a file for each weight
     channel, time, _ = encoder.get_initial_cache_state(batch_size=1)
     shapes = {"cache_last_channel": channel.transpose(0, 1).shape, "cache_last_time": time.transpose(0, 1).shape}
     properties = {"window": window, "shift": shift, **{name: list(shape) for name, shape in shapes.items()}}
@@ -64,7 +65,7 @@ def _export_encoder(model: Any, directory: Path, lookahead: int) -> None:
 
 
 def _sherpa_metadata(model: Any, window: int, shift: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
-    """What sherpa-onnx reads of an encoder, by the names of its NeMo export scripts."""
+    """Returns the metadata that sherpa-onnx reads, under the names of its export scripts for NeMo."""
     decoder = model.decoder
     sizes = {f"{name}_dim{i}": shape[i] for name, shape in shapes.items() for i in (1, 2, 3)}
     return sizes | {
@@ -96,21 +97,21 @@ def _export_decoder(model: Any, directory: Path) -> None:
     decoder, joint = model.decoder, model.joint
     lstm = decoder.prediction["dec_rnn"].lstm
 
-    class Predict(torch.nn.Module):
-        def __init__(self):
+    class Predict(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
             super().__init__()
             self.embedding, self.lstm, self.project = decoder.prediction["embed"], lstm, joint.pred
 
-        def forward(self, label, hidden, cell):
+        def forward(self, label: Any, hidden: Any, cell: Any) -> Any:
             output, (hidden, cell) = self.lstm(self.embedding(label), (hidden, cell))
             return self.project(output), hidden, cell
 
-    class Logits(torch.nn.Module):
-        def __init__(self):
+    class Logits(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
             super().__init__()
             self.network = joint.joint_net
 
-        def forward(self, frame, prediction):
+        def forward(self, frame: Any, prediction: Any) -> Any:
             return self.network(frame + prediction)
 
     label, state = torch.zeros((1, 1), dtype=torch.int64), torch.zeros(lstm.num_layers, 1, lstm.hidden_size)

@@ -1,10 +1,11 @@
-"""nemojax as a contender."""
+"""nemojax as a contender of `compare_latency`."""
 
 import math
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,6 @@ import numpy as np
 from experiments.latency.contender import Step
 from nemojax import streaming
 from nemojax.config import FeatureConfig, ModelConfig
-from nemojax.decoding.greedy import Greedy
 from nemojax.model import features
 from nemojax.model.parameters import thaw
 from nemojax.recognition.recognizer import load
@@ -21,32 +21,40 @@ from nemojax.streaming import Segment
 
 
 @partial(jax.jit, static_argnames="lookahead")
-def encode(model, constants, state, segment, lookahead):
+def encode(model: Any, constants: Any, state: Any, segment: Segment, lookahead: int) -> Any:
     return streaming.encode(thaw(model), constants, state, segment, lookahead)
 
 
 @jax.jit
-def decode(model, encoded, length, prediction):
-    return Greedy().decode(thaw(model), encoded, length, prediction)
+def decode(model: Any, encoded: Any, length: Any, prediction: Any) -> Any:
+    return streaming.GREEDY.decode(thaw(model), encoded, length, prediction)
 
 
 def log_mel_of(samples: np.ndarray, mel_bins: int) -> np.ndarray:
-    """Log-mel frames of a recording, [F, M], for a peer that makes none."""
+    """Returns the log-mel frames of a recording, [F, M], for a peer that computes none."""
     config = ModelConfig(features=FeatureConfig(mel_bins=mel_bins))
     hop, before = config.features.hop_samples, config.history_samples
     padded = np.pad(samples, (before, -(before + len(samples)) % hop))
     cache = features.initial_cache(config.features, 1)
-    heard = (jnp.arange(len(padded)) >= before) & (jnp.arange(len(padded)) < before + len(samples))
-    frames, _ = features.step(jnp.asarray(padded[None]), heard[None], cache, config.features)
+    position = jnp.arange(len(padded))
+    valid = (position >= before) & (position < before + len(samples))
+    frames, _ = features.step(jnp.asarray(padded[None]), valid[None], cache, config.features)
     return np.asarray(frames[0, config.subsampling_factor - 1 :])
 
 
 class Nemojax:
+    """The recognizer of `nemojax.load`.
+
+    Args:
+      directory: with the native checkpoints `native` and `int8`.
+      dtype: of the weights.
+    """
+
     def __init__(self, directory: Path, dtype: str):
         self._recognizer = load(directory / ("int8" if dtype == "int8" else "native"), dtype)
 
     def stream(self, samples: np.ndarray, lookahead: int, parts: bool = True) -> Iterator[Step]:
-        """The whole step is what a user calls, `Stream.push`; its two parts are compiled, and timed, apart."""
+        """Times whole steps as a user makes them, by `Stream.push`; the parts are compiled and timed apart."""
         whole = self._whole(samples, lookahead)
         if not parts:
             yield from (Step(seconds, math.nan, math.nan, tokens) for seconds, tokens in whole)
@@ -67,9 +75,9 @@ class Nemojax:
         model, constants, config = self._recognizer.model, self._recognizer.constants, self._recognizer.config
         chunk, padded = config.chunk_samples(lookahead), np.pad(samples, (config.history_samples, 0))
         state, on = streaming.init_state(model, constants, 1), jnp.ones(1, bool)
-        for heard in padded[: len(padded) // chunk * chunk].reshape(-1, chunk):
+        for one in padded[: len(padded) // chunk * chunk].reshape(-1, chunk):
             start = time.perf_counter()
-            segment = Segment(jnp.asarray(heard[None]), jnp.full(1, chunk, jnp.int32), on, ~on)
+            segment = Segment(jnp.asarray(one[None]), jnp.full(1, chunk, jnp.int32), on, ~on)
             encoded, mask, state = encode(model, constants, state, segment, lookahead)
             jax.block_until_ready(encoded)
             middle = time.perf_counter()
@@ -79,4 +87,6 @@ class Nemojax:
             state = state._replace(decoder=prediction)
 
     def transcribe(self, recordings: Sequence[np.ndarray], lookahead: int, batch_size: int) -> list[tuple[int, ...]]:
-        return [t.tokens for t in self._recognizer.transcribe(list(recordings), lookahead, batch_size)]
+        transcripts = self._recognizer.transcribe(list(recordings), lookahead, batch_size)
+        assert isinstance(transcripts, list)
+        return [transcript.tokens for transcript in transcripts]

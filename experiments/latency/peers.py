@@ -1,4 +1,4 @@
-"""transformers, NeMo, onnxruntime and sherpa-onnx as contenders, each set up as fast as it goes on a CPU."""
+"""transformers, NeMo, onnxruntime and sherpa-onnx as contenders, each in its fastest setup on a CPU."""
 
 import json
 import math
@@ -18,16 +18,21 @@ from experiments.references.traces import chunk_bounds
 
 
 def torch_search(project: Any, predict: Any, logits: Any, blank: int) -> GreedySearch:
-    """Greedy search on torch layers; `predict` takes a [1, 1] label."""
+    """Makes a greedy search on torch layers; `predict` takes a [1, 1] label."""
     import torch
 
-    def predicted(label: int, state: Any) -> tuple[Any, Any]:
-        return predict(torch.tensor([[label]]), state)
+    def predict_label(label: int, state: Any) -> tuple[Any, Any]:
+        output, state = predict(torch.tensor([[label]]), state)
+        return output, state
 
-    return GreedySearch(blank, project, predicted, lambda frame, prediction: int(logits(frame + prediction).argmax()))
+    return GreedySearch(
+        blank, project, predict_label, lambda frame, prediction: int(logits(frame + prediction).argmax())
+    )
 
 
 class Transformers:
+    """transformers' model, from the directory `huggingface`."""
+
     def __init__(self, directory: Path, dtype: str, threads: int):
         import torch
         from transformers import AutoModelForRNNT, AutoProcessor
@@ -81,6 +86,8 @@ class Transformers:
 
 
 class Nemo:
+    """NeMo's model, from `model.nemo`."""
+
     def __init__(self, directory: Path, dtype: str, threads: int):
         import torch
         from nemo.utils import logging
@@ -95,7 +102,8 @@ class Nemo:
     def _log_mel(self, recordings: Sequence[np.ndarray]) -> tuple[Any, Any]:
         padded = self._torch.nn.utils.rnn.pad_sequence([self._torch.from_numpy(x) for x in recordings], True)
         lengths = self._torch.tensor([len(samples) for samples in recordings])
-        return self._model.preprocessor(input_signal=padded, length=lengths)
+        log_mel, frames = self._model.preprocessor(input_signal=padded, length=lengths)
+        return log_mel, frames
 
     def _look_ahead(self, lookahead: int) -> None:
         encoder = self._model.encoder
@@ -134,7 +142,7 @@ class Nemo:
         with self._torch.inference_mode():
             log_mel, length = self._log_mel([samples])
             before = settings.pre_encode_cache_size[1]
-            # frames before a chunk, but for the first; where there are too few, NeMo adds zeros, as here
+            # every chunk but the first comes with frames before it; NeMo fills up missing ones with zeros, as here
             padded = self._torch.nn.functional.pad(log_mel, (before, 0))
             chunks = [
                 (padded[:, :, begin + before if begin == 0 else begin : end + before], begin == 0)
@@ -149,7 +157,7 @@ class Nemo:
             for indices in in_batches(recordings, batch_size):
                 log_mel, length = self._log_mel([recordings[index] for index in indices])
                 encoded, frames = self._model.encoder(audio_signal=log_mel, length=length)
-                # over a batch its own search, which is made for that, is faster than one at a time
+                # for a batch NeMo's own search is the faster one
                 hypotheses = self._model.decoding.rnnt_decoder_predictions_tensor(
                     encoder_output=encoded, encoded_lengths=frames, return_hypotheses=True
                 )
@@ -158,18 +166,22 @@ class Nemo:
         return [found[index] for index in range(len(recordings))]
 
 
-class OfGraphs(ABC):
-    """The encoder's graph of one look-ahead is loaded at a time. They are of streams: recordings are streamed."""
+class GraphContender(ABC):
+    """A contender that runs ONNX graphs of a streaming encoder, of which it loads one look-ahead's at a time.
+
+    Whole recordings are streamed too, since there is no other graph.
+    """
 
     _open: Callable[[str], Any]
 
     def __init__(self, directory: Path, dtype: str):
-        self._directory, self._lookahead = directory / "onnx", None
+        self._directory = directory / "onnx"
+        self._lookahead: int | None = None
         self._name = "encoder" if dtype == "float32" else "encoder_int8"
 
     def _opened(self, lookahead: int) -> Any:
         if self._lookahead != lookahead:
-            self._graph = None  # the other graph's weights go first
+            self._graph = None  # frees the other graph's weights first
             self._graph, self._lookahead = self._open(graph(self._directory, self._name, lookahead)), lookahead
         return self._graph
 
@@ -180,8 +192,8 @@ class OfGraphs(ABC):
         return [sum((step.tokens for step in self.stream(samples, lookahead)), ()) for samples in recordings]
 
 
-class OnnxRuntime(OfGraphs):
-    """The encoder in one graph, and the decoder's layers in others."""
+class OnnxRuntime(GraphContender):
+    """onnxruntime with the encoder in one graph and the decoder's layers in others."""
 
     def __init__(self, directory: Path, dtype: str, threads: int):
         import onnxruntime
@@ -212,7 +224,7 @@ class OnnxRuntime(OfGraphs):
         return GreedySearch(self._blank, project, predict, best)
 
     def stream(self, samples: np.ndarray, lookahead: int, parts: bool = True) -> Iterator[Step]:
-        session, log_mel = self._opened(lookahead), log_mel_of(samples, self._mels)  # it has none of its own
+        session, log_mel = self._opened(lookahead), log_mel_of(samples, self._mels)  # it computes none
         metadata = session.get_modelmeta().custom_metadata_map
         caches: dict[str, Any] = {
             name: np.zeros(json.loads(metadata[name]), np.float32) for name in ("cache_last_channel", "cache_last_time")
@@ -225,8 +237,8 @@ class OnnxRuntime(OfGraphs):
             caches.update(zip(caches, after, strict=True))
             return np.ascontiguousarray(encoded[0].T)
 
-        # all windows are alike, so the first begins with zeros before the recording; NeMo's own first chunk has none,
-        # and the first few frames differ by that
+        # all windows have one length, so the first begins with zeros before the recording; NeMo's own first chunk does
+        # not, so the first few frames differ from NeMo's
         window, shift = int(metadata["window"]), int(metadata["shift"])
         padded = np.pad(log_mel, ((window - (8 * lookahead + 1), 0), (0, 0)))
         chunks = [
@@ -236,11 +248,11 @@ class OnnxRuntime(OfGraphs):
         yield from timed_steps(chunks, encode, self._search())
 
 
-class SherpaOnnx(OfGraphs):
-    """Its own features, its own greedy search: a step is from samples to labels, as nemojax's is, and has no parts.
+class SherpaOnnx(GraphContender):
+    """sherpa-onnx with its own features and greedy search: a step runs from samples to labels, and has no parts.
 
-    A graph's window is longer than a chunk by what subsampling looks back at. sherpa-onnx does not fill the first one
-    up with zeros, so it hears the whole recording some log-mel frames later, and labels differ.
+    A graph's window is longer than a chunk by the frames that subsampling looks back at. sherpa-onnx does not fill the
+    first window up with zeros, so its chunks begin some log-mel frames later, and its labels differ.
     """
 
     def __init__(self, directory: Path, dtype: str, threads: int):
@@ -252,7 +264,7 @@ class SherpaOnnx(OfGraphs):
         self._open = partial(sherpa_onnx.OnlineRecognizer.from_transducer, tokens, num_threads=threads, **parts)
 
     def stream(self, samples: np.ndarray, lookahead: int, parts: bool = True) -> Iterator[Step]:
-        recognizer, said = self._opened(lookahead), 0
+        recognizer, returned = self._opened(lookahead), 0
         stream, chunk = recognizer.create_stream(), 1280 * (lookahead + 1)
         for begin in range(0, len(samples) - chunk + 1, chunk):
             start = time.perf_counter()
@@ -263,5 +275,5 @@ class SherpaOnnx(OfGraphs):
             tokens = recognizer.tokens(stream)
             seconds = time.perf_counter() - start
             if ready:
-                yield Step(seconds, math.nan, math.nan, tuple(int(token) for token in tokens[said:]))
-                said = len(tokens)
+                yield Step(seconds, math.nan, math.nan, tuple(int(token) for token in tokens[returned:]))
+                returned = len(tokens)

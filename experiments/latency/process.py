@@ -1,4 +1,4 @@
-"""A contender in a process of its own, seen from outside."""
+"""A contender's process, from the command's side."""
 
 import json
 import os
@@ -11,12 +11,19 @@ from pathlib import Path
 from typing import Any, TextIO
 
 
-class Failed(Exception):
-    """A contender's process has ended, or does not answer."""
+class ContenderError(Exception):
+    """Reports a contender whose process has ended or does not answer; says why."""
 
 
-class Process:
-    """A contender at work."""
+class ContenderProcess:
+    """A process that runs a contender; it is ready when the constructor returns.
+
+    Args:
+      name: of the contender.
+      directory: of the weights and recordings.
+      threads: that the contender may compute with.
+      cache: a directory for jax's compiled programs; None for jax's default.
+    """
 
     def __init__(self, name: str, directory: Path, threads: int, cache: Path | None = None):
         self.name, self.started = name, time.perf_counter()
@@ -40,14 +47,15 @@ class Process:
         )
         try:
             self._answer()
-        except Failed:
+        except ContenderError:
             self.close()
             raise
         self.loaded_s = time.perf_counter() - self.started
 
     def ask(self, **request: Any) -> dict[str, Any]:
+        """Sends a request of `worker.py` and returns the answer. Raises ContenderError."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # the answer, or its absence, says why
+        with suppress(BrokenPipeError):  # the missing answer is reported below
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         return self._answer()
@@ -58,13 +66,15 @@ class Process:
         if not line:
             self._process.wait()
             self._errors.seek(0)
-            said = self._errors.read().strip().splitlines()
-            raise Failed(f"{self.name}: {said[-1] if said else f'exit code {self._process.returncode}'}")
-        return json.loads(line)
+            lines = self._errors.read().strip().splitlines()
+            raise ContenderError(f"{self.name}: {lines[-1] if lines else f'exit code {self._process.returncode}'}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def close(self) -> None:
+        """Ends the process."""
         for pipe in (self._process.stdin, self._process.stdout):
-            with suppress(BrokenPipeError):  # it has ended, and a request to it is still in the pipe
+            with suppress(BrokenPipeError):  # the process has ended with a request still in the pipe
                 if pipe is not None:
                     pipe.close()
         try:

@@ -1,7 +1,7 @@
-"""One set of random weights, in the form that each contender reads; and what they hear.
+"""Makes one set of random weights in the form that each contender reads, and the recordings that they transcribe.
 
-`directory` gets model.nemo, native/, int8/, huggingface/, onnx/ and recordings.npz. Blank is calibrated on speech, so
-that about 0.3 labels are said at an encoder frame, as in English.
+A directory gets model.nemo, native/, int8/, huggingface/, onnx/ and recordings.npz. Blank is calibrated on speech, so
+that an encoder frame has about 0.3 labels, as in English.
 """
 
 import shutil
@@ -24,11 +24,11 @@ from nemojax.audio.source import open_audio
 from nemojax.kernels import quantization
 
 RATE_HZ = 16_000
-CALIBRATED_S = 8.0
+CALIBRATION_S = 8.0  # of each recording
 
 
 def read_speech(manifests: Sequence[Path], seconds: Sequence[float], seed: int) -> list[np.ndarray]:
-    """A recording of each length, joined of the manifests' one after the other; without manifests, made-up sounds.
+    """Makes a recording of each length by joining those of the manifests; without manifests, synthetic sounds.
 
     Raises:
       AudioError: a recording can't be read.
@@ -51,31 +51,30 @@ def read_speech(manifests: Sequence[Path], seconds: Sequence[float], seed: int) 
 
 
 def prepare(size: str, seed: int, recordings: Sequence[np.ndarray], directory: Path, onnx: bool) -> None:
-    """Writes all that is not there yet; says what, on standard error."""
+    """Writes weights and recordings. Weights that are there are kept; progress goes to standard error."""
     import torch
 
     say = partial(print, file=sys.stderr, flush=True)
-
     done = directory / f"{size}-{seed}{'-onnx' if onnx else ''}.done"
     directory.mkdir(parents=True, exist_ok=True)
     np.savez(directory / "recordings.npz", *recordings)
     if done.exists() or (directory / f"{size}-{seed}-onnx.done").exists():
         return
-    for other in directory.glob("*.done"):  # whose files are replaced
+    for other in directory.glob("*.done"):  # marks other weights, which are now replaced
         other.unlink()
     with torch.no_grad():
         say(f"{size}: random weights, in NeMo's form")
-        heard = [samples[: round(CALIBRATED_S * RATE_HZ)] for samples in recordings[:2]]
-        model = nemo_model.build(SIZES[size], seed, directory, heard)
+        calibration = [samples[: round(CALIBRATION_S * RATE_HZ)] for samples in recordings[:2]]
+        model = nemo_model.build(SIZES[size], seed, directory, calibration)
         model.save_to(str(directory / "model.nemo"))
         for name in ("native", "int8", "huggingface", "onnx"):
             shutil.rmtree(directory / name, ignore_errors=True)
         say("nemojax's form, and transformers'")
         source = nemo.read(directory / "model.nemo")
         checkpoint.save(directory / "native", source.model(), source.tokenizer, source.origin)
-        rounded = quantization.quantize(checkpoint.load(directory / "native")[0])
-        checkpoint.save(directory / "int8", rounded, source.tokenizer, source.origin)
-        del rounded
+        int8 = quantization.quantize(checkpoint.load(directory / "native")[0])
+        checkpoint.save(directory / "int8", int8, source.tokenizer, source.origin)
+        del int8
         huggingface.write(directory / "native", directory / "huggingface")
         if onnx:
             say("ONNX graphs, float32 and int8")

@@ -1,14 +1,14 @@
-"""The process in which a contender answers: requests are lines of JSON on standard input, answers on standard output.
+"""The process that runs a contender: requests are lines of JSON on standard input, answers on standard output.
 
     python -m experiments.latency.worker CONTENDER DIRECTORY THREADS
 
-Its first answer is `{"ready": true}`, when the weights are loaded. A request names what to do:
+The first answer is `{"ready": true}`, when the weights are loaded. The requests are:
 
     {"do": "stream", "recording": 0, "lookahead": 6}                            -> steps, tokens
     {"do": "first", "recording": 0, "lookahead": 6}                             -> tokens, of the first chunk with any
     {"do": "batch", "recordings": [0, 1], "lookahead": 6, "batch_size": 8}      -> seconds, tokens
 
-each with the peak of the process's memory since it began. The process ends with its input.
+Each answer also has the peak of the process's memory. The process ends with its input.
 """
 
 import json
@@ -34,7 +34,8 @@ def peer(name: str) -> Callable[[Path, str, int], Contender]:
     def load(directory: Path, dtype: str, threads: int) -> Contender:
         from experiments.latency import peers
 
-        return getattr(peers, name)(directory, dtype, threads)
+        contender: Contender = getattr(peers, name)(directory, dtype, threads)
+        return contender
 
     return load
 
@@ -54,23 +55,25 @@ CONTENDERS: dict[str, tuple[Callable[[Path, str, int], Contender], str]] = {
 
 
 def answer(contender: Contender, recordings: list[np.ndarray], request: dict[str, Any]) -> dict[str, Any]:
+    """Runs a request and returns its answer."""
     lookahead = request["lookahead"]
     match request["do"]:
         case "stream":
             steps = list(contender.stream(recordings[request["recording"]], lookahead))
             return {"steps": [step[:3] for step in steps], "tokens": [t for step in steps for t in step.tokens]}
         case "first":
-            steps = contender.stream(recordings[request["recording"]], lookahead, parts=False)
-            return {"tokens": next((step.tokens for step in steps if step.tokens), ())}
+            first = contender.stream(recordings[request["recording"]], lookahead, parts=False)
+            return {"tokens": next((step.tokens for step in first if step.tokens), ())}
         case "batch":
-            heard = [recordings[index] for index in request["recordings"]]
+            batch = [recordings[index] for index in request["recordings"]]
             start = time.perf_counter()
-            tokens = contender.transcribe(heard, lookahead, request["batch_size"])
+            tokens = contender.transcribe(batch, lookahead, request["batch_size"])
             return {"seconds": time.perf_counter() - start, "tokens": tokens}
-    raise ValueError(f"nothing is known of {request['do']!r}")
+    raise ValueError(f"unknown request {request['do']!r}")
 
 
 def peak_bytes() -> int:
+    """Returns the peak of this process's resident memory."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 
@@ -78,7 +81,7 @@ def peak_bytes() -> int:
 def main() -> None:
     name, directory, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # libraries print; answers go where nothing else does
+    os.dup2(2, 1)  # libraries print to standard output; the answers have a copy of it to themselves
     load, dtype = CONTENDERS[name]
     with np.load(directory / "recordings.npz") as file:
         recordings = [file[key] for key in file.files]

@@ -1,3 +1,7 @@
-"""The documents' tables and plots, made from results: record.py is the command, tables.py makes the tables, draw_cache.py the
-animation, notebooks.py runs the notebooks.
-"""  # noqa: E501
+"""Tables and plots of the documents, made from results.
+
+record.py       a command: writes them into the documents
+tables.py       the tables
+draw_cache.py   the animation in the README
+notebooks.py    a command: runs the notebooks and keeps their outputs
+"""

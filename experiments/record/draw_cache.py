@@ -1,6 +1,8 @@
-"""The animation in the README, how a chunk travels through the caches; `experiments.record.record` writes it."""
+"""Draws the README's animation of a chunk that travels through the caches; `experiments.record.record` writes it."""
 
-FRAMES, CHUNK, LEFT = 24, 4, 8  # drawn small: the released model has a left context of 70 frames
+from collections.abc import Sequence
+
+FRAMES, CHUNK, LEFT = 24, 4, 8  # fewer than in the released model, whose left context has 70 frames
 KERNEL_LEFT = 2  # 8 in the released model
 LAYERS = ("layer 24", "⋯", "layer 2", "layer 1")
 STEPS = FRAMES // CHUNK
@@ -21,8 +23,8 @@ def percent(step: float) -> str:
     return f"{100 * step / STEPS:.2f}%"
 
 
-def keyframes(name: str, stages: list[tuple[float, str]], rest: str) -> str:
-    """An animation that holds each (start step, declaration) until the next, and `rest` before the first."""
+def keyframes(name: str, stages: Sequence[tuple[float, str]], rest: str) -> str:
+    """Makes an animation that holds each (start step, declaration) until the next, and `rest` before the first."""
     frames, value = [f"0%{{{rest}}}"], rest
     for start, new in stages:
         if start > 0:
@@ -37,19 +39,28 @@ def animated(name: str) -> str:
 
 
 def cell_stages(frame: int, delay: float) -> list[tuple[float, str]]:
-    """A frame is computed with its chunk, remembered for the next chunks, and forgotten."""
-    born = frame // CHUNK + delay
-    forgotten = frame // CHUNK + 1 + LEFT // CHUNK
-    stages = [(born, f"fill:{NEW}"), (frame // CHUNK + 1, f"fill:{KEPT}")]
-    return [*stages, (forgotten, f"fill:{OLD}")] if forgotten < STEPS else stages
+    """Returns the stages of a frame: computed with its chunk, cached for the next chunks, dropped."""
+    computed = frame // CHUNK + delay
+    dropped = frame // CHUNK + 1 + LEFT // CHUNK
+    stages = [(computed, f"fill:{NEW}"), (frame // CHUNK + 1, f"fill:{KEPT}")]
+    return [*stages, (dropped, f"fill:{OLD}")] if dropped < STEPS else stages
+
+
+def x(frame: int) -> int:
+    """Returns the left edge of a frame."""
+    return X0 + frame * (CELL + GAP)
 
 
 def draw() -> str:
-    styles, shapes = [STYLE], []
-    x = lambda frame: X0 + frame * (CELL + GAP)
+    """Returns the animation as SVG."""
+    styles: list[str] = [STYLE]
+    shapes: list[str] = []
     width, bottom = x(FRAMES) + 20, Y0 + len(LAYERS) * (CELL + GAP)
-    text = lambda px, py, words, extra="": shapes.append(f'<text x="{px}" y="{py}" {extra}>{words}</text>')
-    # audio, cut into chunks
+
+    def text(left: int, top: int, words: str, attributes: str = "") -> None:
+        shapes.append(f'<text x="{left}" y="{top}" {attributes}>{words}</text>')
+
+    # audio, in chunks
     text(16, 62, "audio")
     for frame in range(FRAMES):
         for k in range(6):
@@ -69,11 +80,11 @@ def draw() -> str:
             f'<rect x="{x(step * CHUNK) - 3}" y="30" width="{span}" height="56" rx="6" fill="none" stroke="{NEW}" '
             f'stroke-width="2" {animated(f"s{step}")}/>'
         )
-        remembered = min(step * CHUNK, LEFT)
+        cached = min(step * CHUNK, LEFT)
         text(
             X0,
             112,
-            f"step {step + 1}: {CHUNK} new frames computed, {remembered} remembered, none computed twice",
+            f"step {step + 1}: {CHUNK} new frames computed, {cached} cached, none computed twice",
             f'class="caption" {animated(f"s{step}")}',
         )
     # encoder layers: one row of cells each
@@ -84,7 +95,7 @@ def draw() -> str:
             key = f"c{row}_{frame}"
             styles.append(keyframes(key, cell_stages(frame, 0.12 + 0.12 * depth), f"fill:{OLD}"))
             shapes.append(f'<rect class="cell" x="{x(frame)}" y="{y}" width="{CELL}" height="{CELL}" {animated(key)}/>')
-            if frame % CHUNK >= CHUNK - KERNEL_LEFT:  # the convolution's cache: the last frames alone
+            if frame % CHUNK >= CHUNK - KERNEL_LEFT:  # the last frames are in the convolution's cache too
                 step = frame // CHUNK
                 key = f"v{frame}"
                 if row == 0:
@@ -93,7 +104,7 @@ def draw() -> str:
                 shapes.append(
                     f'<circle cx="{x(frame) + CELL / 2}" cy="{y + CELL / 2}" r="4" fill="white" {animated(key)}/>'
                 )
-    # text comes out
+    # text, when its chunk is done
     text(16, bottom + 36, "text")
     for step, words in enumerate(TEXT):
         key = f"t{step}"
@@ -101,13 +112,13 @@ def draw() -> str:
         text(x(step * CHUNK), bottom + 36, words.strip(), animated(key))
     # legend
     y = bottom + 74
-    for px, colour, words in (
+    for left, color, words in (
         (X0, NEW, "computed in this step"),
         (X0 + 180, KEPT, "keys and values in the attention cache"),
-        (X0 + 440, OLD, "not yet heard, or forgotten"),
+        (X0 + 440, OLD, "not yet received, or dropped"),
     ):
-        shapes.append(f'<rect x="{px}" y="{y - 12}" width="14" height="14" rx="3" fill="{colour}"/>')
-        text(px + 20, y, words, 'class="small"')
+        shapes.append(f'<rect x="{left}" y="{y - 12}" width="14" height="14" rx="3" fill="{color}"/>')
+        text(left + 20, y, words, 'class="small"')
     shapes.append(f'<rect x="{X0}" y="{y + 10}" width="14" height="14" rx="3" fill="{KEPT}"/>')
     shapes.append(f'<circle cx="{X0 + 7}" cy="{y + 17}" r="3" fill="white"/>')
     text(X0 + 20, y + 22, "also in the convolution cache", 'class="small"')

@@ -1,9 +1,9 @@
-"""Runs the scripts in `notebooks` and keeps what they show, each in the notebook beside it.
+"""Runs the scripts in `notebooks`, and keeps their outputs in the notebooks beside them.
 
     python -m experiments notebooks [NAME...]
 
-Nothing is kept of when and by what they were run, so that a notebook changes only where its cells or what they show do.
-Exit codes: 0, all have run; 1, a cell failed, and its notebook is as it was; 2, there is no such script.
+Times and versions of a run are not kept, so a notebook changes only where its cells or their outputs do. Exit codes: 0,
+all have run; 1, a cell failed, and its notebook is unchanged; 2, there is no such script.
 """
 
 import os
@@ -17,36 +17,38 @@ import nbformat
 import tyro
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
+from experiments.harness.command import ending
+
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-CELL_S = 900
+CELL_S = 900  # maximum for one cell
 FAILURES = (CellExecutionError, CellTimeoutError, DeadKernelError)
 
 
 def executed(script: Path) -> nbformat.NotebookNode:
-    """The script's cells with their outputs.
+    """Runs a script and returns its cells with their outputs.
 
     Raises:
       CellExecutionError: a cell failed.
-      DeadKernelError: the process that runs them has ended.
-      CellTimeoutError: a cell took more than a quarter of an hour.
+      DeadKernelError: the process that runs the cells has ended.
+      CellTimeoutError: a cell took more than `CELL_S` seconds.
     """
-    notebook = jupytext.read(script)
+    notebook: nbformat.NotebookNode = jupytext.read(script)
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     resources = {"metadata": {"path": str(script.parent)}}
     client = nbclient.NotebookClient(
         notebook, timeout=CELL_S, kernel_name="python3", coalesce_streams=True, resources=resources
     )
     client.execute(env={**os.environ, "PYTHONPATH": path})
-    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL})
+    notebook.metadata = nbformat.NotebookNode({"kernelspec": nbformat.NotebookNode(KERNEL)})
     for number, cell in enumerate(notebook.cells):
-        cell.metadata, cell.id = nbformat.from_dict({}), f"cell-{number}"
+        cell.metadata, cell.id = nbformat.NotebookNode(), f"cell-{number}"
     return notebook
 
 
 def command(names: tyro.conf.Positional[tuple[str, ...]] = ()) -> int:
-    """Run the notebooks' scripts and keep what they show.
+    """Run the notebooks' scripts and keep their outputs.
 
     Args:
       names: of notebooks; by default all.
@@ -70,4 +72,4 @@ def command(names: tyro.conf.Positional[tuple[str, ...]] = ()) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return tyro.cli(command, prog="python -m experiments notebooks", args=arguments)
+    return ending(lambda: tyro.cli(command, prog="python -m experiments notebooks", args=arguments))

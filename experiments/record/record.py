@@ -1,15 +1,14 @@
-"""Makes the tables and plots that README and the model card quote, again, from the rows in `experiments/results`.
+"""Makes the tables and plots in the README, the model card and the record from the rows in `experiments/results`.
 
     python -m experiments record [--check]
 
-A document says where a table goes:
+A document marks the place of a table:
 
     <!-- record: small-wer -->
     <!-- end of record -->
 
-What is between the two lines is replaced; where there are no rows yet, the document says so. With --check nothing is
-written. Exit codes: 0, all was as it should be, or now is; 1, with --check: something is not what the rows make it;
-2, a document names a table that is not known here.
+The text between the two lines is replaced, by a note where there are no rows yet. With --check nothing is written. Exit
+codes: 0, all tables and plots are up to date; 1, with --check: one is not; 2, a document names an unknown table.
 """
 
 import re
@@ -21,9 +20,11 @@ import tyro
 
 from experiments.accuracy import study_report
 from experiments.accuracy.report import plot
+from experiments.harness.command import ending
+from experiments.harness.rows import select
 from experiments.latency import report
 from experiments.record import draw_cache, tables
-from experiments.speed import growth as cost_growth
+from experiments.speed import growth
 from nemojax.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -31,18 +32,18 @@ DOCUMENTS = (ROOT / "README.md", ROOT / "nemojax/small/README.md", ROOT / "exper
 PLOTS = {
     "small": (plot, ROOT / "experiments/figures/small.svg"),
     "ablations": (
-        lambda found, path: study_report.plot([row for row in found if row["study"] == "lookahead"], path),
+        lambda rows, path: study_report.plot(select(rows, study="lookahead"), path),
         ROOT / "experiments/figures/accuracy.svg",
     ),
     "compare_latency": (report.plot, ROOT / "experiments/figures/latency.svg"),
-    "cost_growth": (cost_growth.plot, ROOT / "experiments/figures/growth.svg"),
+    "cost_growth": (growth.plot, ROOT / "experiments/figures/growth.svg"),
 }
 ANIMATION = ROOT / "experiments/figures/cache.svg"
 BLOCK = re.compile(r"(<!-- record: ([\w-]+) -->\n).*?(<!-- end of record -->)", re.S)
 
 
 def remade(text: str, document: str = "") -> str:
-    """A document with its tables made again. Raises ConfigError for a name that is not known."""
+    """Returns a document with its tables made again. Raises ConfigError for an unknown table."""
 
     def replace(match: re.Match[str]) -> str:
         if match[2] not in tables.TABLES:
@@ -60,7 +61,7 @@ def command(check: bool = False) -> int:
     """Make the tables and plots of README and the model card from the rows in experiments/results.
 
     Args:
-      check: write nothing, and say what differs.
+      check: write nothing; name what is out of date.
     """
     code = 0
     made = {path: remade(path.read_text(), path.name) for path in DOCUMENTS} | {ANIMATION: draw_cache.draw()}
@@ -68,19 +69,15 @@ def command(check: bool = False) -> int:
         before = path.read_text() if path.exists() else ""
         if after != before:
             if check:
-                print(f"{path.relative_to(ROOT)} is not what the rows make it", file=sys.stderr)
+                print(f"{path.relative_to(ROOT)} is out of date: run `python -m experiments record`", file=sys.stderr)
                 code = 1
             else:
                 path.write_text(after)
     for name, (draw, path) in PLOTS.items():
         if not check and (tables.RESULTS / f"{name}.jsonl").exists():
-            draw(tables.rows(name), path)
+            draw(tables.read_rows(name), path)
     return code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    try:
-        return tyro.cli(command, prog="python -m experiments record", args=arguments)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return ending(lambda: tyro.cli(command, prog="python -m experiments record", args=arguments))

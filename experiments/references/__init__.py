@@ -1,12 +1,15 @@
-"""NeMo's and transformers' model on the same random weights: what nemojax is compared with.
+"""NeMo's and transformers' models, which nemojax is compared with.
 
-tokenizer.py            a SentencePiece model of made-up words
-nemo_model.py           NeMo's model, built, and run with every seam recorded
+compare.py              a command: whether both give the same labels as nemojax
+agreement.py            the first choice on which two hypotheses differ, and tallies
+golden.py               a command: the golden values of tests/golden
+nemo_model.py           NeMo's model on random weights, and its values at every seam
 transformers_model.py   the same of transformers, on NeMo's weights
-traces.py               the form in which both are recorded
-sound.py                something to hear
+traces.py               the form of those values
+tokenizer.py            a SentencePiece model of random words
+sound.py                sounds for tests without speech
 
-Needs the parity extra (torch, NeMo, transformers); they are imported where they are used.
+They need the parity extra (torch, NeMo, transformers), which is imported where it is used.
 """
 
 from dataclasses import dataclass

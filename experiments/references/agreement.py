@@ -1,19 +1,20 @@
-"""Whether a reference hears the same text as nemojax: where two hypotheses part, by how much, and tallies of it."""
+"""Compares a reference's hypotheses with nemojax's: the first choice on which two differ, by how much, and tallies."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from experiments.harness.output import markdown
 from experiments.references.traces import Decoding
 
 NEAR_TIE = 1e-4  # between two logits; float32's rounding moves one by 1e-5
 
 
-class Heard(NamedTuple):
-    """What a model makes of a recording."""
+class Hypothesis(NamedTuple):
+    """A model's text of a recording, with its labels."""
 
     text: str
     tokens: tuple[int, ...]
-    frames: tuple[int, ...] | None  # encoder frame of each token; None where the decoder does not tell
+    frames: tuple[int, ...] | None  # encoder frame of each token; None where the decoder does not return it
 
 
 class Parting(NamedTuple):
@@ -37,27 +38,27 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """One recording as a reference heard it in its `mode`, and nemojax in its own."""
+    """One recording transcribed by a reference in one mode, and by nemojax in one."""
 
     reference: str
-    mode: str
-    nemojax: str
+    mode: str  # of the reference: offline or stream
+    nemojax: str  # the mode of nemojax
     lookahead: int
     recording: str
     labels: int  # of the reference's text
     difference: Difference | None  # None where text and labels are the same
 
 
-def parting(ours: Heard, theirs: Heard, decoding: Decoding, blank: int) -> Parting | None:
-    """Where a hypothesis leaves the reference's.
+def parting(ours: Hypothesis, theirs: Hypothesis, decoding: Decoding, blank: int) -> Parting | None:
+    """Finds the first choice on which a hypothesis differs from the reference's.
 
     Args:
       ours: with frames.
-      theirs: of the reference's own decoder; without frames it gets those of `decoding` if that has the same labels.
-      decoding: what the reference's layers make of the same encoding, with all logits.
+      theirs: of the reference's own decoder; without frames it gets those of `decoding` if the labels are the same.
+      decoding: of the same encoding on the reference's layers, with all logits.
 
     Returns:
-      None where `decoding` can't tell: it leaves both before they part, or they do not part.
+      None where the two do not differ, or `decoding` differs from both before that choice.
     """
     frames = theirs.frames
     if frames is None and theirs.tokens == tuple(decoding.tokens.tolist()):
@@ -70,18 +71,18 @@ def parting(ours: Heard, theirs: Heard, decoding: Decoding, blank: int) -> Parti
         if our_label != their_label:
             return Parting(frame, our_label, their_label, abs(float(logits[their_label]) - float(logits[our_label])))
         if our_label != int(logits.argmax()):
-            return None  # what follows has another past
+            return None  # from here on, `decoding` has other labels before it
     return None
 
 
 def _choice(tokens: Sequence[int], frames: Sequence[int], frame: int, before: int, blank: int) -> int:
-    """The label chosen at a frame after so many tokens."""
+    """Returns the label chosen at a frame after `before` tokens."""
     return tokens[before] if before < len(tokens) and frames[before] == frame else blank
 
 
 def tally(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """A row for each reference, pair of modes and look-ahead, in the order in which they first come."""
-    rows: dict[tuple, dict[str, Any]] = {}
+    """Returns a row for each reference, pair of modes and look-ahead, in the order of their first comparison."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for comparison in comparisons:
         key = {name: getattr(comparison, name) for name in ("reference", "mode", "nemojax", "lookahead")}
         start = {**key, "recordings": 0, "labels": 0, "identical": 0, "near_ties": 0, "differences": []}
@@ -99,19 +100,19 @@ def tally(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
 
 
 def table(comparisons: Sequence[Comparison]) -> str:
-    """Markdown."""
+    """Shows the tallies in markdown."""
     heads = ["reference", "its mode", "nemojax", "look-ahead", "recordings", "labels", "identical", "differing"]
-    lines = [heads, ["---"] * 3 + ["---:"] * 5]
+    lines = []
     for row in tally(comparisons):
         differing, near_ties = len(row["differences"]), row["near_ties"]
         cells = [str(row[name]) for name in ("reference", "mode", "nemojax", "lookahead", "recordings", "labels")]
         cells += [str(row["identical"]), f"{differing}" + (f" ({near_ties} by a near-tie)" if near_ties else "")]
         lines.append(cells)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return markdown(heads, lines, left=3)
 
 
 def listing(comparisons: Sequence[Comparison]) -> str:
-    """What differs, a paragraph each: where, how far apart the logits are, and both texts."""
+    """Describes each difference in a paragraph: where, the gap between the logits, and both texts."""
     paragraphs = []
     for comparison in comparisons:
         if (difference := comparison.difference) is not None:
@@ -123,6 +124,6 @@ def listing(comparisons: Sequence[Comparison]) -> str:
 
 def _gap(difference: Difference) -> str:
     if (found := difference.parting) is None:
-        return "the gap is not known, for the reference's layers do not lead to both texts"
+        return "the gap is not known, because the reference's layers do not lead to both texts"
     kind = "a near-tie" if difference.near_tie else "not a near-tie"
     return f"label {found.ours} for {found.theirs} at frame {found.frame}, logits {found.gap:.1e} apart, {kind}"

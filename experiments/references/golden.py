@@ -1,25 +1,24 @@
-"""Makes tests/golden: small models as NeMo and transformers write them, and what passes their seams.
+"""Makes tests/golden: small models as NeMo and transformers write them, and the values at their seams.
 
     python -m experiments golden tests/golden
 
 released.nemo    the released model's kind, as NeMo wrote it
 family/          the 114M models' kind, as transformers wrote it
-*.npz            recordings, and what the references make of them
-versions.json    what made all this
+*.npz            recordings, and the references' values for them
+versions.json    versions of the libraries that made them
 
 Keys of the values: RECORDING is the audio, int16; RECORDING.log_mel; RECORDING.R13.offline.SEAM for each seam
 of a whole recording (of the other look-aheads the encoder's output alone); RECORDING.R13.chunk0.encoder and
 RECORDING.R13.chunk0.cache.NAME for the whole chunks of a stream, with caches after the first and the last;
 RECORDING.R13.decoding.FIELD; RECORDING.R13.tokens, .frames and .text. Seams and fields are those of
-`experiments.references.traces`. Whole recordings are NeMo's, streams transformers'; where both have a value, they
-are checked to agree. Needs the parity extra. The values are the same each time.
+`experiments.references.traces`. Whole recordings are NeMo's, streams transformers'; where both have a value, the two
+must agree. It needs the parity extra. The values are the same each time.
 """
 
 import contextlib
 import json
 import platform
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -27,10 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tyro
 
+from experiments.harness.command import ending
 from experiments.references import Size, nemo_model, transformers_model
 from experiments.references.nemo_model import Nemo
 from experiments.references.sound import glides
+from experiments.references.traces import Chunk
 from experiments.references.transformers_model import Transformers
 
 SEED = 26
@@ -39,20 +41,20 @@ SIZES = {
     "family": Size(80, 2, 32, 2, 2, 4, 24, 1, 64, use_bias=True, scale_input=True, left_context_frames=28),
 }
 LENGTHS = {"long": 41_733, "short": 5_333}  # samples; neither ends with a chunk or a log-mel frame
-MOST_BYTES = 2_000_000
+MAX_BYTES = 2_000_000
 AGREEMENT = 2e-5  # between NeMo and transformers
 
 
 def values(nemo: Nemo, transformers: Transformers, size: Size, recordings: dict[str, np.ndarray]) -> dict[str, Any]:
-    """All golden values of one model."""
+    """Returns all golden values of one model."""
     found: dict[str, Any] = {}
     for name, samples in recordings.items():
-        heard = samples.astype(np.float32) / 32768
+        audio = samples.astype(np.float32) / 32768
         found[name] = samples
-        found[f"{name}.log_mel"] = log_mel = nemo.log_mel(heard)
+        found[f"{name}.log_mel"] = log_mel = nemo.log_mel(audio)
         for lookahead in size.lookaheads:
             key = f"{name}.R{lookahead}"
-            trace, other = nemo.offline(heard, lookahead), transformers.offline(heard, lookahead)
+            trace, other = nemo.offline(audio, lookahead), transformers.offline(audio, lookahead)
             for seam, array in trace.items():
                 agree(f"{key}, {seam}", array, other[seam], 1e-3 if seam == "log_mel" else AGREEMENT)
             kept = trace if (name, lookahead) == ("long", 13) else {"encoder": trace["encoder"]}
@@ -60,11 +62,11 @@ def values(nemo: Nemo, transformers: Transformers, size: Size, recordings: dict[
             found |= _chunks(key, transformers.stream(log_mel, lookahead), trace["encoder"], name == "long")
             decoding = nemo.double_loop(trace["encoder"])
             tokens, frames, text = nemo.decode(trace["encoder"])
-            if not decoding.tokens.tolist() == tokens == transformers.generate(heard, lookahead, streaming=False)[0]:
+            if not decoding.tokens.tolist() == tokens == transformers.generate(audio, lookahead, streaming=False)[0]:
                 raise SystemExit(f"{key}: the references' tokens differ; choose another seed")
             if name == "long":
                 if len(tokens) < 4:
-                    raise SystemExit(f"{key}: {len(tokens)} tokens say too little; choose another seed")
+                    raise SystemExit(f"{key}: {len(tokens)} tokens are too few; choose another seed")
                 if lookahead == 13:
                     found |= {f"{key}.decoding.{field}": array for field, array in decoding._asdict().items()}
             found |= {f"{key}.tokens": np.array(tokens, np.int32), f"{key}.frames": np.array(frames, np.int32)}
@@ -72,7 +74,7 @@ def values(nemo: Nemo, transformers: Transformers, size: Size, recordings: dict[
     return found
 
 
-def _chunks(key: str, chunks: list, whole: np.ndarray, with_caches: bool) -> dict[str, np.ndarray]:
+def _chunks(key: str, chunks: list[Chunk], whole: np.ndarray, with_caches: bool) -> dict[str, np.ndarray]:
     found = {}
     for i, chunk in enumerate(chunks):
         encoded = chunk.trace["encoder"]
@@ -89,8 +91,12 @@ def agree(where: str, one: np.ndarray, other: np.ndarray, tolerance: float) -> N
         raise SystemExit(f"{where}: the references differ by {worst:.1e}")
 
 
-def make(directory: Path) -> None:
-    """Writes the golden values and models into a directory, which is replaced."""
+def make(directory: tyro.conf.Positional[Path]) -> None:
+    """Make the golden values and models with NeMo and transformers.
+
+    Args:
+      directory: such as tests/golden; it is replaced.
+    """
     import torch
 
     torch.set_num_threads(1)  # sums in one order
@@ -114,17 +120,12 @@ def make(directory: Path) -> None:
         versions = {"python": platform.python_version(), **{package: version(package) for package in packages}}
         (made / "versions.json").write_text(json.dumps({**versions, "seed": SEED}, indent=2) + "\n")
         size_bytes = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
-        if size_bytes > MOST_BYTES:
-            raise SystemExit(f"{size_bytes:,} bytes are more than {MOST_BYTES:,}")
+        if size_bytes > MAX_BYTES:
+            raise SystemExit(f"{size_bytes:,} bytes are more than {MAX_BYTES:,}")
         shutil.rmtree(directory, ignore_errors=True)
         shutil.copytree(made, directory)
     print(f"{directory}: {size_bytes:,} bytes")
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Takes one argument, the directory to write."""
-    if len(arguments) != 1:
-        print("usage: python -m experiments golden DIRECTORY", file=sys.stderr)
-        return 2
-    make(Path(arguments[0]))
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    return ending(lambda: tyro.cli(make, prog="python -m experiments golden", args=arguments))

@@ -1,7 +1,7 @@
-"""NeMo's model on random weights, and what it makes of a recording, seam by seam.
+"""NeMo's model on random weights, and its values at every seam.
 
-Random weights that a comparison can trust: every bias, scale and norm is off its initial value, so that none
-can be forgotten; attention prefers some frames to others; and greedy decoding speaks, though not at every frame.
+The weights are made so that a comparison shows every mistake: each bias, scale and norm differs from its initial value,
+attention prefers certain frames, and greedy decoding gives labels at some frames but not at all.
 """
 
 import re
@@ -13,19 +13,19 @@ import numpy as np
 
 from experiments.references import MAX_SYMBOLS_PER_FRAME, Size
 from experiments.references.tokenizer import train_tokenizer
-from experiments.references.traces import Chunk, Decoding, Trace, array, chunk_bounds, double_loop, watching
+from experiments.references.traces import Chunk, Decoding, Trace, array, chunk_bounds, double_loop, seams, watching
 
 LABELS_PER_FRAME = 0.3  # that blank is calibrated to
-# as they are initialised, attention is all but uniform, and a wrong score would hardly show
+# with initial weights, attention is almost uniform, and a wrong score would hardly show
 ATTENTION_SCALE, POSITION_BIAS_SCALE = 2.5, 5.0
-SUBSAMPLED_SCALE = 0.15  # more would bring out the rounding of log-mel
-DRAWS = 100  # of output weights, at most
-FRAME_SCALE, LABEL_SCALE = 1.0, 2.0  # a label changes more than a frame does, or labels would repeat
-LOGIT_SCALE = 4.0  # a few nats, as in a trained model
+SUBSAMPLED_SCALE = 0.15  # a larger one would magnify the rounding of log-mel
+MAX_DRAWS = 100  # of output weights
+FRAME_SCALE, LABEL_SCALE = 1.0, 2.0  # the prediction varies more than the frames, or labels would repeat
+LOGIT_SCALE = 4.0  # in nats, as in a trained model
 
 
 def settings(size: Size, tokenizer_directory: str) -> dict[str, Any]:
-    """NeMo's configuration of a cache-aware streaming transducer."""
+    """Returns NeMo's configuration of a cache-aware streaming transducer."""
     modules = "nemo.collections.asr.modules"
     return {
         "sample_rate": 16_000,
@@ -112,7 +112,7 @@ def settings(size: Size, tokenizer_directory: str) -> dict[str, Any]:
 
 
 def build(size: Size, seed: int, tokenizer_directory: str | Path, recordings: Sequence[np.ndarray]) -> Any:
-    """An `EncDecRNNTBPEModel` on random weights, its blank calibrated on the recordings."""
+    """Builds an `EncDecRNNTBPEModel` on random weights, with blank calibrated on the recordings."""
     import torch
     from nemo.collections.asr.models import EncDecRNNTBPEModel
     from omegaconf import OmegaConf
@@ -134,13 +134,13 @@ def build(size: Size, seed: int, tokenizer_directory: str | Path, recordings: Se
 
 
 def calibrate(model: Any, recordings: Sequence[np.ndarray], generator: Any) -> None:
-    """Makes the joint network of random weights speak, and depend on frames and labels alike.
+    """Scales the joint network of random weights, so that labels depend on frames and previous labels alike.
 
-    The subsampling's output, all but constant with random weights, varies by SUBSAMPLED_SCALE about a constant part
-    of about 1. Each unit's input from the encoder, over the recordings' frames at every look-ahead, its input from the
-    prediction network, over random labels, and each label's logit, over random pairs of the two, get mean 0 and
-    the standard deviations FRAME_SCALE, LABEL_SCALE and LOGIT_SCALE. Blank's bias makes about LABELS_PER_FRAME
-    labels per encoder frame; output weights are drawn anew until no look-ahead is silent or babbles.
+    The subsampling's output, almost constant with random weights, gets the standard deviation SUBSAMPLED_SCALE about a
+    constant part of about 1. These get mean 0 and a standard deviation: each joint unit's input from the encoder over
+    the recordings' frames at every look-ahead (FRAME_SCALE), its input from the prediction network over random labels
+    (LABEL_SCALE), and each label's logit over random pairs of the two (LOGIT_SCALE). Blank's bias makes about
+    LABELS_PER_FRAME labels per encoder frame; output weights are drawn again until this holds at every look-ahead.
     """
     import torch
 
@@ -148,7 +148,7 @@ def calibrate(model: Any, recordings: Sequence[np.ndarray], generator: Any) -> N
     padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(samples) for samples in recordings], batch_first=True)
     log_mel, frames = model.preprocessor(input_signal=padded, length=lengths)
     subsampling = model.encoder.pre_encode.out
-    standardise(subsampling, subsampled(model, log_mel, frames), SUBSAMPLED_SCALE)
+    standardize(subsampling, subsampled(model, log_mel, frames), SUBSAMPLED_SCALE)
     subsampling.bias.add_(torch.randn(subsampling.bias.shape, generator=generator))
     at_each = []
     for context in model.encoder.att_context_size_all:
@@ -159,17 +159,17 @@ def calibrate(model: Any, recordings: Sequence[np.ndarray], generator: Any) -> N
     labels = torch.randint(model.decoder.vocab_size, (1, 512), generator=generator)
     predicted = model.decoder.predict(labels, None, add_sos=False, batch_size=1)[0][0]
 
-    standardise(model.joint.enc, spoken, FRAME_SCALE)
-    standardise(model.joint.pred, predicted, LABEL_SCALE)
+    standardize(model.joint.enc, spoken, FRAME_SCALE)
+    standardize(model.joint.pred, predicted, LABEL_SCALE)
     chosen = torch.randint(len(spoken), (len(predicted),), generator=generator)
     hidden = torch.relu(model.joint.enc(spoken[chosen]) + model.joint.pred(predicted))
     output = model.joint.joint_net[-1]
-    for _ in range(DRAWS):
+    for _ in range(MAX_DRAWS):
         output.weight.copy_(torch.randn(output.weight.shape, generator=generator))
-        standardise(output, hidden, LOGIT_SCALE)
-        output.bias[0] = -10.0 * LOGIT_SCALE  # the unknown piece: no training text holds it
+        standardize(output, hidden, LOGIT_SCALE)
+        output.bias[0] = -10.0 * LOGIT_SCALE  # the unknown piece, which no training text holds
         logits = output(hidden)
-        # as if each look were at a random pair: a label with this probability makes LABELS_PER_FRAME of them
+        # on random pairs, labels with this probability are LABELS_PER_FRAME a frame
         lead = (logits[:, :-1].amax(1) - logits[:, -1]).quantile(1 / (1 + LABELS_PER_FRAME))
         output.bias[-1].add_(lead)
         hypotheses = model.decoding.rnnt_decoder_predictions_tensor(
@@ -179,10 +179,10 @@ def calibrate(model: Any, recordings: Sequence[np.ndarray], generator: Any) -> N
         rates = emitted.view(len(at_each), -1).sum(1) / frames.view(len(at_each), -1).sum(1)  # at each look-ahead
         if rates.min() > LABELS_PER_FRAME / 3 and rates.max() < 3 * LABELS_PER_FRAME:
             return
-    raise ValueError(f"in {DRAWS} draws no output weights speak at every look-ahead; choose another seed")
+    raise ValueError(f"in {MAX_DRAWS} draws no output weights give labels at every look-ahead; choose another seed")
 
 
-def standardise(linear: Any, inputs: Any, scale: float) -> None:
+def standardize(linear: Any, inputs: Any, scale: float) -> None:
     """Gives each output of a linear layer mean 0 and standard deviation `scale` over the inputs."""
     outputs = linear(inputs)
     factor = scale / outputs.std(0)
@@ -191,7 +191,7 @@ def standardise(linear: Any, inputs: Any, scale: float) -> None:
 
 
 def subsampled(model: Any, log_mel: Any, frames: Any) -> Any:
-    """What the subsampling's linear layer is given for the first recording of a batch."""
+    """Returns the input of the subsampling's linear layer for the first recording of a batch."""
     inputs: list[Any] = []
     handle = model.encoder.pre_encode.out.register_forward_pre_hook(lambda _, args: inputs.append(args[0][0]))
     _, length = model.encoder(audio_signal=log_mel, length=frames)
@@ -211,15 +211,7 @@ class Nemo:
     def __init__(self, model: Any):
         self._model = model
         self.blank = model.decoder.vocab_size
-        encoder = model.encoder
-        self._modules = {"subsampling": encoder.pre_encode}
-        for i, layer in enumerate(encoder.layers):
-            self._modules |= {
-                f"block{i}.attention": layer.self_attn,
-                f"block{i}.convolution": layer.conv,
-                f"block{i}": layer,
-            }
-        self._inputs = {"scaled": encoder.layers[0]}
+        self._modules, self._inputs = seams(model.encoder.pre_encode, model.encoder.layers)
 
     @property
     def model(self) -> Any:
@@ -236,7 +228,7 @@ class Nemo:
         return array(log_mel[0, :, : int(length[0])].T)
 
     def offline(self, samples: np.ndarray, lookahead: int) -> Trace:
-        """One recording, whole and alone."""
+        """Runs the encoder on one whole recording, alone."""
         import torch
 
         self._look_ahead(lookahead)
@@ -251,7 +243,7 @@ class Nemo:
         return trace
 
     def stream(self, log_mel: np.ndarray, lookahead: int) -> list[Chunk]:
-        """The whole chunks of a recording, one at a time; `lookahead` at least 1."""
+        """Runs the encoder on the whole chunks of a recording, one at a time; `lookahead` at least 1."""
         import torch
 
         self._look_ahead(lookahead)
@@ -278,13 +270,13 @@ class Nemo:
         return chunks
 
     def _caches(self, channel: Any, time: Any, length: int) -> Trace:
-        """NeMo keeps the attention's inputs; projected, they are keys and values."""
+        """Returns the caches; NeMo caches the attention's inputs, which are projected to keys and values here."""
         caches = {}
         for i, layer in enumerate(self.model.encoder.layers):
             attention, inputs = layer.self_attn, channel[i, 0, channel.shape[2] - length :]
-            split = lambda projected, attention=attention: array(projected.reshape(-1, attention.h, attention.d_k))
-            caches[f"block{i}.keys"] = split(attention.linear_k(inputs))
-            caches[f"block{i}.values"] = split(attention.linear_v(inputs))
+            heads = (-1, attention.h, attention.d_k)
+            caches[f"block{i}.keys"] = array(attention.linear_k(inputs).reshape(heads))
+            caches[f"block{i}.values"] = array(attention.linear_v(inputs).reshape(heads))
             caches[f"block{i}.convolution"] = array(time[i, 0].T)
         return caches
 
@@ -293,7 +285,7 @@ class Nemo:
         self.model.encoder.set_default_att_context_size([left, lookahead])
 
     def decode(self, encoded: np.ndarray) -> tuple[list[int], list[int], str]:
-        """NeMo's own greedy decoding of encoder frames: tokens, their frames, text."""
+        """Decodes encoder frames with NeMo's own greedy search; returns tokens, their frames, text."""
         import torch
 
         frames = torch.from_numpy(encoded.T.copy())[None]
@@ -303,15 +295,15 @@ class Nemo:
         return np.asarray(hypothesis.y_sequence).tolist(), np.asarray(hypothesis.timestamp).tolist(), hypothesis.text
 
     def tidied(self, text: str) -> str:
-        """What NeMo's decoding makes of its tokenizer's text: no space before punctuation.
+        """Removes spaces before punctuation from a tokenizer's text, as NeMo's decoding does.
 
-        transformers and SentencePiece keep such spaces, and so does nemojax.
+        transformers, SentencePiece and nemojax keep such spaces.
         """
         decoding = self.model.decoding
-        return decoding.space_before_punct_pattern.sub(r"\2", text) if decoding.supported_punctuation else text
+        return str(decoding.space_before_punct_pattern.sub(r"\2", text)) if decoding.supported_punctuation else text
 
     def decode_stream(self, chunks: list[Chunk]) -> list[int]:
-        """NeMo's own greedy decoding, chunk by chunk."""
+        """Decodes chunk by chunk with NeMo's own greedy search."""
         import torch
 
         hypotheses = None
@@ -326,7 +318,7 @@ class Nemo:
         return np.asarray(hypotheses[0].y_sequence).tolist() if hypotheses else []
 
     def double_loop(self, encoded: np.ndarray) -> Decoding:
-        """Greedy decoding as its definition reads, on NeMo's layers."""
+        """Decodes greedily on NeMo's layers, exactly as greedy decoding is defined."""
         decoder, joint = self.model.decoder, self.model.joint
 
         def predict(label: int, state: Any) -> tuple[Any, Any]:

@@ -1,10 +1,10 @@
-"""Something to hear where there is no speech."""
+"""Makes sounds for tests and measurements without speech."""
 
 import numpy as np
 
 
 def glides(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Something like speech: voiced glides with pauses, and a little noise; [N] float32 at 16 kHz."""
+    """Makes voiced glides with pauses and a little noise, somewhat like speech; [N] float32 at 16 kHz."""
     seconds = np.arange(samples) / 16_000
     speed, depth, pitch_hz = rng.uniform(1, 3), rng.uniform(30, 80), rng.uniform(100, 220)
     phase = 2 * np.pi * np.cumsum(pitch_hz + depth * np.sin(speed * seconds)) / 16_000

@@ -1,4 +1,4 @@
-"""A SentencePiece model for the reference models, trained on sentences of made-up words."""
+"""Makes a SentencePiece model for the reference models, trained on sentences of random words."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def training_text(sentences: int = 3000) -> list[str]:
-    """Sentences of made-up words, cased and punctuated, the same each time."""
+    """Makes sentences of random words, cased and punctuated, the same each time."""
     rng = np.random.default_rng(0)
     onsets = ["", *"bcdfghjklmnprstvwyz", "ch", "sh", "th", "tr", "st", "gr", "pl"]
     vowels, codas = ["a", "e", "i", "o", "u", "ai", "ee", "ou"], ["", "", "n", "r", "s", "t", "nd"]
@@ -21,7 +21,7 @@ def training_text(sentences: int = 3000) -> list[str]:
 
 
 def train_tokenizer(directory: str | Path, pieces: int) -> int:
-    """Writes tokenizer.model and vocab.txt, as NeMo wants them; returns the number of pieces."""
+    """Writes tokenizer.model and vocab.txt in NeMo's form; returns the number of pieces."""
     import sentencepiece
 
     prefix = str(Path(directory) / "tokenizer")
@@ -33,7 +33,7 @@ def train_tokenizer(directory: str | Path, pieces: int) -> int:
         character_coverage=1.0,
         bos_id=-1,
         eos_id=-1,
-        normalization_rule_name="identity",  # its table would be most of the file
+        normalization_rule_name="identity",  # another rule's table would be the largest part of the file
         num_threads=1,
         minloglevel=2,
     )

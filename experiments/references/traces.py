@@ -1,4 +1,4 @@
-"""What passes every seam of a reference model, in one form for both of them.
+"""The values at every seam of a reference model, in one form for NeMo and transformers.
 
 A trace maps the name of a seam to its values for one recording, frames first:
 
@@ -8,12 +8,12 @@ A trace maps the name of a seam to its values for one recording, frames first:
 Caches are those after a chunk: subsampling0..2 [bins, channels], the last input frame of each stage;
 block0.keys, block0.values [C, H, K]; block0.convolution [kernel - 1, D]; oldest frame first, valid ones only.
 
-Which run of which library is a reference: NeMo's and transformers' offline output for a recording alone, for
-every frame; transformers' stream for every whole chunk, at any look-ahead; NeMo's stream for every whole chunk
-at a look-ahead of 1 or more (before the second chunk at look-ahead 0 it adds log-mel frames of zeros).
+These runs are references: NeMo's and transformers' offline output for a recording alone, at every frame; transformers'
+stream at every whole chunk, at any look-ahead; NeMo's stream at every whole chunk, at a look-ahead of 1 or more (at
+look-ahead 0 it adds log-mel frames of zeros before the second chunk).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ class Chunk(NamedTuple):
 
 
 class Decoding(NamedTuple):
-    """Greedy decoding of one recording, and all that was computed on the way."""
+    """Greedy decoding of one recording, with its intermediate values."""
 
     tokens: np.ndarray  # [U]
     frames: np.ndarray  # [U], encoder frame of each token
@@ -46,7 +46,8 @@ class Decoding(NamedTuple):
 
 
 def array(tensor: Any) -> np.ndarray:
-    return tensor.detach().cpu().numpy().copy()
+    copied: np.ndarray = tensor.detach().cpu().numpy().copy()
+    return copied
 
 
 def first(output: Any) -> Any:
@@ -55,7 +56,7 @@ def first(output: Any) -> Any:
 
 @contextmanager
 def watching(modules: Mapping[str, Any], inputs: Mapping[str, Any]) -> Iterator[Trace]:
-    """Records the first output of some modules, and the first input of others, of batches of one."""
+    """Records the first output of `modules`, and the first input of `inputs`, of batches of one."""
     seen: Trace = {}
 
     def keep(name: str, tensor: Any) -> None:
@@ -80,8 +81,16 @@ def watching(modules: Mapping[str, Any], inputs: Mapping[str, Any]) -> Iterator[
             handle.remove()
 
 
+def seams(subsampling: Any, layers: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the modules whose outputs, and those whose inputs, are recorded; the libraries name them alike."""
+    modules = {"subsampling": subsampling}
+    for i, layer in enumerate(layers):
+        modules |= {f"block{i}.attention": layer.self_attn, f"block{i}.convolution": layer.conv, f"block{i}": layer}
+    return modules, {"scaled": layers[0]}
+
+
 def chunk_bounds(log_mel_frames: int, lookahead: int) -> list[tuple[int, int]]:
-    """Log-mel frames of each whole chunk: the first ends with frame 8 R, each other 8 (R + 1) later."""
+    """Returns the log-mel frames of each whole chunk: the first ends with frame 8 R, each other 8 (R + 1) later."""
     ends = range(8 * lookahead + 1, log_mel_frames + 1, 8 * (lookahead + 1))
     return list(zip([0, *ends], ends, strict=False))
 
@@ -89,12 +98,12 @@ def chunk_bounds(log_mel_frames: int, lookahead: int) -> list[tuple[int, int]]:
 def double_loop(
     encoded: np.ndarray,
     blank: int,
-    project_frame: Callable,
-    project_prediction: Callable,
-    logits: Callable,
+    project_frame: Callable[[Any], Any],
+    project_prediction: Callable[[Any], Any],
+    logits: Callable[[Any], Any],
     predict: Callable[[int, Any], tuple[Any, Any]],
 ) -> Decoding:
-    """Frame by frame, labels until blank or MAX_SYMBOLS_PER_FRAME of them."""
+    """Decodes greedily: frame by frame, labels until blank or MAX_SYMBOLS_PER_FRAME of them."""
     import torch
 
     with torch.no_grad():

@@ -1,6 +1,6 @@
-"""transformers' model on the weights of NeMo's, and what it makes of a recording, seam by seam.
+"""transformers' model on the weights of NeMo's, and its values at every seam.
 
-The map of names is this module's own, on purpose: the converters have another, and the two check each other.
+The map of names is independent of the converters' on purpose: the two check each other.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from experiments.references import MAX_SYMBOLS_PER_FRAME, Size
-from experiments.references.traces import Chunk, Decoding, Trace, array, chunk_bounds, double_loop, watching
+from experiments.references.traces import Chunk, Decoding, Trace, array, chunk_bounds, double_loop, seams, watching
 
 # NeMo's names to transformers', in order; see the table of tensor names in each library's sources
 RENAMINGS = [
@@ -41,7 +41,7 @@ def transformers_name(nemo_name: str) -> str:
 
 
 def build(size: Size, nemo_model: Any) -> Any:
-    """A `NemotronAsrStreamingForRNNT` on the weights of a NeMo model (not copies of them)."""
+    """Builds a `NemotronAsrStreamingForRNNT` on the weights of a NeMo model, without copying them."""
     import torch
     from transformers import NemotronAsrStreamingConfig, NemotronAsrStreamingForRNNT
 
@@ -73,7 +73,7 @@ def build(size: Size, nemo_model: Any) -> Any:
         if not name.startswith("preprocessor.")
     }
     with torch.device("meta"):
-        # eager attention gives NaN where a query has nothing to see
+        # eager attention gives NaN where every key of a query is masked
         model = NemotronAsrStreamingForRNNT._from_config(config, attn_implementation="sdpa")
     model.load_state_dict(weights, strict=True, assign=True)
     encoding = model.encoder.encode_positions
@@ -83,7 +83,7 @@ def build(size: Size, nemo_model: Any) -> Any:
 
 
 def save(model: Any, size: Size, tokenizer_model: str | Path, directory: str | Path) -> None:
-    """Writes what `from_pretrained` reads: settings, weights, processor and tokenizer."""
+    """Writes a directory for `from_pretrained`: settings, weights, processor and tokenizer."""
     from transformers import NemotronAsrStreamingProcessor
     from transformers.convert_slow_tokenizer import ParakeetConverter
     from transformers.models.parakeet.tokenization_parakeet import ParakeetTokenizer
@@ -118,22 +118,14 @@ class Transformers:
     def __init__(self, model: Any, features: Any):
         self.model, self.features = model, features
         self.blank = model.config.blank_token_id
-        encoder = model.encoder
-        self._modules = {"subsampling": encoder.subsampling}
-        for i, layer in enumerate(encoder.layers):
-            self._modules |= {
-                f"block{i}.attention": layer.self_attn,
-                f"block{i}.convolution": layer.conv,
-                f"block{i}": layer,
-            }
-        self._inputs = {"scaled": encoder.layers[0]}
+        self._modules, self._inputs = seams(model.encoder.subsampling, model.encoder.layers)
 
     def _log_mel(self, samples: np.ndarray) -> Any:
         features = self.features(samples, sampling_rate=16_000, return_tensors="pt", return_attention_mask=True)
         return features["input_features"][:, : int(features["attention_mask"].sum())]
 
     def offline(self, samples: np.ndarray, lookahead: int) -> Trace:
-        """One recording, whole and alone."""
+        """Runs the encoder on one whole recording, alone."""
         import torch
 
         log_mel = self._log_mel(samples)
@@ -142,7 +134,7 @@ class Transformers:
         return {**seen, "encoder": array(encoded[0]), "log_mel": array(log_mel[0])}
 
     def batch(self, recordings: Sequence[np.ndarray], lookahead: int) -> list[np.ndarray]:
-        """The encoder's output for recordings side by side, padded to the longest."""
+        """Runs the encoder on recordings side by side, padded to the longest; returns its output for each."""
         import torch
 
         features = self.features(
@@ -154,7 +146,7 @@ class Transformers:
         return [array(row[: int(length)]) for row, length in zip(output.last_hidden_state, lengths, strict=True)]
 
     def stream(self, log_mel: np.ndarray, lookahead: int) -> list[Chunk]:
-        """The whole chunks of a recording, one at a time."""
+        """Runs the encoder on the whole chunks of a recording, one at a time."""
         import torch
 
         chunks, signal, attention, convolution = [], torch.from_numpy(log_mel)[None], None, None
@@ -174,7 +166,7 @@ class Transformers:
 
     def _caches(self, attention: Any, convolution: Any) -> Trace:
         stages = {f"subsampling{i}": convolution.layers[f"subsampling.{i}"].cache for i in range(3)}
-        # they hold the padding of the bins too: two below, one above
+        # they include the padding of the bins: two below, one above
         caches = {name: array(cache[0, :, 0, 2:-1].T) for name, cache in stages.items()}
         for i, layer in enumerate(attention.layers):
             caches[f"block{i}.keys"] = array(layer.keys[0].transpose(0, 1))
@@ -183,7 +175,7 @@ class Transformers:
         return caches
 
     def generate(self, samples: np.ndarray, lookahead: int, streaming: bool) -> tuple[list[int], list[int]]:
-        """transformers' own greedy decoding, of a recording or of a stream of its whole chunks: tokens, frames."""
+        """Decodes a recording, or a stream of its whole chunks, with transformers' own search: tokens, frames."""
         import torch
 
         log_mel = self._log_mel(samples)
@@ -197,7 +189,7 @@ class Transformers:
         return labels[spoken].tolist(), frames[spoken].tolist()
 
     def double_loop(self, encoded: np.ndarray) -> Decoding:
-        """Greedy decoding as its definition reads, on transformers' layers."""
+        """Decodes greedily on transformers' layers, exactly as greedy decoding is defined."""
         model = self.model
 
         def predict(label: int, state: Any) -> tuple[Any, Any]:

@@ -1,3 +1,15 @@
-"""Speed: what a step costs and where its time goes (growth.py, profile.py, trace.py, roofline.py), how many streams are served
-(streams.py, engine_overhead.py), and training's loss and data (loss.py, data.py).
-"""  # noqa: E501
+"""Speed of steps, of many streams, and of training's parts.
+
+growth.py            a command: how a step's cost grows
+growth_bench.py      its timed steps
+profile.py           a command: where a step's time goes
+profiled_step.py     its step, run under jax's profiler
+trace.py             a profiler's trace, read by named scope
+roofline.py          a command: the least time of a step on a device
+streams.py           a command: how many live streams a machine serves
+engine_overhead.py   a command: what the engine's own work allows
+zero_cost_engine.py  its engine, whose device costs no time
+loss.py              a command: time and memory of the RNN-T loss
+loss_forms.py        the loss in nemojax, in other forms, and in torch
+data.py              a command: whether the data pipeline keeps up with training
+"""

@@ -1,13 +1,13 @@
-"""How much audio the data pipeline makes ready for training in an hour, against worker processes.
+"""Measures how much audio the data pipeline prepares for training in an hour, against the number of worker processes.
 
     python -m experiments benchmark_data MANIFEST...
 
-Batches are taken as fast as they come and thrown away, after those made ahead of time are used up. Audio counts
-as it goes into batches, padding apart. Without workers, what one core does in an hour of its time is given too:
-that does not depend on what else the machine does. Results are JSON lines, and a table at the end.
+Batches are taken as fast as they come and thrown away, once those prepared ahead of time are used up. Audio counts as
+it goes into batches, without padding. Without workers, the audio prepared in an hour of CPU time is measured too: it
+does not depend on the machine's other load. A table goes to standard output; a row for each measurement is appended to
+a file of JSON lines.
 """
 
-import json
 import sys
 import time
 from collections import Counter
@@ -15,22 +15,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from tqdm import tqdm
 
-from experiments.harness.command import command
-from experiments.harness.machine import machine
+from experiments.harness import checks
+from experiments.harness.experiment import Experiment
+from experiments.harness.output import markdown
+from experiments.harness.rows import Row, Rows
 from nemojax.config import ModelConfig
 from nemojax.data.corpus import Corpus, Source, load_corpus
-from nemojax.data.pipeline import AHEAD, Pipeline
 from nemojax.data.plan import Plan, PlanConfig
 from nemojax.data.train_tokenizer import texts_of, train
 from nemojax.data.waveform import RECIPE, UNCHANGED
 from nemojax.text.tokenizer import Tokenizer
 
-PACKAGES = ("grain", "numpy", "soundfile", "soxr")
 WAVEFORMS = {"none": UNCHANGED, "recipe": RECIPE}
 
 
@@ -38,23 +38,33 @@ WAVEFORMS = {"none": UNCHANGED, "recipe": RECIPE}
 class Settings:
     manifests: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="MANIFEST...")]]
     workers: tuple[int, ...] = (0, 1, 2)
+    """Worker processes, in each measurement."""
     waveforms: tuple[Literal["none", "recipe"], ...] = ("none", "recipe")
     """Augmentation in the workers."""
     batch_frames: int = 4000
+    """Encoder frames in a batch."""
     tokenizer_size: int = 512
     """Pieces of the tokenizer, which is trained on the manifests."""
     seconds: float = 15.0
-    """Each measurement takes at least so long."""
+    """Minimum duration of each measurement."""
     seed: int = 0
+    """Of the order of utterances and of augmentation."""
     output: Path = Path("benchmark_data.jsonl")
+    """Rows are appended to this file."""
+
+    def check(self) -> None:
+        checks.some_manifests(self.manifests)
+        checks.at_least(0, self, "workers")
 
 
-def measure(corpus: Corpus, workers: int, waveform: str, settings: Settings) -> dict[str, Any]:
+def measure_pipeline(corpus: Corpus, workers: int, waveform: str, settings: Settings) -> Row:
+    from nemojax.data.pipeline import AHEAD, Pipeline
+
     config = ModelConfig()
     begin = time.perf_counter()
     plan = Plan(corpus, config, PlanConfig(settings.seed, settings.batch_frames), WAVEFORMS[waveform])
-    heard = padded = batches = 0
-    shapes: Counter[tuple[int, int, int]] = Counter()
+    audio_samples = padded_samples = batches = 0
+    shapes: Counter[tuple[int, ...]] = Counter()
     with Pipeline(plan, workers=workers) as pipeline:
         next(pipeline)
         first_s = time.perf_counter() - begin
@@ -64,54 +74,43 @@ def measure(corpus: Corpus, workers: int, waveform: str, settings: Settings) -> 
         while time.perf_counter() - begin < settings.seconds:
             batch = next(pipeline)
             lengths = batch.sample_lengths
-            heard += int(lengths.sum()) - config.history_samples * int((lengths > 0).sum())
-            padded += batch.samples.size
+            audio_samples += int(lengths.sum()) - config.history_samples * int((lengths > 0).sum())
+            padded_samples += batch.samples.size
             shapes[(*batch.samples.shape, batch.labels.shape[1])] += 1
             batches += 1
         seconds, cpu_s = time.perf_counter() - begin, time.process_time() - begin_cpu
         unreadable = len(pipeline.unreadable)
-    heard_s = heard / config.features.sample_rate_hz
+    audio_s = audio_samples / config.features.sample_rate_hz
     return {
         "workers": workers,
         "waveform": waveform,
-        "audio_hours_per_hour": round(heard_s / seconds, 1),
-        "audio_hours_per_core_hour": None if workers else round(heard_s / cpu_s, 1),
+        "audio_hours_per_hour": round(audio_s / seconds, 1),
+        "audio_hours_per_core_hour": None if workers else round(audio_s / cpu_s, 1),
         "batches_per_s": round(batches / seconds, 3),
         "first_batch_s": round(first_s, 2),
-        "share_of_padding": round(1 - heard / padded, 3),
+        "share_of_padding": round(1 - audio_samples / padded_samples, 3),
         "shapes": len(shapes),
         "unreadable": unreadable,
     }
 
 
-def table(results: list[dict[str, Any]]) -> str:
+def table(rows: Sequence[Row]) -> str:
     heads = ["workers", "waveform", "audio hours per hour", "per core hour", "batches per second", "first batch, s"]
-    names = [
-        "workers",
-        "waveform",
-        "audio_hours_per_hour",
-        "audio_hours_per_core_hour",
-        "batches_per_s",
-        "first_batch_s",
-    ]
-    rows = [[("" if row[name] is None else str(row[name])) for name in names] for row in results]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [heads, ["---"] * len(heads), *rows])
+    names = ["workers", "waveform", "audio_hours_per_hour", "audio_hours_per_core_hour"]
+    names += ["batches_per_s", "first_batch_s"]
+    return markdown(heads, [["" if row[name] is None else str(row[name]) for name in names] for row in rows], left=6)
 
 
-def run(settings: Settings) -> int:
+def measure(settings: Settings, rows: Rows) -> None:
     tokenizer = Tokenizer(train(texts_of(settings.manifests), settings.tokenizer_size))
     corpus = load_corpus([Source(manifest) for manifest in settings.manifests], tokenizer, ModelConfig())
     print(corpus.report(), file=sys.stderr)
-    results = []
-    same = {"seed": settings.seed, "batch_frames": settings.batch_frames, "corpus_hours": round(corpus.hours, 3)}
-    with settings.output.open("a") as file:
-        for waveform, workers in tqdm(list(product(settings.waveforms, settings.workers)), disable=None):
-            results.append({**measure(corpus, workers, waveform, settings), **same, **machine(PACKAGES)})
-            file.write(json.dumps(results[-1]) + "\n")
-            file.flush()
-    print(table(results))
-    return 0
+    common = {"batch_frames": settings.batch_frames, "corpus_hours": round(corpus.hours, 3)}
+    for waveform, workers in tqdm(list(product(settings.waveforms, settings.workers)), disable=None):
+        rows.add({**measure_pipeline(corpus, workers, waveform, settings), **common})
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    return command(Settings, run, "benchmark_data", __doc__, arguments)
+EXPERIMENT = Experiment(
+    "benchmark_data", Settings, measure, __doc__, table, packages=("grain", "numpy", "soundfile", "soxr")
+)
+main = EXPERIMENT.main

@@ -1,82 +1,77 @@
-"""How the cost of a step grows: with the number of streams, the left context, the chunk, and a recording's length.
+"""Measures how the cost of a step grows with the number of streams, the left context, the chunk, and a recording's length.
 
     python -m experiments cost_growth [--preset 0.6b] [--dtype bfloat16] [--plot growth.svg]
 
-Fresh weights of a preset's shapes, made to say nothing, since how much such weights say is arbitrary: what is timed is
-a compiled step of live streams (and for lengths, a whole transcription), warmed up, the settings taking turns so that
-whatever else the machine does falls on all alike. One thing grows at a time; the others stay at --streams, --lookahead
-and the preset's left context. A table goes to standard output, a row for each measurement to JSON lines, after those
-that are there.
-"""
+The weights are fresh, of a preset's shapes, with a bias that makes every label blank, since the number of labels of
+fresh weights is arbitrary. Timed is a compiled and warm step of live streams, and for lengths a whole transcription.
+The settings take turns, so that the machine's other load falls on all alike. One thing grows at a time; the others stay
+at --streams, --lookahead and the preset's left context. A table goes to standard output; a row for each measurement is
+appended to a file of JSON lines.
+"""  # noqa: E501
 
 import dataclasses
-import json
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from statistics import median
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import nnx
 from tqdm import tqdm
 
-from experiments.harness.command import command
-from experiments.harness.machine import device, machine
-from experiments.harness.output import plot_format, writable
+from experiments.harness import checks
+from experiments.harness.experiment import Experiment
+from experiments.harness.machine import device
+from experiments.harness.output import drawing, markdown
+from experiments.harness.rows import Row, Rows, select
 from nemojax.config import PRESETS, ModelConfig
-from nemojax.errors import ConfigError
-from nemojax.kernels.selection import for_backend
-from nemojax.model.parameters import freeze
-from nemojax.model.transducer import Transducer
-from nemojax.recognition.stream_batch import step_jit
-from nemojax.streaming import Segment, init_state, prepare, segments_of, transcribe_scan
 
-PACKAGES = ("nemojax", "jax", "jaxlib", "flax", "numpy")
-CERTAIN = 1e4  # a bias that makes blank the most likely, whatever else is said
-SEGMENT_FRAMES = 70  # of a recording, at a time
+if TYPE_CHECKING:  # jax is imported only where a model runs
+    from experiments.speed.growth_bench import Bench
+
 AXES = {
     "streams": "live streams in a step",
     "left_context_frames": "left context in frames",
     "lookahead": "look-ahead in frames",
     "seconds": "length of a recording in s",
 }
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Settings:
     preset: str = "0.6b"
+    """Name of a model's settings."""
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    """Of the weights."""
     streams: int = 1
+    """Live streams in a step, where another thing grows."""
     lookahead: int = 6
+    """In encoder frames, where another thing grows."""
     grow_streams: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     grow_left_context_frames: tuple[int, ...] = (14, 28, 70, 140, 280)
     grow_lookahead: tuple[int, ...] = (0, 1, 4, 6, 13, 34)
     grow_seconds: tuple[float, ...] = (5.0, 10.0, 20.0, 40.0, 80.0)
     repeats: int = 5
+    """Of every measurement."""
     steps: int = 5
     """In each repeat, one after the other."""
     seed: int = 0
+    """Of weights and samples."""
     output: Path = Path("cost_growth.jsonl")
+    """Rows are appended to this file."""
     plot: Path | None = None
+    """Cost against each thing that grows; svg, png or pdf by its name."""
 
     def check(self) -> None:
-        if self.preset not in PRESETS:
-            raise ConfigError(f"--preset: {self.preset!r} is none of {', '.join(PRESETS)}")
-        if min(self.repeats, self.steps, self.streams, *self.grow_streams) < 1:
-            raise ConfigError("--repeats, --steps and numbers of streams must be at least 1")
+        checks.one_of(PRESETS, self, "preset")
+        checks.at_least(1, self, "repeats", "steps", "streams", "grow_streams")
         for lookahead in (self.lookahead, *self.grow_lookahead):
             PRESETS[self.preset].chunk_frames(lookahead)
         for frames in self.grow_left_context_frames:
             self.config(frames).chunk_frames(self.lookahead)
-        if self.plot is not None:
-            plot_format(self.plot)
 
     def config(self, left_context_frames: int | None = None) -> ModelConfig:
+        """Returns the preset's settings, with another left context if given."""
         config = PRESETS[self.preset]
         if left_context_frames is None:
             return config
@@ -86,106 +81,42 @@ class Settings:
         return dataclasses.replace(config, encoder=encoder)
 
 
-class Bench:
-    """One set of weights under several settings."""
+class Point(NamedTuple):
+    """A measurement to make; `prepare` compiles it and returns the function that measures seconds."""
 
-    def __init__(self, settings: Settings):
-        self._settings = settings
-        model = Transducer(settings.config(), rngs=nnx.Rngs(settings.seed))
-        bias = model.joint.output.bias
-        bias[...] = bias[...].at[model.config.blank].set(CERTAIN)
-        if settings.dtype == "bfloat16":
-            model = jax.tree.map(lambda x: x.astype(jnp.bfloat16), model)
-        self._leaves = jax.tree.leaves(self._suited(model))
-
-    def _suited(self, model: Transducer) -> Transducer:
-        """As `nemojax.load` would have it."""
-        return for_backend(model, int8=self._settings.dtype == "int8")
-
-    def _model(self, config: ModelConfig):
-        """The weights do not depend on the left context."""
-        shaped = jax.eval_shape(lambda: self._suited(Transducer(config, rngs=nnx.Rngs(0))))
-        return freeze(jax.tree.unflatten(jax.tree.structure(shaped), self._leaves))
-
-    def step(self, streams: int, left_context_frames: int, lookahead: int) -> Callable[[], float]:
-        """A function that runs some steps and gives the seconds that each took."""
-        config = self._settings.config(left_context_frames)
-        model = self._model(config)
-        constants = prepare(model)
-        state = init_state(model, constants, streams)
-        samples = config.chunk_samples(lookahead)
-        sound = np.random.default_rng(self._settings.seed).normal(0, 0.05, (streams, samples))
-        on = jnp.ones(streams, bool)
-        segment = Segment(jnp.asarray(sound, jnp.float32), jnp.full(streams, samples, jnp.int32), on, ~on)
-
-        def run(steps: int = self._settings.steps) -> float:
-            nonlocal state
-            start = time.perf_counter()
-            for _ in range(steps):
-                state, emission = step_jit(model, constants, state, segment, lookahead=lookahead)
-                jax.device_get(emission.length)
-            return (time.perf_counter() - start) / steps
-
-        run(-(-left_context_frames // (lookahead + 1)) + 1)  # compiled, and the caches full
-        return run
-
-    def transcription(self, seconds: float) -> Callable[[], float]:
-        config, lookahead = self._settings.config(), self._settings.lookahead
-        model = self._model(config)
-        constants = prepare(model)
-        count = round(seconds * config.features.sample_rate_hz)
-        sound = jnp.asarray(np.random.default_rng(self._settings.seed).normal(0, 0.05, (1, count)), jnp.float32)
-        chunks = SEGMENT_FRAMES // (lookahead + 1)
-        segments = segments_of(sound, jnp.full(1, count, jnp.int32), lookahead, chunks, config)
-
-        def run() -> float:
-            state = init_state(model, constants, 1)
-            start = time.perf_counter()
-            jax.block_until_ready(transcribe_scan(model, constants, state, segments, lookahead=lookahead))
-            return time.perf_counter() - start
-
-        run()
-        return run
+    grows: str
+    value: float
+    prepare: Callable[[], Callable[[], float]]
 
 
-def points(settings: Settings, bench: Bench) -> list[tuple[str, float, Callable[[], Callable[[], float]]]]:
-    """What grows, to what, and how it is prepared."""
-    left, streams, lookahead = settings.config().encoder.left_context_frames, settings.streams, settings.lookahead
-    found: list[tuple[str, float, Callable[[], Callable[[], float]]]] = []
-    found += [("streams", n, lambda n=n: bench.step(n, left, lookahead)) for n in settings.grow_streams]
-    found += [
-        ("left_context_frames", n, lambda n=n: bench.step(streams, n, lookahead))
-        for n in settings.grow_left_context_frames
-    ]
-    found += [("lookahead", n, lambda n=n: bench.step(streams, left, n)) for n in settings.grow_lookahead]
-    found += [("seconds", n, lambda n=n: bench.transcription(n)) for n in settings.grow_seconds]
+def points(settings: Settings, bench: "Bench") -> list[Point]:
+    config, streams, lookahead = settings.config(), settings.streams, settings.lookahead
+    found = [Point("streams", n, partial(bench.step, n, config, lookahead)) for n in settings.grow_streams]
+    for frames in settings.grow_left_context_frames:
+        prepare = partial(bench.step, streams, settings.config(frames), lookahead)
+        found.append(Point("left_context_frames", frames, prepare))
+    found += [Point("lookahead", n, partial(bench.step, streams, config, n)) for n in settings.grow_lookahead]
+    found += [Point("seconds", s, partial(bench.transcription, s, lookahead)) for s in settings.grow_seconds]
     return found
 
 
 def table(rows: Sequence[Row]) -> str:
-    lines = ["| what grows | to | ms: median | range | per unit |", "| --- | ---: | ---: | ---: | ---: |"]
+    lines = []
     for row in rows:
-        ms = [1000 * s for s in row["seconds"]]
-        middle = statistics.median(ms)
+        ms = [1000 * seconds for seconds in row["seconds"]]
         units = row["value"] + 1 if row["grows"] == "lookahead" else row["value"]
-        spread = f"{min(ms):.1f} to {max(ms):.1f}"
-        lines.append(f"| {AXES[row['grows']]} | {row['value']:g} | {middle:.1f} | {spread} | {middle / units:.2f} |")
-    return "\n".join(lines)
+        cells = [AXES[row["grows"]], f"{row['value']:g}", f"{median(ms):.1f}", f"{min(ms):.1f} to {max(ms):.1f}"]
+        lines.append([*cells, f"{median(ms) / units:.2f}"])
+    return markdown(["what grows", "to", "ms: median", "range", "per unit"], lines)
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """A panel for each thing that grows: medians, and the range over the repeats."""
-    kind = plot_format(path)
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    there = [name for name in AXES if any(row["grows"] == name for row in rows)]
-    with matplotlib.rc_context({"svg.hashsalt": "nemojax", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(8, 6), layout="constrained")
+    """Plots a panel for each thing that grows: medians, and the range over the repeats."""
+    with drawing(path, 8, 6) as figure:
         panels = figure.subplots(2, 2, squeeze=False).flat
-        for name, axes in zip(there, panels, strict=False):
-            found = sorted((row for row in rows if row["grows"] == name), key=lambda row: row["value"])
-            middle = [1000 * statistics.median(row["seconds"]) for row in found]
+        for name, axes in zip([name for name in AXES if select(rows, grows=name)], panels, strict=False):
+            found = sorted(select(rows, grows=name), key=lambda row: row["value"])
+            middle = [1000 * median(row["seconds"]) for row in found]
             bars = [
                 [m - 1000 * min(row["seconds"]) for m, row in zip(middle, found, strict=True)],
                 [1000 * max(row["seconds"]) - m for m, row in zip(middle, found, strict=True)],
@@ -198,34 +129,22 @@ def plot(rows: Sequence[Row], path: Path) -> None:
             axes.grid(alpha=0.3)
         for axes in list(panels):
             axes.set_visible(False)
-        figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
 
-def run(settings: Settings) -> int:
-    settings.check()
-    bench = Bench(settings)
-    rows: list[Row] = []
-    common = {
-        "experiment": "cost_growth",
-        **{name: getattr(settings, name) for name in ("preset", "dtype", "streams", "lookahead", "steps", "seed")},
-    }
-    ready: list[tuple[str, float, Callable[[], float]]] = []
-    with writable(settings.output, "a") as output:
-        for name, value, prepared in tqdm(points(settings, bench), desc="compiling", disable=None, leave=False):
-            ready.append((name, value, prepared()))
-        seconds: list[list[float]] = [[] for _ in ready]
-        for _ in tqdm(range(settings.repeats), desc="repeats", disable=None, leave=False):
-            for index, (_, _, call) in enumerate(ready):
-                seconds[index].append(round(call(), 6))
-        facts = {**common, "device": device(), **machine(PACKAGES)}
-        for (name, value, _), found in zip(ready, seconds, strict=True):
-            rows.append({**facts, "grows": name, "value": value, "seconds": found})
-            output.write(json.dumps(rows[-1]) + "\n")
-    print(table(rows))
-    if settings.plot is not None:
-        plot(rows, settings.plot)
-    return 0
+def measure(settings: Settings, rows: Rows) -> None:
+    from experiments.speed.growth_bench import Bench
+
+    bench = Bench(settings.config(), settings.dtype, settings.steps, settings.seed)
+    wanted = points(settings, bench)
+    ready = [point.prepare() for point in tqdm(wanted, desc="compiling", disable=None, leave=False)]
+    seconds: list[list[float]] = [[] for _ in ready]
+    for _ in tqdm(range(settings.repeats), desc="repeats", disable=None, leave=False):
+        for index, run in enumerate(ready):
+            seconds[index].append(round(run(), 6))
+    common = {name: getattr(settings, name) for name in ("preset", "dtype", "streams", "lookahead", "steps")}
+    for point, found in zip(wanted, seconds, strict=True):
+        rows.add({**common, "device": device(), "grows": point.grows, "value": point.value, "seconds": found})
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    return command(Settings, run, "cost_growth", __doc__, arguments)
+EXPERIMENT = Experiment("cost_growth", Settings, measure, __doc__, table, plot)
+main = EXPERIMENT.main

@@ -1,15 +1,14 @@
-"""What a step of many live streams must take at least on a given device: bytes moved, arithmetic, and memory.
+"""Computes how long a step of many live streams must take at least on a device: bytes moved, arithmetic, and memory.
 
     python -m experiments roofline [--preset 0.6b] [--streams 2400 5600 10000 10000]
 
-Nothing is run: the step is traced for shapes alone, and XLA counts its operations. Weights are read once a step,
-whatever the number of streams; each stream's state is read once and written once. A step can't be faster than the
-larger of the two times, and would not be slower than their sum, were all else free: launches, passes over scores,
-copies, and the search for labels, of which one round is counted. A table goes to standard output, a row for each
-look-ahead to JSON lines, after those that are there.
+Nothing runs: the step is traced for shapes alone, and XLA counts its operations. Weights are read once a step, whatever
+the number of streams; each stream's state is read once and written once. A step can't be faster than the larger of the
+two times. It need not be slower than their sum if everything else were free: launches, passes over scores, copies, and
+the search for labels, of which one round is counted. A table goes to standard output; a row for each look-ahead is
+appended to a file of JSON lines.
 """
 
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -17,68 +16,72 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from experiments.harness.command import command
-from experiments.harness.machine import machine
-from experiments.harness.output import markdown, writable
+from experiments.harness import checks
+from experiments.harness.experiment import Experiment
+from experiments.harness.output import markdown
+from experiments.harness.rows import Row, Rows
+from experiments.speed.engine_overhead import check_pairs
 from nemojax.config import PRESETS, ModelConfig
 from nemojax.errors import ConfigError
-from nemojax.model.parameters import abstract_model
-from nemojax.streaming import Segment, init_state, prepare, step
-
-PACKAGES = ("nemojax", "jax", "jaxlib", "flax")
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Settings:
     preset: str = "0.6b"
+    """Name of a model's settings."""
     lookaheads: tuple[int, ...] = (0, 1, 6, 13)
+    """In encoder frames."""
     streams: tuple[int, ...] = (2400, 5600, 10_000, 10_000)
     """At each look-ahead."""
     device: str = "NVIDIA H200"
+    """Name of the device, for the rows."""
     bytes_per_second: float = 4.8e12
-    """That its memory gives; of an H200 by its data sheet."""
+    """Of the device's memory; an H200's by its data sheet."""
     operations_per_second: float = 989e12
-    """In bfloat16, dense, by the same."""
+    """Of the device in bfloat16, dense; an H200's by its data sheet."""
     memory_bytes: float = 141e9
+    """Of the device."""
     output: Path = Path("roofline.jsonl")
+    """Rows are appended to this file."""
 
     def check(self) -> None:
-        if self.preset not in PRESETS:
-            raise ConfigError(f"--preset: {self.preset!r} is none of {', '.join(PRESETS)}")
-        if len(self.lookaheads) != len(self.streams) or min(self.streams, default=0) < 1:
-            raise ConfigError("--streams takes a number for each of --lookaheads, at least 1")
+        checks.one_of(PRESETS, self, "preset")
+        check_pairs(self.lookaheads, self.streams)
         if min(self.bytes_per_second, self.operations_per_second, self.memory_bytes) <= 0:
             raise ConfigError("--bytes-per-second, --operations-per-second and --memory-bytes must be more than 0")
         for lookahead in self.lookaheads:
             PRESETS[self.preset].chunk_frames(lookahead)
 
 
-def tree_bytes(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
 def count(config: ModelConfig, lookahead: int) -> dict[str, int]:
-    """Of one stream's step in bfloat16: bytes of weights and of state, and operations."""
-    half = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16)
-    model = jax.tree.map(half, abstract_model(config))
+    """Counts the bytes of weights and state, and the operations, of one stream's step in bfloat16."""
+    import jax
+    import jax.numpy as jnp
+
+    from nemojax.model.parameters import abstract_model
+    from nemojax.streaming import Segment, init_state, prepare, step
+
+    def tree_bytes(tree: Any) -> int:
+        return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+    model = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), abstract_model(config))
     constants = jax.eval_shape(prepare, model)
     state = jax.eval_shape(lambda m, c: init_state(m, c, 1), model, constants)
-    shape, samples = jax.ShapeDtypeStruct, config.chunk_samples(lookahead)
-    flag = shape((1,), jnp.bool)
-    segment = Segment(shape((1, samples), jnp.float32), shape((1,), jnp.int32), flag, flag)
-    lowered = jax.jit(step, static_argnames="lookahead").lower(model, constants, state, segment, lookahead=lookahead)
+    shapes = {(1, config.chunk_samples(lookahead)): jnp.float32, (1,): jnp.int32}
+    samples, length = (jax.ShapeDtypeStruct(shape, kind) for shape, kind in shapes.items())
+    arrays: tuple[Any, ...] = (samples, length, *[jax.ShapeDtypeStruct((1,), jnp.bool)] * 2)
+    jitted = jax.jit(step, static_argnames="lookahead")
+    lowered = jitted.lower(model, constants, state, Segment(*arrays), lookahead=lookahead)
+    analysis: Any = lowered.cost_analysis()
     return {
         "weights_bytes": tree_bytes(model) + tree_bytes(constants),
         "state_bytes": tree_bytes(state),
-        "operations": round(lowered.cost_analysis()["flops"]),
+        "operations": round(analysis["flops"]),
     }
 
 
 def bound(counted: dict[str, int], lookahead: int, streams: int, settings: Settings) -> Row:
+    """Computes the row of a look-ahead from what `count` returned."""
     moved = counted["weights_bytes"] + 2 * streams * counted["state_bytes"]
     return {
         "lookahead": lookahead,
@@ -102,21 +105,15 @@ def table(rows: Sequence[Row]) -> str:
     return markdown([*heads, "both, % of the chunk"], lines)
 
 
-def run(settings: Settings) -> int:
-    settings.check()
-    rows: list[Row] = []
-    rates = {name: getattr(settings, name) for name in ("preset", "bytes_per_second", "operations_per_second")}
-    with writable(settings.output, "a") as output:
-        for lookahead, streams in zip(settings.lookaheads, settings.streams, strict=True):
-            row = bound(count(PRESETS[settings.preset], lookahead), lookahead, streams, settings)
-            rows.append(row)
-            facts = {"experiment": "roofline", "device": settings.device, **rates, **machine(PACKAGES)}
-            output.write(json.dumps({**facts, **row}) + "\n")
-            if row["memory_bytes"] > settings.memory_bytes:
-                print(f"look-ahead {lookahead}: {streams} streams do not fit the device's memory", file=sys.stderr)
-    print(table(rows))
-    return 0
+def measure(settings: Settings, rows: Rows) -> None:
+    common = {name: getattr(settings, name) for name in ("device", "preset", "bytes_per_second")}
+    common["operations_per_second"] = settings.operations_per_second
+    for lookahead, streams in zip(settings.lookaheads, settings.streams, strict=True):
+        row = bound(count(PRESETS[settings.preset], lookahead), lookahead, streams, settings)
+        rows.add({**common, **row})
+        if row["memory_bytes"] > settings.memory_bytes:
+            print(f"look-ahead {lookahead}: {streams} streams do not fit the device's memory", file=sys.stderr)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    return command(Settings, run, "roofline", __doc__, arguments)
+EXPERIMENT = Experiment("roofline", Settings, measure, __doc__, table, packages=("nemojax", "jax", "jaxlib", "flax"))
+main = EXPERIMENT.main

@@ -1,44 +1,46 @@
-"""How many live streams one device serves: paced speech through `nemojax.serving.engine`, more and more of it.
+"""Measures how many live streams a device serves: paced speech through `nemojax.serving.engine`, in growing numbers.
 
     python -m experiments benchmark_streams MODEL MANIFEST... [--lookaheads 1 13] [--plot streams.svg]
 
-Every stream speaks in real time, a packet of one chunk at a time, beginning at a moment of its own. The latency of a
-chunk runs from when its packet was due, so a generator that falls behind counts against the engine too, until its
-text is out. A number of streams is served if 99 % of chunks take less than a chunk's duration, none is refused, and
-every text is, label for label, that of the recording transcribed alone. The largest such number is sought by doubling,
-then by bisection. Results go to a table, to JSON lines, after those that are there, and to a plot.
+Every stream speaks in real time, a packet of one chunk at a time, and begins at a moment of its own. The latency of a
+chunk runs from when its packet was due until its text is out, so a load generator that falls behind counts against the
+engine too. A number of streams is served if 99 % of chunks take less than a chunk's duration, none is refused, and
+every text is, label for label, that of the recording transcribed alone. The largest such number is searched for by
+doubling, then by bisection. Results go to a table and a plot; a row for each number that was tried is appended to a
+file of JSON lines.
 
-Exit codes: 0, all is done; 1, a text differed; 2, the command, the model or the speech is wrong.
+Exit codes: 0, all done; 1, a text differed; 2, the command, the model or the speech is wrong.
 """
 
 import asyncio
 import heapq
-import json
 import random
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
 from tqdm import tqdm
 
-from experiments.harness.command import command
-from experiments.harness.machine import device, machine
-from experiments.harness.output import plot_format, writable
+from experiments.harness import checks
+from experiments.harness.experiment import Experiment
+from experiments.harness.machine import device
+from experiments.harness.output import drawing, markdown
+from experiments.harness.rows import Row, Rows, distinct, select
 from nemojax.audio.manifest import expand_manifest
 from nemojax.audio.source import read_all
 from nemojax.errors import AudioError, Backlog, ConfigError
-from nemojax.recognition.recognizer import Recognizer, load
-from nemojax.serving.engine import Engine
-from nemojax.serving.live_stream import LiveStream
-from nemojax.text.transcript import Transcript
 
-PACKAGES = ("nemojax", "jax", "jaxlib", "flax", "numpy")
+if TYPE_CHECKING:  # jax is imported only where a model runs
+    from nemojax.recognition.recognizer import Recognizer
+    from nemojax.serving.live_stream import LiveStream
+    from nemojax.text.transcript import Transcript
+
 PERCENTILES = (50, 95, 99)
-BACKLOG = 8  # chunks; streams so far behind are not live
+BACKLOG = 8  # chunks; a stream this far behind is not live
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,10 @@ class Settings:
     manifests: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="MANIFEST...")]]
     lookaheads: tuple[int, ...] = ()
     """In encoder frames; by default those that the model was trained at."""
-    first: int = 8
-    """Streams to begin with."""
-    most: int = 16_384
-    """Streams to end with, even if more could be served."""
+    min_streams: Annotated[int, tyro.conf.arg(aliases=["--first"])] = 8
+    """The number that the search begins with."""
+    max_streams: Annotated[int, tyro.conf.arg(aliases=["--most"])] = 16_384
+    """The largest number to try, even if more could be served."""
     resolution: float = 0.1
     """The search ends when the largest number served and the smallest not served are this close, relatively."""
     seconds: float = 15.0
@@ -59,24 +61,26 @@ class Settings:
     voices: int = 16
     """Different recordings of that length, made by joining those of the manifests; streams share them."""
     patience_ms: float = 5.0
-    """How long a step waits for streams whose chunk is not there yet."""
+    """How long a step waits for streams whose chunk has not arrived."""
     dtype: Literal["float32", "bfloat16", "int8"] = "bfloat16"
+    """Of the weights."""
     seed: int = 0
+    """Of the moments at which streams begin."""
     output: Path = Path("benchmark_streams.jsonl")
+    """Rows are appended to this file."""
     plot: Path | None = None
     """Latency against streams; svg, png or pdf by its name."""
 
     def check(self) -> None:
-        if not self.manifests:
-            raise ConfigError("name at least one manifest")
-        if not 1 <= self.first <= self.most or self.voices < 1 or self.seconds <= 0 or not 0 < self.resolution < 1:
-            raise ConfigError("--first, --most, --voices, --seconds or --resolution is not a number that can be tried")
-        if self.plot is not None:
-            plot_format(self.plot)
+        checks.some_manifests(self.manifests)
+        checks.at_least(1, self, "min_streams", "voices")
+        checks.at_least(self.min_streams, self, "max_streams")
+        if self.seconds <= 0 or not 0 < self.resolution < 1:
+            raise ConfigError("--seconds must be more than 0, and --resolution between 0 and 1")
 
 
 def read_voices(settings: Settings, rate_hz: int) -> list[np.ndarray]:
-    """Recordings one after the other, cut into pieces of equal length. Raises ConfigError where there is too little."""
+    """Joins recordings and cuts them into pieces of equal length. Raises ConfigError where they are too short."""
     samples, needed = round(settings.seconds * rate_hz), settings.voices
     pieces: list[np.ndarray] = []
     total = 0
@@ -92,26 +96,29 @@ def read_voices(settings: Settings, rate_hz: int) -> list[np.ndarray]:
 
 
 async def serve(
-    recognizer: Recognizer, lookahead: int, voices: Sequence[np.ndarray], count: int, settings: Settings
-) -> tuple[dict[str, Any], list[tuple[int, ...]]]:
-    """`count` streams at once: what was measured, and the labels of each stream."""
-    loop, begun_s = asyncio.get_running_loop(), {}
+    recognizer: "Recognizer", lookahead: int, voices: Sequence[np.ndarray], count: int, settings: Settings
+) -> tuple[Row, list[tuple[int, ...]]]:
+    """Serves `count` streams at once; returns what was measured, and the labels of each stream."""
+    from nemojax.serving.engine import Engine
+
+    loop = asyncio.get_running_loop()
+    begin_s: dict[LiveStream, float] = {}
     latencies_s: list[float] = []
     chunk_s = recognizer.config.chunk_ms(lookahead) / 1000
 
-    def note(streams: Sequence[LiveStream]) -> None:
+    def note(streams: Sequence["LiveStream"]) -> None:
         now = loop.time()
         latencies_s.extend(
-            now - begun_s[stream] - min(stream.chunks_heard * chunk_s, settings.seconds) for stream in streams
+            now - begin_s[stream] - min(stream.chunks_done * chunk_s, settings.seconds) for stream in streams
         )
 
     rng, refused = random.Random(settings.seed), 0
     async with Engine(recognizer, lookahead, (count,), settings.patience_ms / 1000, BACKLOG, on_step=note) as engine:
         streams, start_s = [engine.open() for _ in range(count)], loop.time() + 0.1
-        due = []  # a heap: when a packet is, whose, and where it begins
+        due = []  # a heap: when a packet is due, of which stream, and its first sample
         for index, stream in enumerate(streams):
-            begun_s[stream] = start_s + rng.random() * chunk_s
-            due.append((begun_s[stream] + chunk_s, index, 0))
+            begin_s[stream] = start_s + rng.random() * chunk_s
+            due.append((begin_s[stream] + chunk_s, index, 0))
         heapq.heapify(due)
         finishing: dict[int, asyncio.Task[Transcript]] = {}  # by the stream's index: they end in another order
         while due:
@@ -126,62 +133,60 @@ async def serve(
                 refused += 1
                 break  # these streams are not live any more
             if at + size < len(voice):
-                heapq.heapreplace(
-                    due, (min(moment_s + chunk_s, begun_s[streams[index]] + settings.seconds), index, at + size)
-                )
+                next_s = min(moment_s + chunk_s, begin_s[stream] + settings.seconds)
+                heapq.heapreplace(due, (next_s, index, at + size))
             else:
                 heapq.heappop(due)
                 finishing[index] = asyncio.create_task(stream.finish())
             if not len(due) % 64:
-                await asyncio.sleep(0)  # what has been heard is told meanwhile
+                await asyncio.sleep(0)  # lets the engine publish its updates
         transcripts = [] if refused else await asyncio.gather(*(finishing[index] for index in range(count)))
         steps = engine.steps
-    percentiles = np.percentile(latencies_s, PERCENTILES) if latencies_s else [np.inf] * len(PERCENTILES)
-    measured = {
-        "streams": count,
-        "chunks": len(latencies_s),
-        "refused": refused,
-        "steps": steps,
-        **{f"p{p}_ms": round(1000 * float(value), 3) for p, value in zip(PERCENTILES, percentiles, strict=True)},
-    }
+    measured: Row = {"streams": count, "chunks": len(latencies_s), "refused": refused, "steps": steps}
+    for p in PERCENTILES:
+        measured[f"p{p}_ms"] = round(1000 * float(np.percentile(latencies_s, p)), 3) if latencies_s else None
     return measured, [transcript.tokens for transcript in transcripts]
 
 
-def search(serves: Callable[[int], bool], first: int, most: int, resolution: float) -> int:
-    """The largest number that is served, 0 for none: doubled until one is not, then bisected."""
-    good, bad = 0, most + 1
+def search(serves: Callable[[int], bool], first: int, last: int, resolution: float) -> int:
+    """Returns the largest number that is served, 0 for none: doubles until one is not served, then bisects."""
+    good, bad = 0, last + 1
     number = first
     while number < bad and number > good:
         if serves(number):
             good = number
         else:
             bad = number
-        number = min(2 * good, most) if bad > most else (good + bad) // 2 if bad - good > resolution * bad else good
+        number = min(2 * good, last) if bad > last else (good + bad) // 2 if bad - good > resolution * bad else good
     return good
 
 
-def measure(
-    recognizer: Recognizer,
+def measure_lookahead(
+    recognizer: "Recognizer",
     lookahead: int,
     voices: Sequence[np.ndarray],
     settings: Settings,
-    note: Callable[[dict[str, Any]], object],
+    add: Callable[[Row], object],
 ) -> None:
-    alone = [t.tokens for t in recognizer.transcribe(list(voices), lookahead)]
+    """Searches for the largest number of streams that is served at a look-ahead; adds a row for each number tried."""
+    transcripts = recognizer.transcribe(list(voices), lookahead)
+    assert isinstance(transcripts, list)
+    alone = [transcript.tokens for transcript in transcripts]
     chunk_ms = recognizer.config.chunk_ms(lookahead)
 
     def serves(count: int) -> bool:
         measured, labels = asyncio.run(serve(recognizer, lookahead, voices, count, settings))
-        differing = sum(heard != alone[index % len(alone)] for index, heard in enumerate(labels))
-        served = not measured["refused"] and not differing and measured["p99_ms"] < chunk_ms
-        note({"lookahead": lookahead, "chunk_ms": chunk_ms, **measured, "differing": differing, "served": served})
+        differing = sum(found != alone[index % len(alone)] for index, found in enumerate(labels))
+        in_time = measured["p99_ms"] is not None and measured["p99_ms"] < chunk_ms
+        served = in_time and not measured["refused"] and not differing
+        add({"lookahead": lookahead, "chunk_ms": chunk_ms, **measured, "differing": differing, "served": served})
         return served
 
-    search(serves, settings.first, settings.most, settings.resolution)
+    search(serves, settings.min_streams, settings.max_streams, settings.resolution)
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown: every number that was tried."""
+def table(rows: Sequence[Row]) -> str:
+    """Shows every number that was tried."""
     heads = [
         "look-ahead",
         "chunk, ms",
@@ -191,47 +196,39 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "differing",
         "served",
     ]
-    lines = [heads, ["---:"] * len(heads)]
+    lines = []
     for row in sorted(rows, key=lambda row: (-row["lookahead"], row["streams"])):
-        latencies = [f"{row[f'p{p}_ms']:.1f}" for p in PERCENTILES]
+        latencies = ["" if row[f"p{p}_ms"] is None else f"{row[f'p{p}_ms']:.1f}" for p in PERCENTILES]
         counts = [str(row[name]) for name in ("refused", "differing")]
-        served = "yes" if row["served"] else "no"
-        lines.append(
-            [str(row["lookahead"]), f"{row['chunk_ms']:.0f}", str(row["streams"]), *latencies, *counts, served]
-        )
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+        cells = [str(row["lookahead"]), f"{row['chunk_ms']:.0f}", str(row["streams"]), *latencies, *counts]
+        lines.append([*cells, "yes" if row["served"] else "no"])
+    return markdown(heads, lines, left=0)
 
 
-def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """The 99th percentile of latency, as a share of a chunk, against streams."""
-    kind = plot_format(path)
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context({"svg.hashsalt": "nemojax", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Plots the 99th percentile of latency, as a share of a chunk, against streams."""
+    with drawing(path, 6.4, 4.2) as figure:
         axes = figure.add_subplot()
-        for lookahead in dict.fromkeys(row["lookahead"] for row in rows):
-            points = sorted(
-                (row["streams"], row["p99_ms"] / row["chunk_ms"]) for row in rows if row["lookahead"] == lookahead
-            )
-            axes.plot(*zip(*points, strict=True), marker="o", label=f"R = {lookahead}")
-        axes.axhline(1, color="grey", linestyle="--")
+        measured = [row for row in rows if row["p99_ms"] is not None]
+        for lookahead in distinct(measured, "lookahead"):
+            found = sorted(select(measured, lookahead=lookahead), key=lambda row: row["streams"])
+            shares = [row["p99_ms"] / row["chunk_ms"] for row in found]
+            axes.plot([row["streams"] for row in found], shares, marker="o", label=f"R = {lookahead}")
+        axes.axhline(1, color="gray", linestyle="--")
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlabel("live streams")
         axes.set_ylabel("p99 latency / chunk")
         axes.legend()
-        figure.savefig(path, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
 
-def run(settings: Settings) -> int:
-    settings.check()
+def measure(settings: Settings, rows: Rows) -> int:
+    from nemojax.recognition.recognizer import load
+
     recognizer = load(settings.model, settings.dtype)
     voices = read_voices(settings, recognizer.config.features.sample_rate_hz)
-    asked = settings.lookaheads or recognizer.config.encoder.lookaheads
-    fixed = {
-        "experiment": "benchmark_streams",
+    requested = settings.lookaheads or recognizer.config.encoder.lookaheads
+    common: dict[str, Any] = {
         "model": str(settings.model),
         "parameters": recognizer.parameters,
         "dtype": recognizer.dtype,
@@ -240,23 +237,16 @@ def run(settings: Settings) -> int:
         "patience_ms": settings.patience_ms,
         "device": device(),
     }
-    rows: list[dict[str, Any]] = []
-    with writable(settings.output, "a") as output:
 
-        def note(row: dict[str, Any]) -> None:
-            rows.append({**fixed, **row, **machine(PACKAGES)})
-            output.write(json.dumps(rows[-1]) + "\n")
-            output.flush()
-            latency = f"p99 {row['p99_ms']:.1f} ms of {row['chunk_ms']:.0f}"
-            tqdm.write(f"look-ahead {row['lookahead']}: {row['streams']} streams, {latency}", file=sys.stderr)
+    def add(row: Row) -> None:
+        rows.add({**common, **row})
+        latency = "no latency" if row["p99_ms"] is None else f"p99 {row['p99_ms']:.1f} ms of {row['chunk_ms']:.0f}"
+        tqdm.write(f"look-ahead {row['lookahead']}: {row['streams']} streams, {latency}", file=sys.stderr)
 
-        for lookahead in [recognizer.lookahead(lookahead) for lookahead in dict.fromkeys(asked)]:
-            measure(recognizer, lookahead, voices, settings, note)
-    print(table(rows))
-    if settings.plot:
-        plot(rows, settings.plot)
-    return 1 if any(row["differing"] for row in rows) else 0
+    for lookahead in [recognizer.lookahead(lookahead) for lookahead in dict.fromkeys(requested)]:
+        measure_lookahead(recognizer, lookahead, voices, settings, add)
+    return 1 if any(row["differing"] for row in rows.rows) else 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    return command(Settings, run, "benchmark_streams", __doc__, arguments)
+EXPERIMENT = Experiment("benchmark_streams", Settings, measure, __doc__, table, plot)
+main = EXPERIMENT.main

@@ -1,35 +1,36 @@
-"""Where the time of a compiled function goes, by `jax.named_scope`: a profiler's trace, read with the compiled text.
+"""Divides the time of a compiled function among its `jax.named_scope`s, from a profiler's trace and the compiled text.
 
-A trace has an event for each operation of XLA, by its name in the compiled module; the module's text has the
+A trace has an event for each operation of XLA, by its name in the compiled module. The module's text has the
 operation's `op_name`, the path of scopes that it was traced in. Where the compiler made an operation without one, its
-scope is taken from what it is fused of, else from what it reads if that has one scope; how much time that is, is
-counted.
+scope is that of the operations fused in it, else that of its operands if they have one scope. The time of such
+operations is counted.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 NO_SCOPE = "(no scope)"
 BETWEEN = "(between operations)"
+T = TypeVar("T")
 
 _INSTRUCTION = re.compile(r"\s*(?:ROOT )?%?([\w.\-]+) = ")
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
-# of the path jit(step)/encoder/block0/attention/jit(_where)/select_n: what control flow and jax's own functions add
+# parts of a path such as jit(step)/encoder/block0/attention/jit(_where)/select_n that control flow and jax add
 _FOREIGN = re.compile(
     r".*[^\w].*|while|body|cond|closed_call|eval_jaxpr|checkpoint|rematted_computation|branch_\d+_fun"
 )
 
 
 class Operation(NamedTuple):
-    """An operation of a compiled module. `control` runs others: loops, conditionals and calls."""
+    """An operation of a compiled module."""
 
-    scope: str | None  # "" outside all scopes, None where that is not known
-    control: bool = False
-    inferred: bool = False  # the compiler gave it no name of its own
+    scope: str | None  # "" outside all scopes, None if unknown
+    control: bool = False  # runs other operations: a loop, a conditional or a call
+    inferred: bool = False  # the compiler gave it no name
 
 
 class Event(NamedTuple):
@@ -39,10 +40,10 @@ class Event(NamedTuple):
 
 
 class Times(NamedTuple):
-    """Seconds a step by scope, in the order in which they run (on average), `NO_SCOPE` and `BETWEEN` last.
+    """Seconds a step by scope, in the scopes' mean order in time, `NO_SCOPE` and `BETWEEN` last.
 
-    They add up to `whole_s`: a moment in which several operations run side by side is divided among them.
-    `inferred_s` is the part of the scopes' time that went to operations without a name of their own.
+    They add up to `whole_s`: time in which several operations run side by side is divided among them. `inferred_s` is
+    the part of the scopes' time that belongs to operations without a name.
     """
 
     scopes: dict[str, float]
@@ -51,14 +52,16 @@ class Times(NamedTuple):
 
 
 def scope_of(op_name: str) -> str | None:
-    """The named scopes in an operation's path, joined by slashes; None where it is no path, but a name alone."""
+    """Returns the named scopes in an operation's path, joined by slashes; None for a name that is no path."""
     parts = op_name.split("/")[:-1]
     return "/".join(part for part in parts if not _FOREIGN.fullmatch(part)) if parts else None
 
 
 def operations(text: str) -> tuple[str, dict[str, Operation]]:
-    """The name of a compiled module, and its operations by name, from `compiled.as_text()`."""
-    lines, named, computation = {}, {}, ""
+    """Returns the name of a compiled module, and its operations by name, from `compiled.as_text()`."""
+    lines: dict[str, str] = {}
+    named: dict[str, str | None] = {}
+    computation = ""
     inside: dict[str, list[str]] = {}
     for line in text.splitlines():
         if found := _INSTRUCTION.match(line):
@@ -82,7 +85,7 @@ def operations(text: str) -> tuple[str, dict[str, Operation]]:
 
 
 def _fused_of(line: str, inside: dict[str, list[str]], named: dict[str, str | None]) -> str | None:
-    """The scope that most of a fusion's operations have."""
+    """Returns the commonest scope of a fusion's operations; None where none has one."""
     called = re.search(r"calls=%?([\w.\-]+)", line)
     scopes = [named[name] for name in inside.get(called[1], ())] if called else []
     common = Counter(scope for scope in scopes if scope is not None).most_common(1)
@@ -90,14 +93,14 @@ def _fused_of(line: str, inside: dict[str, list[str]], named: dict[str, str | No
 
 
 def _read_by(line: str, named: dict[str, str | None]) -> str | None:
-    """The one scope of an operation's operands; None where they have several."""
+    """Returns the scope of an operation's operands; None where they have several, or none."""
     operands = line.split(" = ", 1)[1].split(", metadata=")[0]
     scopes = {named.get(name) for name in re.findall(r"%([\w.\-]+)", operands)} - {None}
     return scopes.pop() if len(scopes) == 1 else None
 
 
 def read(directory: Path, module: str, step: str) -> tuple[list[Event], list[Event]]:
-    """From the last trace in a directory: the events of the annotation `step`, and of the operations of a module."""
+    """Reads the last trace in a directory; returns the events of the annotation `step` and of a module's operations."""
     from jax.profiler import ProfileData
 
     files = sorted(directory.glob("plugins/profile/*/*.xplane.pb"))
@@ -114,24 +117,27 @@ def read(directory: Path, module: str, step: str) -> tuple[list[Event], list[Eve
 
 
 def times(steps: Sequence[Event], events: Iterable[Event], known: dict[str, Operation]) -> Times:
-    """The mean over steps of the time in each scope; see `Times`."""
-    spent: Counter[str] = Counter()
-    moments_of: Counter[str] = Counter()  # into the step, weighted with the time spent
+    """Returns the mean over steps of the time in each scope; see `Times`."""
+    spent: dict[str, float] = defaultdict(float)  # ns, by scope
+    moments_of: dict[str, float] = defaultdict(float)  # ns since the step's begin, weighted with the time spent
     inferred = 0.0
     events = sorted(events, key=lambda event: event.begin_ns)
     for step in steps:
         within = [event for event in events if event.begin_ns < step.end_ns and event.end_ns > step.begin_ns]
         clipped = [(max(e.begin_ns, step.begin_ns), min(e.end_ns, step.end_ns), e.name) for e in within]
         moments = sorted({step.begin_ns, step.end_ns, *(m for begin, end, _ in clipped for m in (begin, end))})
-        begins, running = iter([*clipped, (float("inf"), 0.0, "")]), []
+        begins = iter([*clipped, (float("inf"), 0.0, "")])
+        running: list[tuple[float, float, str]] = []
         following = next(begins)
         for moment, after in pairwise(moments):
-            running = [event for event in running if event[1] > moment]
+            running = [clip for clip in running if clip[1] > moment]
             while following[0] <= moment:
                 running.append(following)
                 following = next(begins)
             now = [known.get(name, Operation(None)) for _, end, name in running if end > moment]
-            now = [operation for operation in now if not operation.control] or now  # a loop waits for what it runs
+            now = [
+                operation for operation in now if not operation.control
+            ] or now  # a loop waits for the operations that it runs
             for operation in now:
                 share, scope = (after - moment) / len(now), operation.scope or NO_SCOPE
                 spent[scope] += share
@@ -143,3 +149,8 @@ def times(steps: Sequence[Event], events: Iterable[Event], known: dict[str, Oper
     scale = 1e9 * max(len(steps), 1)
     whole = sum(step.end_ns - step.begin_ns for step in steps)
     return Times({name: spent[name] / scale for name in order}, whole / scale, inferred / scale)
+
+
+def faster_half(items: Sequence[T], duration: Callable[[T], float]) -> list[T]:
+    """Returns the faster half of some measurements; the slower ones were disturbed by the machine's other load."""
+    return sorted(items, key=duration)[: (len(items) + 1) // 2]

@@ -1,5 +1,8 @@
-"""Synthetic speech to train on: made sentences, spoken by Debian's synthesisers.
+"""Synthetic speech to train on: random sentences, spoken by Debian's speech synthesizers.
 
-A module a concern: grammar.py what sentences are made of, sentences.py the sentences and which of them are held out,
-voices.py the voices, programs.py the synthesisers, corpus.py the command.
+corpus.py      the command
+grammar.py     the forms and words of sentences
+sentences.py   random sentences, and which of them are held out from training
+voices.py      the voices
+programs.py    the synthesizers
 """

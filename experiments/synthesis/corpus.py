@@ -1,11 +1,12 @@
-"""Synthetic speech with its text, as tarred manifests in NeMo's form, from Debian's synthesisers.
+"""Makes synthetic speech with its text, as tarred manifests in NeMo's form, with Debian's speech synthesizers.
 
     apt install espeak-ng flite festival festvox-kallpc16k festvox-us-slt-hts
     python -m experiments synthesis OUT --hours 8
 
 OUT gets synthetic_train, synthetic_dev (texts that are never in training, voices that are) and synthetic_new_voice
-(texts and voices that are never in training), each a .jsonl and a .tar. Texts, voices and samples are a function of the
-settings and of the synthesisers' versions, whatever the number of workers; in Ogg, a stream's serial number is not.
+(texts and voices that are never in training), each a .jsonl and a .tar. Texts, voices and samples depend on the
+settings and on the synthesizers' versions alone, not on the number of workers; in Ogg, a stream's serial number is
+random.
 """
 
 import io
@@ -28,24 +29,25 @@ import soundfile
 import tyro
 from tqdm import tqdm
 
+from experiments.harness import checks
 from experiments.harness.command import command
-from experiments.synthesis.programs import RATE_HZ, SynthesisError, require, spoken
+from experiments.synthesis.programs import RATE_HZ, SynthesisError, require, speak
 from experiments.synthesis.sentences import held_out, is_spoken_as_written, sentences
-from experiments.synthesis.voices import PROGRAMS, VOICES, Delivery, Program, Voice, drawn_delivery
+from experiments.synthesis.voices import PROGRAMS, VOICES, Delivery, Program, Voice, draw_delivery
 from nemojax.data.train_tokenizer import texts_of
 from nemojax.errors import ConfigError
 
-TWO_SENTENCES = 0.25  # the share of clips with two, a pause between them
+TWO_SENTENCES = 0.25  # the share of clips with two sentences
 AHEAD = 4  # sentences in work, per worker
-REPORTED = 5
-HOPELESS = 20  # failures more than clips: the synthesiser does not work
+MAX_REPORTED = 5  # failures that are printed
+MAX_FAILURES = 20  # more than clips: the synthesizer does not work
 FORMATS = {"ogg": ("OGG", "OPUS"), "flac": ("FLAC", "PCM_16")}
 
 
 @dataclass(frozen=True)
 class Settings:
     output: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="OUT")]]
-    """A directory; sets in it that exist are not overwritten."""
+    """A directory; existing sets in it are not overwritten."""
     hours: float = 8.0
     """Of training speech."""
     dev: int = 150
@@ -54,39 +56,40 @@ class Settings:
     """Clips of unseen text by voices left out of training."""
     seed: int = 0
     texts: tuple[Path, ...] = ()
-    """Manifests whose texts, in part, are spoken in training in place of made sentences."""
+    """Manifests whose texts are spoken in training in place of some random sentences."""
     texts_share: float = 0.25
     """The share of training clips that take a text of --texts."""
     programs: tuple[Program, ...] = PROGRAMS
-    """The synthesisers to use."""
+    """The synthesizers to use."""
     format: Literal["ogg", "flac"] = "ogg"
     """Opus in Ogg, or FLAC."""
     compression: float | None = None
-    """From 0 to 1, as libsndfile counts; 0.95 is about 19 kilobits a second in Ogg. By default that library's own."""
+    """libsndfile's level, from 0 to 1; 0.95 is about 19 kilobits a second in Ogg. By default the library's own."""
     workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    """Sentences that are spoken at the same time."""
 
-    def __post_init__(self):
-        if self.hours < 0 or self.dev < 0 or self.new_voice < 0:
-            raise ConfigError("--hours, --dev and --new-voice must not be negative")
-        if self.workers < 1:
-            raise ConfigError(f"--workers must be at least 1, not {self.workers}")
+    def check(self) -> None:
+        checks.at_least(0, self, "hours", "dev", "new_voice")
+        checks.at_least(1, self, "workers")
         if not 0 <= self.texts_share <= 1:
             raise ConfigError(f"--texts-share must be from 0 to 1, not {self.texts_share}")
         if self.compression is not None and not 0 <= self.compression <= 1:
             raise ConfigError(f"--compression must be from 0 to 1, not {self.compression}")
         if not self.programs:
-            raise ConfigError("--programs must name at least one synthesiser")
+            raise ConfigError("--programs must name at least one synthesizer")
 
 
 class Clip(NamedTuple):
-    """What is to be said, by whom and how."""
+    """A text to speak, with its voice and delivery."""
 
     text: str
     voice: Voice
     delivery: Delivery
 
 
-class Result(NamedTuple):
+class Spoken(NamedTuple):
+    """A clip as an encoded file, or the problem that it failed with."""
+
     clip: Clip
     seconds: float
     encoded: bytes
@@ -96,7 +99,7 @@ class Result(NamedTuple):
 def clips(
     seed: str, voices: Sequence[Voice], kept_from_training: bool, texts: Sequence[str] = (), texts_share: float = 0.0
 ) -> Iterator[Clip]:
-    """Clips without end, a function of the arguments."""
+    """Yields clips without end, a function of the arguments."""
     rng = random.Random(seed)
     made = sentences(rng, kept_from_training)
     shares = [voice.share for voice in voices]
@@ -106,29 +109,30 @@ def clips(
         else:
             text = " ".join(next(made) for _ in range(1 + (rng.random() < TWO_SENTENCES)))
         voice = rng.choices(voices, shares)[0]
-        yield Clip(text, voice, drawn_delivery(voice, rng))
+        yield Clip(text, voice, draw_delivery(voice, rng))
 
 
-def speak(clip: Clip, format: str, compression: float | None) -> Result:
+def speak_clip(clip: Clip, format: str, compression: float | None) -> Spoken:
+    """Speaks and encodes a clip."""
     try:
-        samples = spoken(clip.text, clip.voice, clip.delivery)
+        samples = speak(clip.text, clip.voice, clip.delivery)
     except SynthesisError as error:
-        return Result(clip, 0.0, b"", str(error))
+        return Spoken(clip, 0.0, b"", str(error))
     container, subtype = FORMATS[format]
     file = io.BytesIO()
     level = {} if compression is None else {"compression_level": compression}
     soundfile.write(file, samples, RATE_HZ, format=container, subtype=subtype, **level)
-    return Result(clip, len(samples) / RATE_HZ, file.getvalue())
+    return Spoken(clip, len(samples) / RATE_HZ, file.getvalue())
 
 
-def speak_all(wanted: Iterator[Clip], settings: Settings) -> Generator[Result, None, None]:
-    """Results in the order of the clips. The synthesisers are processes of their own, so threads drive them."""
+def speak_all(wanted: Iterator[Clip], settings: Settings) -> Generator[Spoken, None, None]:
+    """Speaks clips; yields them in order. The synthesizers are processes of their own, so threads suffice here."""
     with ThreadPoolExecutor(settings.workers) as pool:
-        pending: list[Future[Result]] = []
+        pending: list[Future[Spoken]] = []
         try:
             while True:
                 for clip in islice(wanted, AHEAD * settings.workers - len(pending)):
-                    pending.append(pool.submit(speak, clip, settings.format, settings.compression))
+                    pending.append(pool.submit(speak_clip, clip, settings.format, settings.compression))
                 if not pending:
                     return
                 yield pending.pop(0).result()
@@ -140,11 +144,15 @@ def speak_all(wanted: Iterator[Clip], settings: Settings) -> Generator[Result, N
 def write_set(
     output: Path, name: str, wanted: Iterator[Clip], settings: Settings, seconds: float | None = None
 ) -> None:
-    """A set of so many seconds, or of all clips wanted: NAME.tar and NAME.jsonl, which appear when whole."""
+    """Writes a set as NAME.tar and NAME.jsonl, which appear when they are complete.
+
+    Args:
+      seconds: the set ends when it has this much speech; None for all of `wanted`.
+    """
     tar, manifest = output / f"{name}.tar", output / f"{name}.jsonl"
-    heard: dict[str, float] = defaultdict(float)  # seconds
+    spoken_s: dict[str, float] = defaultdict(float)  # by program
     lines: list[str] = []
-    failures: list[Result] = []
+    failures: list[Spoken] = []
     partial = tar.with_suffix(".tar.partial"), manifest.with_suffix(".jsonl.partial")
     with ExitStack() as stack:
         for path in partial:
@@ -156,11 +164,11 @@ def write_set(
         for result in results:
             if result.problem:
                 failures.append(result)
-                if len(failures) <= REPORTED:
+                if len(failures) <= MAX_REPORTED:
                     bar.write(
                         f"left out: {result.clip.voice.speaker}: {result.clip.text!r}: {result.problem}", sys.stderr
                     )
-                if len(failures) > len(lines) + HOPELESS:
+                if len(failures) > len(lines) + MAX_FAILURES:
                     raise ConfigError(
                         f"{name}: {len(failures)} of {len(failures) + len(lines)} sentences could not be spoken; "
                         f"the first problem: {failures[0].problem}"
@@ -171,9 +179,9 @@ def write_set(
             member.size = len(result.encoded)
             archive.addfile(member, io.BytesIO(result.encoded))
             lines.append(json.dumps(entry(file, result)))
-            heard[result.clip.voice.program] += result.seconds
-            bar.update(round(sum(heard.values())) - bar.n)
-            if seconds is not None and sum(heard.values()) >= seconds:
+            spoken_s[result.clip.voice.program] += result.seconds
+            bar.update(round(sum(spoken_s.values())) - bar.n)
+            if seconds is not None and sum(spoken_s.values()) >= seconds:
                 break
         archive.close()
         if not lines:
@@ -181,36 +189,38 @@ def write_set(
         partial[1].write_text("\n".join(lines) + "\n")
         partial[0].rename(tar)
         partial[1].rename(manifest)
-    shares = ", ".join(f"{program} {heard[program] / sum(heard.values()):.0%}" for program in sorted(heard))
-    print(f"{name}: {len(lines)} clips, {sum(heard.values()) / 3600:.2f} h ({shares}), {len(failures)} left out")
+    shares = ", ".join(f"{program} {spoken_s[program] / sum(spoken_s.values()):.0%}" for program in sorted(spoken_s))
+    print(f"{name}: {len(lines)} clips, {sum(spoken_s.values()) / 3600:.2f} h ({shares}), {len(failures)} left out")
 
 
-def entry(file: str, result: Result) -> dict[str, Any]:
-    """A line of a manifest."""
+def entry(file: str, result: Spoken) -> dict[str, Any]:
+    """Returns a line of a manifest."""
     voice = result.clip.voice
     return {
         "audio_filepath": file,
         "duration": round(result.seconds, 4),
         "text": result.clip.text,
         "speaker": voice.speaker,
-        "synthesiser": voice.program,
+        "synthesizer": voice.program,
         "voice": voice.name,
         **result.clip.delivery._asdict(),
     }
 
 
 def texts_for_training(manifests: Sequence[Path]) -> list[str]:
-    """Their texts that are spoken as written and not held out."""
+    """Returns the manifests' texts that are spoken as written and not held out."""
     texts = texts_of(manifests, distinct=True)
     kept = [text for text in texts if is_spoken_as_written(text) and not held_out(text)]
     if manifests:
-        print(f"{len(kept)} of {len(texts)} texts of the manifests are used; the others are held out or not all words")
+        print(
+            f"{len(kept)} of {len(texts)} texts of the manifests are used; the others are held out or not words alone"
+        )
         if not kept:
             raise ConfigError("none of the texts of --texts is made of words and punctuation alone")
     return kept
 
 
-def synthesise(settings: Settings) -> int:
+def synthesize(settings: Settings) -> None:
     voices = [voice for voice in VOICES if voice.program in settings.programs]
     seen, left_out = [v for v in voices if not v.left_out], [v for v in voices if v.left_out]
     require(voices)
@@ -236,14 +246,15 @@ def synthesise(settings: Settings) -> int:
         if amount:
             write_set(settings.output, name, wanted, settings, seconds)
     print(f"{(time.perf_counter() - begin) / 60:.1f} minutes with {settings.workers} workers")
-    return 0
 
 
 def run(settings: Settings) -> int:
+    settings.check()
     try:
-        return synthesise(settings)
+        synthesize(settings)
     except OSError as error:
         raise ConfigError(f"{error.filename or 'the output'} can't be written: {error.strerror}") from None
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

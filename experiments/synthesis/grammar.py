@@ -1,4 +1,4 @@
-"""What the made sentences are made of: rules whose `{name}` stand for a choice of the rule of that name."""
+"""The forms and words of random sentences: rules in which `{name}` stands for a random choice of the rule `name`."""
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -10,7 +10,7 @@ def phrases(text: str) -> tuple[str, ...]:
 
 
 def _forms(names: tuple[str, ...], table: str) -> dict[str, tuple[str, ...]]:
-    """A rule for each column of a table of words."""
+    """Makes a rule of each column of a table of words."""
     return dict(zip(names, zip(*(row.split() for row in table.split("|")), strict=True), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""The synthesisers, a process for each sentence, and what of them is installed."""
+"""Runs the speech synthesizers, a process for each sentence, and checks that they are installed."""
 
 import functools
 import re
@@ -18,11 +18,11 @@ from nemojax.errors import ConfigError, NemojaxError
 RATE_HZ = 16_000
 LEVEL = 0.07  # root mean square of the louder half of a clip
 PEAK = 0.95
-LIMIT_S = 60.0  # for one sentence
+LIMIT_S = 60.0  # of a process for one sentence
 SHORTEST_S_PER_CHARACTER = 0.02
 ESPEAK_WORDS_PER_MINUTE = 170
-ESPEAK_OCTAVE = 58.0  # of its 100 steps of pitch: how many double the frequency, about the middle
-PACKAGES: dict[str, str] = {
+ESPEAK_OCTAVE = 58.0  # of its 100 steps of pitch, those that double the frequency near the middle
+PACKAGES: dict[str, str] = {  # Debian packages by program or voice
     "espeak-ng": "espeak-ng",
     "flite": "flite",
     "festival": "festival",
@@ -37,11 +37,11 @@ LISTS: dict[Program, list[str]] = {  # commands that print the names of all voic
 
 
 class SynthesisError(NemojaxError):
-    """A sentence that could not be spoken; says why."""
+    """Reports a sentence that could not be spoken; says why."""
 
 
-def spoken(text: str, voice: Voice, delivery: Delivery) -> np.ndarray:
-    """A sentence, [N] float32 at RATE_HZ and one level for all voices. Raises SynthesisError."""
+def speak(text: str, voice: Voice, delivery: Delivery) -> np.ndarray:
+    """Speaks a sentence: [N] float32 at RATE_HZ, at one level for all voices. Raises SynthesisError."""
     with tempfile.TemporaryDirectory(prefix="synthesis-") as directory:
         wav = Path(directory, "spoken.wav")
         command = _command(voice, delivery, wav)
@@ -61,11 +61,11 @@ def spoken(text: str, voice: Voice, delivery: Delivery) -> np.ndarray:
     samples = soxr.resample(samples.mean(1), rate_hz * delivery.size, RATE_HZ) if len(samples) else samples[:, 0]
     if len(samples) < SHORTEST_S_PER_CHARACTER * RATE_HZ * len(text):
         raise SynthesisError(f"{voice.program} spoke {len(text)} characters in {len(samples) / RATE_HZ:.2f} s")
-    return levelled(samples)
+    return leveled(samples)
 
 
-def levelled(samples: np.ndarray) -> np.ndarray:
-    """[N] float32 at LEVEL, pauses apart, and no louder than PEAK. Raises SynthesisError for silence."""
+def leveled(samples: np.ndarray) -> np.ndarray:
+    """Scales samples to LEVEL, pauses not counted, and to at most PEAK. Raises SynthesisError for silence."""
     blocks = samples[: len(samples) // 400 * 400].reshape(-1, 400)
     powers = np.sort(np.square(blocks).mean(1))
     level, peak = float(np.sqrt(powers[len(powers) // 2 :].mean())), float(np.abs(samples).max())
@@ -75,7 +75,7 @@ def levelled(samples: np.ndarray) -> np.ndarray:
 
 
 def _command(voice: Voice, delivery: Delivery, wav: Path) -> list[str]:
-    """Text comes by standard input. The speed makes up for what a change of size does to it."""
+    """Returns the command that speaks its standard input. Its speed allows for the later change of size."""
     stretch = f"{delivery.size / delivery.speed:.3f}"
     hz = round(voice.pitch_hz * delivery.pitch)
     match voice.program:
@@ -96,7 +96,7 @@ def _command(voice: Voice, delivery: Delivery, wav: Path) -> list[str]:
 
 
 def require(voices: Sequence[Voice]) -> None:
-    """Raises ConfigError for the first voice whose program or data is not installed, with the package to install."""
+    """Checks that all voices are installed. Raises ConfigError for the first that is not, with the Debian package."""
     for voice in voices:
         if shutil.which(voice.program) is None:
             raise ConfigError(
@@ -114,7 +114,7 @@ def require(voices: Sequence[Voice]) -> None:
 
 @functools.cache
 def _names(program: Program) -> frozenset[str]:
-    """Names of accents and variants, or of voices."""
+    """Returns the names of a program's accents and variants, or of its voices."""
     lists = [LISTS[program]] + ([["espeak-ng", "--voices=variant"]] if program == "espeak-ng" else [])
     printed = " ".join(subprocess.run(command, capture_output=True, text=True).stdout for command in lists)
     return frozenset(re.findall(r"[\w-]+", printed))

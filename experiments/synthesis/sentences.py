@@ -1,4 +1,4 @@
-"""English sentences, cased and punctuated, of which the text is exactly what is spoken: no digits, no abbreviations."""
+"""Makes English sentences, cased and punctuated, whose text is exactly what is spoken: no digits, no abbreviations."""
 
 import hashlib
 import random
@@ -8,20 +8,19 @@ from functools import cache
 
 from experiments.synthesis.grammar import RULES, TOPICS
 
-MOST_WORDS = 14
+MAX_WORDS = 14
 HELD_OUT_PERCENT = 10
 SPOKEN = re.compile(r"[A-Za-z ,.?!;:'-]*[A-Za-z][A-Za-z ,.?!;:'-]*")
 VOWEL = re.compile(r"\b([Aa]) (?=(?:hour|honest|[aeio]|u(?!ni|se)))")
-
-TWICE = re.compile(r"\b([a-z]+) (?:and|or) \1\b")
-SHORT_WORDS = 4
+REPEATED = re.compile(r"\b([a-z]+) (?:and|or) \1\b")
+SHORT_WORDS = 4  # a sentence of at most this length may come again
 
 
 def sentence(rng: random.Random) -> str:
-    """A sentence of at most MOST_WORDS words: a topic is drawn, then a form of it, then what fills it."""
+    """Makes a sentence of at most MAX_WORDS words: draws a topic, then one of its forms, then the words in it."""
     while True:
         text = _filled(rng.choice(TOPICS[rng.choice(list(TOPICS))]), rng)
-        if len(text.split()) <= MOST_WORDS and not TWICE.search(text):
+        if len(text.split()) <= MAX_WORDS and not REPEATED.search(text):
             text = VOWEL.sub(r"\1n ", text)
             return text[0].upper() + text[1:]
 
@@ -32,24 +31,24 @@ def _filled(form: str, rng: random.Random) -> str:
 
 @cache
 def vocabulary() -> frozenset[str]:
-    """All words that sentences are made of, in lower case."""
+    """Returns all words that sentences are made of, in lower case."""
     forms = " ".join(form for rule in [*RULES.values(), *TOPICS.values()] for form in rule)
     return frozenset(re.findall(r"[a-z][a-z'-]*", re.sub(r"{\w+}(?:'s)?", " ", forms).lower()))
 
 
 def held_out(text: str) -> bool:
-    """Whether a text is kept from training. It depends on its words alone: on no seed, case or punctuation."""
-    said = " ".join(re.findall(r"[a-z']+", text.lower()))
-    return hashlib.sha256(said.encode()).digest()[0] * 100 < HELD_OUT_PERCENT * 256
+    """Returns whether a text is held out from training: a function of its words, not of case or punctuation."""
+    spoken = " ".join(re.findall(r"[a-z']+", text.lower()))
+    return hashlib.sha256(spoken.encode()).digest()[0] * 100 < HELD_OUT_PERCENT * 256
 
 
 def is_spoken_as_written(text: str) -> bool:
-    """Whether a text has nothing but words and punctuation."""
+    """Returns whether a text consists of words and punctuation alone."""
     return bool(SPOKEN.fullmatch(text))
 
 
 def sentences(rng: random.Random, kept_from_training: bool) -> Iterator[str]:
-    """Sentences without end, all held out or none. Only those of at most SHORT_WORDS words come again."""
+    """Yields sentences without end, all held out or none; a sentence of more than SHORT_WORDS words comes once."""
     seen = set()
     while True:
         text = sentence(rng)

@@ -1,4 +1,4 @@
-"""The voices: who speaks, by which program, how often, and within which ranges of speed and pitch."""
+"""The voices: program, name, share of the clips, and ranges of speed and pitch."""
 
 import random
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ PROGRAMS: tuple[Program, ...] = ("espeak-ng", "flite", "festival")
 
 @dataclass(frozen=True)
 class Voice:
-    """A voice of a synthesiser.
+    """A voice of a synthesizer.
 
     Attributes:
-      program: the synthesiser.
-      name: of the voice there.
+      program: the synthesizer.
+      name: of the voice in the synthesizer.
       share: of the clips, relative to the other voices.
-      left_out: it is kept from training, to be heard in an evaluation alone.
+      left_out: whether it is held out from training, for evaluation alone.
       speeds: range of the rate of speech, relative to the voice's own.
       pitches: range of the fundamental frequency, relative to the voice's own.
       sizes: range of the factor by which the spectrum is stretched, as of a smaller or larger speaker; it
         moves pitch and formants together.
-      pitch_hz: the voice's own mean fundamental frequency, where its program is told one.
+      pitch_hz: the voice's own mean fundamental frequency, where its program takes it as an argument; otherwise 0.
     """
 
     program: Program
@@ -47,11 +47,11 @@ class Delivery(NamedTuple):
     size: float
 
 
-def drawn_delivery(voice: Voice, rng: random.Random) -> Delivery:
+def draw_delivery(voice: Voice, rng: random.Random) -> Delivery:
     return Delivery(*(round(rng.uniform(*span), 3) for span in (voice.speeds, voice.pitches, voice.sizes)))
 
 
-# "en" is British English; espeak-ng knows it as "en-gb" too, but forgets the variant then
+# "en" is British English; with its other name, "en-gb", espeak-ng ignores the variant
 ACCENTS = ("en-us", "en-us", "en-us-nyc", "en", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd")
 VARIANTS = (
     *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "klatt", "klatt3", "klatt4"),
@@ -62,7 +62,7 @@ LEFT_OUT_VARIANT = "Andrea"
 
 
 def _espeak() -> list[Voice]:
-    """Every variant, each with two accents, together half of the clips."""
+    """Returns every variant with two accents each, together half of the clips."""
     pairs = [(ACCENTS[(index + turn) % len(ACCENTS)], v) for index, v in enumerate(VARIANTS) for turn in (0, 3)]
     pairs = list(dict.fromkeys(pairs))
     voice = partial(Voice, "espeak-ng", speeds=(0.8, 1.2), pitches=(0.8, 1.25), sizes=(1.0, 1.0))

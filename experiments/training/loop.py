@@ -21,7 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from experiments.accuracy.evaluate import evaluate
+from experiments.accuracy.scoring import evaluate
 from experiments.harness.output import labels, spread
 from experiments.training.presets import FIXED, Experiment, changes, current_names
 from experiments.training.progress import ProgressBar

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from experiments.accuracy import evaluate, report
+from experiments.accuracy import evaluate, report, scoring
 from nemojax.audio.manifest import expand_manifest
 from nemojax.audio.source import Recording
 from nemojax.errors import AudioError
@@ -24,8 +24,8 @@ def recognizer(checkpoint_directory) -> Recognizer:
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory, speech, recognizer):
-    """Recordings, with what the model hears in them at one look-ahead."""
+def transcribed(tmp_path_factory, speech, recognizer):
+    """A directory of recordings, and the model's text of each at one look-ahead."""
     directory, names = tmp_path_factory.mktemp("speech"), [f"{number}.wav" for number in range(len(SECONDS))]
     for number, seconds in enumerate(SECONDS):
         x = np.roll(np.asarray(speech), 9000 * number)[: int(16_000 * seconds)]
@@ -37,15 +37,15 @@ def said(tmp_path_factory, speech, recognizer):
 
 
 @pytest.fixture(scope="module")
-def manifest(said):
-    """References of which two words are not heard, one heard as another, none wrong, and one word heard too many."""
-    directory, heard = said
-    _, *rest = plain(heard["1.wav"]).split()
+def manifest(transcribed):
+    """References against which the model has two deletions, one substitution, no error, and one insertion."""
+    directory, found = transcribed
+    _, *rest = plain(found["1.wav"]).split()
     texts = {
-        "0.wav": plain(heard["0.wav"]) + " some more",
+        "0.wav": plain(found["0.wav"]) + " some more",
         "1.wav": " ".join(["notthis", *rest]),
-        "2.wav": plain(heard["2.wav"]),
-        "3.wav": " ".join(plain(heard["3.wav"]).split()[1:]),
+        "2.wav": plain(found["2.wav"]),
+        "3.wav": " ".join(plain(found["3.wav"]).split()[1:]),
     }
     entries = [
         {"audio_filepath": name, "text": text, "speaker": f"s{index // 2}"}
@@ -71,38 +71,38 @@ def run(checkpoint_directory, tmp_path, capsys, recognizer):
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("batch_size", [3, 16])
-def test_known_errors_are_found(recognizer, manifest, said, stream, batch_size):
-    heard = []
-    scored = evaluate.evaluate(
-        recognizer, expand_manifest(manifest), LOOKAHEAD, batch_size, stream=stream, progress=heard.append
+def test_known_errors_are_found(recognizer, manifest, transcribed, stream, batch_size):
+    seconds = []
+    scored = scoring.evaluate(
+        recognizer, expand_manifest(manifest), LOOKAHEAD, batch_size, stream=stream, progress=seconds.append
     )
-    assert [utterance.name for utterance in scored] == list(said[1])
+    assert [utterance.name for utterance in scored] == list(transcribed[1])
     assert [utterance.position for utterance in scored] == [0, 1, 2, 3]
-    assert [utterance.hypothesis for utterance in scored] == list(said[1].values())
+    assert [utterance.hypothesis for utterance in scored] == list(transcribed[1].values())
     assert [utterance.words[:3] for utterance in scored] == [(0, 2, 0), (1, 0, 0), (0, 0, 0), (0, 0, 1)]
     assert [utterance.words.reference for utterance in scored] == [
         len(entry.text.split()) for entry in expand_manifest(manifest)
     ]
     assert scored[0].characters[:3] == (0, 10, 0) and scored[2].characters.errors == 0
-    assert [utterance.duration_s for utterance in scored] == list(SECONDS) and sum(heard) == pytest.approx(11.0)
+    assert [utterance.duration_s for utterance in scored] == list(SECONDS) and sum(seconds) == pytest.approx(11.0)
 
 
-def test_the_texts_are_normalised_as_asked(recognizer, said):
-    directory, heard = said
-    recording = Recording(directory / "1.wav", "1.wav", text=heard["1.wav"].upper() + "!")
-    scored, *_ = evaluate.evaluate(recognizer, [recording] * 4, LOOKAHEAD)
+def test_texts_are_normalized(recognizer, transcribed):
+    directory, found = transcribed
+    recording = Recording(directory / "1.wav", "1.wav", text=found["1.wav"].upper() + "!")
+    scored, *_ = scoring.evaluate(recognizer, [recording] * 4, LOOKAHEAD)
     assert scored.words.errors == scored.characters.errors == 0 and scored.words.reference > 2
     assert scored.case.errors == scored.case.reference == scored.words.reference
     assert scored.punctuation.deletions == 1
-    scored, *_ = evaluate.evaluate(recognizer, [recording] * 4, LOOKAHEAD, normalise=lambda text: text)
-    assert scored.words.errors == scored.words.reference == len(heard["1.wav"].split())
+    scored, *_ = scoring.evaluate(recognizer, [recording] * 4, LOOKAHEAD, normalize=lambda text: text)
+    assert scored.words.errors == scored.words.reference == len(found["1.wav"].split())
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_bad_recordings_are_told_and_the_others_scored(recognizer, said, stream):
-    directory, heard = said
+def test_bad_recordings_are_reported_and_the_others_scored(recognizer, transcribed, stream):
+    directory, found = transcribed
     (directory / "broken.wav").write_text("not audio at all")
-    good = Recording(directory / "0.wav", "0.wav", text=heard["0.wav"])
+    good = Recording(directory / "0.wav", "0.wav", text=found["0.wav"])
     entries = [
         AudioError("corpus.jsonl: line 1: it is not JSON"),
         Recording(directory / "broken.wav", "broken.wav", text="x"),
@@ -112,9 +112,9 @@ def test_bad_recordings_are_told_and_the_others_scored(recognizer, said, stream)
         Recording(directory / "0.wav", "0.wav", text=""),
     ]
     errors = []
-    scored = evaluate.evaluate(recognizer, entries, LOOKAHEAD, stream=stream, report=errors.append)
+    scored = scoring.evaluate(recognizer, entries, LOOKAHEAD, stream=stream, report=errors.append)
     assert [utterance.position for utterance in scored] == [2, 5] and scored[0].words.errors == 0
-    assert scored[1].words.insertions == len(plain(heard["0.wav"]).split()) and scored[1].words.reference == 0
+    assert scored[1].words.insertions == len(plain(found["0.wav"]).split()) and scored[1].words.reference == 0
     for error, name in zip(errors, ("line 1", "broken.wav", "missing.wav", "1.wav: .* no text"), strict=True):
         with pytest.raises(AudioError, match=name):
             raise error
@@ -124,7 +124,7 @@ def test_rows_and_table(run, recognizer, manifest, tmp_path):
     code, rows, out, err = run(manifest, "--lookaheads", 6, 1, "--utterances", tmp_path / "all.jsonl", "--seed", 3)
     assert code == 0 and not err and [row["lookahead"] for row in rows] == [6, 1]
     row, other = rows
-    scored = [evaluate.evaluate(recognizer, expand_manifest(manifest), r) for r in (6, 1)]
+    scored = [scoring.evaluate(recognizer, expand_manifest(manifest), r) for r in (6, 1)]
     words = [[utterance.words for utterance in each] for each in scored]
     reference = total(words[0]).reference
     wer = row["wer"]
@@ -184,37 +184,37 @@ def test_the_same_settings_and_seed_give_the_same_numbers(run, manifest, tmp_pat
     assert seeds == [0, 0, 0, 0, 1, 1] and rows[4:] != rows[:2] and texts[2].read_bytes() == texts[0].read_bytes()
 
 
-def test_case_and_punctuation_where_the_references_have_them(run, said):
-    directory, heard = said
-    first, *rest = plain(heard["1.wav"]).split()
-    entries = [{"audio_filepath": "0.wav", "text": f"{plain(heard['0.wav'])}."}]
+def test_case_and_punctuation_where_the_references_have_them(run, transcribed):
+    directory, found = transcribed
+    first, *rest = plain(found["1.wav"]).split()
+    entries = [{"audio_filepath": "0.wav", "text": f"{plain(found['0.wav'])}."}]
     entries += [{"audio_filepath": "1.wav", "text": " ".join([first.upper(), *rest])}]
     code, (row,), out, _ = run(write_manifest(directory / "cased.jsonl", entries), "--lookaheads", LOOKAHEAD)
     assert code == 0 and row["case_error"]["reference"] == row["wer"]["reference"]
     assert row["case_error"]["substitutions"] >= 1 and row["punctuation_error"]["reference"] == 1
     shown = f"{100 * row['case_error']['rate']:.2f} ["
     assert shown in out and row["wer"]["rate"] == 0
-    code, (_, asis), *_ = run(directory / "cased.jsonl", "--lookaheads", LOOKAHEAD, "--normaliser", "none")
+    code, (_, asis), *_ = run(directory / "cased.jsonl", "--lookaheads", LOOKAHEAD, "--normalizer", "none")
     assert code == 0 and asis["wer"]["substitutions"] >= 2 and asis["normaliser"] == "none"
 
 
-def test_drawing_speakers_rather_than_utterances(run, manifest, said, recognizer):
+def test_drawing_speakers_rather_than_utterances(run, manifest, transcribed, recognizer):
     _, (utterances,), *_ = run(manifest, "--lookaheads", 6)
     code, (_, speakers), *_ = run(manifest, "--lookaheads", 6, "--draw", "speakers")
     assert code == 0 and speakers["draw"] == "speakers" and speakers["wer"]["rate"] == utterances["wer"]["rate"]
     # of two speakers, a set holds the one, the other, or both
     scores = [utterances["wer"]["rate"], speakers["wer"]["low"], speakers["wer"]["high"]]
     assert scores[1] < scores[0] < scores[2] and speakers["wer"]["low"] != utterances["wer"]["low"]
-    words = [[u.words for u in evaluate.evaluate(recognizer, expand_manifest(manifest), r)] for r in (6, 1)]
+    words = [[u.words for u in scoring.evaluate(recognizer, expand_manifest(manifest), r)] for r in (6, 1)]
     expected = compare(*words, blocks=["s0", "s0", "s1", "s1"])
     assert expected.low != compare(*words).low
     _, rows, *_ = run(manifest, "--lookaheads", 6, 1, "--draw", "speakers")
     assert rows[-1]["wer_difference"]["low"] == pytest.approx(expected.low, abs=1e-6)
     entries = [{"audio_filepath": "0.wav", "text": "x", "speaker": "s"}, {"audio_filepath": "1.wav", "text": "x"}]
-    without = write_manifest(said[0] / "without.jsonl", entries)
+    without = write_manifest(transcribed[0] / "without.jsonl", entries)
     code, _, _, err = run(without, "--draw", "speakers")
     assert code == 2 and "without.jsonl: line 2: --draw speakers needs its speaker, which is None" in err
-    one = write_manifest(said[0] / "one.jsonl", [{**entry, "speaker": "s"} for entry in entries])
+    one = write_manifest(transcribed[0] / "one.jsonl", [{**entry, "speaker": "s"} for entry in entries])
     code, rows, out, _ = run(one, "--lookaheads", 6, "--draw", "speakers")
     assert code == 0 and rows[-1]["wer"]["low"] is None and f"| {100 * rows[-1]['wer']['rate']:.2f} |" in out
 
@@ -228,10 +228,10 @@ def test_a_limit_is_spread_over_the_manifest(run, manifest, tmp_path):
 
 
 @pytest.mark.parametrize("flags", [[], ["--stream"]])
-def test_unreadable_recordings_are_named_once_and_exit_with_1(run, said, tmp_path, flags):
-    directory, heard = said
+def test_unreadable_recordings_are_named_once_and_exit_with_1(run, transcribed, tmp_path, flags):
+    directory, found = transcribed
     entries = [
-        *({"audio_filepath": name, "text": text} for name, text in heard.items()),
+        *({"audio_filepath": name, "text": text} for name, text in found.items()),
         {"audio_filepath": "missing.wav", "text": "x"},
         {"audio_filepath": "1.wav"},
     ]
@@ -248,10 +248,10 @@ def test_unreadable_recordings_are_named_once_and_exit_with_1(run, said, tmp_pat
         assert any(name in line for line in lines), (name, err)
 
 
-def test_the_plot(run, manifest, said, tmp_path):
-    (said[0] / "elsewhere").mkdir(exist_ok=True)
-    entries = [{"audio_filepath": str(said[0] / name), "text": "x y"} for name in said[1]]
-    same_name = write_manifest(said[0] / "elsewhere" / "corpus.jsonl", entries)
+def test_the_plot(run, manifest, transcribed, tmp_path):
+    (transcribed[0] / "elsewhere").mkdir(exist_ok=True)
+    entries = [{"audio_filepath": str(transcribed[0] / name), "text": "x y"} for name in transcribed[1]]
+    same_name = write_manifest(transcribed[0] / "elsewhere" / "corpus.jsonl", entries)
     code, rows, *_ = run(manifest, same_name, "--lookaheads", 6, 1, "--plot", tmp_path / "a.svg")
     drawn = (tmp_path / "a.svg").read_text()
     assert code == 0 and drawn.startswith("<?xml")
@@ -298,17 +298,17 @@ def test_what_is_wrong_exits_with_2(run, manifest, tmp_path, monkeypatch):
         assert code == 2 and message in err and err.count("\n") == 1 and not out and not rows
     for module, flags in (
         ("matplotlib", ["--plot", "a.svg"]),
-        ("whisper_normalizer.english", ["--normaliser", "whisper"]),
+        ("whisper_normalizer.english", ["--normalizer", "whisper"]),
     ):
         monkeypatch.setitem(sys.modules, module, None)
         code, _, _, err = run(manifest, *flags)
         assert code == 2 and "nemojax[experiments]" in err
 
 
-@pytest.mark.parametrize("wrong", [["--lookahead", "6"], ["--normaliser", "plane"], ["--limit", "few"]])
+@pytest.mark.parametrize("wrong", [["--lookahead", "6"], ["--normalizer", "plane"], ["--limit", "few"]])
 def test_a_misspelt_setting_exits_with_2(manifest, checkpoint_directory, capsys, wrong):
     with pytest.raises(SystemExit) as exit:
         evaluate.main([str(checkpoint_directory), str(manifest), *wrong])
     captured = capsys.readouterr()
-    said = captured.out + captured.err
-    assert exit.value.code == 2 and wrong[0] in said and "Traceback" not in said
+    printed = captured.out + captured.err
+    assert exit.value.code == 2 and wrong[0] in printed and "Traceback" not in printed

@@ -6,7 +6,7 @@ import soundfile
 
 from experiments.accuracy import study
 from experiments.accuracy.conditions import STUDIES, Condition, parse, with_left_context
-from experiments.accuracy.listening import Said, delays_s, grouped, hear, joined, noisy, stream
+from experiments.accuracy.listening import TimedWord, delays_s, grouped, joined, noisy, stream, stream_group
 from experiments.accuracy.study_report import pareto
 from nemojax.config import PRESETS
 from nemojax.errors import ConfigError
@@ -30,7 +30,7 @@ def samples(speech):
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory, samples, recognizer):
-    """Five recordings, whose texts are what is heard at one look-ahead."""
+    """Five recordings, whose texts are the model's at one look-ahead."""
     directory, entries = tmp_path_factory.mktemp("speech"), []
     for number in range(5):
         x = np.roll(samples, 7000 * number)[: 16_000 * (2 + number % 3)]
@@ -102,11 +102,11 @@ def test_another_left_context_however_the_kernels_lie(recognizer, samples, trans
     assert shorter.transcribe(begin, LOOKAHEAD).tokens == other.transcribe(begin, LOOKAHEAD).tokens
 
 
-# Hearing.
+# Streaming.
 
 
 def test_a_streams_words_are_out_at_the_end_of_their_chunk(recognizer, samples):
-    heard = stream(recognizer, samples, LOOKAHEAD)
+    result = stream(recognizer, samples, LOOKAHEAD)
     live, shown = recognizer.stream(LOOKAHEAD), []
     chunk, history = live.chunk_samples, recognizer.config.history_samples
     for begin in range(0, len(samples), chunk):
@@ -115,45 +115,45 @@ def test_a_streams_words_are_out_at_the_end_of_their_chunk(recognizer, samples):
     for _, _, last in recognizer.tokenizer.words(transcript.tokens):
         samples_needed = (transcript.frames[last] // 7 + 1) * chunk - history
         shown.append(min(samples_needed, len(samples)) / 16_000)
-    assert heard.text == transcript.text and heard.revisions == 0
-    assert [said.at_s for said in heard.out] == pytest.approx(shown)
-    assert [said.word for said in heard.out] == [word.text for word in transcript.words]
+    assert result.text == transcript.text and result.revisions == 0
+    assert [word.at_s for word in result.out] == pytest.approx(shown)
+    assert [word.word for word in result.out] == [word.text for word in transcript.words]
 
 
 def test_the_delay_is_that_of_waiting(recognizer, samples):
     """The more a chunk holds, the later its words are out."""
-    ends = [Said(word.text, word.end_s) for word in recognizer.transcribe(samples, 0).words]
+    ends = [TimedWord(word.text, word.end_s) for word in recognizer.transcribe(samples, 0).words]
     delays = delays_s(stream(recognizer, samples, 0).out, ends)
     assert delays and all(-0.07 < delay < 0.1 for delay in delays)
 
 
 def test_delays_are_of_words_that_are_right():
-    ends = [Said("One", 1.0), Said("two,", 2.0), Said("three.", 3.0)]
-    out = [Said("one", 1.5), Said("too", 2.2), Said("three", 3.25)]
+    ends = [TimedWord("One", 1.0), TimedWord("two,", 2.0), TimedWord("three.", 3.0)]
+    out = [TimedWord("one", 1.5), TimedWord("too", 2.2), TimedWord("three", 3.25)]
     assert delays_s(out, ends) == pytest.approx([0.5, 0.25])
     assert delays_s([], ends) == [] and delays_s(out, []) == []
 
 
-def test_what_was_heard_before_is_not_counted(recognizer, samples):
-    cold = hear(recognizer, [samples], Condition(LOOKAHEAD), samples)
-    warm = hear(recognizer, [samples], Condition(LOOKAHEAD, warm=True), samples)
+def test_audio_before_a_recording_is_not_counted(recognizer, samples):
+    cold = stream_group(recognizer, [samples], Condition(LOOKAHEAD), samples)
+    warm = stream_group(recognizer, [samples], Condition(LOOKAHEAD, warm=True), samples)
     assert cold[0].text == stream(recognizer, samples, LOOKAHEAD).text
-    assert all(said.at_s > 0 for said in warm[0].out)
-    assert max((said.at_s for said in warm[0].out), default=0.0) <= len(samples) / 16_000
+    assert all(word.at_s > 0 for word in warm[0].out)
+    assert max((word.at_s for word in warm[0].out), default=0.0) <= len(samples) / 16_000
 
 
-def test_a_group_heard_together_is_one_recording(recognizer, samples):
+def test_a_group_together_is_one_recording(recognizer, samples):
     pieces = [samples[:20_000], samples[20_000:50_000]]
     whole, starts = joined(pieces)
     assert len(whole) == 50_000 + 8_000 and starts == [0.0, (20_000 + 8_000) / 16_000]
-    [heard] = hear(recognizer, pieces, Condition(LOOKAHEAD, group=2, together=True), None)
-    assert heard.text == recognizer.transcribe(whole, LOOKAHEAD).text
-    apart = hear(recognizer, pieces, Condition(LOOKAHEAD, group=2), None)
+    [result] = stream_group(recognizer, pieces, Condition(LOOKAHEAD, group=2, together=True), None)
+    assert result.text == recognizer.transcribe(whole, LOOKAHEAD).text
+    apart = stream_group(recognizer, pieces, Condition(LOOKAHEAD, group=2), None)
     assert [one.text for one in apart] == [recognizer.transcribe(piece, LOOKAHEAD).text for piece in pieces]
     assert grouped([1, 2, 3, 4, 5], 2) == [[1, 2], [3, 4], [5]]
 
 
-def test_noise_is_as_loud_as_asked_and_a_function_of_the_seed(samples):
+def test_noise_has_its_level_and_is_a_function_of_the_seed(samples):
     for snr_db in (20.0, 0.0):
         noise = noisy(samples, snr_db, [0, 3]) - samples
         assert np.array_equal(noisy(samples, snr_db, [0, 3]), samples + noise)
@@ -212,7 +212,7 @@ def test_long_form_is_scored_group_by_group(run, manifest):
     assert rows[0]["wer"]["reference"] == rows[1]["wer"]["reference"]
 
 
-def test_bad_recordings_are_told_and_the_others_scored(run, manifest, tmp_path):
+def test_bad_recordings_are_reported_and_the_others_scored(run, manifest, tmp_path):
     broken = tmp_path / "broken.jsonl"
     good = json.loads(manifest.read_text().splitlines()[0])
     lines = [{**good, "audio_filepath": str(manifest.parent / "0.wav")}, {"audio_filepath": "no.wav", "text": "x"}]
@@ -236,5 +236,5 @@ def test_a_wrong_setting_is_an_error(run, manifest, arguments, complaint):
     assert code == 2 and complaint in err and not rows
 
 
-def test_pareto_is_what_nothing_beats():
+def test_pareto_keeps_the_points_that_no_other_beats():
     assert pareto([(3, 1), (1, 5), (2, 5), (2, 2), (4, 1)]) == [(1, 5), (2, 2), (3, 1)]

@@ -1,124 +1,12 @@
-import json
-import math
+from types import SimpleNamespace
 
-import librosa
 import numpy as np
 import pytest
 
+from experiments.harness.rows import Rows, select
 from experiments.latency import compare
-from experiments.latency.compare import off, read_rate
-from experiments.latency.contender import GreedySearch, Step, in_batches, timed_steps
-from experiments.latency.ours import Nemojax, log_mel_of
-from experiments.latency.process import Failed, Process
-from experiments.latency.report import (
-    batch_table,
-    fastest,
-    floor,
-    of,
-    percentiles,
-    plot,
-    ratios,
-    start_table,
-    stream_table,
-    verdicts,
-)
-from experiments.latency.weights import read_speech
-
-
-def stream_row(contender: str, repeat: int, whole_s: float, lookahead: int = 6) -> dict:
-    return {
-        "kind": "stream",
-        "contender": contender,
-        "lookahead": lookahead,
-        "chunk_ms": 80.0 * (lookahead + 1),
-        "repeat": repeat,
-        "frames": 70,
-        **percentiles([(whole_s, whole_s / 2, whole_s / 4)] * 10),
-        "real_time_factor": whole_s / 0.56,
-        "labels": 21,
-        "labels_off": 0.0,
-        "peak_bytes": 3_000_000_000,
-    }
-
-
-ROWS = [
-    stream_row("nemojax float32", 0, 0.10),
-    stream_row("nemojax float32", 1, 0.12),
-    stream_row("nemojax bfloat16", 0, 0.05),
-    stream_row("nemojax bfloat16", 1, 0.06),
-    stream_row("NeMo float32", 0, 0.20),
-    stream_row("NeMo float32", 1, 0.18),
-    stream_row("onnxruntime int8", 0, 0.10),
-    stream_row("onnxruntime int8", 1, 0.09),
-]
-
-
-def test_percentiles_of_each_part():
-    found = percentiles([(0.3, 0.2, 0.1), (0.1, 0.06, 0.04), (0.2, 0.1, 0.1)])
-    assert found["whole"]["p50"] == 0.2 and found["encoder"]["p50"] == 0.1 and found["decoder"]["p50"] == 0.1
-    assert found["whole"]["p99"] == pytest.approx(0.298) and found["whole"]["p95"] == pytest.approx(0.29)
-
-
-def test_a_contender_without_parts_has_its_whole_step_alone():
-    row = ROWS[0] | {"contender": "sherpa-onnx int8"} | percentiles([(0.3, math.nan, math.nan)] * 3)
-    assert set(percentiles([(0.3, math.nan, math.nan)])) == {"whole"}
-    row = {key: value for key, value in row.items() if key not in ("encoder", "decoder")}
-    line = next(line for line in stream_table([*ROWS, row]).splitlines() if "sherpa" in line)
-    assert [cell.strip() for cell in line.split("|")][2:7] == ["300.0", "300.0", "300.0", "", ""]
-
-
-def test_the_fastest_is_that_of_the_least_median():
-    assert fastest(ROWS, 6, ours=True) == "nemojax bfloat16"
-    assert fastest(ROWS, 6, ours=False) == "onnxruntime int8"
-    assert fastest(ROWS, 0, ours=False) is None
-    only_ours = [row for row in ROWS if row["contender"].startswith("nemojax")]
-    assert fastest(only_ours, 6, ours=False) is None
-
-
-def test_ratios_pair_measurements_of_the_same_repeat():
-    assert ratios(ROWS, "NeMo float32", "nemojax bfloat16", 6) == pytest.approx([4.0, 3.0])
-    assert verdicts(ROWS) == [
-        "look-ahead 6: the fastest peer, onnxruntime int8, takes 1.75 [1.50, 2.00] times as long as nemojax bfloat16"
-    ]
-
-
-def test_tables_have_a_line_for_each_contender():
-    lines = stream_table(ROWS).splitlines()
-    assert len(lines) == 2 + 4
-    cells = [cell.strip() for cell in lines[2 + 2].split("|")[1:-1]]
-    assert cells == [
-        *("6, NeMo float32", "190.0 [180.0, 200.0]", "190.0 [180.0, 200.0]", "190.0 [180.0, 200.0]"),
-        *("95.0 [90.0, 100.0]", "47.5 [45.0, 50.0]", "0.339 [0.321, 0.357]", "3.50 [3.00, 4.00]"),
-        *("0.30", "0.0", "3.0"),
-    ]
-    starts = [
-        {
-            "kind": "start",
-            "contender": "nemojax float32",
-            "lookahead": 0,
-            "cache": cache,
-            "repeat": 0,
-            "loaded_s": 2.0,
-            "first_s": first_s,
-        }
-        for cache, first_s in (("none", 30.0), ("kept", 4.0))
-    ]
-    assert [line.split("|")[3:6] for line in start_table(starts).splitlines()[2:]] == [
-        [" none ", " 2.0 ", " 30.0 "],
-        [" kept ", " 2.0 ", " 4.0 "],
-    ]
-    batch = {"kind": "batch", "contender": "NeMo float32", "what": "mixed", "lookahead": 13, "batch_size": 4}
-    batch |= {"repeat": 0, "seconds": 4.0, "audio_s": 80.0, "labels_off": None, "peak_bytes": 1}
-    assert batch_table([batch]).splitlines()[2] == "| NeMo float32 | mixed | 13 | 4 | 4.00 | 20.0 |  |"
-
-
-@pytest.mark.parametrize("kind", ["svg", "png"])
-def test_the_plot_is_the_same_for_the_same_rows(tmp_path, kind):
-    rows = ROWS + [stream_row(row["contender"], row["repeat"], 0.03, lookahead=0) for row in ROWS]
-    for name in "ab":
-        plot(rows, tmp_path / f"{name}.{kind}")
-    first, second = ((tmp_path / f"{name}.{kind}").read_bytes() for name in "ab")
-    assert first == second and len(first) > 5_000
+from experiments.latency.compare import REFERENCE, Measurements, off, read_rate
+from experiments.latency.process import ContenderError
 
 
 def test_labels_off_are_edits():
@@ -127,112 +15,10 @@ def test_labels_off_are_edits():
     assert off([1], None) is None and off([], []) is None
 
 
-def test_the_floor_is_bytes_over_the_rate():
-    row = {"kind": "floor", "bytes_per_second": 10e9, "encoder_parameters": 600_000_000, "parameters": 618_000_000}
-    assert floor([row]) == (
-        "floor: 600M weights of the encoder, read once a step at 10.0 GB/s: "
-        "240.0 ms in float32, 120.0 ms in bfloat16, 60.0 ms in int8"
-    )
-
-
-def test_memory_is_read():
-    assert 1e8 < read_rate(threads=1, megabytes=8) < 1e12
-
-
-def test_greedy_search_is_the_double_loop_and_goes_on_from_chunk_to_chunk():
-    rng = np.random.default_rng(0)
-    logits, states = rng.standard_normal((12, 40, 5)), []
-
-    def predict(label: int, state: int | None) -> tuple[int, int]:
-        now = 0 if state is None else (state * 5 + label + 1) % 40
-        states.append(now)
-        return now, now
-
-    best = lambda frame, prediction: int(logits[frame, prediction].argmax())
-    search = GreedySearch(4, lambda frames: frames, predict, best)
-    found = sum((search(range(begin, begin + 3)) for begin in range(0, 12, 3)), ())
-
-    expected, state = [], 0
-    for frame in range(12):
-        for _ in range(10):
-            label = int(logits[frame, state].argmax())
-            if label == 4:
-                break
-            expected.append(label)
-            state = (state * 5 + label + 1) % 40
-    assert found == tuple(expected) and len(expected) > 5
-    assert len(states) == len(expected) + 1  # the prediction network runs once per label
-
-
-def test_the_parts_of_a_peers_step_make_up_the_whole():
-    steps = list(timed_steps([1, 2], lambda chunk: chunk * 10, lambda encoded: (encoded,)))
-    assert [step.tokens for step in steps] == [(10,), (20,)]
-    assert all(step.whole_s == pytest.approx(step.encoder_s + step.decoder_s) for step in steps)
-
-
-def test_batches_hold_recordings_of_like_length():
-    recordings = [np.zeros(n) for n in (5, 1, 4, 2, 3)]
-    assert list(in_batches(recordings, 2)) == [[1, 3], [4, 2], [0]]
-
-
-def test_speech_is_of_the_lengths_asked_for(tmp_path):
-    made = read_speech((), [0.5, 2.0], seed=1)
-    assert [len(samples) for samples in made] == [8_000, 32_000]
-    assert all(np.abs(samples).max() > 0.01 for samples in made)
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory, checkpoint_directory):
-    """What a run needs of nemojax's own."""
-    directory = tmp_path_factory.mktemp("work")
-    (directory / "native").symlink_to(checkpoint_directory)
-    np.savez(directory / "recordings.npz", *read_speech((), [3.0], seed=0))
-    return directory
-
-
-def test_our_steps_say_what_a_stream_says(work):
-    contender = Nemojax(work, "float32")
-    [samples] = read_speech((), [3.0], seed=0)
-    for lookahead in (1, 0):
-        steps = list(contender.stream(samples, lookahead))
-        assert len(steps) == (len(samples) + 1080) // (1280 * (lookahead + 1))
-        assert all(min(step[:3]) > 0 for step in steps)
-        stream = contender._recognizer.stream(lookahead)
-        pushed = stream.push(samples)
-        assert sum((step.tokens for step in steps), ()) == pushed.tokens
-        untimed = list(contender.stream(samples, lookahead, parts=False))
-        assert [step.tokens for step in untimed] == [step.tokens for step in steps]
-        assert all(math.isnan(step.encoder_s) for step in untimed)
-
-
-def test_log_mel_for_peers_is_librosas():
-    [samples] = read_speech((), [0.5], seed=0)
-    found = log_mel_of(samples, 80)
-    emphasised = np.append(samples[:1], samples[1:] - 0.97 * samples[:-1])
-    window = np.hanning(400)
-    spectrum = librosa.stft(emphasised, n_fft=512, hop_length=160, win_length=400, window=window, pad_mode="constant")
-    filters = librosa.filters.mel(sr=16_000, n_fft=512, n_mels=80)
-    expected = np.log(filters @ np.abs(spectrum) ** 2 + 2.0**-24).T
-    assert len(found) == 50
-    np.testing.assert_allclose(found, expected[: len(found)], atol=1e-3)
-
-
-def test_a_contender_answers_in_a_process_of_its_own(work):
-    process = Process("nemojax float32", work, threads=1)
-    try:
-        answer = process.ask(do="stream", recording=0, lookahead=1)
-        again = process.ask(do="first", recording=0, lookahead=1)
-        batch = process.ask(do="batch", recordings=[0, 0], lookahead=1, batch_size=2)
-    finally:
-        process.close()
-    assert len(answer["steps"]) == 19 and answer["peak_bytes"] > 1e7
-    assert answer["tokens"][: len(again["tokens"])] == again["tokens"]
-    assert batch["tokens"][0] == batch["tokens"][1] and batch["seconds"] > 0
-
-
-def test_a_contender_that_fails_says_why(tmp_path):
-    with pytest.raises(Failed, match=r"nemojax float32: .*recordings\.npz"):
-        Process("nemojax float32", tmp_path, threads=1)
+def test_the_rate_of_memory_is_bytes_over_the_shortest_pass(monkeypatch):
+    clock = iter([0, 5, 10, 12, *range(20, 30)])
+    monkeypatch.setattr(compare.time, "perf_counter", lambda: next(clock))
+    assert read_rate(threads=2, megabytes=8) == 8 * 2**20  # the others take 5 and 2 s
 
 
 @pytest.mark.parametrize(
@@ -250,10 +36,49 @@ def test_a_wrong_setting_is_an_error(capsys, tmp_path, arguments, complaint):
     assert complaint in capsys.readouterr().err
 
 
-def test_rows_are_chosen_by_their_values():
-    assert of(ROWS, contender="NeMo float32", repeat=1) == [ROWS[5]]
-    assert json.dumps(ROWS)  # as they are written
+class FakeProcess:
+    """A contender that answers at once; "NeMo" fails when it streams."""
+
+    def __init__(self, name, directory, threads, cache=None):
+        self.name, self.started, self.loaded_s = name, 0.0, 1.5
+        if name == "sherpa-onnx int8":
+            raise ContenderError(f"{name}: not installed")
+
+    def ask(self, do, **request):
+        if do == "stream" and self.name == "NeMo float32":
+            raise ContenderError(f"{self.name}: it failed")
+        tokens = [1, 2, 3, 4] if self.name == REFERENCE else [1, 2, 3, 5]
+        answers = {"stream": {"steps": [(0.04, 0.03, 0.01)] * 5, "tokens": tokens}}
+        answers["batch"] = {"seconds": 2.0, "tokens": [tokens] * len(request.get("recordings", []))}
+        return answers.get(do, {}) | {"peak_bytes": 7}
+
+    def close(self):
+        pass
 
 
-def test_a_step_names_its_parts():
-    assert Step._fields == ("whole_s", "encoder_s", "decoder_s", "tokens")
+def test_contenders_take_turns_and_one_that_fails_is_reported(work, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compare, "ContenderProcess", FakeProcess)
+    monkeypatch.setattr(compare, "read_rate", lambda threads: 1e9)
+    names = (REFERENCE, "transformers float32", "NeMo float32", "sherpa-onnx int8")
+    settings = compare.Settings(
+        work, contenders=names, lookaheads=(6, 0), repeats=2, starts=1, batch_seconds=(1.0, 2.0)
+    )
+    recordings = [np.zeros(16_000, np.float32), *[np.zeros(32_000, np.float32)] * 3]
+    with Rows(tmp_path / "rows.jsonl", {}, ()) as rows:
+        found = list(Measurements(settings, recordings, rows, SimpleNamespace(set_description=lambda text: None)).run())
+    assert rows.problems == ["sherpa-onnx int8: not installed", "NeMo float32: it failed"]
+    assert capsys.readouterr().err.count("error: ") == 2
+    assert [row["kind"] for row in found] == ["floor"] + ["start"] * 4 + ["stream"] * 8 + ["batch"] * 12
+    assert 0 < found[0]["encoder_parameters"] < found[0]["parameters"]
+    starts = [(row["contender"], row["cache"]) for row in select(found, kind="start")]
+    assert starts == [(REFERENCE, "none"), (REFERENCE, "kept"), ("transformers float32", ""), ("NeMo float32", "")]
+    streams = select(found, kind="stream")
+    assert [(row["lookahead"], row["repeat"]) for row in streams[::2]] == [(6, 0), (6, 1), (0, 0), (0, 1)]
+    assert [row["contender"] for row in streams] == [*names[:2]] * 4
+    assert [row["labels_off"] for row in streams] == [0.0, 0.25] * 4
+    assert streams[0]["real_time_factor"] == pytest.approx(0.04 / 0.56, abs=1e-5) and streams[0]["frames"] == 35
+    batches = select(found, kind="batch", contender="NeMo float32")
+    assert [(row["what"], row["audio_s"], row["batch_size"]) for row in batches[::2]] == [
+        ("one alone", 1.0, 1),
+        ("mixed", 3.0, 4),
+    ]

@@ -6,7 +6,7 @@ from experiments.record import record, tables
 from nemojax.errors import ConfigError
 
 
-def test_documents_quote_what_the_rows_say(capsys):
+def test_documents_are_up_to_date(capsys):
     assert record.main(["--check"]) == 0, capsys.readouterr().err
 
 
@@ -23,7 +23,7 @@ def test_tables_replace_what_stood_there(monkeypatch):
     assert record.remade(made) == made
 
 
-def test_what_has_no_rows_is_said(monkeypatch, tmp_path):
+def test_a_table_without_rows_is_a_note(monkeypatch, tmp_path):
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     made = record.remade("<!-- record: fine-tune -->\n<!-- end of record -->")
     assert made == "<!-- record: fine-tune -->\n\n*Not measured yet.*\n\n<!-- end of record -->"

@@ -3,18 +3,18 @@ from experiments.record import tables
 
 def test_a_changed_row_changes_the_table(monkeypatch):
     before = tables.small_wer()
-    changed = tables.rows("small")
+    changed = tables.read_rows("small")
     changed[0]["wer"]["rate"] = 0.4321
-    monkeypatch.setattr(tables, "rows", lambda name: changed)
+    monkeypatch.setattr(tables, "read_rows", lambda name: changed)
     after = tables.small_wer()
     assert "43.2 [" in after and after != before
 
 
-def test_a_difference_beyond_chance_is_marked(monkeypatch):
-    found = tables.rows("small")
+def test_a_significant_difference_is_marked(monkeypatch):
+    found = tables.read_rows("small")
     for row in found:
         row["p_value"] = 0.01 if row["lookahead"] == 0 else 0.5
-    monkeypatch.setattr(tables, "rows", lambda name: found)
+    monkeypatch.setattr(tables, "read_rows", lambda name: found)
     lines = tables.small_wer().splitlines()[2:]
     assert all(line.endswith(" † |") and line.count("†") == 1 for line in lines)
 
@@ -35,17 +35,17 @@ def test_the_most_streams_that_were_served(monkeypatch):
         }
 
     found = [row(8, True), row(64, False, 2), row(16, True), row(32, False)]
-    monkeypatch.setattr(tables, "rows", lambda name: found)
+    monkeypatch.setattr(tables, "read_rows", lambda name: found)
     assert tables.streams().splitlines()[-1] == "| 4.4M, int8 | 160 ms | 16 | 32 | 66 | 111 | 115 | 2 |"
     found[:] = [row(8, False)]
     assert tables.streams().splitlines()[-1] == "| 4.4M, int8 | 160 ms |  | 8 |  |  |  | 0 |"
 
 
-def test_what_a_loss_could_not_do_is_said(monkeypatch):
+def test_the_reason_for_a_skipped_loss_is_shown(monkeypatch):
     same = {"size": "medium", "pass": "forward"}
     measured = [{**same, "form": "fused", "seconds": s, "peak_bytes": 2**21} for s in (1.0, 2.0, 4.0)]
     found = [*measured, {**same, "form": "nemo_pytorch", "skipped": "more than 120 s"}]
-    monkeypatch.setattr(tables, "rows", lambda name: found)
+    monkeypatch.setattr(tables, "read_rows", lambda name: found)
     assert tables.loss().splitlines()[2:] == [
         "| fused | forward | 2,000 [1,000, 4,000] | 2 |",
         "| nemo_pytorch | forward | more than 120 s |  |",
@@ -61,6 +61,6 @@ def test_starts_of_the_second_run_are_those_of_others(monkeypatch):
         "compare_latency": [start("nemojax int8", 1.0)],
         "compare_latency_more": [start("nemojax int8", 9.0), start("NeMo float32", 30.0)],
     }
-    monkeypatch.setattr(tables, "rows", found.__getitem__)
+    monkeypatch.setattr(tables, "read_rows", found.__getitem__)
     text = tables.latency_starts()
     assert "30.0" in text and "1.0" in text and "9.0" not in text

@@ -5,108 +5,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from experiments.references import agreement
 from experiments.references import compare as compare_references
-from experiments.references.agreement import Comparison, Difference, Heard, Parting, listing, parting, table, tally
 from experiments.references.compare import compare, read_recordings, streamed, whole_chunks
-from experiments.references.traces import Decoding
 from nemojax.errors import AudioError
+from tests.experiments.references.decodings import REFERENCE
 
-BLANK, LOOKAHEAD = 3, 6
-
-
-def decoding(*looks: tuple[int, int, list[float]]) -> Decoding:
-    """Of evaluations (frame, labels so far, logits), three frames in all."""
-    chosen = [(frame, int(np.argmax(logits))) for frame, _, logits in looks]
-    spoken = [(frame, label) for frame, label in chosen if label != BLANK]
-    nothing = np.zeros((0, 1), np.float32)
-    return Decoding(
-        tokens=np.array([label for _, label in spoken], np.int32),
-        frames=np.array([frame for frame, _ in spoken], np.int32),
-        looked=np.array([look[:2] for look in looks], np.int32),
-        logits=np.array([look[2] for look in looks], np.float32),
-        **dict.fromkeys(("projected", "outputs", "hidden", "cell", "predictions"), nothing),
-    )
-
-
-# label 1 at frame 0, nothing at frame 1, label 2 at frame 2
-REFERENCE = decoding(
-    (0, 0, [0.0, 5.0, 0.0, 4.5]),
-    (0, 1, [0.0, 1.0, 2.0, 6.0]),
-    (1, 1, [0.0, 1.0, 3.75, 4.0]),
-    (2, 1, [0.0, 1.0, 8.0, 5.0]),
-    (2, 2, [0.0, 1.0, 0.0, 7.0]),
-)
-THEIRS = Heard("one two", (1, 2), (0, 2))
-
-
-@pytest.mark.parametrize(
-    "ours, expected",
-    [
-        (Heard("two two", (2, 2), (0, 2)), Parting(0, 2, 1, 5.0)),  # another label at the first look
-        (Heard("", (), ()), Parting(0, BLANK, 1, 0.5)),  # blank for a label
-        (Heard("one two", (1, 2), (0, 1)), Parting(1, 2, BLANK, 0.25)),  # the same label a frame early
-        (Heard("one", (1,), (0,)), Parting(2, BLANK, 2, 3.0)),  # it ends early
-        (Heard("one two one", (1, 2, 1), (0, 2, 2)), Parting(2, 1, BLANK, 6.0)),  # it goes on
-        (Heard("one two", (1, 2), (0, 2)), None),
-    ],
-)
-def test_where_two_hypotheses_part(ours, expected):
-    assert parting(ours, THEIRS, REFERENCE, BLANK) == expected
-    untold = THEIRS._replace(frames=None)  # those of the decoding, which has the same labels
-    assert parting(ours, untold, REFERENCE, BLANK) == expected
-
-
-def test_no_gap_where_the_references_layers_lead_elsewhere():
-    ours = Heard("two two", (2, 2), (0, 2))
-    assert parting(ours, Heard("one", (1,), None), REFERENCE, BLANK) is None
-    # both say label 2 at frame 0, which the layers do not; they part later
-    assert parting(ours, Heard("two", (2,), (0,)), REFERENCE, BLANK) is None
-
-
-GAPS = [None, 0.9 * agreement.NEAR_TIE, 2.0]  # identical, a near-tie, another text
-
-
-def comparisons(reference: str, lookahead: int) -> list[Comparison]:
-    differences = [None if gap is None else Difference("a b", "a c", Parting(7, 1, 2, gap)) for gap in GAPS]
-    where = reference, "offline", "stream", lookahead
-    return [Comparison(*where, f"{number}.wav", 10 + number, d) for number, d in enumerate(differences)]
-
-
-def test_table_and_listing():
-    made = [*comparisons("NeMo", 13), *comparisons("transformers", 1)[:1]]
-    assert table(made).splitlines()[2:] == [
-        "| NeMo | offline | stream | 13 | 3 | 33 | 1 | 2 (1 by a near-tie) |",
-        "| transformers | offline | stream | 1 | 1 | 10 | 1 | 0 |",
-    ]
-    assert listing(made).splitlines() == [
-        "1.wav, look-ahead 13, nemojax stream against NeMo offline: "
-        "label 1 for 2 at frame 7, logits 9.0e-05 apart, a near-tie",
-        "    nemojax:   a b",
-        "    reference: a c",
-        "",
-        "2.wav, look-ahead 13, nemojax stream against NeMo offline: "
-        "label 1 for 2 at frame 7, logits 2.0e+00 apart, not a near-tie",
-        "    nemojax:   a b",
-        "    reference: a c",
-    ]
-
-
-def test_a_gap_that_is_not_known_is_no_near_tie():
-    difference = Difference("a b", "a c", None)
-    assert not difference.near_tie
-    assert "not known" in listing([Comparison("NeMo", "stream", "stream", 1, "0.wav", 2, difference)])
-
-
-def test_rows_are_json():
-    [row] = json.loads(json.dumps(tally(comparisons("NeMo", 13))))
-    assert (row["recordings"], row["labels"], row["identical"], row["near_ties"]) == (3, 33, 1, 1)
-    assert [d["recording"] for d in row["differences"]] == ["1.wav", "2.wav"]
-    assert row["differences"][1]["parting"] == {"frame": 7, "ours": 1, "theirs": 2, "gap": 2.0}
+LOOKAHEAD = 6
 
 
 class Itself:
-    """A reference that is nemojax, but for what it says of one recording."""
+    """A reference that is nemojax, except for the labels of one recording."""
 
     name, blank = "itself", 64
 
@@ -117,10 +25,10 @@ class Itself:
         return text.upper()
 
     def offline(self, samples, lookahead):
-        heard = streamed(self._recognizer, samples, lookahead)
+        hypothesis = streamed(self._recognizer, samples, lookahead)
         if samples is self._wrong:
-            heard = heard._replace(tokens=heard.tokens[:-1])
-        return heard._replace(text=heard.text.upper()), lambda: REFERENCE
+            hypothesis = hypothesis._replace(tokens=hypothesis.tokens[:-1])
+        return hypothesis._replace(text=hypothesis.text.upper()), lambda: REFERENCE
 
     def stream(self, samples, lookahead):
         assert (len(samples) + 1080) % (1280 * (lookahead + 1)) == 0
@@ -169,7 +77,8 @@ def test_without_the_references_the_extra_is_named(monkeypatch, capsys, checkpoi
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nemo" else find(name))
     command = [str(checkpoint_directory), "any.jsonl", "--output", str(tmp_path / "rows.jsonl")]
     assert compare_references.main(command) == 2
-    assert "nemo" in (said := capsys.readouterr().err) and "nemojax[parity]" in said and "Traceback" not in said
+    error = capsys.readouterr().err
+    assert "nemo" in error and "nemojax[parity]" in error and "Traceback" not in error
     assert not (tmp_path / "rows.jsonl").exists()
 
 

@@ -1,4 +1,4 @@
-"""The table of a step's scopes, on a tiny model: that they are there, that they add up, and what may be wrong."""
+"""The table of a step's scopes, on a tiny model: every scope has its line, and they add up."""
 
 import gzip
 import json
@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from experiments.speed import profile
+from experiments.speed.profiled_step import STEP
 from experiments.speed.trace import BETWEEN, NO_SCOPE
 
 BLOCKS = {f"encoder/blocks/{part}" for part in ("feedforward1", "attention", "convolution", "feedforward2")}
@@ -36,7 +37,7 @@ def test_every_part_of_a_step_has_its_row(run, tmp_path):
     assert code == 0 and set(scopes) >= SCOPES and all(scopes[scope] > 0 for scope in SCOPES)
     assert set(scopes) <= SCOPES | {"encoder", "encoder/blocks", "decoder", NO_SCOPE, BETWEEN}
     assert sum(scopes.values()) == pytest.approx(row["traced_ms"], abs=0.01)  # the parts are the whole
-    assert scopes.get(NO_SCOPE, 0) < 0.2 * row["traced_ms"] and row["inferred_ms"] < row["traced_ms"]
+    assert row["inferred_ms"] < row["traced_ms"]
     order = list(scopes)
     assert order.index("features") < order.index("encoder/subsampling") < order.index("encoder/blocks/attention")
     assert order[-1] == BETWEEN and (row["lookahead"], row["streams"], row["steps"]) == (6, 1, 4)
@@ -45,23 +46,24 @@ def test_every_part_of_a_step_has_its_row(run, tmp_path):
     # what other programs read
     (trace,) = (tmp_path / "out").glob("plugins/profile/*/*.trace.json.gz")
     events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
-    assert sum(event.get("name") == profile.STEP for event in events) == 4
+    assert sum(event.get("name") == STEP for event in events) == 4
     assert re.search(r"encoder/block1/(jit\(\w+\)/)?attention", (tmp_path / "out" / "step.hlo").read_text())
 
 
-def test_more_streams_and_chunks_in_a_step_and_each_block(run):
+def test_more_streams_and_chunks_in_a_step_and_each_block(run, tmp_path):
     _, (one,), *_ = run("--lookahead", 0)
-    code, (_, many), *_ = run("--lookahead", 0, "--streams", 8, "--chunks", 14, "--each-block")
-    assert code == 0 and (many["streams"], many["chunks"], many["chunk_ms"]) == (8, 14, 80)
+    assert "f32[1,1280]" in (tmp_path / "out" / "step.hlo").read_text()
+    code, (_, many), *_ = run("--lookahead", 0, "--streams", 3, "--chunks", 2, "--each-block")
+    assert "f32[3,2560]" in (tmp_path / "out" / "step.hlo").read_text()
+    assert code == 0 and (many["streams"], many["chunks"], many["chunk_ms"]) == (3, 2, 80)
     blocks = {scope.split("/")[1] for scope in many["scopes_ms"] if scope.startswith("encoder/block")}
     assert {"block0", "block1"} <= blocks and "blocks" not in blocks
-    assert many["plain_ms"] > one["plain_ms"] and many["traced_ms"] > one["traced_ms"]
     first, last = (json.dumps(list(row["scopes_ms"])) for row in (one, many))
     assert "encoder/blocks/attention" in first and "encoder/block1/attention" in last
 
 
 def test_scopes_come_from_this_code_though_the_step_is_cached(run, monkeypatch):
-    """jax's cache on disk leaves scopes out of its keys, if it is not told otherwise."""
+    """jax's cache on disk leaves scopes out of its keys by default."""
     import jax
 
     asked = []
@@ -70,10 +72,6 @@ def test_scopes_come_from_this_code_though_the_step_is_cached(run, monkeypatch):
     noted = lambda self, *a, **k: (asked.append(getattr(jax.config, name)), real(self, *a, **k))[1]
     monkeypatch.setattr(jax.stages.Lowered, "compile", noted)
     assert run("--lookahead", 0)[0] == 0 and asked == [True] and not getattr(jax.config, name)
-
-
-def test_the_faster_half():
-    assert profile.faster_half([5, 1, 4, 2, 3]) == [1, 2, 3] and profile.faster_half([7]) == [7]
 
 
 def test_what_is_wrong_exits_with_2(run, tmp_path):

@@ -10,6 +10,8 @@ from experiments.speed import streams
 from experiments.speed.streams import search
 from tests.data.corpora import write_manifest
 
+THREE = ["--min-streams", "3", "--max-streams", "3"]
+
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory, speech):
@@ -20,6 +22,12 @@ def manifest(tmp_path_factory, speech):
         directory / "speech.jsonl",
         [{"audio_filepath": f"{number}.wav", "duration": 1.5, "text": ""} for number in range(3)],
     )
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """A backlog that no machine fills, however slow."""
+    monkeypatch.setattr(streams, "BACKLOG", 1000)
 
 
 @pytest.mark.parametrize(("limit", "found"), [(0, 0), (3, 3), (8, 8), (100, 100), (37, 37), (10_000, 1000)])
@@ -36,8 +44,8 @@ def test_search(limit, found):
     assert coarse <= found and coarse >= 0.85 * found
 
 
-def test_streams_are_served_and_told_apart(checkpoint_directory, manifest, tmp_path, capsys):
-    arguments = [str(checkpoint_directory), str(manifest), "--lookaheads", "1", "--first", "3", "--most", "3"]
+def test_streams_are_served_and_told_apart(checkpoint_directory, manifest, tmp_path, capsys, patient):
+    arguments = [str(checkpoint_directory), str(manifest), "--lookaheads", "1", *THREE]
     arguments += ["--seconds", "1", "--voices", "3", "--dtype", "float32", "--output", str(tmp_path / "rows.jsonl")]
     assert streams.main([*arguments, "--plot", str(tmp_path / "streams.svg")]) == 0
     (row,) = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
@@ -48,12 +56,12 @@ def test_streams_are_served_and_told_apart(checkpoint_directory, manifest, tmp_p
     assert "| 1 | 160 | 3 |" in capsys.readouterr().out and (tmp_path / "streams.svg").exists()
 
 
-def test_a_text_that_differs_is_found(checkpoint_directory, manifest, tmp_path, monkeypatch):
+def test_a_text_that_differs_is_found(checkpoint_directory, manifest, tmp_path, monkeypatch, patient):
     from nemojax.recognition.recognizer import Recognizer
 
     transcribe = Recognizer.transcribe
     monkeypatch.setattr(Recognizer, "transcribe", lambda self, audio, *rest: transcribe(self, audio[::-1], *rest))
-    arguments = [str(checkpoint_directory), str(manifest), "--lookaheads", "1", "--first", "3", "--most", "3"]
+    arguments = [str(checkpoint_directory), str(manifest), "--lookaheads", "1", *THREE]
     arguments += ["--seconds", "1", "--voices", "2", "--dtype", "float32", "--output", str(tmp_path / "rows.jsonl")]
     assert streams.main(arguments) == 1
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
@@ -65,7 +73,8 @@ def test_a_text_that_differs_is_found(checkpoint_directory, manifest, tmp_path, 
     [
         (["{model}"], "name at least one manifest"),
         (["{model}", "{manifest}", "--seconds", "60"], "60 s are needed"),
-        (["{model}", "{manifest}", "--first", "0"], "--first"),
+        (["{model}", "{manifest}", "--min-streams", "0"], "--min-streams must be at least 1"),
+        (["{model}", "{manifest}", "--max-streams", "7"], "--max-streams must be at least 8"),
         (["{model}", "{manifest}", "--plot", "a.gif"], "a.gif"),
         (["nowhere", "{manifest}"], "nowhere"),
     ],

@@ -1,14 +1,13 @@
-"""What is read from a trace: by hand, and of a function whose time is known to go to one of its scopes."""
+"""Time by scope: of events written by hand, and of a function that runs under the profiler."""
 
-import time
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from experiments.speed import trace
-from experiments.speed.profile import faster_half
-from experiments.speed.trace import BETWEEN, NO_SCOPE, Event, Operation, times
+from experiments.speed.trace import BETWEEN, NO_SCOPE, Event, Operation, faster_half, times
 
 TEXT = """HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[4]{0})->f32[4]{0}}
 
@@ -67,33 +66,39 @@ def test_time_is_divided_among_what_runs():
     assert found.inferred_s == pytest.approx(3 / 2)
 
 
-def test_a_function_whose_time_goes_to_one_scope(tmp_path):
+def test_a_function_under_the_profiler(tmp_path):
+    """Every operation of its two scopes is found in each step; how long each takes is the machine's affair."""
+
     @jax.jit
     def work(x):
-        with jax.named_scope("light"):
+        with jax.named_scope("once"):
             scale = jnp.sin(x[:1, :8]).sum()
-        with jax.named_scope("heavy"):
+        with jax.named_scope("often"):
             y = jax.lax.fori_loop(0, 4, lambda i, y: jnp.tanh(y @ x), x)
         return jnp.cos(y[0] * scale)
 
-    x = jnp.full((384, 384), 0.01)
+    x = jnp.full((64, 64), 0.01)
     compiled = work.lower(x).compile()
     compiled(x).block_until_ready()
-    seconds = []
     with jax.profiler.trace(str(tmp_path)):
-        for number in range(9):
-            start = time.perf_counter()
+        for number in range(3):
             with jax.profiler.StepTraceAnnotation("a step", step_num=number):
                 compiled(x).block_until_ready()
-            seconds.append(time.perf_counter() - start)
             compiled(x).block_until_ready()  # not within a step
     module, known = trace.operations(compiled.as_text())
     steps, events = trace.read(tmp_path, module, "a step")
-    assert len(steps) == 9 and {event.name for event in events} <= set(known)
+    assert len(steps) == 3 and {event.name for event in events} <= set(known)
     assert trace.read(tmp_path, "another", "a step") == (steps, []) and trace.read(tmp_path / "no", "", "") == ([], [])
-    assert 0.5 * sum(seconds) < 9 * times(steps, events, known).whole_s <= sum(seconds)
-    found = times(faster_half(steps, lambda step: step.end_ns - step.begin_ns), events, known)
-    assert set(found.scopes) - {NO_SCOPE, BETWEEN} == {"light", "heavy"}
-    inside = found.whole_s - found.scopes[BETWEEN]
-    assert found.scopes["heavy"] > 0.8 * inside > 0 and 0 < found.scopes["light"] < 0.1 * inside
+    for step in steps:
+        within = [event.name for event in events if step.begin_ns <= event.begin_ns <= event.end_ns <= step.end_ns]
+        often = Counter(name for name in within if known[name].scope == "often" and not known[name].control)
+        assert max(often.values()) == 4 and any(known[name].scope == "once" for name in within)
+    found = times(steps, events, known)
+    assert set(found.scopes) - {NO_SCOPE, BETWEEN} == {"once", "often"} and min(found.scopes.values()) > 0
     assert sum(found.scopes.values()) == pytest.approx(found.whole_s)
+    assert found.whole_s == pytest.approx(sum(step.end_ns - step.begin_ns for step in steps) / 3e9)
+
+
+def test_the_faster_half():
+    same = lambda value: value
+    assert faster_half([5, 1, 4, 2, 3], same) == [1, 2, 3] and faster_half([7], same) == [7]

@@ -1,0 +1,1 @@
+"""Experiments on nemojax, a room for each question; `python -m experiments` lists the commands."""
