@@ -19,7 +19,7 @@ $(VENV)/installed: pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet -e .
 	touch $@
 
-demo: $(VENV)/installed  ## hear a recording with the small model, text appearing chunk by chunk
+demo: $(VENV)/installed  ## transcribe a recording with the small model as if it were live
 	$(VENV)/bin/nemojax transcribe --live nemojax/small/example.ogg
 
 test: check fast  ## set up, check style and types, run the fast tests

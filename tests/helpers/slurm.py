@@ -92,7 +92,7 @@ class Cluster:
         """The job's number; what it prints goes to `{number}.log`."""
         return self.run("sbatch", "--parsable", f"--output={self.directory}/%j.log", *arguments).strip()
 
-    def said(self, job: str) -> str:
+    def output(self, job: str) -> str:
         log = self.directory / f"{job}.log"
         return log.read_text() if log.exists() else ""
 
@@ -108,7 +108,7 @@ class Cluster:
         """
         until, queued = time.monotonic() + seconds, None
         while (about := self.about(job))["JobState"] not in states:
-            assert time.monotonic() < until, f"{about}\n{self.said(job)}"
+            assert time.monotonic() < until, f"{about}\n{self.output(job)}"
             if about["JobState"] == "PENDING" and about["Restarts"] != "0":
                 queued = queued or time.monotonic()
                 if time.monotonic() > queued + HELD_BACK_S:

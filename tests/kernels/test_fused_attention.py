@@ -108,12 +108,12 @@ def test_a_stream_says_the_same(tiny_model, lookahead):
     config = tiny_model.config
     sound = jnp.asarray(np.random.default_rng(0).normal(0, 0.1, (2, 60_000)), jnp.float32)
     segments = streaming.segments_of(sound, jnp.array([60_000, 31_111], jnp.int32), lookahead, 1, config)
-    heard = []
+    emissions = []
     for model in (tiny_model, fuse(tiny_model, interpret=True)):
         constants = streaming.prepare(model)
         state = streaming.init_state(model, constants, 2)
-        heard.append(streaming.transcribe_scan(model, constants, state, segments, lookahead=lookahead)[1])
-    plain, kernel = heard
+        emissions.append(streaming.transcribe_scan(model, constants, state, segments, lookahead=lookahead)[1])
+    plain, kernel = emissions
     assert plain.length.sum() > 10
     for name in ("labels", "frames", "length"):
         np.testing.assert_array_equal(getattr(kernel, name), getattr(plain, name))
