@@ -1,4 +1,4 @@
-"""A Slurm of our own for tests: a controller and one node, on this machine, in a directory."""
+"""A private Slurm for tests: a controller and one node, on this machine, in one directory."""
 
 import os
 import shutil
@@ -11,11 +11,11 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "sinfo")
 HELD_BACK_S = 8.0
-CPUS = 4  # that the node is said to have, however many there are
+CPUS = 4  # processors that the node declares, whatever the machine has
 
 
 def unavailable_reason() -> str | None:
-    """Why there can be none here; None where there can."""
+    """Returns why Slurm cannot run here, or None where it can."""
     missing = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
     if missing:
         return f"a Slurm of our own needs {', '.join(missing)} (apt install slurm-wlm munge)"
