@@ -17,13 +17,13 @@ import nemojax
 from convert.__main__ import main as convert
 from experiments.references.sound import glides
 from nemojax import checkpoint, streaming
-from nemojax.kernels import native
-from nemojax.kernels import quantization as packed
+from nemojax.kernels import native, selection
 from nemojax.kernels.panels import _native, _plain, from_panels, product, quantize_kernel, quantize_rows, to_panels
-from nemojax.kernels.quantization import PackedLinear, pack, quantize
+from nemojax.kernels.quantization import PackedLinear, is_quantized, pack, quantize
 from nemojax.model.layers import Linear
 from nemojax.model.parameters import named_parameters, thaw
 
+AVX512 = "-include tests/kernels/avx512.h"
 COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler here")
 
@@ -146,7 +146,7 @@ def test_many_products_at_once_do_not_wait_for_each_other():
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these are paths of x86 processors")
-@pytest.mark.parametrize("flags", ["-include tests/avx512.h", "-include tests/avx512.h -DVNNI", "-mno-avx2 -mno-avx"])
+@pytest.mark.parametrize("flags", [AVX512, f"{AVX512} -DVNNI", "-mno-avx2 -mno-avx"])
 def test_products_are_the_same_on_other_processors(flags, tmp_path):
     products = ["product_is_the_plain", "overflows", "any_company", "not_a_number"]
     command = [sys.executable, "-m", "pytest", "-m", "not slow", "-k", " or ".join(products), __file__]
@@ -208,7 +208,7 @@ def test_the_blocks_are_quantised_and_nothing_else(tiny_model):
     assert {name for name, value in after.items() if value.dtype == jnp.int8} == LAYERS
     assert set(after) == set(before) | {f"{name}_scale" for name in LAYERS}
     assert all(value is before[name] for name, value in after.items() if name in before and name not in LAYERS)
-    assert not packed.is_quantized(tiny_model) and packed.is_quantized(model)
+    assert not is_quantized(tiny_model) and is_quantized(model)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -226,7 +226,7 @@ def test_packing_keeps_every_weight(tiny_model, dtype):
 @pytest.mark.parametrize("dtype, error", [("float32", 2e-5), ("bfloat16", 0.1)])
 def test_a_large_model_is_packed_on_a_cpu(checkpoint_directory, monkeypatch, dtype, error):
     """A packed model gives the labels of the plain one, streaming and offline."""
-    monkeypatch.setattr(packed, "PACKED_PARAMETERS", 0)
+    monkeypatch.setattr(selection, "PACKED_PARAMETERS", 0)
     samples = glides(np.random.default_rng(0), 48_000)
 
     def transcribe_both_ways() -> tuple:
@@ -239,7 +239,7 @@ def test_a_large_model_is_packed_on_a_cpu(checkpoint_directory, monkeypatch, dty
         return jax.tree.structure(one.model), encoded, one.transcribe(samples, 6).tokens
 
     fast = transcribe_both_ways()
-    monkeypatch.setattr(native, "available", lambda: False)
+    monkeypatch.setattr(native, "unavailable_reason", lambda: "it is switched off")
     plain = transcribe_both_ways()
     assert fast[0] != plain[0]
     np.testing.assert_allclose(fast[1], plain[1], atol=error)
