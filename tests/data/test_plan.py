@@ -192,7 +192,7 @@ def test_short_utterances_are_joined_within_their_manifest():
         assert len({i % 2 for i in row.utterances}) == 1
         assert 1600 <= row.gap_samples <= 3200
         assert 8000 * len(row.utterances) + row.gap_samples * (len(row.utterances) - 1) <= 32_000
-    long = corpus_of([80_000] * 50, [3] * 50)
+    long, config = corpus_of([80_000] * 50, [3] * 50), replace(config, join_total_s=12.0)  # longer than join_longest_s
     assert all(
         len(row.utterances) < 2 for batch in epoch_batches(plan_of(long, SMALL, config), 0) for row in batch.rows
     )
