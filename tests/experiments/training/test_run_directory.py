@@ -52,6 +52,15 @@ def test_the_last_and_the_best_are_kept(checkpoints):
     assert checkpoints.steps == [4, 6, 7] and checkpoints.best == 4  # of equal ones, the later
 
 
+def test_the_best_has_the_lowest_rate(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 5)
+    for step, wer in ((1, 0.5), (2, 0.2), (3, 0.2), (4, 0.9), (5, None)):
+        checkpoints.save(step, state_of(step), wer)
+    checkpoints.wait()
+    assert checkpoints.steps == [1, 2, 3, 4, 5] and checkpoints.best == 3  # the later of two equal ones
+    checkpoints.close()
+
+
 def test_a_checkpoint_with_the_former_name_of_a_field(tmp_path):
     """Runs that were started before `optimiser` became `optimizer` are resumed."""
     directory = tmp_path / "checkpoints"

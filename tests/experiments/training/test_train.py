@@ -44,15 +44,16 @@ def speech(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """Compiled steps, for all runs of these tests."""
-    return tmp_path_factory.mktemp("compiled")
+    """The directory of compiled steps for all runs of these tests, kept between sessions where the others are."""
+    return os.environ.get("JAX_COMPILATION_CACHE_DIR") or tmp_path_factory.mktemp("compiled")
 
 
 @pytest.fixture(autouse=True)
 def _compile_once(compiled, monkeypatch):
+    before = jax.config.jax_compilation_cache_dir
     monkeypatch.setattr("experiments.training.loop.COMPILED", str(compiled))
     yield
-    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_compilation_cache_dir", before)
 
 
 @pytest.fixture
