@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+from experiments.gpu import report as gpu_report
 from experiments.harness.output import markdown, median_and_range
 from experiments.harness.rows import Row, distinct, select
 from experiments.latency import report
@@ -62,6 +63,7 @@ RUNS = {  # question and commands, by the name of the file of rows
         "python -m experiments engine_overhead",
     ),
     "roofline": ("How long must a step take at least on a GPU?", "python -m experiments roofline"),
+    "gpu": ("How long does a step take on a GPU?", "python -m experiments gpu"),
     "benchmark_loss": (
         "What does the loss cost, against other ways to compute it?",
         "python -m experiments benchmark_loss --sizes medium",
@@ -278,6 +280,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "roofline": lambda: roofline.table(read_rows("roofline")),
     "streams": streams,
     "overhead": lambda: engine_overhead.table(read_rows("engine_overhead")),
+    "gpu": lambda: gpu_report.table(read_rows("gpu")),
     "loss": loss,
     "data": lambda: data.table(read_rows("benchmark_data")),
     "runs": runs,
