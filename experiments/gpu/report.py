@@ -42,6 +42,8 @@ def table(rows: Sequence[Row]) -> str:
             continue
         cells += [_number(row, key, "{:.1f}") for key in ("p50_ms", "p99_ms", "kernels_ms")]
         lines.append([*cells, _number(row, "labels_per_frame", "{:.2f}"), _number(row, "rtfx", "{:,.0f}")])
+    if not lines:
+        return "No step was timed alone."
     heads = ["", "chunk", "attention", "streams", "p50, ms", "p99, ms", "kernels, ms"]
     return markdown([*heads, "labels a frame", "times real time"], lines, left=3)
 

@@ -245,6 +245,12 @@ def loss() -> str:
     return markdown(["form", "pass", "ms", "peak, MiB"], lines, left=2)
 
 
+def hardware_of(row: Row) -> str:
+    """Returns the processor of a row; and the card, which earlier rows have in `card`, later ones in `gpus`."""
+    cards = row.get("gpus") or [row["card"]] if "gpus" in row or "card" in row else []
+    return " with ".join([f"{row['cores']} cores of an {row['cpu']}", *(f"an {card['name']}" for card in cards)])
+
+
 def runs() -> str:
     """Shows the question, command, commit and hardware of each file of rows."""
     lines = []
@@ -256,7 +262,7 @@ def runs() -> str:
             lines.append([question, made, "", "", NOT_YET])
             continue
         commits = ", ".join(sorted({row["commit"] for row in rows}))
-        hardware = "; ".join(sorted({f"{row['cores']} cores of an {row['cpu']}" for row in rows}))
+        hardware = "; ".join(sorted({hardware_of(row) for row in rows}))
         when = max(row["time"] for row in rows)[:10]
         lines.append([question, made, commits, f"{hardware}, {when}", f"`results/{name}.jsonl`, {len(rows)} rows"])
     return markdown(["question", "command", "commit", "hardware, day", "rows"], lines, left=5)
