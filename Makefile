@@ -19,7 +19,7 @@ $(VENV)/installed: pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet -e .
 	touch $@
 
-demo: $(VENV)/installed  ## hear a recording with the small model, text appearing chunk by chunk
+demo: $(VENV)/installed  ## transcribe a recording with the small model; text appears chunk by chunk
 	$(VENV)/bin/nemojax transcribe --live nemojax/small/example.ogg
 
 test: check fast  ## set up, check style and types, run the fast tests
@@ -38,10 +38,10 @@ check: $(VENV)/ready
 fast: $(VENV)/ready
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not parity" $(TESTS)
 
-slow: $(VENV)/ready  ## the tests that take longer
+slow: $(VENV)/ready  ## run the slow tests
 	$(VENV)/bin/python -m pytest -n $(WORKERS) -m "slow and not parity"
 
-# The references' environment: NeMo and transformers beside nemojax. They ask for Python 3.11 here.
+# The environment of the references: NeMo and transformers beside nemojax, tested with Python 3.11.
 $(PARITY_VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(PARITY_VENV)
 	$(PARITY_VENV)/bin/python -m pip install --quiet --upgrade pip
@@ -52,10 +52,10 @@ $(PARITY_VENV)/ready: pyproject.toml
 parity: $(PARITY_VENV)/ready  ## compare with NeMo and transformers, on fresh random weights
 	$(PARITY_VENV)/bin/python -m pytest tests/parity -m parity
 
-golden: $(PARITY_VENV)/ready  ## make tests/golden again
+golden: $(PARITY_VENV)/ready  ## compute the values in tests/golden again
 	$(PARITY_VENV)/bin/python -m experiments golden tests/golden
 
-notebooks: $(VENV)/ready  ## run the notebooks' scripts, and keep what they show in the notebooks
+notebooks: $(VENV)/ready  ## run the notebooks' scripts and save their outputs
 	$(VENV)/bin/python -m experiments notebooks
 
 clean:

@@ -30,7 +30,7 @@ state = streaming.init_state(model, constants, batch=1)
 block = state.encoder.blocks[0]
 parts = {
     "position": state.position,
-    "features: raw sample, pre-emphasised overlap": state.features,
+    "features: raw sample, pre-emphasized overlap": state.features,
     "subsampling: a frame of each strided convolution": state.encoder.subsampling,
     "attention: keys of a block": block.attention.keys,
     "attention: values of a block": block.attention.values,

@@ -1,8 +1,10 @@
 """Settings and models that all tests share."""
 
 import dataclasses
+import gc
 import io
 import os
+import resource
 from pathlib import Path
 
 # Before the first import of jax. Processes that tests start inherit these, so they find the same compiled programs.
@@ -26,6 +28,8 @@ from nemojax.text.tokenizer import Tokenizer
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 
+PROGRAMS_BYTES = 1_000_000_000  # resident memory above which compiled programs are freed
+
 
 def random_model(config: ModelConfig, seed: int = 0, blank_bias: float = 0.0) -> Transducer:
     """Random weights, no bias or scale at its initial value, so that none can be forgotten.
@@ -46,6 +50,23 @@ def random_model(config: ModelConfig, seed: int = 0, blank_bias: float = 0.0) ->
     arrays["prediction.embedding"][config.blank] = 0.0
     arrays["joint.output.bias"][config.blank] += blank_bias
     return fill(config, {name: jnp.asarray(value, jnp.float32) for name, value in arrays.items()})
+
+
+def resident_bytes() -> int:
+    """Memory that this process uses now; where Linux does not say, its peak."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """Frees compiled programs after a module if they have grown large; the next use reads them from disk."""
+    yield
+    if resident_bytes() > PROGRAMS_BYTES:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,8 @@ FORBIDDEN = {
 # each part of nemojax, and the only other parts of nemojax that it may import
 ONLY = {
     "nemojax.errors": (),
-    "nemojax.config": ("nemojax.errors",),
+    "nemojax.settings": ("nemojax.errors",),
+    "nemojax.config": ("nemojax.settings", "nemojax.errors"),
     "nemojax.model": ("nemojax.config", "nemojax.errors"),
     "nemojax.decoding": ("nemojax.model", "nemojax.config", "nemojax.errors"),
     "nemojax.streaming": ("nemojax.decoding", "nemojax.model", "nemojax.config", "nemojax.errors"),

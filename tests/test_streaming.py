@@ -157,10 +157,10 @@ def test_the_schedule_to_the_sample(model, constants, speech, lookahead):
 
 
 def random_segments(rng, config, recordings, lookahead, batch):
-    """Streams that join, pause and leave: (segment, owner of each row) until all recordings are heard."""
+    """Streams that join, pause and leave: (segment, owner of each row) until all recordings are done."""
     chunk = config.chunk_samples(lookahead)
     waiting, rows = list(range(len(recordings))), [None] * batch
-    heard = {}
+    position = {}
     while waiting or any(row is not None for row in rows):
         samples = rng.standard_normal((batch, chunk)).astype(np.float32) * 1e3  # garbage unless replaced
         length, active, reset = rng.integers(0, chunk, batch), np.zeros(batch, bool), np.zeros(batch, bool)
@@ -168,16 +168,16 @@ def random_segments(rng, config, recordings, lookahead, batch):
         for b in range(batch):
             if rows[b] is None and waiting and rng.random() < 0.6:
                 rows[b] = waiting.pop()
-                heard[rows[b]], reset[b] = -config.history_samples, True
+                position[rows[b]], reset[b] = -config.history_samples, True
             if rows[b] is None or (not reset[b] and rng.random() < 0.3):
                 continue  # empty, or paused
             owner = owners[b] = rows[b]
-            start, active[b] = heard[owner], True
+            start, active[b] = position[owner], True
             piece = recordings[owner][max(start, 0) : start + chunk]
             skipped = max(0, -start)
             samples[b, skipped : skipped + len(piece)] = piece
             length[b] = skipped + len(piece)
-            heard[owner] = start + chunk
+            position[owner] = start + chunk
             if length[b] < chunk:
                 rows[b] = None
         arrays = (samples, length.astype(np.int32), active, reset)

@@ -1,4 +1,4 @@
-"""What all experiments share.
+"""The parts that all experiments share.
 
 experiment.py    an experiment: settings, what it measures, its table and plot; its whole command
 command.py       a command line, from arguments to exit code

@@ -79,7 +79,7 @@ def parse(
     presets: Mapping[str, tuple[str, T]] | None = None,
     recorded: frozenset[str] = frozenset(),
 ) -> tuple[T, bool]:
-    """Returns the settings of a command line, and whether to print them only. Arguments as those of `command`."""
+    """Returns the settings of a command line, and whether to print them only. Arguments as in `command`."""
     prog = f"python -m experiments {name}"
     ours = argparse.ArgumentParser(prog, f"{prog} ... [--settings FILE] [--print-settings]", add_help=False)
     ours.allow_abbrev = False

@@ -1,4 +1,4 @@
-"""What a result depends on besides its settings: hardware and its load, versions, commit, time."""
+"""The facts that a result depends on besides its settings: hardware and its load, versions, commit, time."""
 
 import functools
 import importlib.metadata
@@ -15,7 +15,7 @@ GPU_QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--fo
 
 
 def machine(packages: Sequence[str]) -> dict[str, Any]:
-    """Returns what each row says about the machine and the code.
+    """Returns the facts about machine and code that each row has.
 
     `cores` are those that this process may use, `load` is the average number of busy cores over the last minute, `gpus`
     is there only where there are GPUs. The commit is the one at the process's start; it ends in "-dirty" where files

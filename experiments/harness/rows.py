@@ -1,4 +1,4 @@
-"""Results as JSON lines: each row is a measurement with what it depends on, appended to a file as it is made."""
+"""Results as JSON lines: each row is a measurement with the facts that it depends on, appended to a file at once."""
 
 import json
 import sys

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def load(path: Path, kind: type[T], defaults: T | None = None, recorded: frozenset[str] = frozenset()) -> T:
-    """Reads a settings file; arguments as those of `from_json`.
+    """Reads a settings file; arguments as in `from_json`.
 
     Args:
       recorded: names that a saved run has beside its settings; they are ignored.
@@ -59,7 +59,7 @@ def _own_defaults(kind: Any) -> Any:
 
 
 def _earlier_names(kind: Any) -> dict[str, str]:
-    """Returns settings by the names that they had before: those of their flags' aliases."""
+    """Returns settings by their earlier names, which are the aliases of their flags."""
     found = {}
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
         for note in getattr(hint, "__metadata__", ()):

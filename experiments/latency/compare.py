@@ -41,7 +41,7 @@ from experiments.latency.worker import CONTENDERS
 from experiments.references import SIZES
 
 PEERS = ("torch", "transformers", "nemo_toolkit", "onnxruntime", "sherpa-onnx")
-REFERENCE = "nemojax float32"  # its labels are what the others' are compared with
+REFERENCE = "nemojax float32"  # the others' labels are compared with its labels
 FRAME_S = 0.08
 RATE_HZ = 16_000
 
@@ -49,7 +49,7 @@ RATE_HZ = 16_000
 @dataclass(frozen=True)
 class Settings:
     work: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="WORK")]]
-    """A directory for weights in every form; those of an earlier run are used again."""
+    """A directory for weights in every form; weights of an earlier run are used again."""
     manifests: tuple[Path, ...] = ()
     """Speech to transcribe; synthetic sounds without."""
     size: str = "full"
@@ -108,7 +108,7 @@ class Measurements:
         with ExitStack() as stack:
             processes = []
             for name in settings.contenders:
-                self._say(f"{name}: loading")
+                self._describe(f"{name}: loading")
                 try:
                     processes.append(stack.enter_context(closing(self._process(name))))
                 except ContenderError as error:
@@ -117,7 +117,7 @@ class Measurements:
                 yield from self._streams(processes, lookahead)
             yield from self._batches(processes)
 
-    def _say(self, text: str) -> None:
+    def _describe(self, text: str) -> None:
         self._progress.set_description(text)
 
     def _weights(self) -> Row:
@@ -148,7 +148,7 @@ class Measurements:
                 ours = name.startswith("nemojax")
                 cache = directory / f"{name}-{repeat}" if ours else None
                 for label in ("none", "kept") if ours else ("",):  # the second start finds the first one's programs
-                    self._say(f"{name}: a fresh process")
+                    self._describe(f"{name}: a fresh process")
                     try:
                         times = self._start(name, cache)
                     except ContenderError as error:
@@ -169,7 +169,7 @@ class Measurements:
         reference: list[int] | None = None
         for repeat in range(-1, self._settings.repeats):  # the first warms up, and gives the reference's labels
             for process in processes:
-                self._say(f"{process.name}: look-ahead {lookahead}, {'warming up' if repeat < 0 else repeat + 1}")
+                self._describe(f"{process.name}: look-ahead {lookahead}, {'warming up' if repeat < 0 else repeat + 1}")
                 answer = self._ask(process, do="stream", recording=recording, lookahead=lookahead)
                 if answer is None:
                     continue
@@ -201,7 +201,7 @@ class Measurements:
             reference: list[int] | None = None
             for repeat in range(-1, settings.repeats):
                 for process in processes:
-                    self._say(f"{process.name}: recordings, {what}")
+                    self._describe(f"{process.name}: recordings, {what}")
                     answer = self._ask(process, do="batch", recordings=chosen, lookahead=lookahead, batch_size=size)
                     if answer is None:
                         continue

@@ -51,10 +51,10 @@ def read_speech(manifests: Sequence[Path], seconds: Sequence[float], seed: int) 
 
 
 def prepare(size: str, seed: int, recordings: Sequence[np.ndarray], directory: Path, onnx: bool) -> None:
-    """Writes weights and recordings. Weights that are there are kept; progress goes to standard error."""
+    """Writes weights and recordings. Weights of an earlier call are kept; progress goes to standard error."""
     import torch
 
-    say = partial(print, file=sys.stderr, flush=True)
+    log = partial(print, file=sys.stderr, flush=True)
     done = directory / f"{size}-{seed}{'-onnx' if onnx else ''}.done"
     directory.mkdir(parents=True, exist_ok=True)
     np.savez(directory / "recordings.npz", *recordings)
@@ -63,13 +63,13 @@ def prepare(size: str, seed: int, recordings: Sequence[np.ndarray], directory: P
     for other in directory.glob("*.done"):  # marks other weights, which are now replaced
         other.unlink()
     with torch.no_grad():
-        say(f"{size}: random weights, in NeMo's form")
+        log(f"{size}: random weights, in NeMo's form")
         calibration = [samples[: round(CALIBRATION_S * RATE_HZ)] for samples in recordings[:2]]
         model = nemo_model.build(SIZES[size], seed, directory, calibration)
         model.save_to(str(directory / "model.nemo"))
         for name in ("native", "int8", "huggingface", "onnx"):
             shutil.rmtree(directory / name, ignore_errors=True)
-        say("nemojax's form, and transformers'")
+        log("nemojax's form, and transformers'")
         source = nemo.read(directory / "model.nemo")
         checkpoint.save(directory / "native", source.model(), source.tokenizer, source.origin)
         int8 = quantization.quantize(checkpoint.load(directory / "native")[0])
@@ -77,6 +77,6 @@ def prepare(size: str, seed: int, recordings: Sequence[np.ndarray], directory: P
         del int8
         huggingface.write(directory / "native", directory / "huggingface")
         if onnx:
-            say("ONNX graphs, float32 and int8")
+            log("ONNX graphs, float32 and int8")
             export(model, directory / "onnx", SIZES[size].lookaheads)
     done.touch()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fine-tuning shown: the small model learns a speaker whom it has never heard, and is scored before and after on
+# Shows fine-tuning: the small model learns a new speaker, and is scored before and after on
 # recordings that it is not taught.
 #
 #   experiments/recipes/fine_tune.sh SPEECH OUT

@@ -4,7 +4,7 @@
 #   experiments/recipes/small.sh SPEECH OUT
 #
 # SPEECH has train/ and dev/ with the manifests that are named below. OUT gets synthetic speech, a tokenizer, the runs,
-# and at the end the model. It may be killed at any moment: the same command goes on. It needs 2 GB, and
+# and at the end the model. It may be killed at any moment: the same command resumes. It needs 2 GB, and
 # pip install '.[train,experiments]', and Debian's espeak-ng flite festival festvox-kallpc16k festvox-us-slt-hts.
 set -euo pipefail
 speech=$(realpath "$1") out=$(realpath -m "$2")
@@ -13,13 +13,13 @@ python=${PYTHON:-python}
 grid=$speech/train/grid.jsonl digits=$speech/train/fsdd.jsonl
 read_aloud=("$speech"/train/{librispeech_clean,ljspeech}.jsonl)
 
-synthesise() {  # NAME ARGUMENTS...
+synthesize() {  # NAME ARGUMENTS...
   [ -e "$out/$1/synthetic_train.jsonl" ] || $python -m experiments synthesis "$out/$1" "${@:2}"
 }
-synthesise synthetic --hours 8
-synthesise more --hours 8 --seed 1 --dev 0 --new-voice 0 --format flac
+synthesize synthetic --hours 8
+synthesize more --hours 8 --seed 1 --dev 0 --new-voice 0 --format flac
 # festival takes most of the time that synthesis takes
-synthesise most --hours 16 --seed 2 --dev 0 --new-voice 0 --format flac --programs espeak-ng flite
+synthesize most --hours 16 --seed 2 --dev 0 --new-voice 0 --format flac --programs espeak-ng flite
 
 [ -e "$out/tokenizer.model" ] || $python -m nemojax.data.train_tokenizer \
   "$out/synthetic/synthetic_train.jsonl" "$grid" "$digits" "${read_aloud[@]}" --size 256 --output "$out/tokenizer.model"

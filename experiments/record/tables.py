@@ -201,7 +201,7 @@ def latency_floor() -> str:
 
 
 def latency_starts() -> str:
-    """Shows the starts of every contender; those of the first run are not taken from the second too."""
+    """Shows the starts of every contender; where both runs have one, those of the first run."""
     first = read_rows("compare_latency")
     started = distinct(select(first, kind="start"), "contender")
     second = [row for row in read_rows("compare_latency_more") if row.get("contender") not in started]

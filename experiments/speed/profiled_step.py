@@ -78,7 +78,7 @@ def metadata_in_key() -> Iterator[None]:
 
 
 def record(step: ProfiledStep, count: int, directory: Path, each_block: bool) -> trace.Times:
-    """Runs steps under the profiler, which writes to a directory, and reads what it wrote."""
+    """Runs steps under the profiler, which writes a trace to a directory, and reads the trace."""
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # an event for each call of Python would slow the steps down
     with jax.profiler.trace(str(directory), profiler_options=options):

@@ -85,7 +85,7 @@ def count(config: ModelConfig, lookahead: int) -> dict[str, int]:
 
 
 def bound(counted: dict[str, int], lookahead: int, streams: int, settings: Settings) -> Row:
-    """Computes the row of a look-ahead from what `count` returned."""
+    """Computes the row of a look-ahead from the counts of `count`."""
     moved = counted["weights_bytes"] + 2 * streams * counted["state_bytes"]
     return {
         "lookahead": lookahead,

@@ -98,7 +98,7 @@ def read_voices(settings: Settings, rate_hz: int) -> list[np.ndarray]:
 async def serve(
     recognizer: "Recognizer", lookahead: int, voices: Sequence[np.ndarray], count: int, settings: Settings
 ) -> tuple[Row, list[tuple[int, ...]]]:
-    """Serves `count` streams at once; returns what was measured, and the labels of each stream."""
+    """Serves `count` streams at once; returns the measurements, and the labels of each stream."""
     from nemojax.serving.engine import Engine
 
     loop = asyncio.get_running_loop()

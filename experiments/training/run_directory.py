@@ -207,7 +207,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def _summary_writer(directory: Path, step: int) -> Any:
     try:
-        from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
+        from tensorboardX import SummaryWriter
     except ImportError:
         raise RunError("TensorBoard's format needs a package: install nemojax[tensorboard]") from None
     return SummaryWriter(str(directory), purge_step=step + 1)

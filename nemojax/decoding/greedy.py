@@ -35,7 +35,8 @@ class Greedy:
 
     def initial_state(self, prediction: PredictionState, batch: int) -> PredictionState:
         """Returns the state of streams without labels."""
-        return jax.tree.map(lambda x: jnp.repeat(x, batch, axis=0), prediction)
+        state: PredictionState = jax.tree.map(lambda x: jnp.repeat(x, batch, axis=0), prediction)
+        return state
 
     def decode(
         self, model: Transducer, encoded: Float[Array, "B T D"], length: Int[Array, " B"], state: PredictionState

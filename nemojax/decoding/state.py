@@ -63,4 +63,5 @@ def initial_prediction(model: Transducer) -> PredictionState:
 
 def where_rows(mask: Bool[Array, " B"], new: Tree, old: Tree) -> Tree:
     """Takes the rows of `new` where `mask` is true and those of `old` elsewhere, in every array of two like pytrees."""
-    return jax.tree.map(lambda n, o: jnp.where(mask.reshape(mask.shape + (1,) * (n.ndim - 1)), n, o), new, old)
+    rows: Tree = jax.tree.map(lambda n, o: jnp.where(mask.reshape(mask.shape + (1,) * (n.ndim - 1)), n, o), new, old)
+    return rows

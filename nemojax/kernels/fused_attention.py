@@ -90,7 +90,8 @@ def fused(
         compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=1),
         name="attention",
     )
-    return call(query, flat, cache.keys, cache.values, keys, values, cache.length[:, None], mask.astype(jnp.int32))
+    y: Array = call(query, flat, cache.keys, cache.values, keys, values, cache.length[:, None], mask.astype(jnp.int32))
+    return y
 
 
 def _kernel(

@@ -54,7 +54,7 @@ inline Floats Widened(const float* weights) {
   return floats;
 }
 
-// Compilers widen one by one where they are not told how.
+// Compilers widen one value at a time unless the code says how.
 inline Floats Widened(const BFloat16* weights) {  // the upper half of a float32
 #if defined(__AVX512BW__)
   return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)weights)), 16);

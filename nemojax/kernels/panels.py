@@ -70,7 +70,7 @@ def product(
         y = jax.lax.platform_dependent(*arguments, cpu=lambda *given: _native(outputs, *given), default=plain)
     else:
         y = plain(*arguments)
-    return y.reshape(*x.shape[:-1], outputs)
+    return jnp.reshape(y, (*x.shape[:-1], outputs))
 
 
 def _native(outputs: int, x: Array, kernel: Array, *scale: Array) -> Array:

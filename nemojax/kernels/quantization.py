@@ -85,7 +85,7 @@ def _layers(model: Transducer, kind: type[nnx.Module] = Linear) -> Iterator[tupl
 
 def is_quantized(model: Transducer | FrozenModel) -> bool:
     """Whether the blocks' kernels are int8."""
-    return weights_dtype(model) == jnp.int8
+    return bool(weights_dtype(model) == jnp.int8)
 
 
 def weights_dtype(model: Transducer | FrozenModel) -> jnp.dtype:

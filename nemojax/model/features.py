@@ -46,7 +46,8 @@ def mel_filters(config: FeatureConfig) -> np.ndarray:
     edge_hz = mel_to_hz(np.linspace(0, hz_to_mel(np.array(nyquist_hz)), config.mel_bins + 2))
     low, center, high = edge_hz[:-2], edge_hz[1:-1], edge_hz[2:]
     triangle = np.minimum((bin_hz - low) / (center - low), (high - bin_hz) / (high - center))
-    return (np.maximum(triangle, 0) * 2 / (high - low)).astype(np.float32)
+    filters: np.ndarray = np.maximum(triangle, 0) * 2 / (high - low)
+    return filters.astype(np.float32)
 
 
 @lru_cache

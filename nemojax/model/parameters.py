@@ -13,7 +13,8 @@ from nemojax.model.transducer import Transducer
 
 def abstract_model(config: ModelConfig) -> Transducer:
     """Returns the model with a `jax.ShapeDtypeStruct` in the place of each parameter."""
-    return jax.eval_shape(lambda: Transducer(config, rngs=None))
+    model: Transducer = jax.eval_shape(lambda: Transducer(config, rngs=None))
+    return model
 
 
 def named_parameters(model: Transducer) -> dict[str, Any]:
@@ -32,7 +33,8 @@ def fill(config: ModelConfig, arrays: Mapping[str, Any]) -> Transducer:
     model = abstract_model(config)
     wanted = {name: leaf.shape for name, leaf in named_parameters(model).items()}
     check_shapes(wanted, {name: tuple(array.shape) for name, array in arrays.items()})
-    return jax.tree.unflatten(jax.tree.structure(model), [arrays[name] for name in wanted])
+    filled: Transducer = jax.tree.unflatten(jax.tree.structure(model), [arrays[name] for name in wanted])
+    return filled
 
 
 def check_shapes(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:

@@ -36,7 +36,7 @@ class StepInput:
 
     def room(self, first: bool) -> int:
         """Returns how many samples a row takes; a stream's `first` segment begins with its virtual history."""
-        return self.samples.shape[1] - (self._history_samples if first else 0)
+        return int(self.samples.shape[1]) - (self._history_samples if first else 0)
 
     def fill(self, row: int, samples: np.ndarray, first: bool) -> None:
         """Gives a row its samples, at most `room(first)`; fewer end the stream. `first` begins a new stream."""
@@ -93,6 +93,7 @@ class StreamBatch:
     def step(self, given: StepInput) -> Emission:
         """Advances every active row by its samples. The emission stays on the device until it is read."""
         segment = Segment(*map(jnp.asarray, (given.samples, given.length, given.active, given.reset)))
+        emission: Emission
         self._state, emission = self._step(
             self._model, self._constants, self._state, segment, lookahead=self.lookahead, search=self._search
         )
@@ -116,7 +117,8 @@ class StreamBatch:
 @jax.jit
 def _resized(state: StreamState, fresh: StreamState) -> StreamState:
     """Returns as many rows as `fresh` has: those of `state`, then those of `fresh`."""
-    return jax.tree.map(lambda x, f: jnp.concatenate([x[: len(f)], f[len(x) :]]), state, fresh)
+    resized: StreamState = jax.tree.map(lambda x, f: jnp.concatenate([x[: len(f)], f[len(x) :]]), state, fresh)
+    return resized
 
 
 @functools.cache
@@ -134,6 +136,9 @@ def step_jit(
     lookahead: int,
     search: Search = GREEDY,
 ) -> tuple[StreamState, Emission]:
-    """`step`, compiled at its first call with the backend's options; the state given to it is used up."""
+    """Runs `step`, compiled at its first call with the backend's options; the state given to it is used up."""
     compiled = jit_step(tuple(sorted(step_options().items())))
-    return compiled(model, constants, state, segment, lookahead=lookahead, search=search)
+    result: tuple[StreamState, Emission] = compiled(
+        model, constants, state, segment, lookahead=lookahead, search=search
+    )
+    return result

@@ -129,6 +129,9 @@ def test_seed_and_epoch_change_the_order():
     assert len({batch.bucket for batch in first}) == 5
     kinds = [batch.bucket.frames for batch in first]
     assert kinds != sorted(kinds)  # the shapes of an epoch are mixed
+    half = random_corpus(100, weights=(0.5,))
+    halves = [plan_of(half, replace(SMALL, seed=seed)).times(0) for seed in (0, 1)]
+    assert halves[0].sum() == halves[1].sum() == 50 and (halves[0] != halves[1]).any()
 
 
 def test_fingerprints_differ():
@@ -202,16 +205,16 @@ def test_a_rows_length_counts_its_gaps_speed_and_silence():
     )
     config = replace(config, join_gap_s=(0.5, 1.0), join_parts=4)
     order = np.random.default_rng(0).permutation(200)
-    for buckets in ((), (Bucket(112, 60, 1),)):
+    for buckets in ((), (Bucket(112, 20, 1),)):
         rows = draw_rows(corpus, order, np.random.default_rng(1), config, CONFIG, buckets)
         made = [rows.row(index) for index in range(len(rows.frames))]
         assert sorted(i for row in made for i in row.utterances) == list(range(200))
         assert [row_size(corpus, row) for row in made] == list(zip(rows.frames, rows.labels, strict=True))
-        assert {len(row.utterances) for row in made} >= {2, 3, 4} and len({row.speed for row in made}) >= 2
+        assert {len(row.utterances) for row in made} >= {2, 3} and len({row.speed for row in made}) >= 2
         positions = [order.tolist().index(row.utterances[0]) for row in made]
         assert positions == sorted(positions)  # rows are in the order of their first utterances
         if buckets:
-            assert max(rows.frames) <= 112 and max(rows.labels) <= 60
+            assert max(rows.frames) <= 112 and max(rows.labels) <= 20
             unchanged = [row for row in made if row.speed == 1]
             assert unchanged and all(row.before_samples == row.after_samples == 0 for row in unchanged)
 

@@ -74,7 +74,7 @@ def train(cluster, tmp_path):
 def test_training_that_is_preempted_and_killed_ends_as_if_it_were_not(cluster, train, tmp_path):
     job = train(tmp_path / "calm")
     about = cluster.wait(job, "COMPLETED", "FAILED")
-    assert about["JobState"] == "COMPLETED", cluster.said(job)
+    assert about["JobState"] == "COMPLETED", cluster.output(job)
     calm = losses(tmp_path / "calm")
     assert [step for step, _ in calm] == list(range(1, STEPS + 1))
 
@@ -83,13 +83,13 @@ def test_training_that_is_preempted_and_killed_ends_as_if_it_were_not(cluster, t
     until(lambda: len(losses(run)) >= 3)
     other = cluster.submit("--partition=high", "--exclusive", "--wrap=sleep 1")
     cluster.wait(other, "COMPLETED")
-    assert "which is saved" in cluster.said(job)
+    assert "which is saved" in cluster.output(job)
     saved = len(losses(run))
     assert 3 <= saved < STEPS
     until(lambda: cluster.wait(job, "RUNNING", "COMPLETED") and len(losses(run)) > saved)
     os.kill(tasks("experiments", "train", run)[0], signal.SIGKILL)
     about = cluster.wait(job, "COMPLETED", "FAILED")
-    assert about["JobState"] == "COMPLETED", cluster.said(job)
+    assert about["JobState"] == "COMPLETED", cluster.output(job)
     assert int(about["Restarts"]) == 2
     assert losses(run) == calm
     assert not tasks("experiments", "train", run)
@@ -101,8 +101,8 @@ def test_training_that_is_cancelled_stays_so(cluster, train, tmp_path):
     until(lambda: len(losses(run)) >= 1)
     cluster.run("scancel", job)
     about = cluster.wait(job, "CANCELLED", "PENDING")
-    assert (about["JobState"], about["Restarts"]) == ("CANCELLED", "0"), cluster.said(job)
-    assert "which is saved" in cluster.said(job)
+    assert (about["JobState"], about["Restarts"]) == ("CANCELLED", "0"), cluster.output(job)
+    assert "which is saved" in cluster.output(job)
     assert not tasks("experiments", "train", run)
 
 
@@ -120,7 +120,7 @@ def test_a_manifest_in_two_shards_one_of_which_is_killed(
     until(lambda: done() >= 2)
     os.kill(tasks("nemojax.cli", out)[0], signal.SIGKILL)
     about = cluster.wait(job, "COMPLETED", "FAILED")
-    assert int(about["Restarts"]) == 1, cluster.said(job)
+    assert int(about["Restarts"]) == 1, cluster.output(job)
     assert about["ExitCode"] == "1:0"  # there are recordings that fail
     assert sorted(path.name for path in (out / PARTS).glob("*.jsonl")) == ["00000.jsonl", "00001.jsonl"]
     assert ((out / TRANSCRIPTS).read_text(), (out / FAILURES).read_text()) == undisturbed

@@ -1,4 +1,4 @@
-"""A Slurm of our own for tests: a controller and one node, on this machine, in a directory."""
+"""A private Slurm for tests: a controller and one node, on this machine, in one directory."""
 
 import os
 import shutil
@@ -11,11 +11,11 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "sinfo")
 HELD_BACK_S = 8.0
-CPUS = 4  # that the node is said to have, however many there are
+CPUS = 4  # processors that the node declares, whatever the machine has
 
 
 def unavailable_reason() -> str | None:
-    """Why there can be none here; None where there can."""
+    """Returns why Slurm cannot run here, or None where it can."""
     missing = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
     if missing:
         return f"a Slurm of our own needs {', '.join(missing)} (apt install slurm-wlm munge)"
@@ -92,7 +92,7 @@ class Cluster:
         """The job's number; what it prints goes to `{number}.log`."""
         return self.run("sbatch", "--parsable", f"--output={self.directory}/%j.log", *arguments).strip()
 
-    def said(self, job: str) -> str:
+    def output(self, job: str) -> str:
         log = self.directory / f"{job}.log"
         return log.read_text() if log.exists() else ""
 
@@ -108,7 +108,7 @@ class Cluster:
         """
         until, queued = time.monotonic() + seconds, None
         while (about := self.about(job))["JobState"] not in states:
-            assert time.monotonic() < until, f"{about}\n{self.said(job)}"
+            assert time.monotonic() < until, f"{about}\n{self.output(job)}"
             if about["JobState"] == "PENDING" and about["Restarts"] != "0":
                 queued = queued or time.monotonic()
                 if time.monotonic() > queued + HELD_BACK_S:

@@ -1,4 +1,4 @@
-"""What passes every seam of nemojax, recorded while the real step function runs.
+"""Values at every seam of nemojax, recorded while the real step function runs.
 
 The names of the seams are those of `experiments.references.traces`, which records the same of the reference models.
 """
@@ -32,7 +32,7 @@ Watcher = Callable[[tuple, Any], dict[str, Any]]
 
 @contextmanager
 def watching(seen: dict[str, Any]) -> Iterator[None]:
-    """Records, while the step function is traced, what its layers take and give."""
+    """Records inputs and outputs of layers while the step function is traced."""
     count = dict.fromkeys((Attention, ConvolutionModule, ConformerBlock), 0)
 
     def watch(owner: Any, name: str, names: Watcher) -> Any:
@@ -85,7 +85,7 @@ def _traced_step(model: FrozenModel, constants: Constants, state: StreamState, s
 
 
 class Run(NamedTuple):
-    """One recording's way through `streaming.step`, of valid frames only."""
+    """Values of one recording in `streaming.step`, valid frames only."""
 
     trace: Trace
     tokens: list[int]
@@ -94,7 +94,7 @@ class Run(NamedTuple):
 
 
 class Traced:
-    """A model and what is prepared of it."""
+    """A model with its prepared constants."""
 
     def __init__(self, model: Transducer | FrozenModel):
         self.config = thaw(model).config
@@ -149,7 +149,7 @@ class Traced:
         return {name: np.asarray(array) for name, array in found.items()}
 
     def decoding(self, encoded: np.ndarray, tokens: np.ndarray, looked: np.ndarray) -> dict[str, np.ndarray]:
-        """What a `experiments.references.traces.Decoding` holds, for given tokens: the same names, nemojax's values."""
+        """Returns the fields of `experiments.references.traces.Decoding` for given tokens, computed by nemojax."""
         pad = lambda array: np.pad(array, [(0, -len(array) % 512)] + [(0, 0)] * (array.ndim - 1))
         found = _decoding(self.model, pad(encoded), pad(np.asarray(tokens, np.int32)), pad(looked))
         keep = {"projected": len(encoded), "logits": len(looked)}

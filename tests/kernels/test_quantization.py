@@ -17,13 +17,13 @@ import nemojax
 from convert.__main__ import main as convert
 from experiments.references.sound import glides
 from nemojax import checkpoint, streaming
-from nemojax.kernels import native
-from nemojax.kernels import quantization as packed
+from nemojax.kernels import native, selection
 from nemojax.kernels.panels import _native, _plain, from_panels, product, quantize_kernel, quantize_rows, to_panels
-from nemojax.kernels.quantization import PackedLinear, pack, quantize
+from nemojax.kernels.quantization import PackedLinear, is_quantized, pack, quantize
 from nemojax.model.layers import Linear
 from nemojax.model.parameters import named_parameters, thaw
 
+AVX512 = "-include tests/kernels/avx512.h"
 COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler here")
 
@@ -37,7 +37,7 @@ quantize_kernel_jit, kernel_of = jax.jit(quantize_kernel), jax.jit(from_panels, 
 native_product, plain_product = (jax.jit(how, static_argnums=0) for how in (_native, _plain))
 
 
-def dequantised(values, scale, inputs) -> np.ndarray:
+def dequantized(values, scale, inputs) -> np.ndarray:
     return np.asarray(kernel_of(values, inputs, len(scale)), np.float64) * np.asarray(scale, np.float64)
 
 
@@ -48,13 +48,13 @@ def test_a_kernel_is_rounded_to_the_nearest_step(inputs, outputs, seed):
     kernel[:, 0] *= 100  # each output has a scale of its own
     values, scale = quantize_kernel_jit(kernel)
     assert values.dtype == jnp.int8 and values.shape == (-(-outputs // 16), -(-inputs // 2), 16, 2)
-    assert (np.abs(dequantised(values, scale, inputs) - kernel) <= np.asarray(scale) * 0.5001).all()
+    assert (np.abs(dequantized(values, scale, inputs) - kernel) <= np.asarray(scale) * 0.5001).all()
     assert (np.abs(np.asarray(kernel_of(values, inputs, outputs))).max(0) == 127).all()
 
 
 def test_an_output_of_zeros_stays_so():
     values, scale = quantize_kernel(jnp.zeros((8, 3)))
-    assert not dequantised(values, scale, 8).any() and np.isfinite(scale).all()
+    assert not dequantized(values, scale, 8).any() and np.isfinite(scale).all()
 
 
 @pytest.mark.parametrize("shape", [(3, 64), (2, 5, 64), (64,), (0, 64), (100, 64), (3, 63)])
@@ -65,7 +65,7 @@ def test_a_product_is_that_of_the_rounded_kernel(shape):
     x = rng.standard_normal(shape).astype(np.float32) * 10
     y = jax.jit(lambda *given: product(given[0], given[1], 41, given[2]))(jnp.asarray(x), values, scale)
     assert y.shape == (*shape[:-1], 41)
-    kernel = dequantised(values, scale, shape[-1])
+    kernel = dequantized(values, scale, shape[-1])
     bound = np.abs(x).max(initial=0) / 32_767 / 2 * np.abs(kernel).sum(0).max() + 1e-4
     np.testing.assert_allclose(y, x @ kernel, atol=bound)
 
@@ -146,7 +146,7 @@ def test_many_products_at_once_do_not_wait_for_each_other():
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these are paths of x86 processors")
-@pytest.mark.parametrize("flags", ["-include tests/avx512.h", "-include tests/avx512.h -DVNNI", "-mno-avx2 -mno-avx"])
+@pytest.mark.parametrize("flags", [AVX512, f"{AVX512} -DVNNI", "-mno-avx2 -mno-avx"])
 def test_products_are_the_same_on_other_processors(flags, tmp_path):
     products = ["product_is_the_plain", "overflows", "any_company", "not_a_number"]
     command = [sys.executable, "-m", "pytest", "-m", "not slow", "-k", " or ".join(products), __file__]
@@ -208,7 +208,7 @@ def test_the_blocks_are_quantised_and_nothing_else(tiny_model):
     assert {name for name, value in after.items() if value.dtype == jnp.int8} == LAYERS
     assert set(after) == set(before) | {f"{name}_scale" for name in LAYERS}
     assert all(value is before[name] for name, value in after.items() if name in before and name not in LAYERS)
-    assert not packed.is_quantized(tiny_model) and packed.is_quantized(model)
+    assert not is_quantized(tiny_model) and is_quantized(model)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -225,11 +225,11 @@ def test_packing_keeps_every_weight(tiny_model, dtype):
 @needs_compiler
 @pytest.mark.parametrize("dtype, error", [("float32", 2e-5), ("bfloat16", 0.1)])
 def test_a_large_model_is_packed_on_a_cpu(checkpoint_directory, monkeypatch, dtype, error):
-    """Whatever is packed hears what the plain model hears, streaming and offline."""
-    monkeypatch.setattr(packed, "PACKED_PARAMETERS", 0)
+    """A packed model gives the labels of the plain one, streaming and offline."""
+    monkeypatch.setattr(selection, "PACKED_PARAMETERS", 0)
     samples = glides(np.random.default_rng(0), 48_000)
 
-    def hear() -> tuple:
+    def transcribe_both_ways() -> tuple:
         one = nemojax.load(checkpoint_directory, dtype)
         assert one.dtype == dtype
         state = streaming.init_state(one.model, one.constants, 1)
@@ -238,9 +238,9 @@ def test_a_large_model_is_packed_on_a_cpu(checkpoint_directory, monkeypatch, dty
         encoded, *_ = streaming.encode(thaw(one.model), one.constants, state, first, 6)
         return jax.tree.structure(one.model), encoded, one.transcribe(samples, 6).tokens
 
-    fast = hear()
-    monkeypatch.setattr(native, "available", lambda: False)
-    plain = hear()
+    fast = transcribe_both_ways()
+    monkeypatch.setattr(native, "unavailable_reason", lambda: "it is switched off")
+    plain = transcribe_both_ways()
     assert fast[0] != plain[0]
     np.testing.assert_allclose(fast[1], plain[1], atol=error)
     if dtype == "float32":

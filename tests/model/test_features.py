@@ -13,8 +13,8 @@ CONFIG = FeatureConfig()
 def textbook(x: np.ndarray, config: FeatureConfig) -> np.ndarray:
     """Log-mel frames by the definition, one at a time, in float64; frame m is centred on sample 160 m."""
     filters = np.asarray(features.mel_filters(config), np.float64)
-    emphasised = np.concatenate([x[:1], x[1:] - config.preemphasis * x[:-1]]).astype(np.float64)
-    padded = np.pad(emphasised, 256)
+    emphasized = np.concatenate([x[:1], x[1:] - config.preemphasis * x[:-1]]).astype(np.float64)
+    padded = np.pad(emphasized, 256)
     window = np.pad(np.hanning(400), 56)
     power = [np.abs(np.fft.rfft(padded[160 * m : 160 * m + 512] * window)) ** 2 for m in range(len(x) // 160)]
     return np.log(np.array(power) @ filters + 2.0**-24)

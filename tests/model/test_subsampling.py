@@ -59,7 +59,7 @@ def test_streams(layer, tiny_config, size):
     assert [c.shape for c in cache.stages] == [(3, 1, 128, 1), (3, 1, 65, 8), (3, 1, 33, 8)]
 
 
-def test_nothing_heard_is_no_frame(layer, tiny_config):
+def test_nothing_valid_is_no_frame(layer, tiny_config):
     cache = layer.initial_cache(1)
     y, valid, _ = jax.jit(layer.step)(np.ones((1, 8, 128), np.float32), np.zeros((1, 8), bool), cache)
     assert not np.any(valid) and not np.any(y)

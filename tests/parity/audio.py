@@ -1,4 +1,4 @@
-"""What the models hear: real speech where it is to be had, and recordings of awkward lengths."""
+"""The models' input: real speech where it is available, and recordings of awkward lengths."""
 
 import io
 import json

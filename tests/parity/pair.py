@@ -23,8 +23,8 @@ ROWS = 10  # recordings side by side in nemojax
 class Pair:
     """The models of one size.
 
-    Everything is computed once: several tests look at it. The references hear each recording alone, nemojax
-    hears them all side by side.
+    Everything is computed once, for several tests. The references get each recording alone, nemojax gets all of them
+    side by side.
     """
 
     def __init__(self, name: str, seed: int, directory: Path):
@@ -40,8 +40,8 @@ class Pair:
             "one log-mel frame": glides(rng, 160),
             "half a second of silence": np.zeros(8_000, np.float32),
         }
-        heard = [*self.speech.values(), *self._others.values()][:3]
-        nemo_model.build(SIZES[name], seed, directory, heard).save_to(str(self.archive))
+        recordings = [*self.speech.values(), *self._others.values()][:3]
+        nemo_model.build(SIZES[name], seed, directory, recordings).save_to(str(self.archive))
         self.nemo = Nemo(nemo_model.load(self.archive))
         model = transformers_model.build(SIZES[name], self.nemo.model)
         self.transformers = Transformers(model, transformers_model.features(SIZES[name]))

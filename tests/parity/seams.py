@@ -133,7 +133,7 @@ def decisions(tokens: Sequence[int], frames: Sequence[int], length: int, blank: 
 
 
 def until(decoding: Decoding, frames: int) -> Decoding:
-    """The decoding of the first so many frames."""
+    """Returns the decoding of the first frames alone."""
     looked = decoding.looked[:, 0] < frames
     tokens = int((decoding.frames < frames).sum())
     return decoding._replace(

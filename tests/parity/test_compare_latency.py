@@ -88,7 +88,7 @@ def test_the_graph_is_nemos_step(contenders, recordings, lookahead):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_graphs_hear_every_chunk(contenders, recordings, dtype):
+def test_graphs_get_every_chunk(contenders, recordings, dtype):
     for lookahead in (6, 0):
         request = {"do": "stream", "recording": 1, "lookahead": lookahead}
         steps = answer(contenders[f"onnxruntime {dtype}"], recordings, request)["steps"]
@@ -96,7 +96,7 @@ def test_graphs_hear_every_chunk(contenders, recordings, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_sherpa_onnx_hears_every_chunk_but_those_that_its_first_window_waits_for(contenders, recordings, dtype):
+def test_sherpa_onnx_gets_every_chunk_but_those_that_its_first_window_waits_for(contenders, recordings, dtype):
     for lookahead in (6, 0):
         request = {"do": "stream", "recording": 1, "lookahead": lookahead}
         said = answer(contenders[f"sherpa-onnx {dtype}"], recordings, request)

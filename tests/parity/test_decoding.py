@@ -19,8 +19,8 @@ SEAMS = {
 }
 
 
-def heard_by_generate(pair) -> list[str]:
-    """transformers' own decoding takes milliseconds a frame: it hears two recordings."""
+def decoded_by_generate(pair) -> list[str]:
+    """transformers' own decoding takes milliseconds a frame, so two recordings are decoded."""
     return [*pair.speech][:1] + ["2.5 s of glides"]
 
 
@@ -53,7 +53,7 @@ def test_tokens_and_frames(pair, seams, lookahead):
         same("nemojax stream", stream.tokens, stream.frames)
         tokens, frames, _ = pair.nemo.decode(pair.nemo_offline(lookahead)[name]["encoder"])
         same("NeMo", tokens, frames)
-        if name in heard_by_generate(pair):
+        if name in decoded_by_generate(pair):
             samples = pair.recordings(lookahead)[name]
             same("transformers", *pair.transformers.generate(samples, lookahead, streaming=False))
         emitted += len(decoding.tokens)
@@ -62,11 +62,11 @@ def test_tokens_and_frames(pair, seams, lookahead):
 
 @pytest.mark.parametrize("lookahead", LOOKAHEADS)
 def test_streamed_tokens(pair, seams, lookahead):
-    """The references' own streams hear whole chunks only: their tokens are the beginning of nemojax's."""
+    """The references' own streams take whole chunks only: their tokens are the beginning of nemojax's."""
     for name, decoding in pair.decoding(lookahead).items():
         where = f"{pair.name}, R={lookahead}, {name}"
         begun = until(decoding, len(pair.transformers_stream(lookahead)[name]) * (lookahead + 1))
-        if name in heard_by_generate(pair):
+        if name in decoded_by_generate(pair):
             tokens, frames = pair.transformers.generate(pair.recordings(lookahead)[name], lookahead, streaming=True)
             seams.compare_tokens("transformers stream", begun, pair.nemo.blank, tokens, frames, where)
         if lookahead:

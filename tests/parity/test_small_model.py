@@ -8,7 +8,7 @@ from nemojax import bundled
 from nemojax.recognition.recognizer import load
 from tests.parity.audio import SPEECH
 
-RECORDINGS = 3  # of each dev set, spread over it; `python -m experiments compare_references` hears them all
+RECORDINGS = 3  # of each dev set, spread over it; `python -m experiments compare_references` takes all of them
 MOST_NEAR_TIES = 1  # recordings of a dev set at a look-ahead
 
 pytestmark = [

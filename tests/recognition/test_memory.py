@@ -25,7 +25,7 @@ print(json.dumps([peak_mb, transcript.duration_s, len(transcript.tokens)]))
 
 
 def measure(*arguments) -> tuple[float, float, int]:
-    """Peak memory in MB, seconds heard, labels."""
+    """Peak memory in MB, seconds of audio, labels."""
     command = [sys.executable, "-c", MEASURE, *map(str, arguments)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

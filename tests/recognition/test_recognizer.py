@@ -75,7 +75,7 @@ def test_a_stream_in_pieces_of_any_size(recognizer, recordings, reference, looka
 
 
 @pytest.mark.parametrize("lookahead", LOOKAHEADS)
-def test_a_chunk_is_heard_with_its_last_sample(recognizer, speech, lookahead, monkeypatch):
+def test_a_chunk_is_computed_with_its_last_sample(recognizer, speech, lookahead, monkeypatch):
     """1280 R + 200 samples for the first chunk, 1280 (R + 1) more for each later one; not one sample later."""
     steps, step = [], StreamBatch.step
     monkeypatch.setattr(StreamBatch, "step", lambda batch, given: (steps.append(1), step(batch, given))[1])
@@ -140,10 +140,10 @@ def test_sources_of_every_kind(recognizer, recordings, reference, tmp_path):
     )
 
 
-def test_progress_is_told_every_second_heard(recognizer, recordings):
-    heard = []
-    list(recognizer.transcribe_each(recordings, 13, 4, progress=heard.append))
-    assert sum(heard) == pytest.approx(sum(LENGTHS) / 16_000)
+def test_progress_counts_every_second(recognizer, recordings):
+    seconds = []
+    list(recognizer.transcribe_each(recordings, 13, 4, progress=seconds.append))
+    assert sum(seconds) == pytest.approx(sum(LENGTHS) / 16_000)
 
 
 def test_what_a_stream_refuses(recognizer, speech):

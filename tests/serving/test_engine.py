@@ -1,4 +1,4 @@
-"""Many live streams in one batch: each hears what it would alone, whatever the others do."""
+"""Many live streams in one batch: each gets the labels that it would get alone, whatever the others do."""
 
 import asyncio
 import random
@@ -40,21 +40,21 @@ def pieces(rng, samples):
 async def speak(engine, samples, rng, pause_s=0.01):
     """Pushes at random moments; checks that updates add up to the transcript."""
     stream = engine.open()
-    heard = []
+    updates = []
 
-    async def listen():
+    async def collect():
         async for update in stream:
-            heard.append(update)
+            updates.append(update)
 
-    listening = asyncio.create_task(listen())
+    collecting = asyncio.create_task(collect())
     for piece in pieces(rng, samples):
         await stream.push(piece)
         await asyncio.sleep(rng.choice((0, 0, pause_s * rng.random())))
     transcript = await stream.finish()
-    await listening
-    assert "".join(update.text for update in heard) == transcript.text
-    assert [token for update in heard for token in update.tokens] == list(transcript.tokens)
-    assert [frame for update in heard for frame in update.frames] == list(transcript.frames)
+    await collecting
+    assert "".join(update.text for update in updates) == transcript.text
+    assert [token for update in updates for token in update.tokens] == list(transcript.tokens)
+    assert [frame for update in updates for frame in update.frames] == list(transcript.frames)
     return transcript
 
 
@@ -67,7 +67,7 @@ def recordings(speech):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_streams_hear_what_they_would_alone(recognizer, recordings, seed):
+def test_streams_get_the_labels_that_they_would_get_alone(recognizer, recordings, seed):
     rng = random.Random(seed)
     chosen = [rng.choice(recordings) for _ in range(14)]
 
@@ -162,8 +162,8 @@ def test_patience_is_for_those_that_come_soon(recognizer, recordings):
             await first.push(recordings[-1][at : at + 2_000])
             await asyncio.sleep(0.005)
             await second.push(recordings[-2][at : at + 2_000])
-        heard = await asyncio.gather(first.finish(), second.finish())
-        return [len(transcript.tokens) for transcript in heard], engine.steps
+        transcripts = await asyncio.gather(first.finish(), second.finish())
+        return [len(transcript.tokens) for transcript in transcripts], engine.steps
 
     _, steps = served(recognizer, talk, patience_s=30.0)
     assert steps == -(-(20_000 + 1080) // 2560)
@@ -180,8 +180,8 @@ def test_pushing_too_fast(recognizer, recordings):
         await stream.push(np.zeros(0, np.float32))  # waits for room, though it brings nothing
         return at_first, stream.backlog, stream.chunks_done
 
-    before, after, heard = served(recognizer, talk, backlog=2, patience_s=30.0)
-    assert before == 2 and after < 2 and heard >= 1
+    before, after, done = served(recognizer, talk, backlog=2, patience_s=30.0)
+    assert before == 2 and after < 2 and done >= 1
 
 
 def test_a_failing_engine_tells_everyone(recognizer, recordings, monkeypatch):
@@ -288,7 +288,7 @@ def test_settings_must_fit(recognizer, settings):
 
 
 def test_a_short_stream_in_a_high_slot_ends_with_its_own_step(recognizer, recordings):
-    """The step in which it leaves still covers its slot, and the engine goes on."""
+    """The step in which it leaves still covers its slot, and the engine continues."""
 
     async def talk(engine):
         short = [engine.open() for _ in range(3)][-1]

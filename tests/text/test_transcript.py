@@ -21,13 +21,13 @@ def emission(labels, frames, log_probs):
 
 
 def test_words_times_and_confidence(tokenizer, tiny_config):
-    labels, hypothesis = tokenizer.encode("the fox jumps"), Hypothesis()
+    labels, hypothesis = tokenizer.encode("the fox jumps"), Hypothesis(tiny_config, tokenizer)
     frames = [3 + 2 * i for i in range(len(labels))]
     log_probs = [-0.1 * (i + 1) for i in range(len(labels))]
     for part in (slice(0, 4), slice(4, None)):  # in two segments
         new = hypothesis.extend(emission(labels[part], frames[part], log_probs[part]), 1)
-        assert new == (labels[part], frames[part])
-    transcript = hypothesis.transcript(tiny_config, tokenizer, 48_000, 13, "offline", ["resampled"])
+        assert (new.tokens, new.frames) == (tuple(labels[part]), tuple(frames[part]))
+    transcript = hypothesis.transcript(48_000, 13, "offline", ["resampled"])
     assert transcript.text == "the fox jumps" and transcript.duration_s == 3.0
     assert list(transcript.tokens) == labels and list(transcript.frames) == frames
     first = 0
@@ -41,18 +41,18 @@ def test_words_times_and_confidence(tokenizer, tiny_config):
 
 
 def test_a_word_ends_with_the_recording(tokenizer, tiny_config):
-    hypothesis = Hypothesis()
+    hypothesis = Hypothesis(tiny_config, tokenizer)
     labels = tokenizer.encode("the")
     hypothesis.extend(emission(labels, [5] * len(labels), [-0.1] * len(labels)), 1)
-    transcript = hypothesis.transcript(tiny_config, tokenizer, 6500, 1, "stream")
+    transcript = hypothesis.transcript(6500, 1, "stream")
     assert transcript.words[0].end_s == pytest.approx(6500 / 16_000, abs=1e-3)
 
 
 def test_json(tokenizer, tiny_config):
-    hypothesis = Hypothesis()
+    hypothesis = Hypothesis(tiny_config, tokenizer)
     labels = tokenizer.encode("the")
     hypothesis.extend(emission(labels, list(range(len(labels))), [0.0] * len(labels)), 1)
-    transcript = hypothesis.transcript(tiny_config, tokenizer, 16_000, 1, "stream")
+    transcript = hypothesis.transcript(16_000, 1, "stream")
     line = transcript.to_json("übung.wav")
     assert '"übung.wav"' in line
     assert "\n" not in line and json.loads(line) == transcript.to_dict("übung.wav") == {
@@ -69,5 +69,5 @@ def test_json(tokenizer, tiny_config):
 
 
 def test_an_empty_transcript(tokenizer, tiny_config):
-    transcript = Hypothesis().transcript(tiny_config, tokenizer, 0, 13, "offline")
+    transcript = Hypothesis(tiny_config, tokenizer).transcript(0, 13, "offline")
     assert (transcript.text, transcript.tokens, transcript.words, transcript.duration_s) == ("", (), (), 0.0)

@@ -17,7 +17,7 @@ from nemojax.training import sharding
 from nemojax.training.recipe import TrainingConfig
 from nemojax.training.state import init
 
-TIMEOUT_S = 900
+TIMEOUT_S = 3600  # not a measure: only ends a program that hangs
 
 
 def program(*arguments: str, devices: int = 1) -> subprocess.Popen:

@@ -166,6 +166,11 @@ def test_defaults_are_those_of_nemo(path, expected):
     assert getattr(getattr(to_config(changed(path, ..., made), 1024), part), name) == value
 
 
+def test_default_number_of_mel_bins():
+    made = changed("preprocessor.features", ..., changed("encoder.feat_in", 64))
+    assert to_config(made, 1024).features.mel_bins == 64
+
+
 def test_windows_that_seconds_can_not_express():
     """NeMo truncates seconds x rate, which for these lengths is a sample too short."""
     lengths = [n for n in range(320, 1024) if int(n / 16_000 * 16_000) != n]
@@ -368,6 +373,8 @@ def test_strings_that_look_like_other_types_stay_strings():
     pieces = ["y", "n", "No", "true", "1e3", "1_0", "12:30", "~", "null", "0x1F", ".5", "-", "▁the", "é", "'", '"', "#"]
     assert yaml.safe_load(nemo.recipe.dump({"labels": pieces}))["labels"] == pieces
     assert json.loads(json.dumps(pieces)) == pieces
+    for text in ("y", "n", "1e3", "1_0", ".5", "-"):  # some YAML readers parse these as other types without quotes
+        assert f"- '{text}'\n" in nemo.recipe.dump({"labels": [text]}).decode()
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,7 @@ def test_the_plot(run, manifest, transcribed, tmp_path):
     code, rows, *_ = run(manifest, same_name, "--lookaheads", 6, 1, "--plot", tmp_path / "a.svg")
     drawn = (tmp_path / "a.svg").read_text()
     assert code == 0 and drawn.startswith("<?xml")
-    for text in (str(manifest), str(same_name), "R = 6", "560", "R = 1", "160", "WER in %"):  # labels are told apart
+    for text in (str(manifest), str(same_name), "R = 6", "560", "R = 1", "160", "WER in %"):  # labels differ
         assert text in drawn
     report.plot(rows, tmp_path / "b.svg")
     assert (tmp_path / "b.svg").read_text() == drawn

@@ -10,7 +10,7 @@ from experiments.accuracy.listening import TimedWord, delays_s, grouped, joined,
 from experiments.accuracy.study_report import pareto
 from nemojax.config import PRESETS
 from nemojax.errors import ConfigError
-from nemojax.kernels import quantization as packed
+from nemojax.kernels.quantization import pack, quantize
 from nemojax.model.parameters import thaw
 from nemojax.recognition.recognizer import Recognizer, load
 from tests.data.corpora import write_manifest
@@ -92,7 +92,7 @@ def test_a_shorter_left_context_is_that_of_a_model_built_so(recognizer, samples)
     assert shorter.transcribe(begin, LOOKAHEAD).tokens == recognizer.transcribe(begin, LOOKAHEAD).tokens
 
 
-@pytest.mark.parametrize("transform", [packed.pack, packed.quantize])
+@pytest.mark.parametrize("transform", [pack, quantize])
 def test_another_left_context_however_the_kernels_lie(recognizer, samples, transform):
     model = transform(thaw(recognizer.model))
     other = Recognizer(model, recognizer.config, recognizer.tokenizer)

@@ -19,7 +19,7 @@ def test_a_significant_difference_is_marked(monkeypatch):
     assert all(line.endswith(" † |") and line.count("†") == 1 for line in lines)
 
 
-def test_the_most_streams_that_were_served(monkeypatch):
+def test_the_largest_number_of_streams_that_was_served(monkeypatch):
     def row(streams, served, differing=0):
         latencies = {f"p{p}_ms": float(p + streams) for p in (50, 95, 99)}
         return {

@@ -16,7 +16,7 @@ THEIRS = Hypothesis("one two", (1, 2), (0, 2))
         (Hypothesis("", (), ()), Parting(0, BLANK, 1, 0.5)),  # blank for a label
         (Hypothesis("one two", (1, 2), (0, 1)), Parting(1, 2, BLANK, 0.25)),  # the same label a frame early
         (Hypothesis("one", (1,), (0,)), Parting(2, BLANK, 2, 3.0)),  # it ends early
-        (Hypothesis("one two one", (1, 2, 1), (0, 2, 2)), Parting(2, 1, BLANK, 6.0)),  # it goes on
+        (Hypothesis("one two one", (1, 2, 1), (0, 2, 2)), Parting(2, 1, BLANK, 6.0)),  # it continues
         (Hypothesis("one two", (1, 2), (0, 2)), None),
     ],
 )

@@ -44,7 +44,7 @@ def test_search(limit, found):
     assert coarse <= found and coarse >= 0.85 * found
 
 
-def test_streams_are_served_and_told_apart(checkpoint_directory, manifest, tmp_path, capsys, patient):
+def test_streams_are_served_and_distinguished(checkpoint_directory, manifest, tmp_path, capsys, patient):
     arguments = [str(checkpoint_directory), str(manifest), "--lookaheads", "1", *THREE]
     arguments += ["--seconds", "1", "--voices", "3", "--dtype", "float32", "--output", str(tmp_path / "rows.jsonl")]
     assert streams.main([*arguments, "--plot", str(tmp_path / "streams.svg")]) == 0

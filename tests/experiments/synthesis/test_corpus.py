@@ -199,8 +199,8 @@ def test_clips_can_be_trained_on_and_are_the_same_again(tmp_path):
     assert not corpus.dropped and corpus.hours > 0.004
     for recording, samples in zip(corpus.recordings, corpus.samples, strict=True):
         with closing(open_audio(recording)) as audio:
-            heard = audio.read(10**6)
-        assert len(heard) == pytest.approx(samples, abs=2) and 0.02 < heard.std() < 0.2
+            read = audio.read(10**6)
+        assert len(read) == pytest.approx(samples, abs=2) and 0.02 < read.std() < 0.2
 
 
 def test_opus(tmp_path, fake):

@@ -342,7 +342,7 @@ def program(
 
 
 def finish(process: subprocess.Popen, code: int = 0) -> str:
-    _, errors = process.communicate(timeout=900)
+    _, errors = process.communicate(timeout=3600)
     assert process.returncode == code, errors[-3000:]
     return errors
 
