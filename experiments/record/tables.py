@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+from experiments.gpu import report as gpu_report
 from experiments.harness.output import markdown, median_and_range
 from experiments.harness.rows import Row, distinct, select
 from experiments.latency import report
@@ -62,6 +63,7 @@ RUNS = {  # question and commands, by the name of the file of rows
         "python -m experiments engine_overhead",
     ),
     "roofline": ("How long must a step take at least on a GPU?", "python -m experiments roofline"),
+    "gpu": ("How long does a step take on a GPU?", "python -m experiments gpu"),
     "benchmark_loss": (
         "What does the loss cost, against other ways to compute it?",
         "python -m experiments benchmark_loss --sizes medium",
@@ -243,6 +245,12 @@ def loss() -> str:
     return markdown(["form", "pass", "ms", "peak, MiB"], lines, left=2)
 
 
+def hardware_of(row: Row) -> str:
+    """Returns the processor of a row; and the card, which earlier rows have in `card`, later ones in `gpus`."""
+    cards = row.get("gpus") or [row["card"]] if "gpus" in row or "card" in row else []
+    return " with ".join([f"{row['cores']} cores of an {row['cpu']}", *(f"an {card['name']}" for card in cards)])
+
+
 def runs() -> str:
     """Shows the question, command, commit and hardware of each file of rows."""
     lines = []
@@ -254,7 +262,7 @@ def runs() -> str:
             lines.append([question, made, "", "", NOT_YET])
             continue
         commits = ", ".join(sorted({row["commit"] for row in rows}))
-        hardware = "; ".join(sorted({f"{row['cores']} cores of an {row['cpu']}" for row in rows}))
+        hardware = "; ".join(sorted({hardware_of(row) for row in rows}))
         when = max(row["time"] for row in rows)[:10]
         lines.append([question, made, commits, f"{hardware}, {when}", f"`results/{name}.jsonl`, {len(rows)} rows"])
     return markdown(["question", "command", "commit", "hardware, day", "rows"], lines, left=5)
@@ -278,6 +286,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "roofline": lambda: roofline.table(read_rows("roofline")),
     "streams": streams,
     "overhead": lambda: engine_overhead.table(read_rows("engine_overhead")),
+    "gpu": lambda: gpu_report.table(read_rows("gpu")),
     "loss": loss,
     "data": lambda: data.table(read_rows("benchmark_data")),
     "runs": runs,

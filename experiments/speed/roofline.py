@@ -53,6 +53,13 @@ class Settings:
             PRESETS[self.preset].chunk_frames(lookahead)
 
 
+def tree_bytes(tree: Any) -> int:
+    """Returns the bytes of all arrays of a tree, or of their shapes."""
+    import jax
+
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def count(config: ModelConfig, lookahead: int) -> dict[str, int]:
     """Counts the bytes of weights and state, and the operations, of one stream's step in bfloat16."""
     import jax
@@ -60,9 +67,6 @@ def count(config: ModelConfig, lookahead: int) -> dict[str, int]:
 
     from nemojax.model.parameters import abstract_model
     from nemojax.streaming import Segment, init_state, prepare, step
-
-    def tree_bytes(tree: Any) -> int:
-        return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
     model = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), abstract_model(config))
     constants = jax.eval_shape(prepare, model)
