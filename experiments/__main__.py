@@ -28,7 +28,7 @@ COMMANDS = {
     "roofline": Command("speed.roofline", "How long must a step of many streams take at least on a device?"),
     "benchmark_streams": Command("speed.streams", "How many live streams does a machine serve?"),
     "engine_overhead": Command("speed.engine_overhead", "How many chunks a second does the engine's own work allow?"),
-    "gpu": Command("gpu.run", "Is it right and how fast is it on a GPU? Stages within seven minutes."),
+    "gpu": Command("gpu.run", "Is it correct and how fast is it on a GPU? Stages within seven minutes."),
     "benchmark_loss": Command("speed.loss", "What does the RNN-T loss cost, in time and memory?"),
     "benchmark_data": Command("speed.data", "Does the data pipeline keep up with training?"),
     "record": Command("record.record", "Make all tables and plots of the documents from the results."),

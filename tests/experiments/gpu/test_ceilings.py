@@ -23,6 +23,16 @@ def test_operations_are_those_that_xla_counts(lookahead):
     assert ceilings.operations(config, lookahead) == pytest.approx(counted, rel=0.12)
 
 
+def test_operations_grow_with_the_left_context_as_xla_counts():
+    def config(left_context_frames):
+        encoder = dataclasses.replace(PRESETS["0.6b"].encoder, layers=2, left_context_frames=left_context_frames)
+        return dataclasses.replace(PRESETS["0.6b"], encoder=encoder)
+
+    growth = ceilings.operations(config(560), 13) - ceilings.operations(config(70), 13)
+    counted = count(config(560), 13)["operations"] - count(config(70), 13)["operations"]
+    assert growth == pytest.approx(counted, rel=0.1)
+
+
 def test_ceilings_are_rates():
     measured = ceilings.measure(64, 2**16)
     assert measured.operations_per_s > 0 and measured.bytes_per_s > 0
