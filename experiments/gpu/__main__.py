@@ -107,7 +107,7 @@ def measured(settings: Settings, written: rows.Rows) -> None:
                 written.failed(name, "stage", error)
             written.add(name, "done", seconds=round(written.elapsed_s - begin, 1))
     finally:
-        run.programs.close()
+        run.close()
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:

@@ -45,6 +45,7 @@ class Bench:
     def __init__(self, config: ModelConfig, arrays: weights.Arrays, speech: np.ndarray, dtype: Any, seed: int):
         self.config, self._speech, self._dtype, self._seed = config, speech, dtype, seed
         self._arrays = arrays
+        self._kept: tuple[Any, list[Segment]] | None = None
         self._load()
         self.bias: dict[int, float] = {}  # on blank, by look-ahead
         jitted = lambda function, options: jax.jit(
@@ -126,7 +127,15 @@ class Bench:
         begins = np.arange(streams)[:, None] * 7919 + number * size
         return self._speech[(begins + np.arange(size)) % len(self._speech)]
 
-    def segment(self, point: Point, number: int) -> Segment:
+    def segments(self, point: Point) -> list[Segment]:
+        """The inputs that take turns, the same for all variants; those of the last point are kept."""
+        size = (point.streams, point.lookahead, point.active)
+        if self._kept is None or self._kept[0] != size:
+            self._kept = None  # its memory first
+            self._kept = size, [self._segment(point, number) for number in range(SEGMENTS)]
+        return self._kept[1]
+
+    def _segment(self, point: Point, number: int) -> Segment:
         samples = self.chunk(point.streams, point.lookahead, number)
         active = np.arange(point.streams) < (point.active or point.streams)
         length = np.full(point.streams, samples.shape[1], np.int32)
@@ -139,7 +148,7 @@ class Live:
     def __init__(self, bench: Bench, point: Point):
         self.model, self.point, self._bench = bench.model(point), point, bench
         self._function = bench._functions[point.part, point.buffers]
-        self._segments = [bench.segment(point, number) for number in range(SEGMENTS)]
+        self._segments = bench.segments(point)
         self._state = init_state(self.model, bench.constants, point.streams)
         self._number = 0
 

@@ -70,10 +70,10 @@ class Sizes:
     points: tuple[str, ...] = (
         *both("1024@0", "1@0", "64@0", "1024@13", "512@0", "2400@0", "1@13", "64@13", "1024@1", "1024@6"),
         *("1024@0/encoder", "1@0/encoder", "1024@13/encoder", "1@0/plain/launches", "1024@0/plain/launches"),
-        *("16@0/plain/active=1", "16@0/fused/active=1", *both("1@1", "1@6", "512@13")),
+        *("16@0/plain/active=1", "16@0/fused/active=1"),
     )
     one_stream_steps: int = 120
-    engine: tuple[str, ...] = ("512@0", "1024@0", "512@13", "1024@13")
+    engine: tuple[str, ...] = ("512@0/plain", "512@0/fused", "1024@0/fused", "1024@13/plain", "1024@13/fused")
     engine_s: float = 6.0
     """Of speech in each stream."""
     offline: tuple[int, ...] = (64, 128)

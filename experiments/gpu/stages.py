@@ -36,7 +36,7 @@ class Run:
 
     def __init__(self, config: ModelConfig, sizes: Sizes, stages: str, dry: bool, seed: int, rows: Rows, workers: int):
         self.config, self.sizes, self.stages, self.dry, self.seed, self.rows = config, sizes, stages, dry, seed, rows
-        self.programs = Programs(workers)
+        self.programs, self._checks = Programs(workers), Programs(max(1, workers // 3))
         self.tables: dict[Point, Any] = {}
         self._ceilings: card.Ceilings | None = None
         self._operations: dict[tuple[int, int], float] = {}
@@ -48,12 +48,7 @@ class Run:
             "calibration": [parse_point(text) for text in sizes.calibration if asked & set("bcdeh")],
             "points": [parse_point(text) for text in sizes.points if "b" in asked],
             "tables": [parse_point(text) for text in sizes.tables if "h" in asked],
-            "engine": [
-                parse_point(text)._replace(variant=name)
-                for text in sizes.engine
-                if "d" in asked
-                for name in ("plain", "fused")
-            ],
+            "engine": [parse_point(text) for text in sizes.engine if "d" in asked],
         }
         lookaheads = dict.fromkeys(parse_point(text).lookahead for text in sizes.calibration)
         found["one"] = [Point(1, r, name) for r in lookaheads if "c" in asked for name in ("plain", "fused")]
@@ -69,10 +64,10 @@ class Run:
         """
         small, tokenizer = small_model()
         if "a" in self.stages:
-            self.programs.submit("wide", lambda: right.balanced(two_layers, recording, self.seed))
-            models = {"small": lambda: small, "wide": lambda: self.programs.result("wide")}
+            self._checks.submit("wide", lambda: right.balanced(two_layers, recording, self.seed))
+            models = {"small": lambda: small, "wide": lambda: self._checks.result("wide")}
             for case, job in right.jobs(self.dry, models, recording).items():
-                self.programs.submit(case, job)
+                self._checks.submit(case, job)
         if not set(self.stages) & set("bcdefh"):
             return
         arrays = weights.draw(self.config, self.seed)
@@ -99,6 +94,10 @@ class Run:
                 lower = lambda remat=remat: learning.lower(self.config, self.sizes, self.seed, remat)
                 self.programs.add(("training", remat), lower)
 
+    def close(self) -> None:
+        self.programs.close()
+        self._checks.close()
+
     def calibrate(self) -> None:
         """Sets the label rate of each look-ahead; a look-ahead that fails takes the bias of another."""
         if not set(self.stages) & set("bcdeh"):
@@ -121,7 +120,7 @@ class Run:
         for case in cases:
             facts = case._asdict()
             try:
-                outputs[case] = self.programs.result(case)
+                outputs[case] = self._checks.result(case)
             except Exception as error:
                 self.rows.failed("a", "right", error, **facts)
                 continue
@@ -189,7 +188,6 @@ class Run:
 
     def f(self) -> None:
         arrays = self.bench._arrays
-        self.bench.models.clear()  # room for the optimizer's state
         for remat in self._remats():
             try:
                 program = self.programs.result(("training", remat), 60.0)
