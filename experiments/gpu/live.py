@@ -95,9 +95,10 @@ class Bench:
             self.models[point.variant], self.constants, state, segment, lookahead=point.lookahead
         )
 
-    def balance(self, point: Point, steps: int = 8) -> None:
+    def balance(self, point: Point, steps: int = 40) -> None:
         """Makes labels depend on frames and earlier labels, from some steps of an encoder point."""
         live, frames = Live(self, point), []
+        live.warm_up()  # frames of a stream that has just begun differ
         for _ in range(steps):
             frames.append(np.asarray(live.step(), np.float32).reshape(-1, self.config.encoder.width))
         predicted = weights.predictions(thaw(self.models["plain"]), 128, 16, self._seed)
@@ -118,7 +119,7 @@ class Bench:
                 live.step()
             return live.rate([live.step() for _ in range(counted)])
 
-        self.bias[point.lookahead], found = weights.calibrated(rate, 0.0, weights.LARGEST_BIAS)
+        self.bias[point.lookahead], found = weights.calibrated(rate, -weights.LARGEST_BIAS, weights.LARGEST_BIAS)
         return self.bias[point.lookahead], found
 
     def chunk(self, streams: int, lookahead: int, number: int) -> np.ndarray:

@@ -96,7 +96,7 @@ def offline(
             made.model = weights.with_blank_bias(made.model, bias)
             return transcribe()[1]
 
-        bench.bias[lookahead], rate = weights.calibrated(at, 0.0, weights.LARGEST_BIAS)
+        bench.bias[lookahead], rate = weights.calibrated(at, -weights.LARGEST_BIAS, weights.LARGEST_BIAS)
         made.model = bench.model(point)
     runs = [transcribe() for _ in range(3)]
     best_s = sorted(seconds for seconds, _ in runs)[1]

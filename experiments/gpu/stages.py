@@ -29,6 +29,7 @@ STAGES = {
 LARGEST = 8  # kernels in a row of stage b
 TABLE = 30  # in one of stage h
 OFFLINE_LOOKAHEAD = 13
+TRAINING_COMPILED_S = 300.0  # at most
 
 
 class Run:
@@ -89,10 +90,6 @@ class Run:
                     self.programs.add(
                         (point, samples), lambda point=point, samples=samples: self.bench.lower(point, samples)
                     )
-        if "f" in self.stages:
-            for remat in self._remats():
-                lower = lambda remat=remat: learning.lower(self.config, self.sizes, self.seed, remat)
-                self.programs.add(("training", remat), lower)
 
     def close(self) -> None:
         self.programs.close()
@@ -188,9 +185,12 @@ class Run:
 
     def f(self) -> None:
         arrays = self.bench._arrays
+        for remat in self._remats():  # these take so long to compile that other stages would wait for them
+            lower = lambda remat=remat: learning.lower(self.config, self.sizes, self.seed, remat)
+            self.programs.add(("training", remat), lower)
         for remat in self._remats():
             try:
-                program = self.programs.result(("training", remat), 60.0)
+                program = self.programs.result(("training", remat), TRAINING_COMPILED_S)
                 row = learning.measure(self.config, arrays, self.sizes, self.seed, remat, program)
                 self.rows.add("f", "training", **row)
             except Exception as error:

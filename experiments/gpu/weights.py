@@ -19,7 +19,7 @@ GAIN, SUBSAMPLING_GAIN = 1 / 3, 2.0  # of a kernel's variance, times its inputs
 LSTM_GAIN = 16.0  # as large as that, the state after a label that repeats does not settle
 LABEL_LOGIT_SCALE, BLANK_LOGIT_SCALE = 1.0, 4.0  # deviations
 USUAL_BIAS, LARGEST_BIAS = 4.6, 12.0  # on blank, of a balanced joint network
-ROUNDS = 9  # of bisection
+ROUNDS = 10  # of bisection
 
 Arrays = dict[str, np.ndarray]
 
@@ -63,6 +63,22 @@ def predictions(model: Transducer, count: int, labels: int, seed: int) -> np.nda
     return np.asarray(y[:, -labels:], np.float32).reshape(-1, y.shape[-1])
 
 
+def whitening(samples: np.ndarray, random: np.ndarray) -> np.ndarray:
+    """A projection of vectors to uncorrelated units of equal variance, [D, units].
+
+    What random weights make of speech varies in a few directions; here all of the largest directions count alike.
+
+    Args:
+      random: a matrix of the projection's shape, which mixes the directions.
+    """
+    centered = samples - samples.mean(0)
+    _, values, directions = np.linalg.svd(centered.astype(np.float64), full_matrices=False)
+    units = min(random.shape[1], len(values))
+    mixed, _ = np.linalg.qr(random[:units].T if units < random.shape[1] else random[:units])
+    scaled = directions[:units].T / np.maximum(values[:units], 1e-6 * values[0])
+    return (scaled @ (mixed.T if units < random.shape[1] else mixed)).astype(np.float32)
+
+
 def balance_joint(arrays: Arrays, encoded: np.ndarray, predicted: np.ndarray, blank: int) -> Arrays:
     """New weights of the joint network, for which a label is as likely behind one label as behind another.
 
@@ -79,11 +95,13 @@ def balance_joint(arrays: Arrays, encoded: np.ndarray, predicted: np.ndarray, bl
     count, width = min(len(encoded), len(predicted)), arrays["joint.output.kernel"].shape[0]
     inputs = []
     for name, samples, signs in (("encoder", encoded, (1, -1, 1, -1)), ("prediction", predicted, (1, -1, -1, 1))):
-        base = arrays[f"joint.{name}.kernel"][:, : -(-width // 4)]
+        base = whitening(samples, arrays[f"joint.{name}.kernel"][:, : -(-width // 4)])
         y = samples.astype(np.float32) @ base
-        factor = 1 / np.maximum(y.std(0), 1e-6)
+        middle = np.median(y, 0)
+        y -= middle
+        factor = 0.67 / np.maximum(np.median(np.abs(y), 0), 1e-6)  # a few frames lie far away from the others
         new[f"joint.{name}.kernel"] = np.kron(base * factor, np.float32([signs]))[:, :width]
-        new[f"joint.{name}.bias"] = np.kron(-y.mean(0) * factor, np.float32(signs))[:width]
+        new[f"joint.{name}.bias"] = np.kron(-middle * factor, np.float32(signs))[:width]
         inputs.append(samples[:count] @ new[f"joint.{name}.kernel"] + new[f"joint.{name}.bias"])
     kernel = arrays["joint.output.kernel"].copy()
     kernel[:, blank] = np.resize(np.float32([1, 1, -1, -1]), width)
