@@ -4,8 +4,11 @@
 
 Each row is in the file as soon as it is known, after those that are there: a run that is killed keeps what it did. The
 weights of the large model are random, and their label rate is that of speech. All programs are compiled side by side
-first, and then measured one after the other. `--dry` runs every stage small, on a CPU. A machine without a network needs
-the wheels that experiments/gpu/wheels.txt names.
+first, and then measured one after the other. `--dry` runs every stage small, on a CPU. A machine without a network
+needs the wheels that experiments/gpu/wheels.txt names. With JAX_COMPILATION_CACHE_DIR a second run compiles little.
+
+A step that was timed while programs were still being compiled says how many, in `compiling`; its kernels are left out
+where those of other programs were among them.
 
 Stages: a, right: a GPU's frames and labels against those of the CPU beside it; b, the step by streams, look-ahead and
 variant, and the card's ceilings; c, one stream's delay; d, paced streams through the engine; e, whole recordings in
@@ -38,8 +41,8 @@ SPEECH_S = 120.0
 
 @dataclass(frozen=True)
 class Settings:
-    stages: str = ",".join(stages.STAGES)
-    """Which to run, joined by commas."""
+    stages: str = "a,b,h,c,d,e,g,f"
+    """Which to run, in that order, joined by commas; a training step takes longest to compile."""
     preset: str = "0.6b"
     dry: Flag = False
     """Everything small, with a tiny model, on whatever is there."""
@@ -84,9 +87,10 @@ def facts(settings: Settings) -> dict[str, Any]:
 
 def measured(settings: Settings, written: rows.Rows) -> None:
     config, two_layers = configurations(settings)
-    sizes = points.DRY if settings.dry else settings.sizes
+    sizes = points.DRY if settings.dry and settings.sizes == points.Sizes() else settings.sizes
     workers = settings.workers or max(1, (os.cpu_count() or 1) * 3 // 4)
     run = stages.Run(config, sizes, "".join(settings.names()), settings.dry, settings.seed, written, workers)
+    run.limit_s = settings.limit_s
     try:
         recording = read_audio(SMALL / "example.ogg")
         run.prepare(recording, stages.speech(SPEECH_S, settings.seed, recording), two_layers)

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from nemojax.config import ModelConfig
+from nemojax.subsampling import KERNEL, bins_per_stage
+
 REPEATS = 12
 
 
@@ -25,6 +28,25 @@ class Floor(NamedTuple):
     @property
     def sum_ms(self) -> float:
         return self.bytes_ms + self.operations_ms
+
+
+def operations(config: ModelConfig, lookahead: int) -> int:
+    """Floating-point operations of one stream's step in products and convolutions; log-mel frames are left out.
+
+    XLA counts none on a GPU. The search for labels is one round.
+    """
+    encoder, frames = config.encoder, config.chunk_frames(lookahead)
+    width, channels, left = encoder.width, encoder.subsampling_channels, encoder.left_context_frames
+    block = 4 * width * encoder.feedforward_width + 7 * width**2 + encoder.convolution_kernel * width
+    distances = left + 2 * frames - 1
+    attention = (2 * (left + frames) + distances) * width  # contents, positions and values of each query
+    first, second, third = bins_per_stage(config)[1:]
+    taps = KERNEL**2 * channels
+    subsampling = 4 * first * taps + (2 * second + third) * (taps + channels**2) + third * channels * width
+    joint, prediction = config.joint.width, config.prediction.width
+    search = width * joint + joint * config.labels
+    of_label = config.prediction.layers * 8 * prediction**2 + prediction * joint
+    return 2 * (frames * (encoder.layers * (block + attention) + subsampling + search) + of_label)
 
 
 def floor(weights_bytes: int, state_bytes: int, streams: int, operations: float, ceilings: Ceilings) -> Floor:

@@ -65,8 +65,9 @@ def largest(kernels: Iterable[Kernel], steps: int, count: int) -> list[dict[str,
 def by_scope(kernels: Iterable[Kernel], steps: int, known: Mapping[str, Operation]) -> dict[str, float]:
     """Milliseconds a step in each named scope, all blocks together, the largest first."""
     spent: dict[str, float] = defaultdict(float)
+    named = {name.replace(".", "_"): operation for name, operation in known.items()}  # as kernels are
     for kernel in kernels:
-        operation = known.get(kernel.operation) or known.get(kernel.name)
+        operation = known.get(kernel.operation) or named.get(kernel.name)
         scope = operation.scope if operation is not None else None
         spent[re.sub(r"\bblock\d+", "blocks", scope or NO_SCOPE)] += kernel.end_ns - kernel.begin_ns
     order = sorted(spent, key=lambda scope: -spent[scope])

@@ -72,7 +72,6 @@ def measure(
         "audio_s_per_s": round(frames / step_s * config.frame_ms / 1000, 1),
         "peak_bytes": peak,
         **memory,
-        "operations": program.operations,
         "compile_s": round(program.compile_s, 1),
         "loss": loss if np.isfinite(loss) else None,
         "skipped": bool(metrics.skipped),

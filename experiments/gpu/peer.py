@@ -2,8 +2,8 @@
 
     python -m experiments.gpu.peer STREAMS LOOKAHEADS OFFLINE SECONDS [--dry]
 
-Rows are JSON lines on standard output. The weights are random, which changes no time; inputs are log-mel frames that lie
-on the card already, and the search for labels is left out.
+Rows are JSON lines on standard output. The weights are random, which changes no time; inputs are log-mel frames that
+lie on the card already, and the search for labels is left out.
 """
 
 import json
@@ -110,7 +110,10 @@ def main(arguments: Sequence[str]) -> int:
     streams, lookaheads = ([int(value) for value in text.split(",")] for text in arguments[:2])
     batch, seconds = int(arguments[2]), float(arguments[3])
     synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-    facts = {"peer": "transformers", "peer_versions": {"torch": torch.__version__, "transformers": transformers.__version__}}
+    facts = {
+        "peer": "transformers",
+        "peer_versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
     with torch.inference_mode():
         model = encoder("--dry" in arguments)
         jobs: list[tuple[dict[str, Any], Callable[[], dict[str, Any]]]] = [

@@ -65,18 +65,17 @@ def both(*points: str) -> tuple[str, ...]:
 class Sizes:
     """Sizes of the stages; those of live steps are written STREAMS@LOOKAHEAD/words."""
 
-    calibration: tuple[str, ...] = ("64@0", "1024@1", "1024@6", "64@13")
+    calibration: tuple[str, ...] = ("64@0", "64@13", "1024@6")
     """The blank bias of each look-ahead is calibrated at these; other look-aheads use the first."""
     points: tuple[str, ...] = (
-        *both("1024@0", "1@0", "64@0", "1024@13", "512@0", "2400@0", "1@13", "64@13", "1024@1", "1024@6"),
-        *("1024@0/encoder", "1@0/encoder", "1024@13/encoder", "1@0/plain/launches", "1024@0/plain/launches"),
-        *("16@0/plain/active=1", "16@0/fused/active=1"),
+        *both("1024@0", "1@0", "2400@0", "1024@13", "64@0", "64@13", "1024@6"),
+        *("1024@0/encoder", "16@0/fused/active=1"),
     )
     one_stream_steps: int = 120
-    engine: tuple[str, ...] = ("512@0/plain", "512@0/fused", "1024@0/fused", "1024@13/plain", "1024@13/fused")
+    engine: tuple[str, ...] = ("512@0/fused", "1024@13/fused")
     engine_s: float = 6.0
     """Of speech in each stream."""
-    offline: tuple[int, ...] = (64, 128)
+    offline: tuple[int, ...] = (128,)
     """Recordings in a batch."""
     offline_s: float = 30.0
     training_rows: int = 32
@@ -85,7 +84,7 @@ class Sizes:
     peer_streams: tuple[int, ...] = (1, 1024)
     peer_lookaheads: tuple[int, ...] = (0, 13)
     peer_offline: int = 64
-    tables: tuple[str, ...] = ("1024@0/plain", "1024@0/fused", "1@0/plain", "1024@13/plain", "1024@13/fused")
+    tables: tuple[str, ...] = ("1024@0/plain", "1024@0/fused", "1@0/plain", "1024@13/fused")
     product_width: int = 8192
     copy_bytes: int = 4 * 2**30
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Hashable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 
@@ -12,7 +12,6 @@ class Program(NamedTuple):
     compiled: Any
     lower_s: float
     compile_s: float
-    operations: float | None  # as XLA counts them before it compiles; a loop's body counts once
 
     def memory(self) -> dict[str, int]:
         """Bytes of arguments, outputs, temporary buffers, and of outputs that lie where arguments did."""
@@ -25,19 +24,16 @@ def compiled(lower: Callable[[], Any]) -> Program:
     begin = time.perf_counter()
     lowered = lower()
     middle = time.perf_counter()
-    try:
-        operations = float(lowered.cost_analysis()["flops"])
-    except Exception:  # not every backend counts
-        operations = None
     program = lowered.compile()
-    return Program(program, middle - begin, time.perf_counter() - middle, operations)
+    return Program(program, middle - begin, time.perf_counter() - middle)
 
 
 class Programs:
     """Jobs in threads, found again by their keys."""
 
     def __init__(self, workers: int):
-        self._pool, self._jobs = ThreadPoolExecutor(workers), {}  # type: tuple[ThreadPoolExecutor, dict[Hashable, Future]]
+        self._pool = ThreadPoolExecutor(workers)
+        self._jobs: dict[Hashable, Any] = {}
 
     def add(self, key: Hashable, lower: Callable[[], Any]) -> None:
         """Lowers and compiles a program; a key that is there stays as it is."""

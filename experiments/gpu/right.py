@@ -129,5 +129,7 @@ def cases(dry: bool) -> list[Case]:
     return [*found, Case("small", "gpu", "float32", "fused", lookaheads[-1])]
 
 
-def jobs(dry: bool, models: dict[str, Callable[[], Transducer]], samples: np.ndarray) -> dict[Case, Callable[[], Output]]:
+def jobs(
+    dry: bool, models: dict[str, Callable[[], Transducer]], samples: np.ndarray
+) -> dict[Case, Callable[[], Output]]:
     return {case: partial(run, case, models[case.model], samples) for case in cases(dry)}

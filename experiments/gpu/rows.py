@@ -49,7 +49,7 @@ class Rows:
     def add(self, stage: str, kind: str, **values: Any) -> None:
         moment = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "elapsed_s": round(self.elapsed_s, 1)}
         row = {"experiment": "gpu", "stage": stage, "kind": kind, **values}
-        self.rows.append({**row, **self._facts, **moment, "load": load()})
+        self.rows.append({**self._facts, **row, **moment, "load": load()})
         self._file.write(json.dumps(self.rows[-1]) + "\n")
         self._file.flush()
         shown = {name: value for name, value in values.items() if not isinstance(value, list | dict)}

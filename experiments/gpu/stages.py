@@ -29,7 +29,6 @@ STAGES = {
 LARGEST = 8  # kernels in a row of stage b
 TABLE = 30  # in one of stage h
 OFFLINE_LOOKAHEAD = 13
-TRAINING_COMPILED_S = 300.0  # at most
 
 
 class Run:
@@ -39,8 +38,8 @@ class Run:
         self.config, self.sizes, self.stages, self.dry, self.seed, self.rows = config, sizes, stages, dry, seed, rows
         self.programs, self._checks = Programs(workers), Programs(max(1, workers // 3))
         self.tables: dict[Point, Any] = {}
+        self.limit_s = float("inf")
         self._ceilings: card.Ceilings | None = None
-        self._operations: dict[tuple[int, int], float] = {}
 
     def points(self) -> dict[str, list[Point]]:
         """The points of each use, whose stages are asked for."""
@@ -137,14 +136,10 @@ class Run:
         row, found = live.measure(self.bench, point, self.programs)
         self.tables[point] = found
         row["largest"] = kernels.largest(found, live.TRACED, LARGEST)
-        size = (point.streams, point.lookahead)
-        if point.part == "step" and point.variant == "plain" and row["operations"]:
-            self._operations[size] = row["operations"]  # a kernel's own are not counted
-        if self._ceilings is not None and size in self._operations:
-            bench = self.bench
-            floor = card.floor(
-                bench.weights_bytes, bench.state_bytes, point.streams, self._operations[size], self._ceilings
-            )
+        if self._ceilings is not None and point.part == "step":
+            bench, counted = self.bench, point.streams * card.operations(self.config, point.lookahead)
+            floor = card.floor(bench.weights_bytes, bench.state_bytes, point.streams, counted, self._ceilings)
+            row["operations"] = counted
             row |= {"floor_bytes_ms": round(floor.bytes_ms, 4), "floor_operations_ms": round(floor.operations_ms, 4)}
             taken = row["kernels_ms"] or row["p50_ms"]
             row["floor_share"] = round(floor.sum_ms / taken, 4)
@@ -162,15 +157,14 @@ class Run:
 
     def c(self) -> None:
         for point in self.points()["one"]:
-            steps = self.sizes.one_stream_steps
-            call = lambda point=point: live.one_stream(self.bench, point.lookahead, point.variant, steps)
+            call = lambda point=point: live.one_stream(
+                self.bench, point.lookahead, point.variant, self.sizes.one_stream_steps
+            )
             self._each("c", "one stream", point, call)
 
     def d(self) -> None:
         for point in self.points()["engine"]:
-            call = lambda point=point: serving.paced(
-                self.bench, point, self.tokenizer, self.sizes.engine_s, self.seed
-            )
+            call = lambda point=point: serving.paced(self.bench, point, self.tokenizer, self.sizes.engine_s, self.seed)
             self._each("d", "paced", point, call)
 
     def e(self) -> None:
@@ -190,7 +184,7 @@ class Run:
             self.programs.add(("training", remat), lower)
         for remat in self._remats():
             try:
-                program = self.programs.result(("training", remat), TRAINING_COMPILED_S)
+                program = self.programs.result(("training", remat), max(self.limit_s - self.rows.elapsed_s, 1.0))
                 row = learning.measure(self.config, arrays, self.sizes, self.seed, remat, program)
                 self.rows.add("f", "training", **row)
             except Exception as error:
