@@ -16,10 +16,15 @@ FORBIDDEN = {
     "convert": ("experiments",),
     "nemojax.recognition": ("nemojax.serving", "nemojax.training", "nemojax.data", "nemojax.cli"),
     "nemojax.serving": ("nemojax.training", "nemojax.data", "nemojax.cli"),
+    "nemojax.kernels": ("nemojax.recognition", "nemojax.serving", "nemojax.training", "nemojax.data", "nemojax.cli"),
+    "nemojax.training": ("nemojax.recognition", "nemojax.serving", "nemojax.cli"),
+    "nemojax.data": ("nemojax.recognition", "nemojax.serving", "nemojax.training", "nemojax.cli"),
 }
 # each part of nemojax, and the only other parts of nemojax that it may import
 ONLY = {
     "nemojax.errors": (),
+    "nemojax.audio": ("nemojax.config", "nemojax.errors"),
+    "nemojax.text": ("nemojax.config", "nemojax.errors"),
     "nemojax.settings": ("nemojax.errors",),
     "nemojax.config": ("nemojax.settings", "nemojax.errors"),
     "nemojax.model": ("nemojax.config", "nemojax.errors"),

@@ -31,7 +31,7 @@ class ScoringSettings(Protocol):
 
 def check_scoring(settings: ScoringSettings) -> None:
     """Checks manifests, `resamples`, `limit` and `confidence`. Raises ConfigError."""
-    checks.some_manifests(settings.manifests)
+    checks.check_manifests(settings.manifests)
     checks.at_least(1, settings, "resamples", "limit")
     if not 0 < settings.confidence < 1:
         raise ConfigError(f"--confidence must be between 0 and 1, not {settings.confidence}")

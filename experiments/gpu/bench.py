@@ -78,9 +78,9 @@ class Bench:
 
     def function(self, point: Point) -> Any:
         """Returns a point's jitted step: of (model, constants, state, segment), without further arguments."""
-        options = tuple(sorted(self.options(point).items()))
+        options = self.options(point)
         if point.part == "encoder":
-            return functools.partial(_jit_encoder(options), lookahead=point.lookahead)
+            return functools.partial(_jit_encoder(tuple(sorted(options.items()))), lookahead=point.lookahead)
         return functools.partial(jit_step(options), lookahead=point.lookahead, search=GREEDY)
 
     def lower(self, point: Point, samples: int | None = None) -> Any:

@@ -29,6 +29,6 @@ def one_of(known: Collection[Any], settings: Any, *names: str) -> None:
                 raise ConfigError(f"{flag(name)}: {one!r} is none of {', '.join(map(str, known))}")
 
 
-def some_manifests(manifests: Sequence[Path]) -> None:
+def check_manifests(manifests: Sequence[Path]) -> None:
     if not manifests:
         raise ConfigError("name at least one manifest")

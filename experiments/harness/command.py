@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import tyro
 
 from experiments.harness.settings import load, to_json
-from nemojax.errors import AudioError, CheckpointError, ConfigError, TokenizerError
+from nemojax.errors import NemojaxError
 
-ERRORS: tuple[type[Exception], ...] = (AudioError, CheckpointError, ConfigError, TokenizerError)
+ERRORS: tuple[type[Exception], ...] = (NemojaxError,)
 INTERRUPTED = 128 + 2
 ABOUT = (
     "Besides: --print-settings prints all settings as JSON and does nothing else; --settings FILE takes defaults from "

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# On what the small model's accuracy depends: every study of experiments.accuracy.study, on speech that it was not
-# trained on and half knows (what it does not know at all tells nothing).
+# Measures what the small model's accuracy depends on: every study of `python -m experiments compare_accuracy`, on speech
+# that it was not trained on, of kinds that it recognizes in part (on other kinds every condition is equally wrong).
 #
 #   experiments/recipes/ablations.sh SPEECH OUT
 #
@@ -19,4 +19,4 @@ for study in lookahead left-context chunk dtype noise cold-start long-form; do
   $python -m experiments compare_accuracy nemojax/small "$speech"/dev/{grid,fsdd,ljspeech}.jsonl \
     "$out/synthetic/synthetic_dev.jsonl" --study "$study" --output "$out/ablations.jsonl"
 done
-sed -i "s#$speech/#SPEECH/#; s#$out/#OUT/#" "$out/ablations.jsonl"  # rows that are kept name no machine's directories
+sed -i "s#$speech/#SPEECH/#; s#$out/#OUT/#" "$out/ablations.jsonl"  # committed rows name no machine's directories

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Shows fine-tuning: the small model learns a new speaker, and is scored before and after on
-# recordings that it is not taught.
+# Shows fine-tuning: the small model learns a new speaker, and is scored before and after on recordings that it was not
+# trained on.
 #
 #   experiments/recipes/fine_tune.sh SPEECH OUT
 #
@@ -17,7 +17,7 @@ awk 'NR % 7 == 0' "$speech/train/ljtext_pm.jsonl" > "$out/kept.jsonl"
 ln -sf "$speech/train/ljtext_pm.tar" "$out/taught.tar"
 ln -sf "$speech/train/ljtext_pm.tar" "$out/kept.tar"
 
-# the last step is what is scored: none is chosen by what is kept
+# the last step is scored; the dev set chooses no checkpoint
 $python -m experiments train small "$out/run" --init nemojax/small --train "$out/taught.jsonl" --dev "$out/kept.jsonl" \
   --steps 300 --evaluate-every 300 --save-every 100 --plan.bucket-count 2 --training.ctc-weight 0.3 \
   --training.learning-rate 0.024 --training.warmup-steps 50 --training.average-decay 0.98 \
@@ -27,4 +27,4 @@ rm -f "$out/fine_tune.jsonl"
 for model in nemojax/small "$out/run/model"; do
   $python -m experiments evaluate "$model" "$out/kept.jsonl" "$speech/dev/grid.jsonl" --stream --output "$out/fine_tune.jsonl"
 done
-sed -i "s#$speech/#SPEECH/#; s#$out/#OUT/#" "$out/fine_tune.jsonl"  # rows that are kept name no machine's directories
+sed -i "s#$speech/#SPEECH/#; s#$out/#OUT/#" "$out/fine_tune.jsonl"  # committed rows name no machine's directories

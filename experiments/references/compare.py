@@ -81,7 +81,7 @@ class Settings:
     """Rows are appended to this file."""
 
     def check(self) -> None:
-        checks.some_manifests(self.manifests)
+        checks.check_manifests(self.manifests)
         checks.at_least(1, self, "limit")
         check_installed()
 
@@ -314,7 +314,5 @@ def measure(settings: Settings, rows: Rows) -> int:
     return 1 if rows.problems or not all(difference.near_tie for difference in differences) else 0
 
 
-EXPERIMENT = Experiment(
-    "compare_references", Settings, measure, __doc__, packages=(*PACKAGES, *REFERENCES), catch=(ConvertError,)
-)
+EXPERIMENT = Experiment("compare_references", Settings, measure, __doc__, packages=(*PACKAGES, *REFERENCES))
 main = EXPERIMENT.main

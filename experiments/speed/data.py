@@ -53,7 +53,7 @@ class Settings:
     """Rows are appended to this file."""
 
     def check(self) -> None:
-        checks.some_manifests(self.manifests)
+        checks.check_manifests(self.manifests)
         checks.at_least(0, self, "workers")
 
 

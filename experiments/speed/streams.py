@@ -72,7 +72,7 @@ class Settings:
     """Latency against streams; svg, png or pdf by its name."""
 
     def check(self) -> None:
-        checks.some_manifests(self.manifests)
+        checks.check_manifests(self.manifests)
         checks.at_least(1, self, "min_streams", "voices")
         checks.at_least(self.min_streams, self, "max_streams")
         if self.seconds <= 0 or not 0 < self.resolution < 1:

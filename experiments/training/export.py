@@ -83,4 +83,4 @@ def run(settings: Settings) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return command(Settings, run, "export", __doc__, arguments, catch=(RunError,))
+    return command(Settings, run, "export", __doc__, arguments)

@@ -38,7 +38,6 @@ def run(experiment: Experiment) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    from experiments.training.run_directory import RunError
 
     arguments = current_flags(sys.argv[1:] if arguments is None else arguments, FORMER_FLAGS)
-    return command(Experiment, run, "train", __doc__, arguments, presets=PRESETS, recorded=RECORDED, catch=(RunError,))
+    return command(Experiment, run, "train", __doc__, arguments, presets=PRESETS, recorded=RECORDED)

@@ -1,7 +1,7 @@
 """Chooses which form of the model and of the step runs: the only place that does.
 
 Requests come as arguments (`nemojax.load`). Three environment variables override "auto", for support: NEMOJAX_NATIVE=0
-leaves products on a CPU to XLA, NEMOJAX_FUSED_ATTENTION=0 takes the plain attention on a GPU, and
+makes the C++ kernel unavailable, NEMOJAX_FUSED_ATTENTION=0 takes the plain attention on a GPU, and
 NEMOJAX_COMMAND_BUFFERS=0 leaves XLA's own options on a GPU.
 """
 
@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 
-from nemojax.config import ModelConfig
 from nemojax.errors import ConfigError
 from nemojax.kernels import native
 from nemojax.kernels.quantization import is_quantized, pack, plain_products, quantize
@@ -22,6 +21,7 @@ from nemojax.model.transducer import Transducer
 KERNELS = ("auto", "xla", "native")
 ATTENTION = ("auto", "plain", "fused")
 PACKED_PARAMETERS = 20_000_000  # smaller models are fast enough in XLA, and need no compiler
+HOPPER = 9  # major compute capability of the H100
 FUSED_ATTENTION_SWITCH, COMMAND_BUFFERS_SWITCH = "NEMOJAX_FUSED_ATTENTION", "NEMOJAX_COMMAND_BUFFERS"
 
 # On a GPU a live step is many small kernels, which XLA can record and launch at once. The search for labels is a loop,
@@ -37,53 +37,64 @@ def for_backend(model: Transducer, int8: bool = False, kernels: str = "auto", at
       int8: the weights of the encoder's blocks in int8.
       kernels: how the blocks' products are computed: "native", by the C++ kernel on a CPU, on packed weights; "xla", by
         XLA; "auto", natively on a CPU where there is a compiler and the model is large or in int8.
-      attention: "fused", as one kernel on a GPU; "plain"; or "auto", fused wherever it can run. On an H100 a step of
-      80 ms
-        chunks took 0.34 of the time with it for one stream, 0.72 for 1,024; one stream of 1120 ms took 1.1 times as
-        long.
+      attention: "fused", as one kernel on a GPU; "plain"; or "auto", fused on NVIDIA's Hopper GPUs and newer ones. In
+        `python -m experiments gpu` on an H100, a step of 80 ms chunks took 0.34 of the time with it for one stream, and
+        0.72 for 1,024; a step of one stream of 1120 ms took 1.1 times as long.
 
     Raises:
       ConfigError: what was asked for can't run here; says why.
     """
     check(kernels, attention)
-    reason = native.unavailable_reason() if jax.default_backend() == "cpu" else "it runs on a CPU alone"
-    if kernels == "native" and reason is not None:
-        raise ConfigError(f"kernels='native' can't run here: {reason}")
-    unfused = _no_fused_attention(model.config)
-    if attention == "fused" and unfused is not None:
-        raise ConfigError(f"attention='fused' can't run here: {unfused}")
+    width = model.config.encoder.head_width
+    unfit = None if width & (width - 1) == 0 else f"it needs heads whose width is a power of two, not {width}"
+    if attention == "fused" and unfit is not None:
+        raise ConfigError(f"attention='fused' can't run here: {unfit}")
     if int8 and not is_quantized(model):
         model = quantize(model)
     if is_quantized(model):
         if kernels == "xla":
             model = plain_products(model)
-        elif reason is not None and jax.default_backend() == "cpu":
+        elif jax.default_backend() == "cpu" and (reason := native.unavailable_reason()) is not None:
             warnings.warn(f"products of int8 weights take the slower, plain path: {reason}", stacklevel=3)
-    elif kernels == "native" or (kernels == "auto" and reason is None and parameter_count(model) >= PACKED_PARAMETERS):
+    elif kernels == "native" or (kernels == "auto" and _packs_by_default(model)):
         model = pack(model)
-    by_default = attention == "auto" and unfused is None and os.environ.get(FUSED_ATTENTION_SWITCH) != "0"
-    return _fused(model) if attention == "fused" or by_default else model
+    fused = attention == "fused" or (attention == "auto" and unfit is None and _fuses_by_default())
+    return _fused(model) if fused else model
 
 
 def check(kernels: str, attention: str) -> None:
-    """Raises ConfigError where a request is none of those that exist."""
+    """Raises ConfigError for a request that is unknown or can't be met on this backend; no model is needed."""
     for name, value, known in (("kernels", kernels, KERNELS), ("attention", attention, ATTENTION)):
         if value not in known:
             raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+    backend = jax.default_backend()
+    if kernels == "native":
+        reason = native.unavailable_reason() if backend == "cpu" else "it runs on a CPU alone"
+        if reason is not None:
+            raise ConfigError(f"kernels='native' can't run here: {reason}")
+    if attention == "fused" and backend != "gpu":
+        raise ConfigError(f"attention='fused' can't run here: it needs a GPU, and jax computes on {backend!r} here")
+
+
+def _packs_by_default(model: Transducer) -> bool:
+    """Whether a model is large enough for the C++ kernel, and that is available; a small one needs no compiler."""
+    large = parameter_count(model) >= PACKED_PARAMETERS
+    return large and jax.default_backend() == "cpu" and native.available()
+
+
+def _fuses_by_default() -> bool:
+    """Whether the fused attention is known to be fast here: it was measured on an H100, of compute capability 9.0."""
+    if jax.default_backend() != "gpu" or os.environ.get(FUSED_ATTENTION_SWITCH) == "0":
+        return False
+    capability = str(getattr(jax.devices()[0], "compute_capability", ""))
+    major = capability.partition(".")[0]
+    return major.isdecimal() and int(major) >= HOPPER
 
 
 def step_options() -> Mapping[str, Any]:
     """Returns XLA's options for the step on this backend."""
     recorded = jax.default_backend() == "gpu" and os.environ.get(COMMAND_BUFFERS_SWITCH) != "0"
     return GPU_OPTIONS if recorded else {}
-
-
-def _no_fused_attention(config: ModelConfig) -> str | None:
-    """Returns why the fused attention can't run; None if it can."""
-    width = config.encoder.head_width
-    if jax.default_backend() != "gpu":
-        return f"it needs a GPU, and jax computes on {jax.default_backend()!r} here"
-    return None if width & (width - 1) == 0 else f"it needs heads whose width is a power of two, not {width}"
 
 
 def _fused(model: Transducer) -> Transducer:

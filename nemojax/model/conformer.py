@@ -27,10 +27,10 @@ class FeedForward(nnx.Module):
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs | None):
         self.linear1 = Linear(config.width, config.feedforward_width, config.use_bias, rngs=rngs)
         self.linear2 = Linear(config.feedforward_width, config.width, config.use_bias, rngs=rngs)
-        self.dropout = config.dropout
+        self.config = config
 
     def __call__(self, x: Float[Array, "B T D"], key: Array | None = None) -> Float[Array, "B T D"]:
-        return self.linear2(dropout(jax.nn.silu(self.linear1(x)), self.dropout, key))
+        return self.linear2(dropout(jax.nn.silu(self.linear1(x)), self.config.dropout, key))
 
 
 class ConformerBlock(nnx.Module):
@@ -46,7 +46,7 @@ class ConformerBlock(nnx.Module):
         self.norm_feedforward2 = LayerNorm(config.width)
         self.feedforward2 = FeedForward(config, rngs=rngs)
         self.norm_out = LayerNorm(config.width)
-        self.dropout = config.dropout
+        self.config = config
 
     def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> BlockCache:
         """Returns the caches of the block's layers before the first frame."""
@@ -62,17 +62,17 @@ class ConformerBlock(nnx.Module):
         key: Array | None = None,
     ) -> tuple[Float[Array, "B T D"], BlockCache]:
         """Advances the block by a segment of whole chunks of `chunk` frames."""
-        keys = split_key(key, 7)
+        keys, rate = split_key(key, 7), self.config.dropout
         with jax.named_scope("feedforward1"):
             y = self.feedforward1(self.norm_feedforward1(x), keys[0])
-            x = x + 0.5 * dropout(y, self.dropout, keys[1])
+            x = x + 0.5 * dropout(y, rate, keys[1])
         with jax.named_scope("attention"):
             y, attention = self.attention.step(self.norm_attention(x), mask, cache.attention, positions, chunk, keys[2])
-            x = x + dropout(y, self.dropout, keys[3])
+            x = x + dropout(y, rate, keys[3])
         with jax.named_scope("convolution"):
             y, convolution = self.convolution.step(self.norm_convolution(x), mask, cache.convolution)
-            x = x + dropout(y, self.dropout, keys[4])
+            x = x + dropout(y, rate, keys[4])
         with jax.named_scope("feedforward2"):
             y = self.feedforward2(self.norm_feedforward2(x), keys[5])
-            x = x + 0.5 * dropout(y, self.dropout, keys[6])
+            x = x + 0.5 * dropout(y, rate, keys[6])
         return self.norm_out(x), BlockCache(attention, convolution)

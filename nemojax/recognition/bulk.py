@@ -242,9 +242,9 @@ def _parse_result(content: bytes) -> dict[str, Any] | None:
     """Returns the fields of a result; None for a damaged line, whose recording is transcribed again."""
     try:
         fields = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return fields if isinstance(fields, dict) and isinstance(fields.get("line"), int) else None
+    return fields if isinstance(fields, dict) and type(fields.get("line")) is int else None
 
 
 def _parts(output: Path) -> list[Path]:

@@ -26,7 +26,7 @@ class Update:
 
     def __add__(self, later: "Update") -> "Update":
         """Merges this update with the next one."""
-        if self is NOTHING or later is NOTHING:
+        if self is NOTHING or (later is NOTHING and not self.tentative):  # nearly every step of a silent stream
             return later if self is NOTHING else self
         return Update(self.text + later.text, self.tokens + later.tokens, self.frames + later.frames, later.tentative)
 

@@ -39,7 +39,7 @@ class Stream:
     def push(self, samples: Any) -> Update:
         """Transcribes more samples, any number of them: [N] at 16 kHz, float in -1 to 1 or int16.
 
-        A chunk is computed as soon as its last sample arrives.
+        A chunk is computed as soon as its last sample arrives. If a step fails, the stream is lost: open another.
 
         Raises:
           AudioError: the samples are not one channel, or not all finite; the stream is as it was before.

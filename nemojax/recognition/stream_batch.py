@@ -66,7 +66,7 @@ class StreamBatch:
       lookahead: in encoder frames.
       size: the number of rows.
       search: the search over labels.
-      compiler_options: XLA's options for the step; None is what is best for the backend.
+      compiler_options: XLA's options for the step; None is those of `selection.step_options`.
     """
 
     def __init__(
@@ -81,8 +81,7 @@ class StreamBatch:
         self.config: ModelConfig = thaw(model).config
         self.lookahead, self.chunk_samples = lookahead, self.config.chunk_samples(lookahead)
         self._model, self._constants, self._search = model, constants, search
-        options = step_options() if compiler_options is None else compiler_options
-        self._step = jit_step(tuple(sorted(options.items())))
+        self._step = jit_step(compiler_options)
         self._state = init_state(model, constants, size, search)
 
     @property
@@ -121,9 +120,17 @@ def _resized(state: StreamState, fresh: StreamState) -> StreamState:
     return resized
 
 
+def jit_step(compiler_options: Mapping[str, Any] | None = None) -> Any:
+    """Returns `step` under `jax.jit`, the same one for the same options; the state given to it is used up.
+
+    `compiler_options` are XLA's; None is `selection.step_options()`, the options for this backend.
+    """
+    options = step_options() if compiler_options is None else compiler_options
+    return _jit_step(tuple(sorted(options.items())))
+
+
 @functools.cache
-def jit_step(options: tuple[tuple[str, Any], ...] = ()) -> Any:
-    """Returns `step` under `jax.jit` with these compiler options; the state given to it is used up."""
+def _jit_step(options: tuple[tuple[str, Any], ...]) -> Any:
     static = ("lookahead", "search")
     return jax.jit(step, static_argnames=static, donate_argnames="state", compiler_options=dict(options) or None)
 
@@ -137,8 +144,5 @@ def step_jit(
     search: Search = GREEDY,
 ) -> tuple[StreamState, Emission]:
     """Runs `step`, compiled at its first call with the backend's options; the state given to it is used up."""
-    compiled = jit_step(tuple(sorted(step_options().items())))
-    result: tuple[StreamState, Emission] = compiled(
-        model, constants, state, segment, lookahead=lookahead, search=search
-    )
-    return result
+    after, emission = jit_step()(model, constants, state, segment, lookahead=lookahead, search=search)
+    return after, emission

@@ -43,8 +43,8 @@ class _StepResult(NamedTuple):
     """A step whose labels the reader makes text of."""
 
     emission: Emission | None  # on the device; None where no stream had a chunk
-    stepped: list[LiveStream]  # those that had a chunk in it
-    ended: list[LiveStream]  # those of which nothing is left after it
+    stepped: list[LiveStream]  # streams that had a chunk in this step
+    ended: list[LiveStream]  # streams that end with this step
 
 
 class Engine:

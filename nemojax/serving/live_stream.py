@@ -29,7 +29,7 @@ class Seat:
     hypothesis: Hypothesis
     chunks: deque[np.ndarray] = field(default_factory=deque)
     begun: bool = False  # a step has had its first chunk
-    complete: bool = False  # no chunk will follow those that wait
+    complete: bool = False  # the chunks that wait are the last ones
 
     def decode(self, emission: Emission | None, ended: bool) -> Update:
         """Returns what a step adds to the transcript; the text is finished where the stream has `ended`."""
@@ -39,7 +39,7 @@ class Seat:
 
 @runtime_checkable
 class Server(Protocol):
-    """The engine as its streams see it."""
+    """The engine as its streams see it; declared here, so that streams need not import the engine."""
 
     backlog: int  # chunks of a stream that may wait
 

@@ -95,7 +95,7 @@ def test_chunks_give_the_whole(case, size):
     assert found == [(want[0], want[1]) for want in expected]
 
 
-def test_frames_past_the_length_and_neighbours_are_inert(case):
+def test_frames_past_the_length_and_neighbors_are_inert(case):
     model, encoded, expected = case
     poisoned = np.where((np.arange(20) < np.array(LENGTHS)[:, None])[..., None], encoded, np.float32(np.nan))
     poisoned[0] = np.nan

@@ -60,7 +60,7 @@ PartitionName=high Nodes=ALL PriorityTier=2
 
 
 def _free_ports() -> int:
-    """The first of two neighbours."""
+    """The first of two neighbors."""
     while True:
         with socket.socket() as one, socket.socket() as two:
             one.bind(("127.0.0.1", 0))

@@ -23,7 +23,7 @@ def stepped(step: Step, x: jax.Array, mask: jax.Array, cache: Any, size: int) ->
 
 
 def assert_streams(step: Step, x, mask, cache, size: int, *, valid=None, atol: float = 1e-5) -> None:
-    """Checks pieces == whole on every valid frame; padding, neighbours and order of rows are inert.
+    """Checks pieces == whole on every valid frame; padding, neighbors and order of rows are inert.
 
     `valid` marks the valid output frames where they are not those of `mask`.
     """

@@ -201,7 +201,7 @@ LAYERS = {
 }
 
 
-def test_the_blocks_are_quantised_and_nothing_else(tiny_model):
+def test_the_blocks_are_quantized_and_nothing_else(tiny_model):
     before = named_parameters(tiny_model)
     model = quantize(tiny_model)
     after = named_parameters(model)
@@ -258,7 +258,7 @@ def converted(checkpoint_directory, tmp_path_factory):
     return out
 
 
-def test_a_quantised_checkpoint_is_what_loading_quantises(converted, checkpoint_directory):
+def test_a_quantized_checkpoint_is_what_loading_quantizes(converted, checkpoint_directory):
     stored, made = nemojax.load(converted), nemojax.load(checkpoint_directory, "int8")
     assert stored.dtype == made.dtype == "int8"
     assert jax.tree.structure(stored.model) == jax.tree.structure(made.model)

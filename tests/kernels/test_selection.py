@@ -1,5 +1,7 @@
 """Which form of the model and of the step runs, and what is refused."""
 
+from types import SimpleNamespace
+
 import jax
 import pytest
 
@@ -15,7 +17,9 @@ from nemojax.model.layers import Linear
 
 @pytest.fixture
 def gpu(monkeypatch):
+    """An H100, as far as the choice can see."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(compute_capability="9.0")])
 
 
 @pytest.fixture
@@ -83,11 +87,13 @@ def test_int8_without_a_compiler_warns(tiny_model, no_compiler):
         assert is_quantized(for_backend(tiny_model, int8=True))
 
 
-def test_attention_is_fused_on_a_gpu(tiny_model, monkeypatch):
+def test_the_fused_attention_needs_a_gpu(tiny_model):
     with pytest.raises(ConfigError, match="attention='fused' can't run here: it needs a GPU, and"):
         for_backend(tiny_model, attention="fused")
     assert not isinstance(attention(for_backend(tiny_model)), FusedAttention)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+
+
+def test_attention_is_fused_on_an_h100(tiny_model, gpu, monkeypatch):
     assert isinstance(attention(for_backend(tiny_model)), FusedAttention)
     assert isinstance(attention(for_backend(tiny_model, attention="fused")), FusedAttention)
     assert not isinstance(attention(for_backend(tiny_model, attention="plain")), FusedAttention)
@@ -97,8 +103,29 @@ def test_attention_is_fused_on_a_gpu(tiny_model, monkeypatch):
     assert isinstance(attention(for_backend(tiny_model, attention="fused")), FusedAttention)
 
 
-def test_heads_that_the_fused_attention_can_not_take_are_plain(gpu):
-    small, *_ = checkpoint.load(SMALL)  # heads of width 36
+@pytest.mark.parametrize("device", [{"compute_capability": "8.9"}, {"compute_capability": "gfx942"}, {}])
+def test_other_gpus_fuse_attention_on_request_alone(tiny_model, gpu, monkeypatch, device):
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(**device)])
+    assert not isinstance(attention(for_backend(tiny_model)), FusedAttention)
+    assert isinstance(attention(for_backend(tiny_model, attention="fused")), FusedAttention)
+
+
+@pytest.mark.parametrize("request_", [{}, {"kernels": "xla"}])
+def test_a_small_model_needs_no_compiler(tiny_model, monkeypatch, request_):
+    monkeypatch.setattr(native, "unavailable_reason", lambda: pytest.fail("the kernel was compiled"))
+    for_backend(tiny_model, **request_)
+    monkeypatch.setattr(selection, "PACKED_PARAMETERS", 1)
+    for_backend(tiny_model, kernels="xla")
+    for_backend(quantize(tiny_model), kernels="xla")
+
+
+@pytest.fixture
+def small():
+    """The model that comes with the package: its heads have a width of 36."""
+    return checkpoint.load(SMALL)[0]
+
+
+def test_heads_that_the_fused_attention_can_not_take_are_plain(small, gpu):
     assert not isinstance(attention(for_backend(small)), FusedAttention)
     with pytest.raises(ConfigError, match="heads whose width is a power of two, not 36"):
         for_backend(small, attention="fused")

@@ -11,7 +11,7 @@ CONFIG = FeatureConfig()
 
 
 def textbook(x: np.ndarray, config: FeatureConfig) -> np.ndarray:
-    """Log-mel frames by the definition, one at a time, in float64; frame m is centred on sample 160 m."""
+    """Log-mel frames by the definition, one at a time, in float64; frame m is centered on sample 160 m."""
     filters = np.asarray(features.mel_filters(config), np.float64)
     emphasized = np.concatenate([x[:1], x[1:] - config.preemphasis * x[:-1]]).astype(np.float64)
     padded = np.pad(emphasized, 256)

@@ -39,7 +39,7 @@ BARS = {
 LOG_MEL_MEAN = 1e-5
 FAINT = 6.5 * np.log(10.0)  # 65 dB, as a difference of logarithms of power
 TIE_GAP = 1e-4  # two logits as close as that may change places by rounding
-MOST_TIES = 2  # in a run
+MAX_TIES = 2  # in a run
 
 
 @dataclass
@@ -92,7 +92,7 @@ class Seams:
         """Tokens and their frames are those of the reference, up to the first tie if there is one.
 
         A decision that differs is a tie where the reference's logits of the two labels are within TIE_GAP. It is
-        noted with its gap; what follows it can't be compared. More than MOST_TIES of them in a run are an error.
+        noted with its gap; what follows it can't be compared. More than MAX_TIES of them in a run are an error.
         """
         expected = reference.logits.argmax(-1)
         found = decisions(tokens, frames, len(reference.projected), blank)
@@ -111,7 +111,7 @@ class Seams:
         assert gap <= TIE_GAP, what
         self.ties.append(what)
         self.tokens[label] = self.tokens.get(label, 0) + int(before)
-        assert len(self.ties) <= MOST_TIES, f"{len(self.ties)} ties in one run: {self.ties}"
+        assert len(self.ties) <= MAX_TIES, f"{len(self.ties)} ties in one run: {self.ties}"
 
     def table(self) -> list[str]:
         rows = [f"{'seam':<20} {'reference':<20} {'tensors':>8} {'values':>13} {'worst error':>12} {'bar':>8}"]
@@ -119,7 +119,7 @@ class Seams:
             counts = f"{line.tensors:>8,} {line.values:>13,}"
             rows.append(f"{seam:<20} {reference:<20} {counts} {line.worst:>12.1e} {BARS[seam]:>8.0e}")
         rows += [f"identical tokens and frames: {label}: {count:,}" for label, count in self.tokens.items()]
-        return rows + [f"near-ties: {len(self.ties)} of at most {MOST_TIES}"] + [f"  {tie}" for tie in self.ties]
+        return rows + [f"near-ties: {len(self.ties)} of at most {MAX_TIES}"] + [f"  {tie}" for tie in self.ties]
 
 
 def decisions(tokens: Sequence[int], frames: Sequence[int], length: int, blank: int) -> list[int]:

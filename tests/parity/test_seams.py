@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.references.traces import Decoding
-from tests.parity.seams import MOST_TIES, TIE_GAP, Seams, decisions, until
+from tests.parity.seams import MAX_TIES, TIE_GAP, Seams, decisions, until
 
 BLANK = 3
 
@@ -41,9 +41,9 @@ def test_other_tokens_and_frames_are_errors(tokens, frames):
 
 def test_a_near_tie_is_noted_and_only_a_few_are_allowed():
     seams, close = Seams(), decoding(gap=TIE_GAP / 2)
-    for _ in range(MOST_TIES):
+    for _ in range(MAX_TIES):
         seams.compare_tokens("ours", close, BLANK, [1, 1, 2], [0, 0, 2], "here")
-    assert len(seams.ties) == MOST_TIES and "5.0e-05 apart" in seams.ties[0]
+    assert len(seams.ties) == MAX_TIES and "5.0e-05 apart" in seams.ties[0]
     assert seams.tokens == {"ours": 0}  # nothing after a tie was compared
     with pytest.raises(AssertionError, match="ties in one run"):
         seams.compare_tokens("ours", close, BLANK, [1, 1, 2], [0, 0, 2], "here")

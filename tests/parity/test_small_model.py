@@ -9,7 +9,7 @@ from nemojax.recognition.recognizer import load
 from tests.parity.audio import SPEECH
 
 RECORDINGS = 3  # of each dev set, spread over it; `python -m experiments compare_references` takes all of them
-MOST_NEAR_TIES = 1  # recordings of a dev set at a look-ahead
+MAX_NEAR_TIES = 1  # recordings of a dev set at a look-ahead
 
 pytestmark = [
     pytest.mark.parity,
@@ -38,4 +38,4 @@ def test_texts(models, corpus, lookahead):
     assert sum(comparison.labels for comparison in found) >= len(found), "the model hardly speaks; this proves little"
     differing = [comparison for comparison in found if comparison.difference is not None]
     assert all(comparison.difference.near_tie for comparison in differing), listing(differing)
-    assert len({comparison.recording for comparison in differing}) <= MOST_NEAR_TIES, listing(differing)
+    assert len({comparison.recording for comparison in differing}) <= MAX_NEAR_TIES, listing(differing)

@@ -77,4 +77,5 @@ def test_updates_merge():
     first, second = Update("a", (1,), (5,), "maybe"), Update("b", (2, 3), (6, 7))
     assert first + second == Update("ab", (1, 2, 3), (5, 6, 7), "")
     assert second + first == Update("ba", (2, 3, 1), (6, 7, 5), "maybe")
-    assert NOTHING + first is first and first + NOTHING is first and NOTHING + NOTHING is NOTHING
+    assert NOTHING + first is first and second + NOTHING is second and NOTHING + NOTHING is NOTHING
+    assert first + NOTHING == first + Update() == Update("a", (1,), (5,), "")  # tentative text may be taken back

@@ -97,7 +97,7 @@ def test_int16_is_the_same_audio(recognizer, speech):
 
 
 def test_silence_is_an_empty_text(recognizer, tiny_model):
-    # a model that has learnt to be silent: no label is likelier than blank
+    # a model that has learned to be silent: no label is likelier than blank
     arrays = named_parameters(tiny_model)
     arrays["joint.output.bias"] = arrays["joint.output.bias"].at[recognizer.config.blank].add(100.0)
     model = fill(recognizer.config, arrays)
