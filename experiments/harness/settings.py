@@ -31,8 +31,7 @@ def load(path: Path, kind: type[T], defaults: T | None = None, recorded: frozens
     except OSError as error:
         raise ConfigError(f"{name} can't be read: {error.strerror}") from None
     if isinstance(values, dict):
-        renamed = _earlier_names(kind)
-        values = {renamed.get(key, key): value for key, value in values.items() if key not in recorded}
+        values = _current_names(kind, {key: value for key, value in values.items() if key not in recorded})
     try:
         return from_json(kind, values, defaults)
     except ConfigError as error:
@@ -58,9 +57,18 @@ def _own_defaults(kind: Any) -> Any:
     return kind(**dict.fromkeys(required, tyro.MISSING))
 
 
+def _current_names(kind: Any, values: Any) -> Any:
+    """Replaces earlier names of settings, in nested dataclasses too."""
+    if not dataclasses.is_dataclass(kind) or not isinstance(values, dict):
+        return values
+    renamed, hints = _earlier_names(kind), typing.get_type_hints(kind)
+    named = {renamed.get(key, key): value for key, value in values.items()}
+    return {key: _current_names(hints.get(str(key)), value) for key, value in named.items()}
+
+
 def _earlier_names(kind: Any) -> dict[str, str]:
-    """Returns settings by their earlier names, which are the aliases of their flags."""
-    found = {}
+    """Returns settings by their earlier names: the aliases of their flags, and the dataclass's `FORMER_NAMES`."""
+    found = dict(getattr(kind, "FORMER_NAMES", {}))
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
         for note in getattr(hint, "__metadata__", ()):
             for alias in getattr(note, "aliases", None) or ():

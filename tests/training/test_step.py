@@ -254,7 +254,8 @@ def test_kernels_alone_are_narrowed():
 def test_overfits_one_batch_and_then_emits_its_labels(config):
     """Three sequences of notes, with a label for each note, at all look-aheads."""
     plain = lambda part: dataclasses.replace(part, dropout=0.0)
-    encoder = dataclasses.replace(config.encoder, width=32, feedforward_width=64, dropout=0.0, attention_dropout=0.0)
+    encoder = dataclasses.replace(config.encoder, layers=1, width=32, feedforward_width=64)
+    encoder = dataclasses.replace(encoder, dropout=0.0, attention_dropout=0.0)
     config = dataclasses.replace(
         config, encoder=encoder, prediction=plain(config.prediction), joint=plain(config.joint)
     )
