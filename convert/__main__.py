@@ -163,7 +163,8 @@ def _report(out: Path, config: ModelConfig) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; exits with 2 and a sentence on standard error if it is impossible."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs a failed write once per thread
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that temporary files are removed
+    # as an exception, so that temporary files are removed
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="nemojax-convert", description=__doc__.partition("\n\n")[2], args=arguments
@@ -173,6 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":
