@@ -1,13 +1,13 @@
 """NeMo's and transformers' models, which nemojax is compared with.
 
-compare.py              a command: whether both give the same labels as nemojax
-agreement.py            the first choice on which two hypotheses differ, and tallies
-golden.py               a command: the golden values of tests/golden
-nemo_model.py           NeMo's model on random weights, and its values at every seam
-transformers_model.py   the same of transformers, on NeMo's weights
-traces.py               the form of those values
-tokenizer.py            a SentencePiece model of random words
-sound.py                sounds for tests without speech
+    compare.py              a command: whether both give the same labels as nemojax
+    agreement.py            the first choice on which two hypotheses differ, and tallies
+    golden.py               a command: the golden values of tests/golden
+    nemo_model.py           NeMo's model on random weights, and its values at every seam
+    transformers_model.py   the same of transformers, on NeMo's weights
+    traces.py               the form of those values
+    tokenizer.py            a SentencePiece model of random words
+    sound.py                sounds for tests without speech
 
 They need the parity extra (torch, NeMo, transformers), which is imported where it is used.
 """

@@ -8,7 +8,6 @@ import dataclasses
 import json
 import math
 import signal
-import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
@@ -21,8 +20,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from experiments.accuracy.scoring import evaluate
 from experiments.harness.output import labels, spread
+from experiments.training.dev_scores import dev_rows
 from experiments.training.presets import FIXED, Experiment, changes, current_names
 from experiments.training.progress import ProgressBar
 from experiments.training.run_directory import (
@@ -44,7 +43,6 @@ from nemojax.data.corpus import load_corpus
 from nemojax.data.pipeline import Pipeline
 from nemojax.data.plan import Plan
 from nemojax.errors import AudioError
-from nemojax.metrics import total
 from nemojax.model.parameters import abstract_model
 from nemojax.recognition.recognizer import Recognizer
 from nemojax.text.tokenizer import Tokenizer
@@ -300,23 +298,9 @@ class Run:
             return None
         recognizer = Recognizer(jax.tree.map(jnp.asarray, model), self.config, self.tokenizer)
         wers = []
-        for name, entries in self.dev.items():
-            for lookahead in self.config.encoder.lookaheads:
-                begin = time.perf_counter()
-                scored = evaluate(recognizer, entries, lookahead, self.experiment.dev_batch, report=self._report)
-                words, characters = total(u.words for u in scored), total(u.characters for u in scored)
-                wers.append(words.rate)
-                self._write(
-                    "dev",
-                    manifest=name,
-                    lookahead=lookahead,
-                    wer=words.rate,
-                    cer=characters.rate,
-                    errors=words.errors,
-                    words=words.reference,
-                    failed=len(entries) - len(scored),
-                    seconds=round(time.perf_counter() - begin, 2),
-                )
+        for row in dev_rows(recognizer, self.dev, self.experiment.dev_batch, self._report):
+            wers.append(row["wer"])
+            self._write("dev", **row)
         finite = [wer for wer in wers if math.isfinite(wer)]
         if not finite:
             return None

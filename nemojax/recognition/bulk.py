@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -38,6 +38,11 @@ from nemojax.errors import AudioError, ConfigError
 from nemojax.recognition.offline import SEGMENT_LEFT_CONTEXTS
 from nemojax.recognition.recognizer import Recognizer
 from nemojax.text.transcript import Transcript
+
+if TYPE_CHECKING:
+    Integers = array[int]
+else:
+    Integers = array  # takes no parameter before Python 3.12
 
 JOB, PARTS, TRANSCRIPTS, FAILURES = "job.json", "parts", "transcripts.jsonl", "failures.jsonl"
 TAIL_BYTES = 65_536  # read at a time in search of the end of the last complete line
@@ -82,8 +87,8 @@ class Outcome(NamedTuple):
 class _Group(NamedTuple):
     """Lines of similar duration, transcribed together: their numbers, and the bytes that they begin at."""
 
-    numbers: "array[int]"
-    offsets: "array[int]"
+    numbers: Integers
+    offsets: Integers
 
 
 def transcribe_manifest(
