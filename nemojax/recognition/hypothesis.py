@@ -41,8 +41,14 @@ class Hypothesis:
         self.tokens: list[int] = []
         self.frames: list[int] = []
         self.log_probs: list[float] = []
-        self.text = ""
+        self._pieces: list[str] = []  # of the text: adding to one long string would copy it at every step
         self._config, self._tokenizer, self._detokenizer = config, tokenizer, tokenizer.incremental()
+
+    @property
+    def text(self) -> str:
+        """The final text so far."""
+        self._pieces = ["".join(self._pieces)]
+        return self._pieces[0]
 
     def extend(self, emission: Emission, row: int) -> Update:
         """Appends one row of an emission, of numpy arrays."""
@@ -60,7 +66,8 @@ class Hypothesis:
         return self._appended(self._detokenizer.finish())
 
     def _appended(self, text: str, tokens: tuple[int, ...] = (), frames: tuple[int, ...] = ()) -> Update:
-        self.text += text
+        if text:
+            self._pieces.append(text)
         return Update(text, tokens, frames) if text or tokens else NOTHING
 
     def transcript(self, samples: int, lookahead: int, mode: str, notes: Sequence[str] = ()) -> Transcript:

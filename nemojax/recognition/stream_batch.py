@@ -1,7 +1,7 @@
 """The state of a batch of streams on the device, the compiled step, and its input on the host."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -40,10 +40,16 @@ class StepInput:
 
     def fill(self, row: int, samples: np.ndarray, first: bool) -> None:
         """Gives a row its samples, at most `room(first)`; fewer end the stream. `first` begins a new stream."""
-        begin = self._history_samples if first else 0
-        end = begin + len(samples)
-        self.samples[row, begin:end] = samples
-        self.length[row], self.active[row], self.reset[row] = end, True, first
+        self.fill_rows([row], [samples], [first])
+
+    def fill_rows(self, rows: Sequence[int], samples: Sequence[np.ndarray], first: Sequence[bool]) -> None:
+        """Fills many rows as `fill` does, in less time than one by one."""
+        begins = [self._history_samples if new else 0 for new in first]
+        ends = [begin + len(piece) for begin, piece in zip(begins, samples, strict=True)]
+        for row, piece, begin, end in zip(rows, samples, begins, ends, strict=True):
+            self.samples[row, begin:end] = piece
+        index = np.asarray(rows)
+        self.length[index], self.active[index], self.reset[index] = ends, True, first
 
     def keep(self, rows: np.ndarray) -> None:
         """Keeps the rows of these indices alone."""

@@ -233,9 +233,12 @@ class Engine:
             self._resize(size := fitting)
         # rows that are not filled hold what was there before, which no inactive stream uses
         given = StepInput(self.recognizer.config, self._buffers[self.steps % BUFFERS][:size])
-        for stream, chunk in taken:
-            given.fill(stream.seat.slot, chunk, first=not stream.seat.begun)
-            stream.seat.begun = True
+        seats = [stream.seat for stream, _ in taken]
+        given.fill_rows(
+            [seat.slot for seat in seats], [chunk for _, chunk in taken], [not seat.begun for seat in seats]
+        )
+        for seat in seats:
+            seat.begun = True
         self.steps += 1
         return self._batch.step(given)
 
