@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from nemojax.recognition.bulk import FAILURES, PARTS, TRANSCRIPTS
+from nemojax.recognition.bulk import PARTS, transcribe_manifest
+from nemojax.recognition.recognizer import load
 from tests.data.corpora import write_speech
 from tests.experiments.training.test_train import ROOT, TEXTS, losses
 from tests.helpers import slurm
 from tests.helpers.slurm import Cluster
+from tests.recognition.test_bulk import merged, spoken  # noqa: F401  a fixture
 
 pytestmark = [
     pytest.mark.slow,
@@ -106,16 +108,24 @@ def test_training_that_is_cancelled_stays_so(cluster, train, tmp_path):
     assert not tasks("experiments", "train", run)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(checkpoint_directory, spoken, tmp_path_factory):  # noqa: F811
+    """The merged files of one process that nothing disturbs."""
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    transcribe_manifest(load(checkpoint_directory), spoken, output, 6, batch_size=4)
+    return merged(output)
+
+
 def test_a_manifest_in_two_shards_one_of_which_is_killed(
     cluster,
     checkpoint_directory,
-    manifest,
+    spoken,  # noqa: F811
     undisturbed,
     tmp_path,
 ):
     out = tmp_path / "out"
     options = ("--model", checkpoint_directory, "--lookahead", 6, "--batch-size", 1)
-    job = submit(cluster, "transcribe", manifest, out, *options)
+    job = submit(cluster, "transcribe", spoken, out, *options)
     done = lambda: sum(len(part.read_text().splitlines()) for part in (out / PARTS).glob("*.jsonl"))
     until(lambda: done() >= 2)
     os.kill(tasks("nemojax.cli", out)[0], signal.SIGKILL)
@@ -123,4 +133,4 @@ def test_a_manifest_in_two_shards_one_of_which_is_killed(
     assert int(about["Restarts"]) == 1, cluster.output(job)
     assert about["ExitCode"] == "1:0"  # there are recordings that fail
     assert sorted(path.name for path in (out / PARTS).glob("*.jsonl")) == ["00000.jsonl", "00001.jsonl"]
-    assert ((out / TRANSCRIPTS).read_text(), (out / FAILURES).read_text()) == undisturbed
+    assert merged(out) == undisturbed
