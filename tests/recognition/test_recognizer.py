@@ -8,6 +8,7 @@ import soundfile
 import nemojax
 from nemojax import streaming
 from nemojax.audio.source import open_audio
+from nemojax.decoding.greedy import Greedy
 from nemojax.errors import AudioError, CheckpointError, ConfigError, TranscriptionError
 from nemojax.model.parameters import fill, named_parameters
 from nemojax.recognition.recognizer import Recognizer
@@ -183,3 +184,12 @@ def test_a_tokenizer_of_another_model_is_refused(recognizer, tiny_model, tiny_co
     config = dataclasses.replace(tiny_config, vocabulary=63)
     with pytest.raises(ValueError, match="the tokenizer has 64 pieces, the model 63"):
         Recognizer(tiny_model, config, recognizer.tokenizer)
+
+
+def test_a_recognizers_search_and_compiler_options_are_those_of_its_batches(recognizer, tiny_model, monkeypatch):
+    made, search, options = [], Greedy(window_frames=3), {"xla_cpu_enable_fast_math": False}
+    monkeypatch.setattr(StreamBatch, "__init__", lambda batch, *given: made.append(given))
+    one = Recognizer(tiny_model, recognizer.config, recognizer.tokenizer, search=search, compiler_options=options)
+    for each in (one, one.with_config(one.config)):
+        each.batch(3, 6)
+        assert made.pop()[2:] == (6, 3, search, options)

@@ -420,3 +420,12 @@ def test_a_batch_shrinks_only_after_many_spare_steps(idle, monkeypatch):
     assert [step(first) for _ in range(2)] == [5, 5]
     idle.streams[2] = idle.open()
     assert step(first) == 5 and idle._spare_steps == 0
+
+
+def test_a_batch_covers_the_highest_open_slot(idle):
+    """The number of open streams may be smaller than that."""
+    _, second, third = idle.streams
+    second.close()
+    idle.enqueue(third, CHUNK)
+    idle.now_s += 1.0
+    assert idle._next().stepped == [third] and idle._batch.sizes == [5]
