@@ -14,6 +14,8 @@ import soundfile
 import nemojax
 from nemojax import cli
 from nemojax.bundled import SMALL
+from nemojax.cli import printer
+from nemojax.cli.transcribe import in_order
 from nemojax.errors import AudioError, ConfigError
 
 
@@ -64,9 +66,9 @@ def test_stream_prints_the_same_text(run, files, recognizer):
 
 def test_live_is_paced_in_real_time(run, files, recognizer, monkeypatch):
     now, slept = [100.0], []
-    monkeypatch.setattr(cli.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(printer.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(
-        cli.time, "sleep", lambda seconds: slept.append(seconds) or now.__setitem__(0, now[0] + seconds)
+        printer.time, "sleep", lambda seconds: slept.append(seconds) or now.__setitem__(0, now[0] + seconds)
     )
     code, out, _ = run("transcribe", "--live", files / "a.wav", "--lookahead", 1)
     assert code == 0 and out == recognizer.transcribe(files / "a.wav", 1).text + "\n"
@@ -261,8 +263,8 @@ def test_version_and_help(capsys):
 
 def test_results_are_printed_in_order():
     a, b, c, d = map(AudioError, "abcd")
-    assert list(cli._in_order([(1, b), (0, a), (3, d), (2, c)])) == [(0, a), (1, b), (2, c), (3, d)]
-    results = cli._in_order(iter([(0, a), (2, c)]))
+    assert list(in_order([(1, b), (0, a), (3, d), (2, c)])) == [(0, a), (1, b), (2, c), (3, d)]
+    results = in_order(iter([(0, a), (2, c)]))
     assert next(results) == (0, a) and list(results) == []
 
 

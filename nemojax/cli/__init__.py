@@ -1,0 +1,62 @@
+"""The command line: `nemojax transcribe` and `nemojax info`.
+
+Text goes to standard output; changes made to the audio, errors and progress go to standard error.
+Exit codes: 0, everything is done; 1, some recordings could not be transcribed; 2, the command or the model is wrong.
+"""
+
+import hashlib
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import tyro
+
+from nemojax import __version__
+from nemojax.cli.info import info
+from nemojax.cli.transcribe import transcribe
+from nemojax.errors import NemojaxError
+
+DESCRIPTION = "A cache-aware streaming speech recognizer. `nemojax --version` prints the version."
+
+
+def set_compilation_cache() -> None:
+    """Makes jax keep compiled programs on disk: in `$JAX_COMPILATION_CACHE_DIR`, or in the user's cache directory.
+
+    Compiled code runs on one kind of processor, and home directories are shared between machines, so each kind has its
+    own directory. It has an effect only before jax is imported.
+    """
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = re.search(r"^(?:flags|Features)\s*:.*", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
+    kind = hashlib.sha256(f"{platform.machine()} {flags and flags[0]}".encode()).hexdigest()[:12]
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nemojax" / kind
+    except RuntimeError:  # there is no home directory
+        return
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit code."""
+    set_compilation_cache()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments) == ["--version"]:
+        print(f"nemojax {__version__}")
+        return 0
+    commands: dict[str, Callable[..., int]] = {"transcribe": transcribe, "info": info}
+    try:
+        code: int = tyro.extras.subcommand_cli_from_dict(
+            commands, prog="nemojax", description=DESCRIPTION, args=arguments
+        )
+        return code
+    except NemojaxError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -1,0 +1,75 @@
+"""Options that commands share, with their help texts."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+MANIFESTS = (".jsonl", ".json")
+
+Files = Positional[
+    Annotated[
+        tuple[str, ...],
+        arg(
+            metavar="FILE...",
+            help="wav, flac, ogg or mp3 files; - for standard input (a wav, or raw 16 kHz 16-bit mono samples); "
+            "a .jsonl file is a manifest, with one recording per line.",
+            help_behavior_hint="(required)",
+        ),
+    ]
+]
+MODEL_HELP = "directory of a model, written by nemojax-convert or by training."
+SMALL_HINT = "(default: the small English model that comes with nemojax)"
+Model = Annotated[Path, arg(metavar="DIRECTORY", help=MODEL_HELP, help_behavior_hint=SMALL_HINT)]
+Lookahead = Annotated[
+    int | None,
+    arg(
+        metavar="FRAMES",
+        help="look-ahead of a chunk in frames of 80 ms. The released model has 0, 1, 6 and 13; more is more accurate, "
+        "and text comes later.",
+        help_behavior_hint="(default: the model's)",
+    ),
+]
+Streaming = Annotated[
+    bool, FlagCreatePairsOff, arg(help="process a recording chunk by chunk, and print text as it is recognized.")
+]
+Live = Annotated[bool, FlagCreatePairsOff, arg(help="like --stream, but paced in real time.")]
+BatchSize = Annotated[int, arg(metavar="COUNT", help="recordings transcribed together, without --stream.")]
+Json = Annotated[
+    bool, FlagCreatePairsOff, arg(help="print one JSON object per recording: text, labels, and words with their times.")
+]
+Dtype = Annotated[
+    Literal["float32", "bfloat16", "int8"],
+    arg(
+        help="type of the weights: bfloat16 takes half the memory of float32; int8 takes a quarter, and is the fastest "
+        "on a CPU."
+    ),
+]
+Kernels = Annotated[
+    Literal["auto", "xla", "native"],
+    arg(
+        help="how matrix products are computed: by XLA, or on a CPU by the native C++ kernels; auto is the faster form "
+        "that can run."
+    ),
+]
+Attention = Annotated[
+    Literal["auto", "plain", "fused"],
+    arg(help="how attention is computed: plain, or fused into one kernel, which runs on a GPU only."),
+]
+Output = Annotated[
+    Path | None,
+    arg(
+        metavar="DIRECTORY",
+        help="transcribe one manifest into JSON lines in this directory; an interrupted job resumes, and several "
+        "processes may share it.",
+        help_behavior_hint="(default: standard output)",
+    ),
+]
+ShardText = Annotated[
+    str | None,
+    arg(
+        metavar="INDEX/COUNT",
+        help="with --output: this process's share of the manifest, such as 0/8.",
+        help_behavior_hint="(default: the task's place in its Slurm step, else 0/1)",
+    ),
+]

@@ -1,0 +1,65 @@
+"""Printing of results, errors and notes."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nemojax.audio.source import MODEL_RATE_HZ, AudioSource
+from nemojax.errors import AudioError
+from nemojax.text.transcript import Transcript
+
+if TYPE_CHECKING:
+    from nemojax.recognition.stream import Stream
+
+
+class Printer:
+    """Prints results and errors, and sets the exit code."""
+
+    def __init__(self, json: bool, named: bool) -> None:
+        self.json, self.named, self.exit_code = json, named, 0
+
+    def print_result(self, name: str, result: Transcript | AudioError) -> None:
+        """Prints the transcript or the error of one recording."""
+        if isinstance(result, AudioError):
+            return self._print_error(result)
+        self._print_notes(name, result.notes)
+        prefix = f"{name}: " if self.named else ""
+        print(result.to_json(name) if self.json else prefix + result.text, flush=True)
+
+    def print_stream(self, name: str, source: AudioSource | AudioError, stream: "Stream", live: bool = False) -> None:
+        """Streams one recording; prints text as soon as it is recognized, paced in real time if `live`."""
+        if isinstance(source, AudioError):
+            return self._print_error(source)
+        self._print_notes(name, source.notes)
+        try:
+            if self.named:
+                self._print_text(f"{name}: ")
+            due_s = time.monotonic()
+            while len(samples := source.read_available(stream.chunk_samples)):
+                due_s += len(samples) / MODEL_RATE_HZ
+                if live:
+                    time.sleep(max(due_s - time.monotonic(), 0))
+                self._print_text(stream.push(samples).text)
+            shown = len(stream.text)
+            transcript = stream.finish()
+            self._print_text(stream.text[shown:] + "\n")
+            if self.json:
+                print(transcript.to_json(name), flush=True)
+        except AudioError as error:
+            self._print_text("\n")
+            self._print_error(error)
+        finally:
+            source.close()
+
+    def _print_text(self, text: str) -> None:
+        if not self.json:
+            print(text, end="", flush=True)
+
+    def _print_notes(self, name: str, notes: Sequence[str]) -> None:
+        if notes:
+            print(f"{name}: {', '.join(notes)}", file=sys.stderr)
+
+    def _print_error(self, error: AudioError) -> None:
+        print(f"error: {error}", file=sys.stderr)
+        self.exit_code = 1

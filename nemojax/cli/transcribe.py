@@ -1,0 +1,152 @@
+"""`nemojax transcribe`."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from nemojax.audio.manifest import expand_manifest
+from nemojax.audio.source import AudioSource, Recording, open_audio
+from nemojax.bundled import SMALL
+from nemojax.cli.options import (
+    MANIFESTS,
+    Attention,
+    BatchSize,
+    Dtype,
+    Files,
+    Json,
+    Kernels,
+    Live,
+    Lookahead,
+    Model,
+    Output,
+    ShardText,
+    Streaming,
+)
+from nemojax.cli.printer import Printer
+from nemojax.errors import AudioError, ConfigError
+from nemojax.text.transcript import Transcript
+
+if TYPE_CHECKING:  # importing jax takes seconds, and help or a wrong command should not wait for it
+    from nemojax.recognition.recognizer import Recognizer
+
+
+def transcribe(
+    files: Files,
+    /,
+    model: Model = SMALL,
+    lookahead: Lookahead = None,
+    stream: Streaming = False,
+    live: Live = False,
+    batch_size: BatchSize = 8,
+    json: Json = False,
+    dtype: Dtype = "float32",
+    kernels: Kernels = "auto",
+    attention: Attention = "auto",
+    output: Output = None,
+    shard: ShardText = None,
+) -> int:
+    """Transcribe recordings."""
+    if batch_size < 1:
+        raise ConfigError(f"--batch-size must be at least 1, not {batch_size}")
+    load = partial(_load, model, dtype, kernels, attention)
+    if output is not None:
+        if stream or live or json:
+            raise ConfigError("--output can't be combined with --stream, --live or --json: its results are JSON lines")
+        return _transcribe_manifest(load, files, lookahead, batch_size, output, shard)
+    if shard is not None:
+        raise ConfigError("--shard is for a manifest with --output")
+    if not files:
+        raise ConfigError("name at least one file to transcribe, or - for standard input")
+    recognizer = load()
+    lookahead = recognizer.lookahead(lookahead)
+    printer = Printer(json, named=len(files) > 1 or files[0].endswith(MANIFESTS))
+    if stream or live:
+        if live:  # compile before the first chunk, not during it
+            recognizer.stream(lookahead).push(np.zeros(recognizer.config.chunk_samples(lookahead), np.float32))
+        for name, source in _open_sources(files):
+            printer.print_stream(name, source, recognizer.stream(lookahead), live)
+    else:
+        names: list[str] = []
+
+        def sources() -> Iterator[AudioSource | AudioError]:
+            for name, source in _open_sources(files):
+                names.append(name)
+                yield source
+
+        with tqdm(unit="s", desc="audio", disable=None, leave=False) as bar:
+            results = recognizer.transcribe_each(sources(), lookahead, batch_size, progress=bar.update)
+            for index, result in in_order(results):
+                bar.clear()
+                printer.print_result(names[index], result)
+    return printer.exit_code
+
+
+def _load(model: Path, dtype: str, kernels: str, attention: str) -> "Recognizer":
+    from nemojax.recognition import recognizer
+
+    return recognizer.load(model, dtype, kernels, attention)
+
+
+def _transcribe_manifest(
+    load: "Callable[[], Recognizer]",
+    files: Sequence[str],
+    lookahead: int | None,
+    batch_size: int,
+    output: Path,
+    shard: str | None,
+) -> int:
+    from nemojax.recognition import bulk
+
+    if len(files) != 1 or not files[0].endswith(MANIFESTS):
+        raise ConfigError(
+            f"--output is for one manifest ({' or '.join(MANIFESTS)}), not {', '.join(files) or 'nothing'}"
+        )
+    place = bulk.Shard.parse(shard) if shard is not None else bulk.Shard.of_environment()
+    recognizer = load()
+    failed = False
+
+    def report(error: AudioError) -> None:
+        nonlocal failed
+        failed = True
+        print(f"error: {error}", file=sys.stderr)
+
+    with tqdm(unit="s", desc=f"shard {place.index} of {place.count}", disable=None, leave=False) as bar:
+        outcome = bulk.transcribe_manifest(
+            recognizer, Path(files[0]), output, lookahead, batch_size, place, bar.update, report
+        )
+    waiting = outcome.recordings - outcome.done
+    where = f"{waiting} left to other processes" if waiting else f"results are in {output / bulk.TRANSCRIPTS}"
+    print(f"{outcome.done} of {outcome.recordings} recordings are done, {outcome.failed} of them failed; {where}")
+    return 1 if failed or (outcome.failed and not waiting) else 0
+
+
+def _open_sources(files: Sequence[str]) -> Iterator[tuple[str, AudioSource | AudioError]]:
+    """Yields the name and the source of every recording, or its error.
+
+    Manifests are expanded. A file is opened only when its turn comes.
+    """
+    for file in files:
+        for entry in expand_manifest(file) if file.endswith(MANIFESTS) else [file]:
+            name = entry.name if isinstance(entry, Recording) else file
+            try:
+                yield name, open_audio(entry)
+            except AudioError as error:
+                yield name, error
+
+
+def in_order(
+    results: Iterable[tuple[int, Transcript | AudioError]],
+) -> Iterator[tuple[int, Transcript | AudioError]]:
+    """Yields results in the order of their indices, each as soon as all before it are there."""
+    held: dict[int, Transcript | AudioError] = {}
+    due = 0
+    for index, result in results:
+        held[index] = result
+        while due in held:
+            yield due, held.pop(due)
+            due += 1
