@@ -1,5 +1,5 @@
 """Labels and text:
 
 tokenizer.py   labels to text and back, whole and incrementally
-transcript.py  text, labels and words with their times
+transcript.py  text, labels and words with their emission times
 """

@@ -1,4 +1,4 @@
-"""The result of recognition: text, labels, and words with their times."""
+"""The result of recognition: text, labels, and words with their emission times."""
 
 import json
 from dataclasses import dataclass
@@ -7,11 +7,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Word:
-    """A word, timed by the encoder frames that emitted its first and last label."""
+    """A word, and when the model emitted it.
+
+    The times are emission times, not those of the sound: a transducer emits a label once it has enough of the sound,
+    typically 0.2 to 0.4 s after the label's sound begins. So a word begins earlier in the audio than `start_s` says.
+    """
 
     text: str
-    start_s: float
-    end_s: float
+    start_s: float  # start of the encoder frame that emitted its first label
+    end_s: float  # end of the encoder frame that emitted its last label
     confidence: float  # probability of its least probable label, 0 to 1
 
 
@@ -20,7 +24,7 @@ class Event:
     """A label that marks an event, such as "<EOU>", the end of an utterance; it is no part of the text."""
 
     name: str  # its piece
-    time_s: float  # start of the encoder frame that emitted it
+    time_s: float  # start of the encoder frame that emitted it: an emission time, see `Word`
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,10 @@ class Transcript:
     events: tuple[Event, ...] = ()  # of the labels that the checkpoint's settings name as events
 
     def to_dict(self, audio: str) -> dict[str, Any]:
-        """Returns the fields of the JSON form; `audio` names the recording. Times are in seconds."""
+        """Returns the fields of the JSON form; `audio` names the recording.
+
+        Times are in seconds; `start`, `end` and `time` are emission times, see `Word`.
+        """
         words = [{"word": w.text, "start": w.start_s, "end": w.end_s, "confidence": w.confidence} for w in self.words]
         return {
             "audio": audio,
