@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nemojax.audio.source import MODEL_RATE_HZ, AudioSource
@@ -27,8 +27,18 @@ class Printer:
         prefix = f"{name}: " if self.named else ""
         print(result.to_json(name) if self.json else prefix + result.text, flush=True)
 
-    def print_stream(self, name: str, source: AudioSource | AudioError, stream: "Stream", live: bool = False) -> None:
-        """Streams one recording; prints text as soon as it is recognized, paced in real time if `live`."""
+    def print_stream(
+        self,
+        name: str,
+        source: AudioSource | AudioError,
+        stream: "Stream",
+        live: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Streams one recording; prints text as soon as it is recognized, paced in real time if `live`.
+
+        Once `stopped` is true, the recording ends there, and its text is finished.
+        """
         if isinstance(source, AudioError):
             return self._print_error(source)
         self._print_notes(name, source.notes)
@@ -36,7 +46,7 @@ class Printer:
             if self.named:
                 self._print_text(f"{name}: ")
             due_s = time.monotonic()
-            while len(samples := source.read_available(stream.chunk_samples)):
+            while not stopped() and len(samples := source.read_available(stream.chunk_samples)):
                 due_s += len(samples) / MODEL_RATE_HZ
                 if live:
                     time.sleep(max(due_s - time.monotonic(), 0))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from nemojax import checkpoint
 from nemojax.bundled import SMALL
+from nemojax.checks import check_count
 from nemojax.config import ModelConfig
 from nemojax.decoding.greedy import Greedy
 from nemojax.decoding.state import Search
@@ -112,6 +113,8 @@ class Recognizer:
     def lookahead(self, lookahead: int | None) -> int:
         """Returns the look-ahead, or the default one for None. Raises ConfigError if it does not fit the model."""
         lookahead = self.config.encoder.lookaheads[0] if lookahead is None else lookahead
+        if type(lookahead) is not int:
+            check_count("lookahead", lookahead, 0)
         self.config.chunk_frames(lookahead)
         return lookahead
 
@@ -137,15 +140,31 @@ class Recognizer:
         """Returns the empty hypothesis of a new stream."""
         return Hypothesis(self.config, self.tokenizer)
 
-    def stream(self, lookahead: int | None = None, sample_rate_hz: int = 16_000) -> Stream:
-        """Opens a live stream of mono audio at the model's sample rate."""
+    def stream(
+        self,
+        lookahead: int | None = None,
+        sample_rate_hz: int = 16_000,
+        reset_prediction_after_s: float | None = None,
+    ) -> Stream:
+        """Opens a live stream of mono audio at the model's sample rate.
+
+        Args:
+          reset_prediction_after_s: as for `load`; None is the recognizer's own.
+        """
+        if reset_prediction_after_s is not None:
+            return self.with_reset(reset_prediction_after_s).stream(lookahead, sample_rate_hz)
         expected = self.config.features.sample_rate_hz
         if sample_rate_hz != expected:
             raise ValueError(f"a stream takes samples at {expected} Hz; resample from {sample_rate_hz} Hz first")
         return Stream(self.batch(1, lookahead), self.hypothesis())
 
     def transcribe(
-        self, audio: Any, lookahead: int | None = None, batch_size: int = 8, sample_rate_hz: int = 16_000
+        self,
+        audio: Any,
+        lookahead: int | None = None,
+        batch_size: int = 8,
+        sample_rate_hz: int = 16_000,
+        reset_prediction_after_s: float | None = None,
     ) -> Transcript | list[Transcript]:
         """Transcribes one recording or a list of them, in their order.
 
@@ -154,10 +173,13 @@ class Recognizer:
             a list or tuple of those.
           lookahead: in encoder frames; None is the model's default, its most accurate.
           batch_size: recordings computed side by side.
+          reset_prediction_after_s: as for `load`; None is the recognizer's own.
 
         Raises:
           AudioError: the recording can't be read. For a list TranscriptionError, once all others are done.
         """
+        if reset_prediction_after_s is not None:
+            return self.with_reset(reset_prediction_after_s).transcribe(audio, lookahead, batch_size, sample_rate_hz)
         many = isinstance(audio, list | tuple)
         sources = list(audio) if many else [audio]
         transcripts: list[Transcript | None] = [None] * len(sources)
@@ -191,8 +213,7 @@ class Recognizer:
           sources: as for `transcribe`, and AudioErrors, which are passed on.
           progress: called with the seconds of audio of each step.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        check_count("batch_size", batch_size)
         lookahead = self.lookahead(lookahead)
         new_batch = lambda size: self.batch(size, lookahead)
         yield from transcribe_each(
