@@ -31,7 +31,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nemojax.audio.manifest import Line, Manifest
+from nemojax.audio.manifest import Manifest, Request
 from nemojax.audio.source import Recording
 from nemojax.config import ModelConfig
 from nemojax.errors import AudioError, ConfigError
@@ -213,9 +213,9 @@ def _transcribe_group(
     lookahead: int,
     batch_size: int,
     progress: Callable[[float], object],
-) -> Iterator[tuple[Line, Transcript | AudioError]]:
+) -> Iterator[tuple[Request, Transcript | AudioError]]:
     """Yields each line of a group with its result, in the order of completion."""
-    in_progress: dict[int, Line] = {}  # by index in the group
+    in_progress: dict[int, Request] = {}  # by index in the group
 
     def recordings() -> Iterator[Recording | AudioError]:
         for index, (number, offset) in enumerate(zip(group.numbers, group.offsets, strict=True)):
@@ -226,7 +226,7 @@ def _transcribe_group(
         yield in_progress.pop(index), result
 
 
-def _write_result(part: IO[bytes], manifest: str, line: Line, result: Transcript | AudioError) -> None:
+def _write_result(part: IO[bytes], manifest: str, line: Request, result: Transcript | AudioError) -> None:
     name = line.recording.name if isinstance(line.recording, Recording) else f"{manifest}: line {line.number}"
     fields = {"audio": name, "error": str(result)} if isinstance(result, AudioError) else result.to_dict(name)
     part.write(json.dumps({"line": line.number, **fields}, ensure_ascii=False).encode() + b"\n")
