@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-MANIFESTS = (".jsonl", ".json")
+from nemojax.audio import manifest
+
+MANIFESTS = manifest.SUFFIXES
 
 Files = Positional[
     Annotated[
@@ -13,7 +15,7 @@ Files = Positional[
         arg(
             metavar="FILE...",
             help="wav, flac, ogg or mp3 files; - for standard input (a wav, or raw 16 kHz 16-bit mono samples); "
-            "a .jsonl file is a manifest, with one recording per line.",
+            "a .jsonl or .json file, also gzipped, is a manifest with one recording per line: NeMo's, or Lhotse cuts.",
             help_behavior_hint="(required)",
         ),
     ]
