@@ -6,6 +6,17 @@ if TYPE_CHECKING:
     from nemojax.text.transcript import Transcript
 
 
+MAX_SHOWN = 200  # characters
+
+
+def shown(name: object, most: int = MAX_SHOWN) -> str:
+    """Returns a name as messages have it: on one line, its control characters escaped, a long one cut in the middle."""
+    text = str(name)
+    if len(text) > most:
+        text = f"{text[: most // 2]}...{text[-most // 2 :]}"
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 class NemojaxError(Exception):
     """Base class: the message is a sentence that says what was wrong, where, and what to do."""
 

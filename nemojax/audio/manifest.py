@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nemojax.audio.channels import check_channel
 from nemojax.audio.headers import UnnamedAudioError
 from nemojax.audio.source import Recording
 from nemojax.errors import AudioError
@@ -26,7 +27,8 @@ def expand_manifest(path: str | Path) -> list[Recording | AudioError]:
 
     A line is a JSON object. `audio_filepath` is a path, relative to the manifest, or else the name of a member of the
     uncompressed tar file with the manifest's name (`dev.tar` beside `dev.jsonl`); `offset` and `duration`, in
-    seconds, select a part of it; `text` is the reference transcript. Other keys are ignored.
+    seconds, select a part of it; `channel_selector` is an index of a channel, several, or "average"; `text` is the
+    reference transcript. Other keys are ignored.
     A manifest that can't be read gives one AudioError.
     """
     return [line.recording for line in numbered_entries(path)]
@@ -121,15 +123,16 @@ def _recording(content: bytes, directory: Path, tar: _Tar) -> Recording:
     if text is not None and not isinstance(text, str):
         raise UnnamedAudioError(f"its text is {text!r}, not a string")
     part = offset_s or 0.0, duration_s
+    channel = check_channel(entry.get("channel_selector"))
     if not os.path.exists(directory / name):
         member = tar.members.get(_member_name(name))
         if member is not None:
-            return Recording(tar.path, name, *part, *member, text=text)
+            return Recording(tar.path, name, *part, *member, text=text, channel=channel)
         if tar.error:
             raise UnnamedAudioError(
                 f"{name} is not beside the manifest, and {tar.path} can't be read to its end ({tar.error})"
             )
-    return Recording(directory / name, name, *part, text=text)
+    return Recording(directory / name, name, *part, text=text, channel=channel)
 
 
 def _seconds(entry: dict[str, Any], key: str) -> float | None:

@@ -3,10 +3,11 @@
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nemojax.audio.source import MODEL_RATE_HZ, AudioSource
-from nemojax.errors import AudioError
+from nemojax.errors import AudioError, shown
 from nemojax.text.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ class Printer:
         """Streams one recording; prints text as soon as it is recognized, paced in real time if `live`."""
         if isinstance(source, AudioError):
             return self._print_error(source)
-        self._print_notes(name, source.notes)
+        early = source.notes
+        self._print_notes(name, early)
         try:
             if self.named:
                 self._print_text(f"{name}: ")
@@ -43,9 +45,11 @@ class Printer:
                 self._print_text(stream.push(samples).text)
             shown = len(stream.text)
             transcript = stream.finish()
+            transcript = replace(transcript, notes=(*source.notes, *transcript.notes))
             self._print_text(stream.text[shown:] + "\n")
             if self.json:
                 print(transcript.to_json(name), flush=True)
+            self._print_notes(name, [note for note in source.notes if note not in early])
         except AudioError as error:
             self._print_text("\n")
             self._print_error(error)
@@ -58,7 +62,7 @@ class Printer:
 
     def _print_notes(self, name: str, notes: Sequence[str]) -> None:
         if notes:
-            print(f"{name}: {', '.join(notes)}", file=sys.stderr)
+            print(f"{shown(name)}: {', '.join(notes)}", file=sys.stderr)
 
     def _print_error(self, error: AudioError) -> None:
         print(f"error: {error}", file=sys.stderr)
