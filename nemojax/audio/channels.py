@@ -11,10 +11,11 @@ from nemojax.errors import ConfigError
 
 AVERAGE, EACH = "average", "each"
 WINDOW_S = 0.02
-MEMORY_S = 1.0  # the time in which the energies of earlier windows fall to 1/e
+MEMORY_S = 0.3  # the time in which the energies of earlier windows fall to 1/e
 # The energy of the mean over that of channels without any relation: below the first, channels cancel each other; above
 # the second, no longer.
 CANCELED, RESTORED = 0.25, 0.5
+NOTED_WINDOWS = 5  # a single window in which channels cancel each other by chance is not worth a note
 LOUDER = 4.0  # another channel is taken if its energy is this many times that of the one taken before
 
 Channel = int | str | Sequence[int] | None
@@ -82,6 +83,7 @@ class Mixer:
         self._pending = np.zeros((0, channels), np.float32)
         self._energies, self._mixed_energy = np.zeros(channels), 0.0
         self._taken: int | None = None  # the channel that stands for the mean
+        self._taken_windows = [0] * channels
         self._weights: np.ndarray | None = None  # at the end of the last window
 
     def mix(self, block: np.ndarray, last: bool = False) -> np.ndarray:
@@ -103,9 +105,9 @@ class Mixer:
         if self._mixed_energy < (CANCELED if self._taken is None else RESTORED) * unrelated:
             if self._taken is None or self._energies[loudest] > LOUDER * self._energies[self._taken]:
                 self._taken = loudest
-                note = f"its channels cancel each other in their mean: channel {loudest} is taken there"
-                if note not in self.notes:
-                    self.notes.append(note)
+            self._taken_windows[self._taken] += 1
+            if self._taken_windows[self._taken] == NOTED_WINDOWS:
+                self.notes.append(f"its channels cancel each other in their mean: channel {self._taken} is taken there")
         else:
             self._taken = None
         weights = np.full(len(self._energies), 1 / len(self._energies), np.float32)

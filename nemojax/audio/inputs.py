@@ -3,7 +3,7 @@
 import io
 import numbers
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -18,9 +18,7 @@ LIKELY_INT16 = (2**10, 2**15)  # int32 samples whose peak is in this range are 1
 MAX_AMPLITUDE = 8  # full scale is 1; float files may exceed it, but larger values are not audio
 SAMPLE_TYPES = "samples are floats in -1 to 1, int16, int32 or uint8"
 AMBIGUOUS = "a list of numbers can be samples or recordings; pass numpy.asarray(samples)"
-
-
-Rate = int | float | np.integer[Any] | np.floating[Any]  # a sample rate, a whole number
+Rate: TypeAlias = int | float | np.integer | np.floating  # a sample rate, a whole number
 
 
 class Sampled(NamedTuple):
