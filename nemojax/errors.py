@@ -5,6 +5,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nemojax.text.transcript import Transcript
 
+MAX_SHOWN = 1000  # characters of a line
+
+
+def shown(text: str, limit: int = MAX_SHOWN) -> str:
+    """Returns a text as it can be printed on one line: control characters escaped, and its middle cut out if long."""
+    if len(text) > limit:
+        text = f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
 
 class NemojaxError(Exception):
     """Base class: the message is a sentence that says what was wrong, where, and what to do."""
