@@ -38,10 +38,12 @@ def load(
     attention: str = "auto",
     compiler_options: Mapping[str, Any] | None = None,
 ) -> "Recognizer":
-    """Loads a recognizer from a directory that `nemojax-convert` or training wrote.
+    """Loads a recognizer from a directory that `nemojax-convert` or training wrote, or by a name on the hub.
 
     Args:
-      directory: a native checkpoint; by default, the small model that comes with the package.
+      directory: a native checkpoint, by default the small model that comes with the package; or a name such as
+        "nvidia/nemotron-speech-streaming-en-0.6b", which is converted into the user's cache when it is first used. A
+        branch, tag or commit may follow "@".
       dtype: "float32", exact; "bfloat16", half the memory and faster (accumulation, softmax, norms, features and
         decoding scores stay float32); or "int8", the weights of the encoder's blocks in int8, activations in 13 to 16
         bits and everything else in float32, the fastest on a CPU. Weights that were saved in int8 stay so.
@@ -51,7 +53,7 @@ def load(
       compiler_options: XLA's options for the step; None is those of `selection.step_options`.
 
     Raises:
-      CheckpointError: it is not a checkpoint, or not a complete one.
+      CheckpointError: it is not a checkpoint, or not a complete one; or a name that can't be downloaded or converted.
       ConfigError: `kernels` or `attention` can't be met here; says why.
     """
     dtypes: dict[str, Any] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "int8": jnp.float32}
