@@ -42,7 +42,12 @@ Streaming = Annotated[
 Live = Annotated[bool, FlagCreatePairsOff, arg(help="like --stream, but paced in real time.")]
 BatchSize = Annotated[int, arg(metavar="COUNT", help="recordings transcribed together, without --stream.")]
 Json = Annotated[
-    bool, FlagCreatePairsOff, arg(help="print one JSON object per recording: text, labels, and words with their times.")
+    bool,
+    FlagCreatePairsOff,
+    arg(
+        help="print one JSON object per recording: text, labels, and words with the times "
+        "at which the model emitted them."
+    ),
 ]
 Raw = Annotated[
     str | None,
