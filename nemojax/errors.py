@@ -8,8 +8,9 @@ if TYPE_CHECKING:
 MAX_SHOWN = 1000  # characters of a line
 
 
-def shown(text: str, limit: int = MAX_SHOWN) -> str:
-    """Returns a text as it can be printed on one line: control characters escaped, and its middle cut out if long."""
+def shown(value: object, limit: int = MAX_SHOWN) -> str:
+    """Returns a name or a value for one line: control characters are escaped, and a long one loses its middle."""
+    text = str(value)
     if len(text) > limit:
         text = f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

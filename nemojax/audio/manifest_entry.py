@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nemojax.audio import lhotse_cut
+from nemojax.audio.channels import check_channel
 from nemojax.audio.headers import UnnamedAudioError
 from nemojax.audio.source import Recording
 from nemojax.audio.tar_shards import TarShards
@@ -26,6 +27,7 @@ class _Fields(NamedTuple):
     duration: Any
     text: Any
     shard_id: Any = None
+    channel: Any = None
 
 
 def parse_entry(content: bytes) -> dict[str, Any]:
@@ -88,19 +90,21 @@ def recording_of(entry: dict[str, Any], directory: Path, tars: TarShards) -> Rec
         os.fsencode(name)
     except UnicodeEncodeError:
         raise UnnamedAudioError(f"{shown(repr(name))} can't be the name of a file") from None
-    part = offset or 0.0, duration
+    part, channel = (offset or 0.0, duration), check_channel(fields.channel)
     if os.path.exists(directory / name):
-        return Recording(directory / name, name, *part, text=text)
+        return Recording(directory / name, name, *part, text=text, channel=channel)
     elsewhere = Path(os.path.expanduser(name))
     try:
         found = tars.find(name, fields.shard_id)
     except UnnamedAudioError:
         if os.path.exists(elsewhere):
-            return Recording(elsewhere, name, *part, text=text)
+            return Recording(elsewhere, name, *part, text=text, channel=channel)
         raise
     if found is not None:
-        return Recording(found.path, name, *part, *found.member, text=text)
-    return Recording(elsewhere if os.path.exists(elsewhere) else directory / name, name, *part, text=text)
+        return Recording(found.path, name, *part, *found.member, text=text, channel=channel)
+    return Recording(
+        elsewhere if os.path.exists(elsewhere) else directory / name, name, *part, text=text, channel=channel
+    )
 
 
 def _nemo_fields(entry: dict[str, Any], directory: Path) -> _Fields:
@@ -112,14 +116,14 @@ def _nemo_fields(entry: dict[str, Any], directory: Path) -> _Fields:
         text = _read_text(entry["text_filepath"], directory)
     if text is None:
         text = entry.get("normalized_text")
-    return _Fields(name, entry.get("offset"), entry.get("duration"), text, entry.get("shard_id"))
+    return _Fields(
+        name, entry.get("offset"), entry.get("duration"), text, entry.get("shard_id"), entry.get("channel_selector")
+    )
 
 
 def _cut_fields(entry: dict[str, Any]) -> _Fields:
     cut = lhotse_cut.read_cut(entry)
-    if cut.channel is not None:
-        raise UnnamedAudioError(f"it is channel {cut.channel} of a file of several; save the channel to a file")
-    return _Fields(cut.source, cut.start, cut.duration, cut.text)
+    return _Fields(cut.source, cut.start, cut.duration, cut.text, channel=cut.channel)
 
 
 def _read_text(name: Any, directory: Path) -> str:

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nemojax.audio.source import MODEL_RATE_HZ, AudioSource
@@ -35,7 +36,8 @@ class Printer:
         """Streams one recording; prints text as soon as it is recognized, paced in real time if `live`."""
         if isinstance(source, AudioError):
             return self._print_error(given, source)
-        self._print_notes(given.name, source.notes)
+        early = source.notes
+        self._print_notes(given.name, early)
         try:
             if self.named:
                 self._print_text(f"{shown(given.name)}: ")
@@ -47,8 +49,10 @@ class Printer:
                 self._print_text(stream.push(samples).text)
             printed = len(stream.text)
             transcript = stream.finish()
+            transcript = replace(transcript, notes=(*source.notes, *transcript.notes))
             self._print_text(stream.text[printed:] + "\n")
             self._print_json(given, transcript)
+            self._print_notes(given.name, [note for note in source.notes if note not in early])
         except AudioError as error:
             self._print_text("\n")
             self._print_error(given, error)

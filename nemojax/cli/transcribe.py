@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from nemojax.audio.source import AudioSource, open_audio
+from nemojax.audio.channels import EACH, Channel, parse_channel
+from nemojax.audio.raw import SampleFormat, parse_raw
+from nemojax.audio.source import AudioSource, Recording, open_audio, open_channels
 from nemojax.bundled import SMALL
 from nemojax.cli.inputs import Input, expand
 from nemojax.cli.options import (
     MANIFESTS,
     Attention,
     BatchSize,
+    ChannelText,
     Dtype,
     Files,
     Json,
@@ -24,6 +27,7 @@ from nemojax.cli.options import (
     Lookahead,
     Model,
     Output,
+    Raw,
     ShardText,
     Streaming,
 )
@@ -49,6 +53,8 @@ def transcribe(
     attention: Attention = "auto",
     output: Output = None,
     shard: ShardText = None,
+    raw: Raw = None,
+    channel: ChannelText = None,
 ) -> int:
     """Transcribe recordings."""
     if batch_size < 1:
@@ -57,24 +63,27 @@ def transcribe(
     if output is not None:
         if stream or live or json:
             raise ConfigError("--output can't be combined with --stream, --live or --json: its results are JSON lines")
+        if raw is not None or channel is not None:
+            raise ConfigError("--output takes no --raw or --channel: write channel_selector into the manifest's lines")
         return _transcribe_manifest(load, files, lookahead, batch_size, output, shard)
     if shard is not None:
         raise ConfigError("--shard is for a manifest with --output")
     if not files:
         raise ConfigError("name at least one file to transcribe, or - for standard input")
+    opened = partial(_open, layout=None if raw is None else parse_raw(raw), channel=parse_channel(channel))
     recognizer = load()
     lookahead = recognizer.lookahead(lookahead)
-    printer = Printer(json, named=len(files) > 1 or files[0].endswith(MANIFESTS))
+    printer = Printer(json, named=len(files) > 1 or files[0].endswith(MANIFESTS) or channel == EACH)
     if stream or live:
         if live:  # compile before the first chunk, not during it
             recognizer.stream(lookahead).push(np.zeros(recognizer.config.chunk_samples(lookahead), np.float32))
-        for given, source in _open_sources(files):
+        for given, source in _open_sources(files, opened):
             printer.print_stream(given, source, recognizer.stream(lookahead), live)
     else:
         inputs: dict[int, Input] = {}  # without a result yet, by index
 
         def sources() -> Iterator[AudioSource | AudioError]:
-            for index, (given, source) in enumerate(_open_sources(files)):
+            for index, (given, source) in enumerate(_open_sources(files, opened)):
                 inputs[index] = given
                 yield source
 
@@ -123,11 +132,22 @@ def _transcribe_manifest(
     return 1 if failed or (outcome.failed and not waiting) else 0
 
 
-def _open_sources(files: Sequence[str]) -> Iterator[tuple[Input, AudioSource | AudioError]]:
+def _open(
+    entry: str | Recording | AudioError, layout: SampleFormat | None, channel: Channel
+) -> list[tuple[str, AudioSource]]:
+    """Returns the audio of a file or of a line of a manifest, and what its name has after it; several for `each`."""
+    if channel != EACH:
+        return [("", open_audio(entry, raw=layout, channel=channel))]
+    return [(f" channel {index}", audio) for index, audio in enumerate(open_channels(entry, raw=layout))]
+
+
+def _open_sources(
+    files: Sequence[str], opened: Callable[[str | Recording | AudioError], list[tuple[str, AudioSource]]]
+) -> Iterator[tuple[Input, AudioSource | AudioError]]:
     """Yields every recording with its source, or its error. A file is opened only when its turn comes."""
     for given in expand(files):
         try:
-            yield given, open_audio(given.source)
+            yield from ((given._replace(name=given.name + suffix), audio) for suffix, audio in opened(given.source))
         except AudioError as error:
             yield given, error
 

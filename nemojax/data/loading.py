@@ -117,6 +117,8 @@ class Loader:
         rate_hz = self.plan.config.features.sample_rate_hz
         with closing(open_audio(recording, model_rate_hz=rate_hz)) as audio:
             samples = audio.read(planned + round(ROUNDING_S * rate_hz))
+            if audio.incomplete:
+                raise AudioError(f"{recording.name}: truncated: {', '.join(audio.notes)}")
         if not len(samples):
             raise AudioError(f"{recording.name}: it holds no samples")
         return samples

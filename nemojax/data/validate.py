@@ -59,12 +59,14 @@ def probe(recording: Recording, decode: bool) -> Probe:
     whole = dataclasses.replace(recording, offset_s=0.0, duration_s=None)
     try:
         seconds = header_duration_s(whole)
-        if not decode:
-            return Probe(seconds)
         with closing(open_audio(recording)) as audio:
             silent, decoded = True, 0
-            while len(block := audio.read(BLOCK_SAMPLES)):
+            while decode and len(block := audio.read(BLOCK_SAMPLES)):
                 silent, decoded = silent and not block.any(), decoded + len(block)
+            if audio.incomplete:
+                return Probe(fault=f"truncated: {', '.join(audio.notes)}")
+        if not decode:
+            return Probe(seconds)
         if not decoded:
             return Probe(seconds, "it holds no samples")
         return Probe(seconds, silent=silent)

@@ -47,6 +47,14 @@ def test_parts_and_texts(tmp_path):
     assert len(read_all(silent)) == len(read_all(multi)) == 16_000
 
 
+def test_a_channel_of_a_file_of_several(tmp_path):
+    left, right = wave(8000), 0.5 * wave(8000)
+    (tmp_path / "a.wav").write_bytes(encoded(np.stack([left, right], axis=1), 16_000))
+    first, second = entries(tmp_path, *(cut(recording("a.wav", (2, 4)), 0.0, 0.5, channel=n) for n in (2, 4)))
+    assert (first.channel, second.channel) == (0, 1)
+    np.testing.assert_allclose(read_all(second), right, atol=1e-4)
+
+
 def test_the_file_of_a_channel(tmp_path):
     """As of meetings: each microphone in a file of its own."""
     sources = [{"type": "file", "channels": [n], "source": f"{n}.wav"} for n in range(3)]

@@ -56,7 +56,7 @@ EXPECTED = [
     (2, "out of vocabulary", "the tokenizer has no piece for 'é', 'ü'"),
     (3, "duplicate", "the same audio as in {path}:2"),
     (4, "missing file", "there is no such file"),
-    (5, "unreadable", "truncated: it ends after 30044 of the 32044 bytes"),
+    (5, "unreadable", "truncated: its header announces 32000 bytes of samples, and it ends after 30000"),
     (6, "duration", "the manifest says 1.50 s, the file lasts 2.00 s"),
     (7, "too short", "it lasts 0.05 s, less than 0.1 s"),
     (7, "too many labels", "its text has"),
