@@ -2,8 +2,9 @@
 
 A line is a JSON object with NeMo's keys, or a Lhotse cut (`lhotse_cut.py`). NeMo's keys are
 
-    audio_filepath            a file: beside the manifest, or else a member of a tar file (`tar_shards.py`), or else in
-                              the working directory. `audio_filename` is another name of this key.
+    audio_filepath            a member of the line's shard; or else a file beside the manifest, a member of the tar file
+                              with the manifest's name (`tar_shards.py`), or a file in the working directory.
+                              `audio_filename` is another name of this key.
     offset, duration          the part of the file to use, in seconds
     text                      the reference transcript. Without it, `text_filepath` names a file that has it, or
                               `normalized_text` is taken.
