@@ -13,7 +13,7 @@ class Cut(NamedTuple):
     start: Any  # seconds
     duration: Any  # seconds
     text: Any
-    channel: int | None  # in the file, from 0; None: all
+    channel: int | list[int] | None  # in the file, from 0; None: all
 
 
 def is_cut(entry: dict[str, Any]) -> bool:
@@ -43,8 +43,18 @@ def read_cut(entry: dict[str, Any]) -> Cut:
         entry.get("start"),
         entry.get("duration"),
         _text(entry.get("supervisions")),
-        file_channels.index(channel) if isinstance(channel, int) and len(file_channels) > 1 else None,
+        _places(channel, file_channels),
     )
+
+
+def _places(channel: Any, file_channels: list[int]) -> int | list[int] | None:
+    """Returns where the channels of a cut are in the file; None if it has no others. Raises UnnamedAudioError."""
+    wanted = [channel] if _is_index(channel) else channel
+    if wanted is None or set(wanted) == set(file_channels):
+        return None
+    if missing := [one for one in wanted if one not in file_channels]:
+        raise UnnamedAudioError(f"its recording has no channel {missing[0]}")
+    return file_channels.index(channel) if _is_index(channel) else [file_channels.index(one) for one in wanted]
 
 
 def _text(supervisions: Any) -> str | None:

@@ -2,8 +2,9 @@
 
 A line is a JSON object with NeMo's keys, or a Lhotse cut (`lhotse_cut.py`). NeMo's keys are
 
-    audio_filepath            a file: beside the manifest, or else a member of a tar file (`tar_shards.py`), or else in
-                              the working directory. `audio_filename` is another name of this key.
+    audio_filepath            a member of the line's shard; or else a file beside the manifest, a member of the tar file
+                              with the manifest's name (`tar_shards.py`), or a file in the working directory.
+                              `audio_filename` is another name of this key.
     offset, duration          the part of the file to use, in seconds
     text                      the reference transcript. Without it, `text_filepath` names a file that has it, or
                               `normalized_text` is taken.
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 
 from nemojax.audio.headers import UnnamedAudioError
 from nemojax.audio.manifest_entry import MAX_LINE_BYTES, is_left_out, parse_entry, recording_of
+from nemojax.audio.shard_names import manifest_paths
 from nemojax.audio.source import Recording
 from nemojax.audio.tar_shards import TarShards
 from nemojax.audio.window import Window
@@ -62,11 +64,20 @@ def expand_manifest(path: str | Path) -> list[Recording | AudioError]:
 
 
 def numbered_entries(path: str | Path) -> list[Line]:
-    """Returns the lines of a manifest; the recordings are those of `expand_manifest`."""
+    """Returns the lines of a manifest; the recordings are those of `expand_manifest`.
+
+    A name with a range of numbers stands for several manifests, see `shard_names.py`.
+    """
     try:
-        lines = [Line(request.number, request.recording) for request in Manifest(path).requests()]
+        manifests = manifest_paths(path)
     except AudioError as error:
         return [Line(0, error)]
+    lines: list[Line] = []
+    for manifest in manifests:
+        try:
+            lines += [Line(request.number, request.recording) for request in Manifest(manifest).requests()]
+        except AudioError as error:
+            lines.append(Line(0, error))
     return lines or [Line(0, AudioError(f"{shown(str(path))}: the manifest names no recording"))]
 
 

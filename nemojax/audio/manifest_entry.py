@@ -9,6 +9,7 @@ from nemojax.audio import lhotse_cut
 from nemojax.audio.channels import check_channel
 from nemojax.audio.headers import UnnamedAudioError
 from nemojax.audio.source import Recording
+from nemojax.audio.tar_index import Member
 from nemojax.audio.tar_shards import TarShards
 from nemojax.errors import shown
 
@@ -91,20 +92,29 @@ def recording_of(entry: dict[str, Any], directory: Path, tars: TarShards) -> Rec
     except UnicodeEncodeError:
         raise UnnamedAudioError(f"{shown(repr(name))} can't be the name of a file") from None
     part, channel = (offset or 0.0, duration), check_channel(fields.channel)
-    if os.path.exists(directory / name):
-        return Recording(directory / name, name, *part, text=text, channel=channel)
-    elsewhere = Path(os.path.expanduser(name))
+    path, found = _find(name, fields.shard_id, directory, tars)
+    first_byte, size_bytes = found if found is not None else (0, None)
+    return Recording(path, name, *part, first_byte, size_bytes, text=text, channel=channel)
+
+
+def _find(name: str, shard_id: Any, directory: Path, tars: TarShards) -> tuple[Path, Member | None]:
+    """Returns the file of a name in a manifest; where it is a tar file, with the member. Raises UnnamedAudioError.
+
+    A shard comes before a file beside the manifest, which has the audio of another shard perhaps; a tar file with the
+    manifest's name comes after it.
+    """
+    beside, elsewhere, missing = directory / name, Path(os.path.expanduser(name)), None
     try:
-        found = tars.find(name, fields.shard_id)
-    except UnnamedAudioError:
-        if os.path.exists(elsewhere):
-            return Recording(elsewhere, name, *part, text=text, channel=channel)
-        raise
-    if found is not None:
-        return Recording(found.path, name, *part, *found.member, text=text, channel=channel)
-    return Recording(
-        elsewhere if os.path.exists(elsewhere) else directory / name, name, *part, text=text, channel=channel
-    )
+        if tars.has_shard(shard_id) or not os.path.exists(beside):
+            found = tars.find(name, shard_id)
+            if found is not None:
+                return found
+    except UnnamedAudioError as error:
+        missing = error
+    existing = next((path for path in (beside, elsewhere) if os.path.exists(path)), None)
+    if existing is None and missing is not None:
+        raise missing
+    return existing or beside, None
 
 
 def _nemo_fields(entry: dict[str, Any], directory: Path) -> _Fields:

@@ -51,6 +51,11 @@ class TarShards:
         self._indexes: dict[Path, TarIndex] = {}
         self._numbered: list[dict[int, list[str]]] | None = None  # shards with other names, in each folder
 
+    def has_shard(self, shard_id: Any) -> bool:
+        """Returns whether there is the shard of a line. Raises UnnamedAudioError if there are several."""
+        number = self._number_of(shard_id)
+        return number is not None and self._shard(number) is not None
+
     def find(self, name: str, shard_id: Any) -> TarMember | None:
         """Returns the member for a name in the manifest; None if no tar file is expected to have it.
 
@@ -60,8 +65,7 @@ class TarShards:
         Raises:
           UnnamedAudioError: the tar file that should have it is missing, is damaged, or does not have it.
         """
-        given = type(shard_id) is int and 0 <= shard_id <= MAX_SHARD
-        number = shard_id if given else self._number
+        number = self._number_of(shard_id)
         shard = None if number is None else self._shard(number)
         for path in filter(None, (self._own, shard)):
             index = self._index(path)
@@ -74,11 +78,15 @@ class TarShards:
                 )
         if shard is not None:
             raise UnnamedAudioError(f"{shown(name)} is neither beside the manifest nor in {shown(str(shard))}")
-        if given and self._own is None:
+        if number is not None and number == shard_id and self._own is None:
             raise UnnamedAudioError(
                 f"{shown(name)} is not beside the manifest, and there is no audio_{number}.tar there or one folder up"
             )
         return None
+
+    def _number_of(self, shard_id: Any) -> int | None:
+        """Returns the number of a line's shard: its own, or the manifest's."""
+        return shard_id if type(shard_id) is int and 0 <= shard_id <= MAX_SHARD else self._number
 
     def _index(self, path: Path) -> TarIndex:
         if path not in self._indexes:

@@ -13,6 +13,7 @@ from nemojax import metrics
 from nemojax.audio.headers import UnnamedAudioError
 from nemojax.audio.manifest import Manifest, Request
 from nemojax.audio.manifest_entry import parse_entry
+from nemojax.audio.shard_names import manifest_paths
 from nemojax.audio.source import Recording
 from nemojax.bundled import SMALL
 from nemojax.cli.options import MANIFESTS, Attention, BatchSize, Dtype, Json, Kernels, Lookahead, Model
@@ -114,11 +115,12 @@ def transcribed(
     waiting: dict[int, Request] = {}
 
     def recordings() -> Iterator[Recording | AudioError]:
-        for index, request in enumerate(Manifest(manifest).requests()):
+        requests = ((path, request) for path in manifest_paths(manifest) for request in Manifest(path).requests())
+        for index, (path, request) in enumerate(requests):
             waiting[index] = request
             recording = request.recording
             if isinstance(recording, Recording) and recording.text is None:
-                yield AudioError(f"{manifest}: line {request.number}: it has no text to compare with")
+                yield AudioError(f"{path}: line {request.number}: it has no text to compare with")
             else:
                 yield recording
 
@@ -145,9 +147,10 @@ def _result_files(name: str) -> list[str] | None:
         raise ConfigError(f"{name} is a directory without the results of a job")
     if not name.endswith(MANIFESTS):
         raise ConfigError(f"{name} is not a manifest or results ({', '.join(MANIFESTS)}), and not a directory")
-    for _, _, content in Manifest(name).contents():
+    paths = manifest_paths(name)
+    for _, _, content in Manifest(paths[0]).contents():
         try:
-            return [name] if _is_result(parse_entry(content)) else None
+            return [str(path) for path in paths] if _is_result(parse_entry(content)) else None
         except UnnamedAudioError:
             continue
     return None

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nemojax.audio.manifest import Manifest, Request
+from nemojax.audio.shard_names import manifest_paths
 from nemojax.cli.options import MANIFESTS
 from nemojax.errors import AudioError
 from nemojax.text.transcript import Transcript
@@ -38,13 +39,19 @@ def expand(files: Sequence[str]) -> Iterator[Input]:
         if not file.endswith(MANIFESTS):
             yield Input(file, file)
             continue
-        count = 0
-        try:
-            for request in Manifest(file).requests():
-                count += 1
-                name = file if isinstance(request.recording, AudioError) else request.recording.name
-                yield Input(name, request.recording, file, request)
-            if not count:
-                raise AudioError(f"{file}: the manifest names no recording")
-        except AudioError as error:
-            yield Input(file, error, file)
+        for manifest in map(str, manifest_paths(file)):
+            yield from _lines(manifest)
+
+
+def _lines(manifest: str) -> Iterator[Input]:
+    """Yields the recordings of a manifest, or the error of the whole manifest."""
+    count = 0
+    try:
+        for request in Manifest(manifest).requests():
+            count += 1
+            name = manifest if isinstance(request.recording, AudioError) else request.recording.name
+            yield Input(name, request.recording, manifest, request)
+        if not count:
+            raise AudioError(f"{manifest}: the manifest names no recording")
+    except AudioError as error:
+        yield Input(manifest, error, manifest)

@@ -66,6 +66,17 @@ def test_the_file_of_a_channel(tmp_path):
     assert "its channels are in several files" in str(all_channels) and "has channel 3" in str(none)
 
 
+def test_channels_of_a_file(tmp_path):
+    samples = wave(16_000, channels=3)
+    (tmp_path / "a.wav").write_bytes(encoded(samples, 16_000))
+    chosen = [(1, [1]), (7, [2]), ([0, 7], [0, 2]), ([7, 1, 0], [0, 1, 2])]
+    found = entries(tmp_path, *(cut(recording("a.wav", (0, 1, 7)), channel=channel) for channel, _ in chosen))
+    for entry, (_, columns) in zip(found, chosen, strict=True):
+        np.testing.assert_allclose(read_all(entry), samples[:, columns].mean(axis=1), atol=1e-4)
+    (error,) = entries(tmp_path, cut(recording("a.wav", (0, 1)), channel=[0, 2]))
+    assert "its recording has no channel 2" in str(error)
+
+
 def test_members_of_lhotses_tar_files(tmp_path):
     sound = encoded(wave(16_000), 16_000, "flac")
     tarred(tmp_path / "recording.000001.tar", {"a.b.flac": sound, "a.b.json": b"{}"})

@@ -172,6 +172,7 @@ def test_nemos_tarred_dataset(tmp_path):
         {"audio_filepath": "d_a.wav", "duration": 18_000 / 16_000, "text": "d", "shard_id": 1},
         {"audio_filepath": "d_b.wav", "duration": 1.0, "text": "e", "shard_id": 1},
     ]
+    (tmp_path / "d_a.wav").write_bytes(encoded(wave(50), 16_000))  # what is in a shard comes first
     (tmp_path / "sharded_manifests").mkdir()
     whole = expand_manifest(write(tmp_path / "tarred_audio_manifest.json", *lines))
     shards = [

@@ -152,10 +152,10 @@ def test_a_chain_of_long_names_that_tar_writes(tmp_path):
 
 def test_the_number_of_headers_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr(tar_index, "MAX_HEADERS", 4)
-    assert index_of(tmp_path, with_end(*[header(f"{n}") for n in range(7)])).error == ""  # of 4.5 KiB
-    index = index_of(tmp_path, with_end(*[header(f"{n}") for n in range(12)]))  # of 7 KiB
-    assert index.error == "it has more than 11 headers, too many for its size" and len(index.members) == 11
-    assert index_of(tmp_path, with_end(*[header(f"{n}", 1024) + bytes(1024) for n in range(99)])).error == ""
+    assert index_of(tmp_path, with_end(*[header(f"{n}") for n in range(5)])).error == ""  # of 3.5 KiB
+    index = index_of(tmp_path, with_end(*[header(f"{n}") for n in range(9)]))  # of 5.5 KiB
+    assert index.error == "it has more than 6 headers, too many for its size" and len(index.members) == 6
+    assert index_of(tmp_path, with_end(*[header(f"{n}", 2048) + bytes(2048) for n in range(99)])).error == ""
 
 
 def test_a_missing_file(tmp_path):

@@ -33,7 +33,7 @@ class StubRecognizer:
                 index,
                 AudioError("gone.wav: gone")
                 if failed
-                else Transcript("Bin blue.", (), (), (), 1.0, lookahead, "offline"),
+                else Transcript("Bin blue.", (), (), (), 1.0, self.lookahead(lookahead), "offline"),
             )
 
 
@@ -67,6 +67,15 @@ def test_a_manifest(evaluate, tmp_path):
     assert model.names == ["a.wav", "b.wav", "gone.wav"]  # a recording without a text is not transcribed
     assert errors[0] == "error: gone.wav: gone" and "line 5: it has no text to compare with" in errors[1]
     assert "line 6: its duration is 1000" in errors[2] and len(errors) == 3 and max(map(len, errors)) < 600
+
+
+def test_shards_are_one_set(evaluate, tmp_path):
+    for shard in range(2):
+        write_manifest(tmp_path / f"m_{shard}.json", [{"audio_filepath": f"{shard}.wav", "text": "bin red"}])
+        write_manifest(tmp_path / f"r_{shard}.json", [{"text": "a b", "pred_text": "a"}])
+    for name, model in (("m", StubRecognizer()), ("r", None)):
+        code, (row,), _ = evaluate(tmp_path / f"{name}__OP_0..1_CL_.json", model=model)
+        assert code == 0 and (row["utterances"], row["wer"]) == (2, 0.5)
 
 
 def test_results_without_a_model(evaluate, tmp_path):
