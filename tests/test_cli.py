@@ -154,6 +154,65 @@ def test_standard_input(run, files, recognizer, monkeypatch, speech, mode):
     assert run("transcribe", "-", "--lookahead", 1, *mode)[1] == recognizer.transcribe(files / "a.wav", 1).text + "\n"
 
 
+@pytest.mark.parametrize("mode", [[], ["--stream"]])
+def test_declared_samples(run, recognizer, monkeypatch, speech, tmp_path, mode):
+    pcm = (np.asarray(speech)[:40_000] * 32_767).astype(">i2")
+    expected = recognizer.transcribe(pcm, 1, sample_rate_hz=8000)
+    (tmp_path / "a.raw").write_bytes(pcm.tobytes() + b"\0")
+    pipe(monkeypatch, pcm.tobytes() + b"\0")
+    options = ("--raw", "s16be,8000", "--lookahead", 1, *mode)
+    for file, name in (("-", "-"), (tmp_path / "a.raw", tmp_path / "a.raw")):
+        code, out, err = run("transcribe", file, *options)
+        assert (code, out) == (0, expected.text + "\n")
+        notes = [f"{name}: resampled from 8000 Hz", "1 byte not used (a part of a sample of 2 bytes)"]
+        assert err.splitlines() == ([", ".join(notes)] if not mode else [notes[0], f"{name}: {notes[1]}"])
+    code, out, err = run("transcribe", tmp_path / "a.raw", "--json", *options)
+    assert json.loads(out)["notes"] == ["resampled from 8000 Hz", "1 byte not used (a part of a sample of 2 bytes)"]
+
+
+@pytest.mark.parametrize("mode", [[], ["--stream"]])
+def test_channels(run, files, recognizer, speech, mode):
+    left, right = np.asarray(speech)[:20_000], np.asarray(speech)[40_000:60_000]
+    soundfile.write(files / "two.wav", np.stack([left, right], 1), 16_000, subtype="FLOAT")
+    text = [recognizer.transcribe(samples, 1).text for samples in (left, right)]
+    assert text[0] != text[1]
+    name = str(files / "two.wav")
+    assert run("transcribe", name, "--channel", 1, "--lookahead", 1, *mode) == (
+        *(0, text[1] + "\n"),
+        f"{name}: channel 1 of 2\n",
+    )
+    code, out, _ = run("transcribe", name, "--channel", "each", "--lookahead", 1, *mode)
+    assert (code, out) == (0, f"{name} channel 0: {text[0]}\n{name} channel 1: {text[1]}\n")
+    (files / "two.jsonl").write_text('{"audio_filepath": "two.wav", "channel_selector": 1}\n' * 2)
+    code, out, _ = run("transcribe", files / "two.jsonl", "--channel", 0, "--lookahead", 1, *mode)
+    assert (code, out) == (0, f"two.wav: {text[1]}\n" * 2)
+    code, out, err = run("transcribe", name, "--channel", 2, "--lookahead", 1, *mode)
+    assert (code, out, err) == (1, "", f"error: {name}: it has no channel 2: its channels are 0 to 1\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<html>502 Bad Gateway</html>", "it is not audio, but text"),
+        (b"\0\0\0\x1cftypM4A " + bytes(99), "it is an MP4 file (m4a, mp4 or mov), which only ffmpeg decodes"),
+        (np.random.default_rng(0).bytes(9000), "its bytes are not 16-bit samples at 16000 Hz with 1 channel"),
+    ],
+)
+def test_standard_input_of_something_else(run, monkeypatch, content, message):
+    monkeypatch.setenv("PATH", "")
+    pipe(monkeypatch, content)
+    code, out, err = run("transcribe", "-", "--lookahead", 1)
+    assert (
+        code == 1 and not out and err.count("\n") == 1 and err.startswith("error: standard input: ") and message in err
+    )
+
+
+@pytest.mark.parametrize("name", ["two\nlines.wav", "zero\0byte.wav", "x" * 5000, "\udcff.wav"])
+def test_names_are_shown_on_one_line(run, name):
+    code, out, err = run("transcribe", name, "--lookahead", 1)
+    assert code == 1 and not out and err.startswith("error: ") and err.count("\n") == 1 and len(err) < 400
+
+
 def test_a_live_pipe_is_transcribed_as_it_arrives(checkpoint_directory, speech):
     """Text is printed while the pipe is still open."""
     command = [sys.executable, "-m", "nemojax.cli", "transcribe", "-", "--stream", "--lookahead", "0"]
@@ -198,6 +257,10 @@ def test_info(run, capsys, checkpoint_directory):
         (["transcribe", "a.jsonl", "--output", "out", "--json"], "can't be combined with --stream, --live or --json"),
         (["transcribe", "a.wav", "--shard", "0/2"], "--shard is for a manifest with --output"),
         (["transcribe", "a.jsonl", "--output", "out", "--shard", "2/2"], "INDEX from 0 to COUNT - 1, not 2/2"),
+        (["transcribe", "a.jsonl", "--output", "out", "--raw", "s16le"], "--output takes no --raw or --channel"),
+        (["transcribe", "a.jsonl", "--output", "out", "--channel", "0"], "write channel_selector into the manifest's"),
+        (["transcribe", "a.wav", "--raw", "s16"], "'s16' is not an encoding of raw samples"),
+        (["transcribe", "a.wav", "--channel", "left"], "--channel is an index from 0 on, several such as 0,1, average"),
         (["transcribe", "a.jsonl", "--output", "out", "--shard", "half"], "written as INDEX/COUNT, such as 0/8"),
         (["transcribe", "nowhere.jsonl", "--output", "out"], "nowhere.jsonl: the manifest can't be read"),
         (

@@ -15,6 +15,7 @@ MEMORY_S = 0.3  # the time in which the energies of earlier windows fall to 1/e
 # The energy of the mean over that of channels without any relation: below the first, channels cancel each other; above
 # the second, no longer.
 CANCELED, RESTORED = 0.25, 0.5
+OPPOSITE = 0.01  # the same for a single window: one channel is another one with its sign changed
 NOTED_WINDOWS = 5  # a single window in which channels cancel each other by chance is not worth a note
 LOUDER = 4.0  # another channel is taken if its energy is this many times that of the one taken before
 
@@ -98,11 +99,14 @@ class Mixer:
 
     def _mix_window(self, window: np.ndarray) -> np.ndarray:
         mean = window.mean(axis=1)
-        self._energies = self._decay * self._energies + np.einsum("nc,nc->c", window, window, dtype=np.float64)
-        self._mixed_energy = self._decay * self._mixed_energy + float(np.dot(mean, mean))
-        unrelated = self._energies.sum() / len(self._energies) ** 2
+        energies = np.einsum("nc,nc->c", window, window, dtype=np.float64)
+        mixed_energy = float(np.dot(mean, mean))
+        opposite = mixed_energy < OPPOSITE * energies.sum() / len(energies) ** 2
+        self._energies = self._decay * self._energies + energies
+        self._mixed_energy = self._decay * self._mixed_energy + mixed_energy
+        unrelated = self._energies.sum() / len(energies) ** 2
         loudest = int(self._energies.argmax())
-        if self._mixed_energy < (CANCELED if self._taken is None else RESTORED) * unrelated:
+        if opposite or self._mixed_energy < (CANCELED if self._taken is None else RESTORED) * unrelated:
             if self._taken is None or self._energies[loudest] > LOUDER * self._energies[self._taken]:
                 self._taken = loudest
             self._taken_windows[self._taken] += 1

@@ -3,6 +3,7 @@
 What a header promises is compared with what is there: differences are notes of the Report.
 """
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -75,13 +76,15 @@ def refuse_container(head: bytes) -> None:
 def _joined(decoded: DecodedAudio, stack: ExitStack) -> Iterator[np.ndarray]:
     """Yields the blocks of a file, and of the files that are joined to its end."""
     report, form = decoded.report, (decoded.rate_hz, decoded.channels)
+    current = stack.enter_context(ExitStack())  # closes each file before the next one
     for _ in range(MAX_JOINED):
         yield from decoded.blocks
         window = decoded.following()
         if window is None:
             return
+        current.close()
         try:
-            decoded = _decode_one(window, 0.0, stack, report, None)
+            decoded = _decode_one(window, 0.0, current, report, None)
         except UnnamedAudioError as error:
             report.unused(window.size, str(error), incomplete=True)
             return
@@ -108,18 +111,21 @@ def _decode_one(window: Window, begin_s: float, stack: ExitStack, report: Report
     if headers.is_wav(head):
         return _decode_wav(window, form, begin_s, stack, report)
     if head[:4] == b"OggS":
-        return _decode_ogg(window, stack, report)
+        return _decode_ogg(window, form, path, stack, report)
     if head[:8] == FLAC_MAGIC:
         return _decode_flac(window, begin_s, stack, report)
     if form is MPEG:
         return _decode_mp3(window, stack, report)
+    following = headers.joined_file(window)
+    one = window if following is None else window.part(0, window.size - following.size)
     try:
-        sound = _open(headers.repaired(window, report), form, stack)
+        sound = _open(headers.repaired(one, report), form, stack)
     except UnnamedAudioError:
         if form is None or not form.demuxer:
             raise
         return _decode_ffmpeg(window, form, path, stack, report)
-    return _decode_sound(sound, window, begin_s, report)
+    decoded = _decode_sound(sound, one, begin_s, report)
+    return decoded if following is None else decoded._replace(frames=None, following=lambda: following)
 
 
 def _decode_ffmpeg(window: Window, form: Format, path: Path | None, stack: ExitStack, report: Report) -> DecodedAudio:
@@ -153,13 +159,21 @@ def _decode_wav(window: Window, form: Format | None, begin_s: float, stack: Exit
     return decoded
 
 
-def _decode_ogg(window: Window, stack: ExitStack, report: Report) -> DecodedAudio:
+def _decode_ogg(
+    window: Window, form: Format | None, path: Path | None, stack: ExitStack, report: Report
+) -> DecodedAudio:
     streams = ogg.streams_of(window, report)
     first, *_ = streams
     stream = window.part(first.begin, first.end)
     if not first.ended:
         report.note("it has no mark of its end, and may have been cut")
-    sound = _open(stream, None, stack)
+        stream = ogg.with_end(stream, first.last_page - first.begin)
+    try:
+        sound = _open(stream, form, stack)
+    except UnnamedAudioError:
+        if form is None or not shutil.which("ffmpeg"):
+            raise
+        return _decode_ffmpeg(window, form, path, stack, report)  # Speex, for example
     blocks = _sound_blocks(sound, stream, 0, sound.frames, report, spare_frames=0 if first.ended else OGG_END_FRAMES)
     rest = window.part(streams[1].begin) if len(streams) > 1 else None
     frames = None if rest else sound.frames
@@ -196,7 +210,7 @@ def _decode_mp3(window: Window, stack: ExitStack, report: Report) -> DecodedAudi
         return DecodedAudio(blocks, sound.samplerate, sound.channels, None, 0, report)
     end = mp3.counted_bytes(window) or window.size
     joined = end < window.size and mp3.next_mp3(window, end) is not None
-    first = window.part(0, end) if joined else window
+    first = window.part(0, end)
     sound = _open(first, MPEG, stack)
 
     def following() -> Window | None:
@@ -233,10 +247,11 @@ def _open(window: Window, form: Format | None, stack: ExitStack) -> soundfile.So
     try:
         sound = stack.enter_context(soundfile.SoundFile(window))
     except (soundfile.SoundFileError, OverflowError, MemoryError):
+        window.check()
         if form is None:
             what = (
                 "it is not audio, or is damaged, or is in a format that libsndfile does not read; "
-                "if it holds samples without a header, declare them (--raw)"
+                "if it holds samples without a header, declare them (--raw, in Python raw='s16le,16000,1')"
             )
         elif form.is_audio:
             what = f"it is {form.name}, but damaged, or in an encoding that libsndfile does not read; {ADVICE}"
@@ -272,6 +287,7 @@ def _sound_blocks(
             failed, block = True, block[: int(np.logical_and.accumulate(~np.isnan(block).any(axis=1)).sum())]
             if frames is not None:  # libsndfile also fails at what follows the last sample
                 block = block[: max(frames - position, 0)]
+        window.check()
         if not len(block):
             break
         position += len(block)

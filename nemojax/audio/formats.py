@@ -30,7 +30,7 @@ FORMATS = [
     for pattern, form in (
         (rb"(RIFF|RIFX|RF64)....WAVE", Format("a wav file", True, "wav")),
         (rb"fLaC", Format("a flac file", True)),
-        (rb"OggS", Format("an Ogg file", True)),
+        (rb"OggS", Format("an Ogg file", True, "ogg")),
         (rb"FORM....AIF[FC]", Format("an AIFF file", True)),
         (rb"riff\x2e\x91\xcf\x11", Format("a w64 file", True)),
         (rb"\.snd", Format("an au file", True)),

@@ -17,6 +17,7 @@ from nemojax.audio.window import PatchedWindow, Window
 # (2 GiB - 4 KiB).
 UNKNOWN_BYTES = 0x7FFF_F000
 UNKNOWN_W64_BYTES = 2**62
+W64_MAGIC = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb"  # Sony's wav with 64-bit sizes
 EXTENSIBLE = 0xFFFE  # this encoding refers to the subformat in the same chunk
 HEADER_ITSELF_BYTES = 44  # of a wav without other chunks; some programs count them among the samples
 MAX_CHUNKS = 10_000
@@ -54,7 +55,7 @@ def read_wav_header(head: bytes, read: Callable[[int], bytes]) -> SampleFormat:
         if name == b"data":
             break
         body = read(min(size, MAX_FORMAT_BYTES))
-        skipped = _skip(read, size + size % 2 - len(body))
+        skipped = skip(read, size + size % 2 - len(body))
         position += len(body) + skipped
         if not name or len(body) + skipped < size:
             raise UnnamedAudioError(f"truncated: it ends after {position} bytes, inside its header")
@@ -78,7 +79,7 @@ def read_wav_header(head: bytes, read: Callable[[int], bytes]) -> SampleFormat:
     return SampleFormat(rate_hz, channels, encoding, bits, big_endian, frame_bytes, data_bytes, position)
 
 
-def _skip(read: Callable[[int], bytes], size: int) -> int:
+def skip(read: Callable[[int], bytes], size: int) -> int:
     """Reads and drops `size` bytes. Returns how many there were."""
     left = size
     while left > 0 and (data := read(min(left, SKIP_BYTES))):
@@ -121,19 +122,53 @@ def following(window: Window, end: int, wav: SampleFormat) -> str:
         if head.startswith(TAGS) or _are_chunks(window, begin, form):
             return "chunks"
     data = window.bytes_at(end, CHECKED_SAMPLES * max(wav.frame_bytes, 1))
-    if not wav.subtype:
-        return "unknown"
+    if not wav.subtype:  # compressed samples can't be told from other data
+        return "samples" if rest >= max(wav.frame_bytes, 1) else "unknown"
     data = data[: len(data) // wav.frame_bytes * wav.frame_bytes]
     long_enough = rest >= MIN_CONTINUATION_S * wav.rate_hz * wav.frame_bytes
     return "samples" if long_enough and not is_unlike_speech(decode_samples(data, wav)) else "unknown"
 
 
-def joined_wav(window: Window, end: int) -> Window | None:
-    """Returns the wav that follows the samples, which end at byte `end`."""
-    for begin in {end, end + end % 2}:
-        if is_wav(window.bytes_at(begin, 12)):
+def announced_end(window: Window) -> int | None:
+    """Returns the end of an AIFF, au or w64 file as its header has it; None for other files."""
+    head = window.bytes_at(0, 24)
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return 8 + int.from_bytes(head[4:8], "big")
+    if head[:4] == b".snd":
+        return int.from_bytes(head[4:8], "big") + int.from_bytes(head[8:12], "big")
+    return int.from_bytes(head[16:24], "little") if head[:12] == W64_MAGIC else None
+
+
+def joined_file(window: Window) -> Window | None:
+    """Returns the file of the same format that follows an AIFF, au or w64 file."""
+    end = announced_end(window)
+    magic = window.bytes_at(0, 4)
+    for begin in () if end is None else (end, end + end % 2):
+        if 0 < begin < window.size and window.bytes_at(begin, 4) == magic:
             return window.part(begin)
     return None
+
+
+def joined_wav(window: Window, end: int) -> Window | None:
+    """Returns the wav that follows the samples, which end at byte `end`, and the chunks after them."""
+    form = ">4sI" if window.bytes_at(0, 4) == b"RIFX" else "<4sI"
+    for _ in range(MAX_CHUNKS):
+        for begin in (end, end + end % 2):
+            if is_wav(window.bytes_at(begin, 12)):
+                return window.part(begin)
+        head = window.bytes_at(end + end % 2, 8)
+        if len(head) < 8:
+            return None
+        name, size = struct.unpack(form, head)
+        if not is_name(name):
+            return None
+        end += end % 2 + 8 + size
+    return None
+
+
+def is_name(name: bytes) -> bool:
+    """Returns whether four bytes can be the name of a chunk."""
+    return all(32 <= letter < 127 for letter in name)
 
 
 def _are_chunks(window: Window, position: int, form: str) -> bool:
@@ -147,7 +182,9 @@ def _are_chunks(window: Window, position: int, form: str) -> bool:
             return len(head) <= 1 or not any(head)
         name, size = struct.unpack(form, head)
         begin = position + len(head)
-        if not all(32 <= letter < 127 for letter in name) or begin + size > window.size:
+        if is_wav(window.bytes_at(position, 12)):
+            return True
+        if not is_name(name) or begin + size > window.size:
             return False
         position = begin + size + size % 2
     return True
@@ -166,9 +203,8 @@ def repaired(window: Window, report: Report) -> Window:
     libsndfile itself decodes a w64 to its end.
     """
     head = window.bytes_at(0, 24)
-    if head[:4] == b"riff" and (announced := int.from_bytes(head[16:24], "little")) > window.size:
-        if announced < UNKNOWN_W64_BYTES:
-            report.note(missing(announced, window.size), incomplete=True)
+    if head[:12] == W64_MAGIC and (announced := int.from_bytes(head[16:24], "little")) < UNKNOWN_W64_BYTES:
+        _compare(announced, window.size, report, unknown=(0,))
         return window
     if head[:4] == b".snd":
         announced, begin = int.from_bytes(head[8:12], "big"), int.from_bytes(head[4:8], "big")

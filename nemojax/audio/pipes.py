@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nemojax.audio import headers
-from nemojax.audio.decoders import DecodedAudio, decode_file, refuse_container
+from nemojax.audio.decoders import MAX_JOINED, DecodedAudio, decode_file, refuse_container
 from nemojax.audio.formats import ADTS, HEAD_BYTES, MPEG, identify
 from nemojax.audio.headers import MIN_CONTINUATION_S, UnnamedAudioError
 from nemojax.audio.raw import (
@@ -24,6 +24,8 @@ from nemojax.audio.raw import (
 from nemojax.audio.window import Window
 
 SHORT_HEAD_BYTES = 12  # enough to recognize formats with a signature; a live pipe may not have more yet
+MAX_COPY_BYTES = 2 << 30  # of a format that can't be decoded as it arrives
+MAX_HEADER_BYTES = 64 << 20
 DECLARE = f"declare raw samples: --raw {RAW_FORM}"
 
 
@@ -87,6 +89,8 @@ def decode_pipe(file: Any, raw_rate_hz: int, stack: ExitStack, raw: SampleFormat
         def read(size: int) -> bytes:
             data = pipe.read(size)
             received.extend(data)
+            if len(received) > MAX_HEADER_BYTES:
+                raise UnnamedAudioError(f"its header has more than {MAX_HEADER_BYTES >> 20} MiB")
             return data
 
         wav = headers.read_wav_header(head, read)
@@ -113,28 +117,74 @@ def _decode_complete(pipe: Pipe, stack: ExitStack) -> DecodedAudio:
     copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
     while data := pipe.read1(BLOCK_BYTES):
         copy.write(data)
+        if copy.tell() > MAX_COPY_BYTES:
+            raise UnnamedAudioError(f"it has more than {MAX_COPY_BYTES >> 30} GiB; write it to a file, and name that")
     return decode_file(Window(copy, 0, copy.tell()), 0.0, stack)
 
 
 def _wav_blocks(pipe: Pipe, wav: SampleFormat, report: Report) -> Iterator[np.ndarray]:
-    """Yields the announced samples, and what follows them if it is more samples."""
-    yield from raw_blocks(pipe.read1, wav, report)
-    if wav.data_bytes is None:
-        return
+    """Yields the announced samples, what follows them if it is more samples, and the wavs that are joined to this."""
+    for _ in range(MAX_JOINED):
+        yield from raw_blocks(pipe.read1, wav, report)
+        following = _following_wav(pipe, wav, report) if wav.data_bytes is not None else None
+        if following is None:
+            return
+        wav = following
+    report.note(f"it joins more than {MAX_JOINED} recordings; the others are not used", incomplete=True)
+
+
+def _following_wav(pipe: Pipe, wav: SampleFormat, report: Report) -> SampleFormat | None:
+    """Reads what comes after the announced samples. Returns the layout of more samples; None at the end."""
+    size, chunks, order = wav.data_bytes or 0, 0, "big" if wav.big_endian else "little"
+    while chunks < headers.MAX_CHUNKS:
+        odd = size % 2
+        head = pipe.read(12 + odd)
+        wavs = [shift for shift in (0, odd) if headers.is_wav(head[shift:])]
+        if wavs:
+            pipe.give_back(head[wavs[0] + 12 :])
+            return _joined_wav(pipe, wav, head[wavs[0] : wavs[0] + 12], report)
+        if len(head) < odd + 8 or not headers.is_name(head[odd : odd + 4]):
+            break
+        size = int.from_bytes(head[odd + 4 : odd + 8], order)  # type: ignore[arg-type]
+        pipe.give_back(head[odd + 8 :])
+        skipped = headers.skip(pipe.read, size)
+        if skipped < size:
+            report.unused(8 + skipped, "after the samples")
+            return None
+        chunks += 1
     enough = max(round(MIN_CONTINUATION_S * wav.rate_hz), CHECKED_SAMPLES) * wav.frame_bytes
-    head = pipe.read(enough)
-    letters = head[wav.data_bytes % 2 :][:4]
-    chunk = all(32 <= letter < 127 for letter in letters)  # a chunk begins with its name
-    if len(head) == enough and not chunk and not is_unlike_speech(decode_samples(head, wav)):
+    head += pipe.read(max(enough - len(head), 0))
+    whole = head[: len(head) // wav.frame_bytes * wav.frame_bytes]
+    if not chunks and len(head) >= enough and not is_unlike_speech(decode_samples(whole, wav)):
         pipe.give_back(head)
         report.note(f"its header announces {wav.data_bytes} bytes of samples, and more follow: all are used")
-        yield from raw_blocks(pipe.read1, wav._replace(data_bytes=None), report)
-        return
-    rest = len(head)
-    while data := pipe.read1(BLOCK_BYTES):
-        rest += len(data)
-    if not chunk and rest > 1:
+        return wav._replace(data_bytes=None)
+    rest = len(head) + _drain(pipe)
+    if rest > 1:
         report.unused(rest, "after the samples")
+    return None
+
+
+def _joined_wav(pipe: Pipe, wav: SampleFormat, head: bytes, report: Report) -> SampleFormat | None:
+    """Reads the header of a wav that is joined to another one. Returns its layout; None if it is another layout."""
+    following = headers.read_wav_header(head, pipe.read)
+    if following[:6] == wav[:6]:
+        report.note("several recordings are joined in it: all are used")
+        return following
+    report.unused(
+        following.header_bytes + _drain(pipe),
+        f"another recording, at {following.rate_hz} Hz, channels: {following.channels}",
+        incomplete=True,
+    )
+    return None
+
+
+def _drain(pipe: Pipe) -> int:
+    """Reads and drops what is left. Returns its size in bytes."""
+    size = 0
+    while data := pipe.read1(BLOCK_BYTES):
+        size += len(data)
+    return size
 
 
 def _likely_blocks(pipe: Pipe, layout: SampleFormat, report: Report) -> Iterator[np.ndarray]:

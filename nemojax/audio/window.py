@@ -8,12 +8,16 @@ from typing import Any
 class Window(io.RawIOBase):
     """The `size` bytes of an open file from byte `first` on: a member of a tar file, for example.
 
+    libsndfile reads it through callbacks, in which an exception is printed and lost. Where reading fails, the data end,
+    and `check` raises the error.
+
     Attributes:
       furthest: the end of the bytes that have been read.
     """
 
     def __init__(self, file: Any, first: int, size: int):
         self.size, self.furthest = size, 0
+        self._failure: OSError | None = None
         self._file, self._first, self._position = file, first, 0
 
     def readable(self) -> bool:
@@ -28,11 +32,19 @@ class Window(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        data = self._bytes_at(self._position, len(buffer))
+        try:
+            data = self._bytes_at(self._position, len(buffer))
+        except (OSError, ValueError) as error:  # ValueError: the file is closed
+            self._failure, data = error if isinstance(error, OSError) else OSError(str(error)), b""
         buffer[: len(data)] = data
         self._position += len(data)
         self.furthest = max(self.furthest, self._position)
         return len(data)
+
+    def check(self) -> None:
+        """Raises the OSError of a read that failed."""
+        if self._failure is not None:
+            raise self._failure
 
     def bytes_at(self, position: int, size: int) -> bytes:
         """Returns the bytes from `position` on: `size` of them, fewer at the end. The position stays as it is."""

@@ -227,7 +227,8 @@ class Recognizer:
         Raises:
           AudioError: `sources` is one recording.
         """
-        if isinstance(sources, str | bytes | bytearray | os.PathLike | Mapping) or hasattr(sources, "__array__"):
+        one = isinstance(sources, str | bytes | bytearray | os.PathLike | Mapping)
+        if one or hasattr(sources, "__array__") or hasattr(sources, "read"):
             raise AudioError("transcribe_each takes several recordings; for one, pass a list of it")
         layout = None if raw is None else parse_raw(raw)
         if batch_size < 1:

@@ -76,6 +76,13 @@ def test_the_choice_changes_within_a_recording():
     np.testing.assert_allclose(result[-half:], mean[-half:], atol=1e-7)
 
 
+def test_an_inverted_channel_is_noticed_at_once():
+    samples = np.concatenate([beside(VOICE, VOICE), beside(VOICE, -VOICE)])
+    result = mixed(samples)
+    silent = np.abs(result[RATE_HZ : RATE_HZ + RATE_HZ // 10]) < 1e-4
+    assert silent.mean() < 0.1
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 9000), max_size=6), st.sampled_from([None, 0, "average", (0, 1)]))
 def test_the_result_does_not_depend_on_the_blocks(sizes, channel):

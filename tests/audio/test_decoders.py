@@ -126,7 +126,15 @@ def test_wavs_that_only_libsndfile_decodes_have_any_size(size):
     np.testing.assert_array_equal(samples_of(from_file(sized)), samples_of(from_file(file)))
 
 
-@pytest.mark.parametrize("kind", ["wav", "wavulaw", "flac", "mp3", "vorbis", "opus"])
+def test_an_ogg_without_the_mark_of_its_end_has_all_its_samples():
+    file = encoded(wave(40_000), 16_000, "vorbis")
+    last = file.rindex(b"OggS")
+    decoded = from_file(file[: last + 5] + bytes([file[last + 5] & ~4]) + file[last + 6 :])
+    np.testing.assert_array_equal(samples_of(decoded), samples_of(from_file(file)))
+    assert decoded.report.notes == ["it has no mark of its end, and may have been cut"]
+
+
+@pytest.mark.parametrize("kind", ["wav", "wavulaw", "aiff", "au", "w64", "flac", "mp3", "vorbis", "opus"])
 def test_joined_files_are_decoded_one_after_the_other(kind):
     files = [encoded(wave(40_000, seed=seed), 16_000, kind) for seed in (1, 2, 3)]
     decoded = from_file(b"".join(files))
@@ -137,6 +145,27 @@ def test_joined_files_are_decoded_one_after_the_other(kind):
     decoded = from_file(files[0] + other)
     assert len(samples_of(decoded)) == 40_000 and decoded.report.incomplete
     assert decoded.report.notes == [f"{len(other)} bytes not used (another recording, at 16000 Hz, channels: 2)"]
+
+
+def test_a_wav_that_is_joined_after_a_chunk():
+    first = wav_bytes(bytes(7000)) + b"LIST\3\0\0\0abc\0"
+    decoded = from_file(first + first + first[:-3])
+    assert len(samples_of(decoded)) == 10_500
+    assert decoded.report.notes[0] == "several recordings are joined in it: all are used"
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "vorbis", "mp3", "aiff"])
+def test_a_file_that_can_not_be_read_to_its_end(kind, capfd):
+    class Failing(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() + max(size, 0) > 8000:
+                raise OSError(5, "Input/output error")
+            return super().read(size)
+
+    data = encoded(wave(80_000), 16_000, kind)
+    with pytest.raises(OSError, match="Input/output error"):
+        samples_of(decode_file(Window(Failing(data), 0, len(data)), 0.0, ExitStack()))
+    assert capfd.readouterr().err == ""  # no traceback of a callback
 
 
 def test_an_mp3_that_counts_too_few_frames():

@@ -34,6 +34,12 @@ def test_every_sample_type_in_any_order_of_bytes(order, code, zero, scale):
     np.testing.assert_array_equal(samples_of(decode_array(samples[None], 8000))[:, 0], expected)
 
 
+def test_an_array_of_more_samples_than_an_int32_counts():
+    samples = np.broadcast_to(np.int16(16384), 2**31 + 10)  # takes no memory
+    decoded = decode_array(samples, 16_000)
+    assert decoded.frames == 2**31 + 10 and (next(decoded.blocks) == 0.5).all()
+
+
 INT16_IN_INT32 = (wave(1000) * 32767).astype(np.int32)
 
 

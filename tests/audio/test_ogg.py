@@ -6,7 +6,7 @@ from nemojax.audio import ogg
 from nemojax.audio.headers import UnnamedAudioError
 from nemojax.audio.ogg import streams_of
 from nemojax.audio.raw import Report
-from nemojax.audio.window import Window
+from nemojax.audio.window import PatchedWindow, Window
 from tests.helpers.sounds import encoded, wave
 
 
@@ -32,6 +32,15 @@ def test_streams_that_follow_each_other():
     assert streams(FIRST + page())[0] == [(0, 2 * size, False)]
     file = encoded(wave(60_000), 16_000, "vorbis")
     assert streams(file * 2) == ([(0, len(file), True), (len(file), 2 * len(file), True)], [], False)
+
+
+def test_the_mark_of_the_end_is_set_with_its_checksum():
+    file = encoded(wave(40_000), 16_000, "vorbis")
+    stream = Window(io.BytesIO(file), 0, len(file))
+    (found,) = streams_of(stream, Report())
+    assert found.last_page == file.rindex(b"OggS")
+    unmarked = PatchedWindow(stream, {found.last_page + 5: bytes([file[found.last_page + 5] & ~4])})
+    assert ogg.with_end(unmarked, found.last_page).bytes_at(0, len(file)) == file
 
 
 def test_bytes_of_no_page_are_notes():

@@ -4,6 +4,7 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
+from nemojax.audio import pipes
 from nemojax.audio.decoders import DecodedAudio
 from nemojax.audio.headers import UnnamedAudioError
 from nemojax.audio.pipes import decode_pipe
@@ -159,6 +160,26 @@ def test_a_wav_on_a_pipe_that_goes_on_after_its_size(size):
 def test_a_wav_on_a_pipe_with_chunks_after_the_samples(following):
     decoded = from_pipe(wav_bytes(SAMPLES) + following)
     assert len(samples_of(decoded)) == 8000 and not decoded.report.notes
+
+
+@pytest.mark.parametrize("between", [b"", b"LIST\3\0\0\0abc\0", b"id3 \4\0\0\0abcdLIST\2\0\0\0ab"])
+def test_wavs_that_are_joined_on_a_pipe(between):
+    decoded = from_pipe((wav_bytes(SAMPLES) + between) * 3)
+    assert len(samples_of(decoded)) == 24_000
+    assert decoded.report.notes == ["several recordings are joined in it: all are used"]
+    other = wav_bytes(SAMPLES, rate_hz=8000)
+    decoded = from_pipe(wav_bytes(SAMPLES) + between + other)
+    assert len(samples_of(decoded)) == 8000 and decoded.report.incomplete
+    assert decoded.report.notes == [f"{len(other)} bytes not used (another recording, at 8000 Hz, channels: 1)"]
+
+
+def test_what_is_kept_of_a_pipe_is_bounded(monkeypatch):
+    monkeypatch.setattr(pipes, "MAX_COPY_BYTES", 1 << 16)
+    with pytest.raises(UnnamedAudioError, match="GiB; write it to a file, and name that"):
+        from_pipe(encoded(wave(100_000), 16_000, "flac"))
+    monkeypatch.setattr(pipes, "MAX_HEADER_BYTES", 1 << 16)
+    with pytest.raises(UnnamedAudioError, match="its header has more than 0 MiB"):
+        from_pipe(wav_bytes(b"")[:12] + b"junk\0\0\x10\0" + bytes(1 << 20))
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "mp3"])
