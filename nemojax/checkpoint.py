@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nemojax.config import ModelConfig
+from nemojax.device import default_device
 from nemojax.errors import CheckpointError, ConfigError
 from nemojax.hub import resolve
 from nemojax.kernels import quantization
@@ -157,6 +158,7 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
     directory = resolve(directory)
     config, tokenizer, origin = read_settings(directory)
     weights = directory.absolute() / WEIGHTS
+    device = jax.sharding.SingleDeviceSharding(default_device())
     try:
         with _checkpointer(restore_concurrent_gb=CONCURRENT_GB) as checkpointer:
             stored = checkpointer.metadata(weights).item_metadata.tree
@@ -165,7 +167,6 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
                 model = jax.eval_shape(quantization.quantize, model)
             shapes = {name: leaf.shape for name, leaf in named_parameters(model).items()}
             check_shapes(shapes, {name: tuple(array.shape) for name, array in stored.items()})
-            device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
             kept = {*quantized, *(f"{name}_scale" for name in quantized)}
             types = {name: stored[name].dtype if dtype is None or name in kept else dtype for name in shapes}
             struct: Any = jax.ShapeDtypeStruct

@@ -28,6 +28,10 @@ class CheckpointError(NemojaxError, ValueError):
     """Reports a checkpoint that can't be written, is missing or incomplete, or contradicts its settings."""
 
 
+class ProcessError(NemojaxError, RuntimeError):
+    """Reports that a process can't compute because it was forked from one that had used jax."""
+
+
 class TokenizerError(NemojaxError, ValueError):
     """Reports bytes that are not a SentencePiece model, or a label that the model does not have."""
 

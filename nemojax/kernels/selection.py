@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from nemojax.device import default_device
 from nemojax.errors import ConfigError
 from nemojax.kernels import native
 from nemojax.kernels.quantization import is_quantized, pack, plain_products, quantize
@@ -67,6 +68,7 @@ def check(kernels: str, attention: str) -> None:
     for name, value, known in (("kernels", kernels, KERNELS), ("attention", attention, ATTENTION)):
         if value not in known:
             raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+    default_device()
     backend = jax.default_backend()
     if kernels == "native":
         reason = native.unavailable_reason() if backend == "cpu" else "it runs on a CPU alone"

@@ -20,6 +20,7 @@ from nemojax.bundled import SMALL
 from nemojax.config import ModelConfig
 from nemojax.decoding.greedy import Greedy
 from nemojax.decoding.state import Search
+from nemojax.device import check_process
 from nemojax.errors import AudioError, ConfigError, TranscriptionError
 from nemojax.kernels import selection
 from nemojax.kernels.quantization import weights_dtype
@@ -92,6 +93,7 @@ class Recognizer:
         search: Search = GREEDY,
         compiler_options: Mapping[str, Any] | None = None,
     ):
+        check_process()
         if tokenizer.size != config.vocabulary:
             raise ValueError(f"the tokenizer has {tokenizer.size} pieces, the model {config.vocabulary}")
         same = tokenizer.settings == config.text

@@ -11,6 +11,7 @@ from jaxtyping import Array, Int
 
 from nemojax.config import ModelConfig
 from nemojax.decoding.state import Emission, Search
+from nemojax.device import check_process
 from nemojax.kernels.selection import step_options
 from nemojax.model.parameters import FrozenModel, thaw
 from nemojax.model.transducer import Transducer
@@ -85,6 +86,7 @@ class StreamBatch:
         search: Search = GREEDY,
         compiler_options: Mapping[str, Any] | None = None,
     ):
+        check_process()
         self.config: ModelConfig = thaw(model).config
         self.lookahead, self.chunk_samples = lookahead, self.config.chunk_samples(lookahead)
         self._model, self._constants, self._search = model, constants, search
@@ -97,7 +99,12 @@ class StreamBatch:
         return len(self._state.position)
 
     def step(self, given: StepInput) -> Emission:
-        """Advances every active row by its samples. The emission stays on the device until it is read."""
+        """Advances every active row by its samples. The emission stays on the device until it is read.
+
+        Raises:
+          ProcessError: this process was forked from the one that made the batch.
+        """
+        check_process()
         segment = Segment(*jax.device_put((given.samples, given.length, given.active, given.reset)))
         emission: Emission
         self._state, emission = self._step(

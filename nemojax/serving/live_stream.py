@@ -1,8 +1,10 @@
 """One of an engine's live streams, as its caller sees it: samples in, updates out, in an event loop."""
 
 import asyncio
+import time
+import weakref
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,8 +23,9 @@ from nemojax.text.transcript import Transcript
 class Seat:
     """A stream's place in an engine: its row of the batch, the chunks that wait, and its hypothesis.
 
+    The engine holds seats, and a seat does not hold its stream, so a stream that its caller forgets is collected.
     The engine guards `chunks` and `complete` by its lock. `begun` belongs to the thread that steps, `hypothesis` to the
-    thread that reads emissions.
+    thread that reads emissions, `last_s` to the event loop.
     """
 
     slot: int
@@ -30,11 +33,19 @@ class Seat:
     chunks: deque[np.ndarray] = field(default_factory=deque)
     begun: bool = False  # a step has had its first chunk
     complete: bool = False  # the chunks that wait are the last ones
+    last_s: float = field(default_factory=time.monotonic)  # when it last got samples
+    stream: "Callable[[], LiveStream | None]" = lambda: None  # None once nobody refers to it any more
+    awaited: "list[LiveStream]" = field(default_factory=list)  # held while a task waits: nothing else may hold the task
 
     def decode(self, emission: Emission | None, ended: bool) -> Update:
         """Returns what a step adds to the transcript; the text is finished where the stream has `ended`."""
         update = NOTHING if emission is None else self.hypothesis.extend(emission, self.slot)
         return update + self.hypothesis.finish() if ended else update
+
+    def fail(self, error: EngineError) -> None:
+        """Ends the stream with an error, unless it has ended."""
+        if (stream := self.stream()) is not None:
+            stream.fail(error)
 
 
 @runtime_checkable
@@ -43,18 +54,21 @@ class Server(Protocol):
 
     backlog: int  # chunks of a stream that may wait
 
-    def enqueue(self, stream: "LiveStream", chunk: np.ndarray) -> None:
+    def enqueue(self, seat: Seat, chunk: np.ndarray) -> None:
         """Takes a chunk for the next step."""
 
-    def complete(self, stream: "LiveStream") -> None:
+    def complete(self, seat: Seat) -> None:
         """Ends a stream after the chunks that wait."""
 
-    def cancel(self, stream: "LiveStream") -> None:
+    def cancel(self, seat: Seat) -> None:
         """Ends a stream at once; chunks that wait are dropped."""
 
 
 class LiveStream:
-    """One stream of an engine, used from the event loop that opened it. Final text is never taken back."""
+    """One stream of an engine, used from the event loop that opened it. Final text is never taken back.
+
+    As an async context manager it is closed at the end of the block, unless it is finished.
+    """
 
     def __init__(self, server: Server, seat: Seat, config: ModelConfig, lookahead: int, audio: StreamInput):
         self.seat, self.lookahead, self._input = seat, lookahead, audio
@@ -65,6 +79,14 @@ class LiveStream:
         self._transcript: Transcript | None = None
         self._error: EngineError | None = None
         self.chunks_done = 0
+        seat.stream = weakref.ref(self)
+
+    async def __aenter__(self) -> "LiveStream":
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self._transcript is None:
+            self.close()
 
     @property
     def backlog(self) -> int:
@@ -96,8 +118,9 @@ class LiveStream:
             raise self._error
         if self._finished:
             raise ValueError("this stream is finished; open another")
+        self.seat.last_s = time.monotonic()
         for chunk in self._chunker.push(self._input.take(piece)):
-            self._server.enqueue(self, chunk)
+            self._server.enqueue(self.seat, chunk)
 
     async def finish(self) -> Transcript:
         """Transcribes the samples of the last, incomplete chunk and returns the transcript.
@@ -108,10 +131,10 @@ class LiveStream:
         if not self._finished and self._error is None:
             self._finished = True
             for chunk in self._chunker.push(self._input.end()):
-                self._server.enqueue(self, chunk)
+                self._server.enqueue(self.seat, chunk)
             if (rest := self._chunker.rest()) is not None:
-                self._server.enqueue(self, rest)
-            self._server.complete(self)
+                self._server.enqueue(self.seat, rest)
+            self._server.complete(self.seat)
         while self._transcript is None:
             if self._error is not None:
                 raise self._error
@@ -122,7 +145,7 @@ class LiveStream:
         """Leaves at once; chunks that wait are dropped. A finished stream needs no closing."""
         self._finished = True
         self.fail(EngineError("the stream was closed"))
-        self._server.cancel(self)
+        self._server.cancel(self.seat)
 
     async def __aiter__(self) -> AsyncIterator[Update]:
         """Yields updates until the stream ends; updates that pile up between reads are merged into one."""
@@ -139,7 +162,11 @@ class LiveStream:
 
     async def _change(self) -> None:
         self._changed.clear()
-        await self._changed.wait()
+        self.seat.awaited.append(self)
+        try:
+            await self._changed.wait()
+        finally:
+            self.seat.awaited.pop()
 
     # The engine calls these, in the event loop.
 

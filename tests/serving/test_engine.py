@@ -1,8 +1,11 @@
 """Many live streams in one batch: each gets the labels that it would get alone, whatever the others do."""
 
 import asyncio
+import gc
 import random
 import threading
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -305,10 +308,92 @@ def test_a_finished_stream_takes_no_more(recognizer):
     served(recognizer, talk)
 
 
-@pytest.mark.parametrize("settings", [{"slots": ()}, {"slots": (0,)}, {"backlog": 0}, {"patience_s": -1.0}])
-def test_settings_must_fit(recognizer, settings):
-    with pytest.raises(ConfigError, match="an engine needs"):
-        Engine(recognizer, **settings)
+@pytest.mark.parametrize(
+    "name,values",
+    [
+        ("slots", [(), (0,), (4, -1)]),
+        ("backlog", [0, -1]),
+        ("patience_s", [-1.0, float("nan"), float("inf"), 1e300]),
+        ("idle_limit_s", [0.0, -1.0, float("nan"), float("inf")]),
+    ],
+)
+def test_settings_must_fit(recognizer, name, values):
+    for value in values:
+        with pytest.raises(ConfigError, match=name):
+            Engine(recognizer, **{name: value})
+
+
+def test_an_engine_may_reset_the_prediction_network(recognizer):
+    engine = Engine(recognizer, slots=(1,), reset_prediction_after_s=2.0)
+    assert engine.recognizer.search.reset_prediction_after_s == 2.0
+    assert recognizer.search.reset_prediction_after_s is None
+    assert Engine(engine.recognizer, slots=(1,)).recognizer.search.reset_prediction_after_s == 2.0
+    with pytest.raises(ConfigError, match="reset_prediction_after_s"):
+        Engine(recognizer, reset_prediction_after_s=float("nan"))
+
+
+def test_a_block_closes_its_stream(recognizer, recordings):
+    async def talk(engine):
+        with pytest.raises(ZeroDivisionError):
+            async with engine.open() as stream:
+                await stream.push(recordings[-1])
+                raise ZeroDivisionError
+        with pytest.raises(EngineError, match="closed"):
+            await stream.finish()
+        async with engine.open() as stream:
+            await stream.push(recordings[-1])
+            transcript = await stream.finish()
+        assert engine.open_streams == 0 and await stream.finish() == transcript
+        return transcript
+
+    assert served(recognizer, talk, slots=(1,)) == alone(recognizer, recordings[-1])
+
+
+def test_a_task_that_waits_keeps_its_stream(recognizer, recordings):
+    """The event loop itself holds tasks weakly."""
+
+    async def talk(engine):
+        finished = []
+
+        async def handle():
+            stream, idle = engine.open(), engine.open()
+            asyncio.get_running_loop().call_later(0.3, idle.close)  # until then every step waits for it
+            await stream.push(recordings[-2])
+            finished.append(await stream.finish())
+
+        asyncio.create_task(handle())  # noqa: RUF006
+        for _ in range(50):
+            await asyncio.sleep(0.02)
+            gc.collect()
+        return finished
+
+    assert served(recognizer, talk, patience_s=30.0) == [alone(recognizer, recordings[-2])]
+
+
+def test_abandoned_streams_give_their_slots_back(recognizer, recordings):
+    async def handle(engine, samples):
+        stream = engine.open()
+        await stream.push(samples)
+        async for _ in stream:
+            pass
+
+    async def talk(engine):
+        handlers = [asyncio.create_task(handle(engine, recordings[-1])) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(EngineFull):
+            engine.open()
+        for handler in handlers:
+            handler.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
+        del handler, handlers
+        gc.collect()
+        await asyncio.sleep(0.05)  # iterators are closed by the loop
+        gc.collect()
+        engine.open(), engine.open()  # nobody refers to these
+        gc.collect()
+        return await speak(engine, recordings[-2], random.Random(0))
+
+    assert served(recognizer, talk, slots=(2,)) == alone(recognizer, recordings[-2])
 
 
 def test_a_short_stream_in_a_high_slot_ends_with_its_own_step(recognizer, recordings):
@@ -378,9 +463,15 @@ def idle(recognizer, monkeypatch):
     engine = Engine(recognizer, LOOKAHEAD, slots=(2, 5), patience_s=1.0)
     engine._compile()
     engine._running, engine._batch.sizes = True, []
+    engine.later = []  # calls that the event loop would make
+    engine._loop = SimpleNamespace(
+        call_soon_threadsafe=lambda *call: None, call_later=lambda *call: engine.later.append(call)
+    )
     engine.streams = [engine.open() for _ in range(3)]
     engine.now_s = 10.0
-    monkeypatch.setattr(engine_module.time, "monotonic", lambda: engine.now_s)
+    monkeypatch.setattr(time, "monotonic", lambda: engine.now_s)
+    for stream in engine.streams:
+        stream.seat.last_s = engine.now_s
 
     def waits(timeout=None):
         raise TimeoutError(timeout)
@@ -392,33 +483,61 @@ def idle(recognizer, monkeypatch):
 CHUNK = np.zeros(100, np.float32)
 
 
+def streams(seats):
+    return [seat.stream() for seat in seats]
+
+
 def test_patience_counts_from_the_first_chunk(idle):
-    idle.enqueue(idle.streams[0], CHUNK)
+    idle.enqueue(idle.streams[0].seat, CHUNK)
     idle.now_s += 0.75
-    idle.enqueue(idle.streams[1], CHUNK)
+    idle.enqueue(idle.streams[1].seat, CHUNK)
     with pytest.raises(TimeoutError, match=r"0\.25"):
         idle._next()
     idle.now_s += 0.25
-    assert idle._next().stepped == idle.streams[:2]
-    idle.enqueue(idle.streams[2], CHUNK)  # the next step's patience begins with its own first chunk
+    assert streams(idle._next().stepped) == idle.streams[:2]
+    idle.enqueue(idle.streams[2].seat, CHUNK)  # the next step's patience begins with its own first chunk
     with pytest.raises(TimeoutError, match=r"1\.0"):
         idle._next()
 
 
 def test_a_step_begins_at_once_when_every_stream_has_a_chunk(idle):
     for stream in idle.streams:
-        idle.enqueue(stream, CHUNK)
-    assert idle._next().stepped == idle.streams
+        idle.enqueue(stream.seat, CHUNK)
+    assert streams(idle._next().stepped) == idle.streams
     with pytest.raises(TimeoutError, match="None"):  # without a chunk there is nothing to be patient for
         idle._next()
 
 
+def test_idle_streams_are_closed(idle):
+    silent, waiting, complete = idle.streams
+    idle.now_s += 3.0
+    waiting.push_nowait(np.zeros(2_000, np.float32))  # a chunk waits for the engine
+    idle.complete(complete.seat)
+    idle.now_s += 5.0
+    silent.push_nowait(CHUNK)
+    idle._close_idle(10.0)
+    assert idle.later.pop() == (10.0, idle._close_idle, 10.0) and idle.open_streams == 2
+    idle.now_s += 9.0
+    idle._close_idle(10.0)
+    assert idle.later.pop()[0] == 1.0 and idle.open_streams == 2
+    idle.now_s += 1.0
+    idle._close_idle(10.0)
+    assert idle.open_streams == 1 and idle.open().seat.slot == silent.seat.slot
+    with pytest.raises(EngineError, match="it got no samples for 10 s"):
+        silent.push_nowait(CHUNK)
+    waiting.push_nowait(CHUNK)
+    idle._running = False
+    idle.later.clear()
+    idle._close_idle(10.0)
+    assert idle.later == []
+
+
 def test_an_end_without_a_chunk_delays_no_other_stream(idle):
-    idle.enqueue(idle.streams[0], CHUNK)
+    idle.enqueue(idle.streams[0].seat, CHUNK)
     idle.now_s += 0.75
-    idle.complete(idle.streams[1])
+    idle.complete(idle.streams[1].seat)
     result = idle._next()
-    assert (result.emission, result.stepped, result.ended) == (None, [], [idle.streams[1]])
+    assert (result.emission, result.stepped, streams(result.ended)) == (None, [], [idle.streams[1]])
     with pytest.raises(TimeoutError, match=r"0\.25"):
         idle._next()
 
@@ -429,7 +548,7 @@ def test_a_batch_shrinks_only_after_many_spare_steps(idle, monkeypatch):
 
     def step(*streams):
         for stream in streams:
-            idle.enqueue(stream, CHUNK)
+            idle.enqueue(stream.seat, CHUNK)
         idle.now_s += 1.0
         idle._next()
         return idle._batch.sizes[-1]
@@ -450,6 +569,6 @@ def test_a_batch_covers_the_highest_open_slot(idle):
     """The number of open streams may be smaller than that."""
     _, second, third = idle.streams
     second.close()
-    idle.enqueue(third, CHUNK)
+    idle.enqueue(third.seat, CHUNK)
     idle.now_s += 1.0
-    assert idle._next().stepped == [third] and idle._batch.sizes == [5]
+    assert streams(idle._next().stepped) == [third] and idle._batch.sizes == [5]

@@ -1,0 +1,23 @@
+"""Checks of numbers that callers give. Each raises a ConfigError that names the argument. Nothing here imports jax."""
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+from nemojax.errors import ConfigError
+
+LONGEST_S = 1e9  # 30 years: clocks and locks of the system take no longer times
+
+
+def check_count(name: str, value: Any, minimum: int = 1) -> None:
+    """Checks a whole number."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
+        raise ConfigError(f"{name} must be a whole number of at least {minimum}, not {value!r}")
+
+
+def check_seconds(name: str, value: Any, *, positive: bool = False) -> None:
+    """Checks a finite time in seconds, of at least 0, or more than 0 if it must be `positive`."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not 0 <= value <= LONGEST_S or (positive and value == 0):
+        least = "more than 0" if positive else "at least 0"
+        raise ConfigError(f"{name} must be {least} and at most {LONGEST_S:g} seconds, not {value!r}")

@@ -1,0 +1,26 @@
+import numpy as np
+import pytest
+
+from nemojax.checks import check_count, check_seconds
+from nemojax.errors import ConfigError
+
+NOT_NUMBERS = ["1", None, True, (), 1j, float("nan"), float("inf"), -float("inf"), -1]
+
+
+def test_counts():
+    for good in (1, 7, np.int64(3)):
+        check_count("size", good)
+    check_count("index", 0, minimum=0)
+    for bad in (*NOT_NUMBERS, 0, 1.0, np.float32(2)):
+        with pytest.raises(ConfigError, match="size must be a whole number of at least 1, not "):
+            check_count("size", bad)
+
+
+def test_seconds():
+    for good in (0, 0.5, 3, np.float32(0.5), np.int64(3)):
+        check_seconds("wait_s", good)
+    for bad in (*NOT_NUMBERS, 1e300, np.float32("nan")):
+        with pytest.raises(ConfigError, match="wait_s must be at least 0 and at most "):
+            check_seconds("wait_s", bad)
+    with pytest.raises(ConfigError, match="wait_s must be more than 0 "):
+        check_seconds("wait_s", 0.0, positive=True)
