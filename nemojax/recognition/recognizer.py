@@ -57,13 +57,14 @@ def load(
     trees = [loaded]
     del loaded  # packed kernel by kernel, and each is freed then: the weights are never in memory twice
     model = selection.for_backend(trees.pop(), dtype == "int8", kernels, attention)
-    return Recognizer(model, config, Tokenizer(tokenizer), origin, compiler_options=compiler_options)
+    return Recognizer(model, config, Tokenizer(tokenizer, config.text), origin, compiler_options=compiler_options)
 
 
 class Recognizer:
     """A model and its tokenizer. Immutable: streams and transcriptions share it freely.
 
     Args:
+      tokenizer: `config.text` decides how it turns labels into text.
       search: the search over labels that streams and transcriptions use.
       compiler_options: XLA's options for the step; None is those of `selection.step_options`.
     """
@@ -79,7 +80,9 @@ class Recognizer:
     ):
         if tokenizer.size != config.vocabulary:
             raise ValueError(f"the tokenizer has {tokenizer.size} pieces, the model {config.vocabulary}")
-        self.config, self.tokenizer, self.origin = config, tokenizer, origin or {}
+        same = tokenizer.settings == config.text
+        self.tokenizer = tokenizer if same else Tokenizer(tokenizer.model, config.text)
+        self.config, self.origin = config, origin or {}
         self.search, self.compiler_options = search, compiler_options
         self.parameters = parameter_count(model)
         self.model = freeze(model)

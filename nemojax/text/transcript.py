@@ -16,6 +16,14 @@ class Word:
 
 
 @dataclass(frozen=True)
+class Event:
+    """A label that marks an event, such as "<EOU>", the end of an utterance; it is no part of the text."""
+
+    name: str  # its piece
+    time_s: float  # start of the encoder frame that emitted it
+
+
+@dataclass(frozen=True)
 class Transcript:
     """The transcript of one recording or stream."""
 
@@ -27,6 +35,7 @@ class Transcript:
     lookahead: int  # encoder frames
     mode: str  # "offline" or "stream"
     notes: tuple[str, ...] = ()  # changes made to the audio: "resampled from 8000 Hz"
+    events: tuple[Event, ...] = ()  # of the labels that the checkpoint's settings name as events
 
     def to_dict(self, audio: str) -> dict[str, Any]:
         """Returns the fields of the JSON form; `audio` names the recording. Times are in seconds."""
@@ -37,6 +46,7 @@ class Transcript:
             "tokens": list(self.tokens),
             "frames": list(self.frames),
             "words": words,
+            "events": [{"event": event.name, "time": event.time_s} for event in self.events],
             "duration": self.duration_s,
             "lookahead": self.lookahead,
             "mode": self.mode,
