@@ -14,7 +14,8 @@ import yaml
 from convert.errors import ConvertError, as_written, listed, reason, short
 
 MAX_SETTINGS_BYTES = 8 << 20  # of a settings file; some list a vocabulary three times
-MAX_YAML_NODES = 500_000  # values in a YAML file, with each alias counted as what it stands for
+MAX_YAML_NODES = 250_000  # values in a YAML file, with each alias counted as what it stands for
+MAX_DIGITS = 1000  # characters of a number; reading longer ones takes time that grows with their square
 MAX_NUMBER = 1 << 17  # in any setting of these models; it bounds what is computed from them
 
 
@@ -145,9 +146,9 @@ def _load_yaml(text: str) -> Any:
 
 
 def _check_nodes(events: Iterable[yaml.Event]) -> None:
-    """Raises yaml.YAMLError for more values than `MAX_YAML_NODES`, and for an alias inside what it stands for.
+    """Raises yaml.YAMLError for more values than `MAX_YAML_NODES`, a number that is too long, or an endless alias.
 
-    Nested aliases could stand for any number of values.
+    Nested aliases could stand for any number of values, and one inside what it stands for has no end.
     """
     total = 0  # values so far, with aliases expanded
     opened: list[tuple[str | None, int]] = []  # anchor of each open collection, and the total before it
@@ -168,6 +169,8 @@ def _check_nodes(events: Iterable[yaml.Event]) -> None:
             total += 1
             if event.anchor is not None:
                 sizes[event.anchor] = 1
+            if len(event.value) > MAX_DIGITS and event.value[0] in "+-.0123456789" and event.implicit != (False, True):
+                raise yaml.YAMLError(f"it has a number of more than {MAX_DIGITS} characters")
         if total > MAX_YAML_NODES:
             raise yaml.YAMLError(f"it has more than {MAX_YAML_NODES:,} values")
 

@@ -15,7 +15,7 @@ from convert.files import open_file
 from convert.huggingface import safetensors_format, settings, tokenizer_json
 from convert.huggingface.settings import EXTRACTOR_FILE, FILE, PROCESSOR_FILE
 from convert.output import Progress, new_directory
-from convert.pieces import pieces
+from convert.pieces import MAX_MODEL_BYTES, pieces
 from convert.sections import MAX_SETTINGS_BYTES, Everything, read_json
 from convert.source import (
     Native,
@@ -31,6 +31,7 @@ from nemojax.config import ModelConfig
 
 WEIGHTS, INDEX, TOKENIZER = "model.safetensors", "model.safetensors.index.json", "tokenizer.model"
 TOKENIZER_CONFIG, GENERATION = "tokenizer_config.json", "generation_config.json"
+MAX_SHARDS = 256
 # what `read` needs of a repository
 FILES = [FILE, PROCESSOR_FILE, EXTRACTOR_FILE, "*.safetensors", INDEX, TOKENIZER, tokenizer_json.FILE]
 
@@ -89,7 +90,7 @@ def _json(directory: Path, name: str) -> Any:
 
 def _tokenizer(directory: Path, vocabulary: int) -> tuple[bytes, list[str]]:
     """Returns tokenizer.model, or a SentencePiece model made from tokenizer.json, and notes for the user."""
-    model = _file(directory, TOKENIZER)
+    model = _file(directory, TOKENIZER, MAX_MODEL_BYTES)
     notes: list[str] = []
     if model is None:
         values = _json(directory, tokenizer_json.FILE)
@@ -116,6 +117,11 @@ def _shards(directory: Path) -> dict[str, dict[str, Tensor]]:
     for file in files:
         if file in ("", ".", "..") or any(character in file for character in "/\\\0"):
             raise ConvertError(f"{INDEX} names {short(file)}, which is not a file in this directory; refused")
+    windows = [open_file(directory / file) for file in files[:MAX_SHARDS]]
+    headers = sum(min(window.size, safetensors_format.header_bytes(window)) for window in windows)
+    if len(files) > MAX_SHARDS or headers > safetensors_format.MAX_HEADER_BYTES:
+        limits = f"at most {MAX_SHARDS} files and {safetensors_format.MAX_HEADER_BYTES >> 20} MB of headers"
+        raise ConvertError(f"{INDEX} names {len(files)} files with {headers >> 20} MB of headers; {limits} are read")
     shards = {file: _weights(directory, file) for file in files}
     found = {name: file for file, shard in shards.items() for name in shard}
     if sum(map(len, shards.values())) != len(found) or found != weight_map:

@@ -9,6 +9,7 @@ from typing import Any
 
 from convert.errors import ConvertError, short
 from convert.sections import Section
+from convert.source import MAX_FILTER_VALUES
 from nemojax.config import EncoderConfig, FeatureConfig, JointConfig, ModelConfig, PredictionConfig
 from nemojax.errors import ConfigError
 
@@ -103,6 +104,8 @@ def _features(processor: Section, extractor: Any, mel_bins: int, skipped: Contai
         mel_bins=mel_bins,
         preemphasis=section.take("preemphasis", float, 0.97),
     )
+    size = config.mel_bins * (config.fft_samples // 2 + 1)
+    section.require("n_fft", size <= MAX_FILTER_VALUES, "with the number of mel bins it gives too many mel filters")
     section.skip(EXTRACTOR_SKIPPED)
     section.close(skipped)
     return config

@@ -7,9 +7,11 @@ reading without extracting would be safe from it.
 
 import gzip
 import os
+import re
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from convert.errors import ConvertError, reason, short
 from convert.files import LimitedWindow, OpenFile, Window, open_file
@@ -25,7 +27,22 @@ LITTER = ("._", ".DS_Store")
 # A tar.gz may decompress to at most this many times its size, plus this many bytes. Weights compress by less than a
 # tenth, settings and vocabularies by more.
 MAX_RATIO, MAX_EXTRA_BYTES = 20, 64 << 20
+# A longer run of digits in a header is no number of an archive; tarfile's time grows with the square of its length.
+LONG_NUMBER = re.compile(rb"[0-9]{100}")
 COPY_BYTES = 1 << 20  # decompressed at a time
+
+
+class HeaderWindow(LimitedWindow):
+    """A window from which tarfile reads headers; it refuses those that would take tarfile too long."""
+
+    def __init__(self, window: Window) -> None:
+        super().__init__(window, MAX_HEADER_BYTES)
+
+    def readinto(self, buffer: Any) -> int:
+        count = super().readinto(buffer)
+        if LONG_NUMBER.search(buffer[:count]):
+            raise ConvertError("has a number of a hundred digits in a header; refused")
+        return count
 
 
 def open_nemo(path: str | Path, scratch: str | Path | None = None) -> dict[str, Window]:
@@ -58,7 +75,9 @@ def open_nemo(path: str | Path, scratch: str | Path | None = None) -> dict[str, 
         raise ConvertError(f"{path} is not a complete .nemo archive (tar or tar.gz): {reason(error)}") from None
     except MemoryError:
         raise
-    except Exception as error:  # tarfile raises errors of many types, also RecursionError, for damaged headers
+    except RecursionError:
+        raise ConvertError(f"{path} has headers of headers without end; refused") from None
+    except Exception as error:  # tarfile raises errors of many types for damaged headers
         raise ConvertError(f"{path} is not a complete .nemo archive (tar or tar.gz): {reason(error)}") from None
 
 
@@ -81,7 +100,7 @@ def _members(window: Window) -> dict[str, Window]:
     members: dict[str, Window] = {}
     window.seek(0)
     end = 0
-    with tarfile.open(fileobj=LimitedWindow(window, MAX_HEADER_BYTES), mode="r:") as tar:
+    with tarfile.open(fileobj=HeaderWindow(window), mode="r:") as tar:
         for count, info in enumerate(tar, start=1):
             if count > MAX_MEMBERS:
                 raise ConvertError(f"has more than {MAX_MEMBERS} members")

@@ -249,5 +249,6 @@ def _settings(
     original.pop("aux_ctc", None)
     if not isinstance(original.get("validation_ds"), dict):  # NeMo's `transcribe` needs it
         original["validation_ds"] = new["validation_ds"]
+    original["decoding"] = original.get("decoding") or new["decoding"]
     recipe.remove_files(original["decoding"])
     return original | {key: new[key] for key in ("tokenizer", "target", "labels")}

@@ -83,7 +83,7 @@ TOP_SKIPPED = (
 )
 NO_NORMALIZATION = ("NA", "none", "None", "", None, False)  # for NeMo also any text that names no normalization
 MAX_FILTER_VALUES = 1 << 22  # of the mel filters; the release has 32,896
-MAX_LAYERS = 256  # of the encoder, and of the prediction network
+MAX_LAYERS = 128  # of the encoder, and of the prediction network
 
 
 class Settings(NamedTuple):

@@ -209,3 +209,20 @@ def test_between_the_two_forms(nemo_file, tmp_path):
         {k: np.asarray(v) for k, v in named_parameters(checkpoint.load(tmp_path / "two")[0]).items()},
         arrays(CONFIG),
     )
+
+
+def test_headers_of_all_shards_have_one_limit(huggingface_directory):
+    directory = huggingface_directory()
+    (directory / "large").write_bytes((5 << 20).to_bytes(8, "little") + bytes(6 << 20))
+    weight_map = dict.fromkeys(theirs(CONFIG, "huggingface"), "model.safetensors") | {"x": "large"}
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(ConvertError, match="names 2 files with 5 MB of headers; at most 256 files and 4 MB"):
+        huggingface.read(directory)
+    weight_map = {f"t{i}": f"f{i}" for i in range(300)}
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(ConvertError, match="can't be read: No such file"):
+        huggingface.read(directory)
+    for file in weight_map.values():
+        (directory / file).write_bytes(b"")
+    with pytest.raises(ConvertError, match="names 300 files"):
+        huggingface.read(directory)

@@ -338,7 +338,7 @@ def test_values_of_supported_settings():
         ("target", "mine.Model", r"target: 'mine.Model' is a class that .* \(--skip-setting target ignores it\)"),
         ("preprocessor.normalize", True, "preprocessor.normalize: true is not supported: only NA"),
         ("preprocessor.features", 1 << 16, "preprocessor.features: 65536 is not supported: with n_fft"),
-        ("encoder.n_layers", 300, "encoder.n_layers: 300 is not supported: at most 256"),
+        ("encoder.n_layers", 300, "encoder.n_layers: 300 is not supported: at most 128"),
         ("tokenizer.special_tokens", {"pad": "<pad>"}, "tokenizer.special_tokens: {'pad': '<pad>'} is not supported"),
     ],
 )
