@@ -25,6 +25,8 @@ from nemojax.model.transducer import Transducer
 # supported types of parameters; each parameter keeps its own
 PARAMETER_TYPES = tuple(np.dtype(t) for t in (np.float32, np.float16, ml_dtypes.bfloat16))
 PRESERVED = "kept"  # key in origin.json
+MAX_FILTER_VALUES = 1 << 22  # of the mel filters; the release has 32,896
+MAX_LAYERS = 128  # of the encoder and the prediction network; it bounds the time for building the model
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +89,10 @@ def match_parameters(config: ModelConfig, found: Mapping[str, Tensor], form: nam
       ConvertError: names each tensor that is missing, unknown, or of another shape or type.
     """
     layers = config.encoder.layers + config.prediction.layers
-    if layers > len(found):  # checked first: building a model of a billion layers would never end
+    if layers > len(found):
         raise ConvertError(f"the settings name {layers} layers, but there are only {len(found)} tensors")
+    if layers > MAX_LAYERS:
+        raise ConvertError(f"the settings name {layers} layers; nemojax reads models of at most {MAX_LAYERS}")
     problems, matched, parameters = [], set(), {}
     for ours, shape in shapes(config).items():
         name, layout = names.name_in(form, ours, config.joint.dropout > 0)
@@ -97,7 +101,9 @@ def match_parameters(config: ModelConfig, found: Mapping[str, Tensor], form: nam
         if name not in found:
             problems.append(f"{name} is missing")
         elif found[name].shape != expected:
-            problems.append(f"{name} has the shape {list(found[name].shape)}, the settings require {list(expected)}")
+            problems.append(
+                f"{name} has the shape {short(list(found[name].shape))}, the settings require {list(expected)}"
+            )
         elif found[name].dtype not in PARAMETER_TYPES:
             problems.append(f"{name} is {found[name].dtype}, not float32, float16 or bfloat16")
         else:
@@ -173,6 +179,11 @@ class Native(NamedTuple):
     config: ModelConfig
     tokenizer: bytes  # a SentencePiece model
     origin: dict[str, Any]  # contents of origin.json
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the parameters."""
+        return sum(array.nbytes for array in named_parameters(self.model).values())
 
 
 def read_native(directory: str | Path, dtype: Any = None) -> Native:

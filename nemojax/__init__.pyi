@@ -1,4 +1,5 @@
 from .audio.source import open_audio as open_audio
+from .audio.source import open_channels as open_channels
 from .config import PRESETS as PRESETS
 from .config import ModelConfig as ModelConfig
 from .decoding.greedy import Greedy as Greedy

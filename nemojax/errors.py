@@ -5,6 +5,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nemojax.text.transcript import Transcript
 
+MAX_SHOWN = 1000  # characters of a line
+
+
+def shown(value: object, limit: int = MAX_SHOWN) -> str:
+    """Returns a name or a value for one line: control characters are escaped, and a long one loses its middle."""
+    text = str(value)
+    if len(text) > limit:
+        text = f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
 
 class NemojaxError(Exception):
     """Base class: the message is a sentence that says what was wrong, where, and what to do."""

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nemojax.config import ModelConfig
 from nemojax.decoding.greedy import Greedy
 from nemojax.decoding.state import Emission, PredictionState, Search, initial_prediction, where_rows
+from nemojax.errors import AudioError
 from nemojax.model import features
 from nemojax.model.encoder import EncoderCache
 from nemojax.model.features import FeatureCache
@@ -23,6 +24,7 @@ from nemojax.model.parameters import FrozenModel, thaw
 from nemojax.model.transducer import Transducer
 
 GREEDY = Greedy()
+MAX_SAMPLES = 2**31 - 1  # the largest int32: lengths and positions are of this type
 
 
 class Constants(NamedTuple):
@@ -151,9 +153,17 @@ def segments_of(
     """Cuts recordings into segments of `chunks` chunks each, stacked on a leading axis for `transcribe_scan`.
 
     Row b holds `length[b]` samples at its start; the samples after them are never used.
+
+    Raises:
+      AudioError: the rows have more samples than an int32 counts, 37 hours at 16 kHz.
     """
     batch, segment_samples = samples.shape[0], chunks * config.chunk_samples(lookahead)
     total = samples.shape[1] + config.history_samples
+    if total > MAX_SAMPLES:
+        raise AudioError(
+            f"array: it has {samples.shape[1]} samples, more than {MAX_SAMPLES - config.history_samples}; cut it into "
+            "shorter arrays, or use Recognizer.transcribe, which takes any length"
+        )
     count = max(1, -(-total // segment_samples))
     padding = (config.history_samples, count * segment_samples - total)
     split = jnp.pad(samples, ((0, 0), padding)).reshape(batch, count, segment_samples)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,16 +90,17 @@ def test_bad_files_are_named_and_the_others_transcribed(run, files, tmp_path, mo
     nan = np.zeros(30_000, np.float32)
     nan[20_000] = np.nan
     soundfile.write(tmp_path / "nan.wav", nan, 16_000, subtype="FLOAT")
-    bad = ["text.wav", "empty.wav", "cut.wav", "nan.wav", "missing.wav"]
+    bad = ["text.wav", "empty.wav", "nan.wav", "missing.wav"]
     code, out, err = run(
-        "transcribe", *(tmp_path / name for name in bad), files / "a.wav", "--lookahead", 1, *mode, *form
+        "transcribe", *(tmp_path / name for name in [*bad, "cut.wav"]), files / "a.wav", "--lookahead", 1, *mode, *form
     )
     assert code == 1 and "Traceback" not in err
     for name in bad:
         assert any(line.startswith("error:") and name in line for line in err.splitlines()), (name, err)
+    assert re.search(r"cut.wav: its header announces \d+ bytes of samples, and it ends after 29\d+\n", err)
     assert "a.wav" in out.splitlines()[-1]
     if form:
-        assert len([json.loads(line) for line in out.splitlines()]) == 1
+        assert len([json.loads(line) for line in out.splitlines()]) == 2
 
 
 def test_manifests_are_expanded(run, files, tmp_path, recognizer):
@@ -111,8 +113,31 @@ def test_manifests_are_expanded(run, files, tmp_path, recognizer):
     manifest.write_text("\n".join(map(json.dumps, entries)) + "\nnot json\n")
     code, out, err = run("transcribe", manifest, "--json")
     lines = [json.loads(line) for line in out.splitlines()]
-    assert code == 1 and [line["audio"].split("/")[-1] for line in lines] == ["a.wav", "b.flac"]
-    assert lines[1]["duration"] == pytest.approx(2.0) and "nowhere.wav" in err and "line 4" in err
+    assert code == 1 and [line["line"] for line in lines] == [1, 2, 3, 4]
+    names = ["a.wav", "nowhere.wav", "b.flac", f"{manifest}: line 4"]
+    assert [line["audio"] for line in lines] == names and {line["manifest"] for line in lines} == {str(manifest)}
+    assert lines[0]["text"] == lines[0]["reference"] == "x"
+    assert lines[0]["pred_text"].split() == [word["word"] for word in lines[0]["words"]] != ["x"]
+    assert lines[2]["duration"] == pytest.approx(2.0) and "nowhere.wav" in err and "line 4" in err
+    assert "no such file" in lines[1]["error"] and "it is not JSON" in lines[3]["error"]
+
+
+@pytest.mark.parametrize("mode", [[], ["--stream"]])
+def test_names_that_can_not_be_printed(run, files, tmp_path, recognizer, mode):
+    """One is not UTF-8, one has two lines. Each result is one line, and JSON gives the name back."""
+    names = [
+        os.fsdecode(os.fsencode(tmp_path) + name) for name in (b"/M\xe4dchen.wav", b"/two\nlines.wav", b"/gone\n\xff")
+    ]
+    for name in names[:2]:
+        Path(name).write_bytes((files / "a.wav").read_bytes())
+    text = recognizer.transcribe(files / "a.wav", 1).text
+    code, out, err = run("transcribe", *names, "--lookahead", 1, *mode)
+    assert code == 1 and out == "".join(
+        rf"{tmp_path}/{name}.wav: {text}" + "\n" for name in (r"M\udce4dchen", r"two\nlines")
+    )
+    assert err == rf"error: {tmp_path}/gone\n\udcff: there is no such file" + "\n"
+    code, out, _ = run("transcribe", *names, "--lookahead", 1, "--json", *mode)
+    assert code == 1 and [json.loads(line)["audio"] for line in out.splitlines()] == names[:2]
 
 
 def test_the_prediction_network_may_begin_anew_after_a_pause(run, files, recognizer):
@@ -133,6 +158,65 @@ def test_standard_input(run, files, recognizer, monkeypatch, speech, mode):
     assert run("transcribe", "-", "--lookahead", 1, *mode)[:2] == (0, expected)
     pipe(monkeypatch, (files / "a.wav").read_bytes())
     assert run("transcribe", "-", "--lookahead", 1, *mode)[1] == recognizer.transcribe(files / "a.wav", 1).text + "\n"
+
+
+@pytest.mark.parametrize("mode", [[], ["--stream"]])
+def test_declared_samples(run, recognizer, monkeypatch, speech, tmp_path, mode):
+    pcm = (np.asarray(speech)[:40_000] * 32_767).astype(">i2")
+    expected = recognizer.transcribe(pcm, 1, sample_rate_hz=8000)
+    (tmp_path / "a.raw").write_bytes(pcm.tobytes() + b"\0")
+    pipe(monkeypatch, pcm.tobytes() + b"\0")
+    options = ("--raw", "s16be,8000", "--lookahead", 1, *mode)
+    for file, name in (("-", "-"), (tmp_path / "a.raw", tmp_path / "a.raw")):
+        code, out, err = run("transcribe", file, *options)
+        assert (code, out) == (0, expected.text + "\n")
+        notes = [f"{name}: resampled from 8000 Hz", "1 byte not used (a part of a sample of 2 bytes)"]
+        assert err.splitlines() == ([", ".join(notes)] if not mode else [notes[0], f"{name}: {notes[1]}"])
+    code, out, err = run("transcribe", tmp_path / "a.raw", "--json", *options)
+    assert json.loads(out)["notes"] == ["resampled from 8000 Hz", "1 byte not used (a part of a sample of 2 bytes)"]
+
+
+@pytest.mark.parametrize("mode", [[], ["--stream"]])
+def test_channels(run, files, recognizer, speech, mode):
+    left, right = np.asarray(speech)[:20_000], np.asarray(speech)[40_000:60_000]
+    soundfile.write(files / "two.wav", np.stack([left, right], 1), 16_000, subtype="FLOAT")
+    text = [recognizer.transcribe(samples, 1).text for samples in (left, right)]
+    assert text[0] != text[1]
+    name = str(files / "two.wav")
+    assert run("transcribe", name, "--channel", 1, "--lookahead", 1, *mode) == (
+        *(0, text[1] + "\n"),
+        f"{name}: channel 1 of 2\n",
+    )
+    code, out, _ = run("transcribe", name, "--channel", "each", "--lookahead", 1, *mode)
+    assert (code, out) == (0, f"{name} channel 0: {text[0]}\n{name} channel 1: {text[1]}\n")
+    (files / "two.jsonl").write_text('{"audio_filepath": "two.wav", "channel_selector": 1}\n' * 2)
+    code, out, _ = run("transcribe", files / "two.jsonl", "--channel", 0, "--lookahead", 1, *mode)
+    assert (code, out) == (0, f"two.wav: {text[1]}\n" * 2)
+    code, out, err = run("transcribe", name, "--channel", 2, "--lookahead", 1, *mode)
+    assert (code, out, err) == (1, "", f"error: {name}: it has no channel 2: its channels are 0 to 1\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<html>502 Bad Gateway</html>", "it is not audio, but text"),
+        (b"\0\0\0\x1cftypM4A " + bytes(99), "it is an MP4 file (m4a, mp4 or mov), which only ffmpeg decodes"),
+        (np.random.default_rng(0).bytes(9000), "its bytes are not 16-bit samples at 16000 Hz with 1 channel"),
+    ],
+)
+def test_standard_input_of_something_else(run, monkeypatch, content, message):
+    monkeypatch.setenv("PATH", "")
+    pipe(monkeypatch, content)
+    code, out, err = run("transcribe", "-", "--lookahead", 1)
+    assert (
+        code == 1 and not out and err.count("\n") == 1 and err.startswith("error: standard input: ") and message in err
+    )
+
+
+@pytest.mark.parametrize("name", ["two\nlines.wav", "zero\0byte.wav", "x" * 5000, "\udcff.wav"])
+def test_names_are_shown_on_one_line(run, name):
+    code, out, err = run("transcribe", name, "--lookahead", 1)
+    assert code == 1 and not out and err.startswith("error: ") and err.count("\n") == 1 and len(err) < 400
 
 
 def test_a_live_pipe_is_transcribed_as_it_arrives(checkpoint_directory, speech):
@@ -171,13 +255,23 @@ def test_info(run, capsys, checkpoint_directory):
         (["transcribe", "a.wav", "--model", "."], ". is not a nemojax checkpoint: it has no config.json"),
         (["transcribe", "a.wav", "--lookahead", "2"], "lookahead 2 does not fit"),
         (["transcribe", "a.wav", "--lookahead", "-1"], "lookahead -1 does not fit"),
-        (["transcribe", "a.wav", "--output", "out"], "--output is for one manifest (.jsonl or .json), not a.wav"),
-        (["transcribe", "--output", "out"], "--output is for one manifest (.jsonl or .json), not nothing"),
+        (
+            ["transcribe", "a.wav", "--output", "out"],
+            "--output is for one manifest (.jsonl, .json, .jsonl.gz, .json.gz), not a.wav",
+        ),
+        (
+            ["transcribe", "--output", "out"],
+            "--output is for one manifest (.jsonl, .json, .jsonl.gz, .json.gz), not nothing",
+        ),
         (["transcribe", "a.jsonl", "b.jsonl", "--output", "out"], "not a.jsonl, b.jsonl"),
         (["transcribe", "a.jsonl", "--output", "out", "--stream"], "can't be combined with --stream"),
         (["transcribe", "a.jsonl", "--output", "out", "--json"], "can't be combined with --stream, --live or --json"),
         (["transcribe", "a.wav", "--shard", "0/2"], "--shard is for a manifest with --output"),
         (["transcribe", "a.jsonl", "--output", "out", "--shard", "2/2"], "INDEX from 0 to COUNT - 1, not 2/2"),
+        (["transcribe", "a.jsonl", "--output", "out", "--raw", "s16le"], "--output takes no --raw or --channel"),
+        (["transcribe", "a.jsonl", "--output", "out", "--channel", "0"], "write channel_selector into the manifest's"),
+        (["transcribe", "a.wav", "--raw", "s16"], "'s16' is not an encoding of raw samples"),
+        (["transcribe", "a.wav", "--channel", "left"], "--channel is an index from 0 on, several such as 0,1, average"),
         (["transcribe", "a.jsonl", "--output", "out", "--shard", "half"], "written as INDEX/COUNT, such as 0/8"),
         (["transcribe", "nowhere.jsonl", "--output", "out"], "nowhere.jsonl: the manifest can't be read"),
         (

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nemojax import streaming
+from nemojax.errors import AudioError
 from nemojax.recognition.stream_batch import step_jit
 from nemojax.streaming import Segment
 from tests.decoding.test_greedy import double_loop
@@ -43,6 +44,12 @@ def encode_and_step(model, constants, state, segment, lookahead):
 
 ROWS = 5  # recordings side by side: few shapes are few compilations
 segments_of = jax.jit(streaming.segments_of, static_argnums=(2, 3, 4))
+
+
+def test_more_samples_than_an_int32_counts_are_refused(model):
+    shapes = jax.ShapeDtypeStruct((1, 2**31), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
+    with pytest.raises(AudioError, match=r"it has 2147483648 samples, more than 2147\d+; cut it into shorter arrays"):
+        jax.eval_shape(lambda samples, length: streaming.segments_of(samples, length, 1, 1, model.config), *shapes)
 
 
 def transcribe(model, constants, recordings, lookahead, chunks, poison=0.0):

@@ -19,8 +19,9 @@ from convert.errors import ConvertError, short
 from convert.files import Window
 from convert.source import Tensor
 
-MAX_HEADER_BYTES = 8 << 20  # 651 tensors take 0.1 MB; the format itself allows 100 MB, which takes seconds to parse
+MAX_HEADER_BYTES = 4 << 20  # 651 tensors take 0.1 MB; the format itself allows 100 MB, which takes seconds to parse
 MAX_DIMENSIONS = 8
+MAX_LENGTH = 1 << 62  # of a dimension; one of length 0 beside it would let it be any number
 TYPES: dict[str, np.dtype] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -35,20 +36,25 @@ TYPES: dict[str, np.dtype] = {
 }
 
 
+def header_bytes(window: Window) -> int:
+    """Returns the size of a file's header as the file gives it; it may be larger than the file."""
+    return int.from_bytes(window.part(0, 8).read().ljust(8, b"\0"), "little")
+
+
 def read(window: Window) -> dict[str, Tensor]:
     """Returns the tensors of a file by name; their bytes are read when they are used.
 
     Raises:
       ConvertError: the file has another format, is damaged, or is cut short.
     """
-    length = int.from_bytes(window.read(8).ljust(8, b"\0"), "little")
+    length = header_bytes(window)
     start = 8 + length
     if length < 2 or start > window.size:
         raise ConvertError("is not a safetensors file, or is cut short in its header")
     if length > MAX_HEADER_BYTES:
         raise ConvertError(f"has a safetensors header of more than {MAX_HEADER_BYTES >> 20} MB")
     try:
-        header = json.loads(window.read(length).decode(), object_pairs_hook=_unique)
+        header = json.loads(window.part(8, length).read().decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         raise ConvertError("has a damaged safetensors header") from None
     if not isinstance(header, dict):
@@ -80,7 +86,12 @@ def _place(name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...], int, int]:
     match entry:
         case {"dtype": str() as kind, "shape": [*shape], "data_offsets": [int() as begin, int() as end]}:
             natural = all(type(n) is int and n >= 0 for n in (*shape, begin)) and len(shape) <= MAX_DIMENSIONS
-            if kind in TYPES and natural and end - begin == math.prod(shape) * TYPES[kind].itemsize:
+            if (
+                kind in TYPES
+                and natural
+                and max(shape, default=0) <= MAX_LENGTH
+                and end - begin == math.prod(shape) * TYPES[kind].itemsize
+            ):
                 return TYPES[kind], tuple(shape), begin, end
     raise ConvertError(f"has a damaged entry for the tensor {short(name)}: {short(entry)}")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from convert.errors import ConvertError, short
 from convert.sections import Section
+from convert.source import MAX_FILTER_VALUES
 from nemojax.config import EncoderConfig, FeatureConfig, JointConfig, ModelConfig, PredictionConfig
 from nemojax.errors import ConfigError
 
@@ -88,7 +89,7 @@ def to_config(settings: Any, processor: Any, extractor: Any, skipped: Container[
 def _features(processor: Section, extractor: Any, mel_bins: int, skipped: Container[str]) -> FeatureConfig:
     """Reads the feature extractor's settings: from the processor's file, from their own, or the class's defaults."""
     if "feature_extractor" not in processor.values and extractor is not None:
-        section = Section(extractor, "feature_extractor.", processor.problems)
+        section = Section(extractor, "feature_extractor.", processor)
     else:
         section = processor.section("feature_extractor", optional=True)
     for key, (default, *allowed) in EXTRACTOR_FIXED.items():
@@ -103,6 +104,8 @@ def _features(processor: Section, extractor: Any, mel_bins: int, skipped: Contai
         mel_bins=mel_bins,
         preemphasis=section.take("preemphasis", float, 0.97),
     )
+    size = config.mel_bins * (config.fft_samples // 2 + 1)
+    section.require("n_fft", size <= MAX_FILTER_VALUES, "with the number of mel bins it gives too many mel filters")
     section.skip(EXTRACTOR_SKIPPED)
     section.close(skipped)
     return config

@@ -1,24 +1,30 @@
-"""Decoding in blocks: files, pipes and arrays at their own sample rates, with all their channels."""
+"""Decoding of files in blocks, at their own sample rates and with all their channels, until their bytes end.
 
-import io
+What a header promises is compared with what is there: differences are notes of the Report.
+"""
+
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 
-from nemojax.audio import headers, mp3
-from nemojax.audio.headers import SampleFormat, UnnamedAudioError
-from nemojax.audio.window import Window
+from nemojax.audio import headers, mp3, ogg
+from nemojax.audio.ffmpeg import ADVICE, FfmpegOutput
+from nemojax.audio.formats import ADTS, HEAD_BYTES, MPEG, Format, identify
+from nemojax.audio.headers import UnnamedAudioError
+from nemojax.audio.raw import Report, SampleFormat, raw_blocks
+from nemojax.audio.window import PatchedWindow, Window
 
 BLOCK_FRAMES = 16_384
-PIPE_BYTES = 65_536
-MAX_CHANNELS = 64
 UNKNOWN_FRAMES = 2**60  # libsndfile counts 2^63 - 1 frames if it can't count them
-INT16_SCALE = 32_768
-# The first bytes of the formats that are recognized on a pipe: wav, flac, ogg, mp3 with an ID3 tag, aiff, w64, au.
-SIGNATURES = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"FORM", b"riff", b".snd")
+OGG_END_FRAMES = 5760  # libsndfile gives up at most so many before an end without a mark: a packet of 120 ms
+FLAC_MAGIC, FLAC_COUNT_BYTE = b"fLaC\0\0\0\x22", 21  # the 36 bits of the number of samples end with byte 25
+SEARCH_BYTES = 1 << 20
+MAX_JOINED = 10_000  # files
 
 
 class DecodedAudio(NamedTuple):
@@ -27,179 +33,284 @@ class DecodedAudio(NamedTuple):
     blocks: Iterator[np.ndarray]  # float32 [frames, channels]
     rate_hz: int
     channels: int
-    frames: int | None  # of the whole recording; None if the number is not known before the end
+    frames: int | None  # as the header says; None if the number is not known before the end
     first_frame: int = 0  # the frame that the blocks begin at
+    report: Report = Report()
+    following: Callable[[], Window | None] = lambda: None  # after the last block: the file that is joined to this one
 
 
-def decode_array(source: Any, rate_hz: int) -> DecodedAudio:
-    """Returns the samples of an array, [N] or [N, channels]. Raises UnnamedAudioError."""
-    try:
-        array = np.asarray(source)
-    except (TypeError, ValueError) as error:
-        raise UnnamedAudioError(f"it can't be made an array of samples ({error})") from None
-    if not is_sample_type(array.dtype):
-        raise UnnamedAudioError(f"its values are {array.dtype}; samples are floats in -1 to 1, or int16")
-    if array.ndim not in (1, 2):
-        raise UnnamedAudioError(f"its shape is {list(array.shape)}; it must be [samples] or [samples, channels]")
-    table = array[:, None] if array.ndim == 1 else array
-    if table.shape[1] > MAX_CHANNELS:
-        raise UnnamedAudioError(
-            f"its shape is {list(array.shape)}, [samples, channels]; transpose it if it is [channels, samples]"
-        )
-    blocks = (to_float32(table[begin : begin + BLOCK_FRAMES]) for begin in range(0, len(table), BLOCK_FRAMES))
-    return DecodedAudio(blocks, rate_hz, table.shape[1], len(table))
-
-
-def is_sample_type(dtype: np.dtype) -> bool:
-    """Returns whether an array of this type can hold samples: floats, or int16."""
-    return dtype == np.int16 or np.issubdtype(dtype, np.floating)
-
-
-def to_float32(samples: np.ndarray) -> np.ndarray:
-    """Converts samples to float32; int16 is scaled to -1 to 1."""
-    if samples.dtype == np.int16:
-        return samples.astype(np.float32) / INT16_SCALE
-    with np.errstate(over="ignore"):  # infinity is an error where the values are checked
-        return samples.astype(np.float32)
-
-
-def decode_pipe(file: Any, raw_rate_hz: int, stack: ExitStack) -> DecodedAudio:
-    """Decodes a pipe: wav and raw samples as they arrive, other formats once they are complete.
-
-    Args:
-      file: a BufferedReader; its `read1` returns the bytes that have arrived.
-      raw_rate_hz: sample rate of samples without a header.
-      stack: closes what is opened here.
-
-    Raises:
-      UnnamedAudioError: the pipe is empty, or its header is damaged.
-    """
-    received = bytearray()
-
-    def read(size: int) -> bytes:
-        data: bytes = file.read(size)
-        received.extend(data)
-        return data
-
-    head = read(12)
-    if headers.is_wav(head):
-        layout = headers.read_wav_header(head, read)
-        if layout.subtype:
-            return _decode_raw(file.read1, layout, None)
-    elif head and not head.startswith(SIGNATURES):
-        return _decode_raw(file.read1, SampleFormat(raw_rate_hz), None, head)
-    data = bytes(received) + file.read()
-    return decode_file(Window(io.BytesIO(data), 0, len(data)), 0.0, stack)
-
-
-def decode_file(window: Window, begin_s: float, stack: ExitStack) -> DecodedAudio:
+def decode_file(
+    window: Window,
+    begin_s: float,
+    stack: ExitStack,
+    raw: SampleFormat | None = None,
+    path: Path | None = None,
+) -> DecodedAudio:
     """Decodes a file: from `begin_s` on if its decoder can seek exactly, else from the beginning.
 
+    Args:
+      stack: closes what is opened here.
+      raw: the layout of samples without a header.
+      path: the path of the file, if the window is all of it.
+
     Raises:
-      UnnamedAudioError: the file is empty, truncated or damaged, or its format is not known.
+      UnnamedAudioError: the file is empty, or damaged, or its format is not known.
     """
     if window.size == 0:
         raise UnnamedAudioError("it is empty (0 bytes)")
-    wav, counted = headers.check_complete(window), mp3.has_frame_count(window)
-    sound = stack.enter_context(_open(window))
-    frames: int | None = sound.frames
-    if wav is not None and wav.data_bytes is None and frames == 0:  # libsndfile takes the missing size for 0
-        window.seek(wav.header_bytes)
-        return _decode_raw(window.read, wav, (window.size - wav.header_bytes) // max(wav.frame_bytes, 1))
-    if sound.format == "MP3" and not counted:
-        sound, frames = stack.enter_context(_open(mp3.StretchedWindow(window))), None
-    elif sound.frames > UNKNOWN_FRAMES:
-        frames = None
+    report = Report()
+    if raw is not None:
+        refuse_container(window.bytes_at(0, HEAD_BYTES))
+        return _decode_raw(window, raw, begin_s, report)
+    decoded = _decode_one(window, begin_s, stack, report, path)
+    return decoded._replace(blocks=_joined(decoded, stack))
+
+
+def refuse_container(head: bytes) -> None:
+    """Raises UnnamedAudioError if data that are declared as raw samples begin like a file with a header."""
+    form = identify(head)
+    if form is not None and form.is_audio and form not in (MPEG, ADTS):  # their few bytes may be samples
+        raise UnnamedAudioError(f"it was declared as raw samples, but is {form.name}; leave the declaration out")
+
+
+def _joined(decoded: DecodedAudio, stack: ExitStack) -> Iterator[np.ndarray]:
+    """Yields the blocks of a file, and of the files that are joined to its end."""
+    report, form = decoded.report, (decoded.rate_hz, decoded.channels)
+    current = stack.enter_context(ExitStack())  # closes each file before the next one
+    for _ in range(MAX_JOINED):
+        yield from decoded.blocks
+        window = decoded.following()
+        if window is None:
+            return
+        current.close()
+        try:
+            decoded = _decode_one(window, 0.0, current, report, None)
+        except UnnamedAudioError as error:
+            report.unused(window.size, str(error), incomplete=True)
+            return
+        if (decoded.rate_hz, decoded.channels) != form:
+            report.unused(
+                window.size,
+                f"another recording, at {decoded.rate_hz} Hz, channels: {decoded.channels}",
+                incomplete=True,
+            )
+            return
+        report.note("several recordings are joined in it: all are used")
+    report.note(f"it joins more than {MAX_JOINED} recordings; the others are not used", incomplete=True)
+
+
+def _decode_one(window: Window, begin_s: float, stack: ExitStack, report: Report, path: Path | None) -> DecodedAudio:
+    form = identify(window.bytes_at(0, HEAD_BYTES))
+    if form is MPEG and (tag := mp3.tag_bytes(window)):  # other formats may have a tag before them, too
+        tagged = identify(window.bytes_at(tag, HEAD_BYTES))
+        if tagged is not None and tagged.is_audio and tagged is not MPEG:
+            form, window, path = tagged, window.part(tag), None
+    if form is not None and not form.sndfile and form.demuxer:
+        return _decode_ffmpeg(window, form, path, stack, report)
+    head = window.bytes_at(0, 12)
+    if headers.is_wav(head):
+        return _decode_wav(window, form, begin_s, stack, report)
+    if head[:4] == b"OggS":
+        return _decode_ogg(window, form, path, stack, report)
+    if head[:8] == FLAC_MAGIC:
+        return _decode_flac(window, begin_s, stack, report)
+    if form is MPEG:
+        return _decode_mp3(window, stack, report)
+    following = headers.joined_file(window)
+    one = window if following is None else window.part(0, window.size - following.size)
+    try:
+        sound = _open(headers.repaired(one, report), form, stack)
+    except UnnamedAudioError:
+        if form is None or not form.demuxer:
+            raise
+        return _decode_ffmpeg(window, form, path, stack, report)
+    decoded = _decode_sound(sound, one, begin_s, report)
+    return decoded if following is None else decoded._replace(frames=None, following=lambda: following)
+
+
+def _decode_ffmpeg(window: Window, form: Format, path: Path | None, stack: ExitStack, report: Report) -> DecodedAudio:
+    output = FfmpegOutput(window, form, path, stack, report)
+    wav = headers.read_wav_header(output.read(12), output.read)
+    return DecodedAudio(raw_blocks(output.read1, wav, report), wav.rate_hz, wav.channels, None, 0, report)
+
+
+def _decode_raw(window: Window, layout: SampleFormat, begin_s: float, report: Report) -> DecodedAudio:
+    """Decodes samples that begin at byte `layout.header_bytes`."""
+    data_bytes = window.size - layout.header_bytes if layout.data_bytes is None else layout.data_bytes
+    frames = data_bytes // layout.frame_bytes
+    first = min(round(begin_s * layout.rate_hz), frames)
+    window.seek(layout.header_bytes + first * layout.frame_bytes)
+    read = lambda size: window.read(min(size, BLOCK_FRAMES * layout.frame_bytes))
+    left = layout._replace(data_bytes=data_bytes - first * layout.frame_bytes)
+    return DecodedAudio(raw_blocks(read, left, report), layout.rate_hz, layout.channels, frames, first, report)
+
+
+def _decode_wav(window: Window, form: Format | None, begin_s: float, stack: ExitStack, report: Report) -> DecodedAudio:
+    window.seek(12)
+    wav = headers.read_wav_header(window.bytes_at(0, 12), lambda size: window.read(size) or b"")
+    data_bytes = headers.sample_bytes(window, wav, report)
+    if wav.subtype:
+        decoded = _decode_raw(window, wav._replace(data_bytes=data_bytes), begin_s, report)
+    else:
+        sized = headers.with_sizes(window, wav, data_bytes)
+        decoded = _decode_sound(_open(sized, form, stack), sized, begin_s, report)
+    if following := headers.joined_wav(window, wav.header_bytes + data_bytes):
+        return decoded._replace(frames=None, following=lambda: following)
+    return decoded
+
+
+def _decode_ogg(
+    window: Window, form: Format | None, path: Path | None, stack: ExitStack, report: Report
+) -> DecodedAudio:
+    streams = ogg.streams_of(window, report)
+    first, *_ = streams
+    stream = window.part(first.begin, first.end)
+    if not first.ended:
+        report.note("it has no mark of its end, and may have been cut")
+        stream = ogg.with_end(stream, first.last_page - first.begin)
+    try:
+        sound = _open(stream, form, stack)
+    except UnnamedAudioError:
+        if form is None or not shutil.which("ffmpeg"):
+            raise
+        return _decode_ffmpeg(window, form, path, stack, report)  # Speex, for example
+    blocks = _sound_blocks(sound, stream, 0, sound.frames, report, spare_frames=0 if first.ended else OGG_END_FRAMES)
+    rest = window.part(streams[1].begin) if len(streams) > 1 else None
+    frames = None if rest else sound.frames
+    return DecodedAudio(blocks, sound.samplerate, sound.channels, frames, 0, report, lambda: rest)
+
+
+def _decode_flac(window: Window, begin_s: float, stack: ExitStack, report: Report) -> DecodedAudio:
+    counted = bytearray(window.bytes_at(FLAC_COUNT_BYTE, 5))
+    frames = int.from_bytes(counted, "big") & 0xF_FFFF_FFFF
+    counted[0] &= 0xF0
+    uncounted = PatchedWindow(window, {FLAC_COUNT_BYTE: bytes(counted[:1]) + bytes(4)})  # to be decoded to its end
+    sound = _open(uncounted, None, stack)
+    decoded = _decode_sound(sound, uncounted, begin_s, report, frames or None)
+
+    def following() -> Window | None:
+        position = max(uncounted.furthest - SEARCH_BYTES, len(FLAC_MAGIC))
+        while position < window.size:
+            found = window.bytes_at(position, SEARCH_BYTES).find(FLAC_MAGIC)
+            if found >= 0:
+                return window.part(position + found)
+            position += SEARCH_BYTES - len(FLAC_MAGIC)
+        if uncounted.furthest < window.size:
+            report.unused(window.size - uncounted.furthest, "after the samples")
+        return None
+
+    return decoded._replace(following=following)
+
+
+def _decode_mp3(window: Window, stack: ExitStack, report: Report) -> DecodedAudio:
+    if not mp3.has_frame_count(window):
+        stretched = mp3.StretchedWindow(window)
+        sound = _open(stretched, MPEG, stack)
+        blocks = _sound_blocks(sound, stretched, 0, None, report)
+        return DecodedAudio(blocks, sound.samplerate, sound.channels, None, 0, report)
+    end = mp3.counted_bytes(window) or window.size
+    joined = end < window.size and mp3.next_mp3(window, end) is not None
+    first = window.part(0, end)
+    sound = _open(first, MPEG, stack)
+
+    def following() -> Window | None:
+        end = first.tell()  # mp3s are read frame by frame
+        if (begin := mp3.next_mp3(window, end)) is not None:
+            return window.part(begin)
+        if end < window.size and not window.bytes_at(end, 8).startswith(headers.TAGS):
+            report.unused(window.size - end, "after the last frame")
+        return None
+
+    frames = None if joined else sound.frames
+    blocks = _sound_blocks(sound, first, 0, sound.frames, report)
+    return DecodedAudio(blocks, sound.samplerate, sound.channels, frames, 0, report, following)
+
+
+def _decode_sound(
+    sound: soundfile.SoundFile, window: Window, begin_s: float, report: Report, frames: int | None = None
+) -> DecodedAudio:
+    if frames is None and sound.frames <= UNKNOWN_FRAMES:
+        frames = sound.frames
     first = 0
-    if begin_s and frames is not None and sound.format not in ("OGG", "MP3"):  # seeking in those is not exact
-        first = min(round(begin_s * sound.samplerate), frames)
+    if begin_s and frames is not None:
+        first = min(round(begin_s * sound.samplerate), max(frames - 1, 0))
         try:
             sound.seek(first)
         except soundfile.SoundFileError:
             raise _undecodable(first / sound.samplerate) from None
-    return DecodedAudio(_file_blocks(sound, first, frames), sound.samplerate, sound.channels, frames, first)
+    blocks = _sound_blocks(sound, window, first, frames, report)
+    return DecodedAudio(blocks, sound.samplerate, sound.channels, frames, first, report)
 
 
-def _open(window: Window) -> soundfile.SoundFile:
+def _open(window: Window, form: Format | None, stack: ExitStack) -> soundfile.SoundFile:
     window.seek(0)
     try:
-        sound = soundfile.SoundFile(window)
-    except soundfile.SoundFileError:
-        raise UnnamedAudioError(
-            "it is not audio, or is damaged, or is in a format that libsndfile does not read"
-        ) from None
+        sound = stack.enter_context(soundfile.SoundFile(window))
+    except (soundfile.SoundFileError, OverflowError, MemoryError):
+        window.check()
+        if form is None:
+            what = (
+                "it is not audio, or is damaged, or is in a format that libsndfile does not read; "
+                "if it holds samples without a header, declare them (--raw, in Python raw='s16le,16000,1')"
+            )
+        elif form.is_audio:
+            what = f"it is {form.name}, but damaged, or in an encoding that libsndfile does not read; {ADVICE}"
+        else:
+            what = f"it is not audio, but {form.name}"
+        raise UnnamedAudioError(what) from None
     sound.seekable = lambda: False  # else soundfile seeks after every read, which is inexact in opus files
+    window.furthest = 0
     return sound
 
 
-def _file_blocks(sound: soundfile.SoundFile, position: int, frames: int | None) -> Iterator[np.ndarray]:
-    """Yields the blocks from frame `position` to the end, which must be at frame `frames` if that is known."""
-    rate_hz = sound.samplerate
-    while True:
+def _sound_blocks(
+    sound: soundfile.SoundFile,
+    window: Window,
+    position: int,
+    frames: int | None,
+    report: Report,
+    spare_frames: int | None = None,
+) -> Iterator[np.ndarray]:
+    """Yields the blocks from frame `position` to the end of the data, and compares the end with the announced one.
+
+    Args:
+      frames: the announced number.
+      spare_frames: how many of them may be missing without a note; None is for formats other than Ogg, in which a
+        file that is cut ends early. In Ogg, frames are missing only where data are damaged.
+    """
+    rate_hz, begin, failed = sound.samplerate, position, False
+    while not failed:
+        block = np.full((BLOCK_FRAMES, sound.channels), np.nan, np.float32)
         try:
-            block = sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
-        except soundfile.SoundFileError:
-            raise _undecodable(position / rate_hz) from None
+            block = sound.read(out=block)
+        except soundfile.SoundFileError:  # what was decoded before the error is in the block
+            failed, block = True, block[: int(np.logical_and.accumulate(~np.isnan(block).any(axis=1)).sum())]
+            if frames is not None:  # libsndfile also fails at what follows the last sample
+                block = block[: max(frames - position, 0)]
+        window.check()
         if not len(block):
             break
         position += len(block)
         yield block
-    if frames is not None and position < frames:
-        raise _truncated(position / rate_hz, frames / rate_hz)
+    if frames is not None and position >= frames - (spare_frames or 0):
+        if position > frames:
+            report.note(f"its header announces {frames} samples, and it holds {position}: all are used")
+        return
+    if failed and (position == begin or window.furthest < window.size):
+        raise _undecodable(position / rate_hz)
+    if frames is not None and spare_frames is not None:
+        raise UnnamedAudioError(
+            f"damaged: only {position / rate_hz:.3f} s of its {frames / rate_hz:.3f} s are readable"
+        )
+    if frames is not None:
+        if position == 0:
+            raise UnnamedAudioError(f"truncated: it holds nothing of the {frames / rate_hz:.3f} s that it announces")
+        report.note(
+            f"its header announces {frames / rate_hz:.3f} s, and it ends after {position / rate_hz:.3f} s", True
+        )
+    elif failed:
+        report.note(f"it can't be decoded beyond {position / rate_hz:.3f} s", True)
 
 
 def _undecodable(seconds: float) -> UnnamedAudioError:
     return UnnamedAudioError(f"truncated or damaged: it can't be decoded beyond {seconds:.3f} s")
-
-
-def _truncated(end_s: float, announced_s: float) -> UnnamedAudioError:
-    return UnnamedAudioError(f"truncated: it ends after {end_s:.3f} s of the {announced_s:.3f} s announced")
-
-
-def _decode_raw(
-    read: Callable[[int], Any], layout: SampleFormat, frames: int | None, head: bytes = b""
-) -> DecodedAudio:
-    """Decodes samples without a header, in blocks as large as `read` returns; `head` holds their first bytes."""
-    if layout.subtype is None:
-        raise UnnamedAudioError(
-            f"its header does not give its length, and its encoding (number {layout.encoding}) needs one"
-        )
-    if layout.data_bytes is not None:
-        frames = layout.data_bytes // layout.frame_bytes
-    return DecodedAudio(_raw_blocks(read, layout, head), layout.rate_hz, layout.channels, frames)
-
-
-def _raw_blocks(read: Callable[[int], Any], layout: SampleFormat, pending: bytes) -> Iterator[np.ndarray]:
-    width, announced, received = layout.frame_bytes, layout.data_bytes, len(pending)
-    while True:
-        whole = len(pending) // width * width
-        if whole:
-            yield decode_samples(pending[:whole], layout)
-        pending = pending[whole:]
-        data = read(PIPE_BYTES if announced is None else min(PIPE_BYTES, announced - received))
-        if not data:
-            break
-        received += len(data)
-        pending += data
-    if announced is not None and received < announced:
-        raise _truncated(received / width / layout.rate_hz, announced / width / layout.rate_hz)
-    if announced is None and pending:
-        raise UnnamedAudioError(
-            f"truncated: it ends after {received} bytes, inside a sample, which takes {width} bytes"
-        )
-
-
-def decode_samples(data: bytes, layout: SampleFormat) -> np.ndarray:
-    """Decodes the bytes of whole frames to float32 [frames, channels]; integers are scaled to -1 to 1."""
-    samples: np.ndarray
-    samples, _ = soundfile.read(
-        io.BytesIO(data),
-        dtype="float32",
-        always_2d=True,
-        samplerate=layout.rate_hz,
-        channels=layout.channels,
-        format="RAW",
-        subtype=layout.subtype,
-        endian="BIG" if layout.big_endian else "LITTLE",
-    )
-    return samples

@@ -1,16 +1,32 @@
-"""MP3 files that do not give their length.
+"""MP3 files: their frames, and the counts of frames that they give or lack.
 
 An mp3's first frame can count all frames (a Xing, Info or VBRI header). Without the count, libsndfile estimates the
 length from the file's size and the bit rate of the first frame, and decodes no further. At a variable bit rate that
 loses the end of the recording. Such a file is decoded through a `StretchedWindow`: its reported size makes the estimate
 too long, and decoding ends with the data.
+
+With a count, libsndfile decodes no further than the count. Files that are joined have the count of the first one: they
+are decoded one by one.
 """
+
+from collections.abc import Callable
 
 from nemojax.audio.window import Window
 
 STRETCH = 100  # times the real size
 TAG_HEADER_BYTES = 10
 FRAME_BYTES = 1024  # enough to reach the count in the first frame
+MAX_TAGS = 16
+SEARCH_BYTES = 65_536  # at most so much is skipped to the next frame
+KBITS = {  # by (MPEG-1, layer): the bit rates in kbit/s from index 1 on
+    (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+RATES_HZ = (44_100, 48_000, 32_000)
 
 
 class StretchedWindow(Window):
@@ -30,11 +46,74 @@ class StretchedWindow(Window):
         return bytes(size) if position > self.size else super()._bytes_at(position, size)
 
 
+def frame_bytes(header: bytes) -> int:
+    """Returns the size of the MPEG audio frame with this header of 4 bytes; 0 if it is not one."""
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
+        return 0
+    version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)  # version 3: MPEG-1, 2: MPEG-2, 0: MPEG-2.5
+    rate, index = header[2] >> 2 & 3, header[2] >> 4
+    if version == 1 or layer == 4 or rate == 3 or index in (0, 15):
+        return 0
+    rate_hz = RATES_HZ[rate] // {3: 1, 2: 2, 0: 4}[version]
+    bits, padding = KBITS[version == 3, layer][index - 1] * 1000, header[2] >> 1 & 1
+    if layer == 1:
+        return (12 * bits // rate_hz + padding) * 4
+    return (72 if layer == 3 and version != 3 else 144) * bits // rate_hz + padding
+
+
+def adts_frame_bytes(header: bytes) -> int:
+    """Returns the size of the AAC frame with this header of 6 bytes; 0 if it is not one."""
+    if len(header) < 6 or header[0] != 0xFF or header[1] & 0xF6 != 0xF0 or header[2] >> 2 & 15 > 12:
+        return 0
+    size = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
+    return size if size > 7 else 0
+
+
+def has_frames(head: bytes, size: Callable[[bytes], int]) -> bool:
+    """Returns whether data begin with a frame, and after it another one if `head` reaches there."""
+    first = size(head[:8])
+    return bool(first) and (len(head) < first + 8 or bool(size(head[first : first + 8])))
+
+
+def tag_bytes(window: Window) -> int:
+    """Returns the size of the ID3 tags at the beginning."""
+    position = 0
+    for _ in range(MAX_TAGS):
+        tag = window.bytes_at(position, TAG_HEADER_BYTES)
+        if tag[:3] != b"ID3" or len(tag) < TAG_HEADER_BYTES:
+            break
+        size = sum((byte & 127) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))  # 4 x 7 bits
+        position += TAG_HEADER_BYTES + size + TAG_HEADER_BYTES * (tag[5] >> 4 & 1)  # with its footer
+    return min(position, window.size)
+
+
 def has_frame_count(window: Window) -> bool:
     """Returns whether the first frame of an mp3 counts all frames."""
-    window.seek(0)
-    tag = window.read(TAG_HEADER_BYTES) or b""
-    size = sum((byte & 127) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=False))  # ID3: 4 x 7 bits
-    window.seek(TAG_HEADER_BYTES + size if tag[:3] == b"ID3" else 0)
-    frame = window.read(FRAME_BYTES) or b""
+    frame = window.bytes_at(tag_bytes(window), FRAME_BYTES)
     return any(name in frame for name in (b"Xing", b"Info", b"VBRI"))
+
+
+def counted_bytes(window: Window) -> int | None:
+    """Returns where the frames end by the count of bytes in the first frame; None if it has none."""
+    begin = tag_bytes(window)
+    frame = window.bytes_at(begin, FRAME_BYTES)
+    for name in (b"Xing", b"Info"):
+        at = frame.find(name)
+        if at >= 0 and len(frame) >= at + 16 and frame[at + 7] & 3 == 3:  # it has the counts of frames and of bytes
+            return begin + int.from_bytes(frame[at + 12 : at + 16], "big")
+    at = frame.find(b"VBRI")
+    return begin + int.from_bytes(frame[at + 10 : at + 14], "big") if 0 <= at <= len(frame) - 14 else None
+
+
+def next_mp3(window: Window, position: int) -> int | None:
+    """Returns where another mp3 begins at or soon after `position`, with its tag if it has one; None if none does."""
+    data = window.bytes_at(position, SEARCH_BYTES)
+    for at in range(len(data) - 3):
+        if data[at] == 0xFF and has_frames(data[at : at + FRAME_BYTES * 3], frame_bytes):
+            return position + at
+        if data[at : at + 3] == b"ID3" and at + TAG_HEADER_BYTES <= len(data):
+            rest = window.part(position + at)
+            frame = rest.bytes_at(tag_bytes(rest), FRAME_BYTES * 3)
+            if has_frames(frame, frame_bytes):
+                return position + at
+    return None

@@ -6,6 +6,7 @@ Recordings are read in blocks: memory does not grow with their length.
 import os
 import stat
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -13,27 +14,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soxr
 
-from nemojax.audio.decoders import (
-    MAX_CHANNELS,
-    DecodedAudio,
-    decode_array,
-    decode_file,
-    decode_pipe,
-    is_sample_type,
-    to_float32,
-)
+from nemojax.audio.channels import Channel, Mixer, check_channel
+from nemojax.audio.decoders import DecodedAudio, decode_file
 from nemojax.audio.headers import UnnamedAudioError
+from nemojax.audio.inputs import (
+    MAX_AMPLITUDE,
+    Rate,
+    as_file,
+    check_rate,
+    decode_array,
+    out_of_range,
+    seekable_size,
+    unpacked,
+)
+from nemojax.audio.pipes import decode_pipe
+from nemojax.audio.raw import MAX_CHANNELS, SampleFormat, parse_raw
+from nemojax.audio.resampler import Resampler
 from nemojax.audio.window import Window
 from nemojax.config import FeatureConfig
-from nemojax.errors import AudioError
+from nemojax.errors import AudioError, shown
 
 MODEL_RATE_HZ = FeatureConfig.sample_rate_hz
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 1_000_000  # sample rates that are resampled
-MAX_AMPLITUDE = 1e10  # full scale is 1; float files may exceed it, but larger values are not audio
 ROUNDING_S = 0.01  # precision of the durations in manifests
-READ_ALL_SAMPLES = 2**31  # more than any recording has: 37 hours at 16 kHz
+READ_SAMPLES = 2**20
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Recording:
     first_byte: int = 0  # where the audio file begins in `path`; not 0 for a member of a tar file
     size_bytes: int | None = None  # None: up to the end of `path`
     text: str | None = None  # the reference transcript, if there is one
+    channel: Channel = None  # see `channels.Mixer`
 
 
 class AudioSource:
@@ -54,8 +60,8 @@ class AudioSource:
 
     Attributes:
       name: name of the recording in messages.
-      duration_s: None if it is not known before the end.
-      notes: changes made to the audio, in short phrases ("resampled from 8000 Hz").
+      duration_s: as the header says; None if it is not known before the end.
+      rate_hz: the sample rate of the recording itself.
     """
 
     def __init__(
@@ -65,44 +71,56 @@ class AudioSource:
         model_rate_hz: int,
         offset_s: float = 0.0,
         duration_s: float | None = None,
+        channel: Channel = None,
     ):
         """Takes the part of the audio from `offset_s` on, `duration_s` long or up to the end.
 
         Raises:
-          UnnamedAudioError: the sample rate or the number of channels is out of range.
+          UnnamedAudioError: the sample rate or the number of channels is out of range, or there is no such channel.
         """
         rate_hz, channels, frames = decoded.rate_hz, decoded.channels, decoded.frames
         if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
             raise UnnamedAudioError(f"its sample rate is {rate_hz} Hz; it must be {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
         if not 1 <= channels <= MAX_CHANNELS:
             raise UnnamedAudioError(f"it has {channels} channels; it must have 1 to {MAX_CHANNELS}")
-        resampled = rate_hz != model_rate_hz
-        notes = []
-        if resampled:
-            notes.append(f"resampled from {rate_hz} Hz")
-        if channels > 1:
-            notes.append(f"mixed down from {channels} channels")
+        self._notes = [] if rate_hz == model_rate_hz else [f"resampled from {rate_hz} Hz"]
+        self._mixer = Mixer(channels, rate_hz, channel)
         begin = round(offset_s * rate_hz)
-        end = frames if duration_s is None else round((offset_s + duration_s) * rate_hz)
-        if end is not None and frames is not None and duration_s is not None:
+        end = None if duration_s is None else round((offset_s + duration_s) * rate_hz)
+        if end is not None and frames is not None:
             if end > frames + ROUNDING_S * rate_hz:
-                notes.append(f"{(end - frames) / rate_hz:.2f} s shorter than the requested part")
+                self._notes.append(f"{(end - frames) / rate_hz:.2f} s shorter than the requested part")
             if end > frames - ROUNDING_S * rate_hz:
-                end = frames
-        self.name, self.notes = name, tuple(notes)
+                end = None
+        last = frames if end is None else end
+        self.name, self.rate_hz, self.channels = name, rate_hz, channels
         self.close: Callable[[], None] = lambda: None
-        self.duration_s = None if end is None else max(end - begin, 0) / rate_hz
-        self._blocks = _part(decoded, begin, end)
-        self._rate_hz, self._frame, self._ended = rate_hz, begin, False
-        self._resampler = soxr.ResampleStream(rate_hz, model_rate_hz, 1, dtype="float32") if resampled else None
-        self._pending = np.zeros(0, np.float32)
+        self.duration_s = None if last is None else max(last - begin, 0) / rate_hz
+        self._report, self._blocks = decoded.report, _part(decoded, begin, end)
+        self._frame, self._ended = begin, False
+        self._resampler = Resampler(rate_hz, model_rate_hz)
+        self._pending: deque[np.ndarray] = deque()
+        self._pending_samples = 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Changes made to the audio and what is wrong with it, in short phrases; complete at the end.
+
+        Example: "resampled from 8000 Hz".
+        """
+        return (*self._notes, *self._mixer.notes, *self._report.notes)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether the recording is known to end before its header says; complete at the end."""
+        return self._report.incomplete
 
     def read(self, samples: int) -> np.ndarray:
         """Reads the next samples, float32 [samples]: fewer only at the end, none after it.
 
         On a pipe it waits until they have arrived. Raises AudioError.
         """
-        while len(self._pending) < samples and not self._ended:
+        while self._pending_samples < samples and not self._ended:
             self._pull()
         return self._take(samples)
 
@@ -111,36 +129,47 @@ class AudioSource:
 
         On other sources it reads one block or less. Raises AudioError.
         """
-        while not len(self._pending) and not self._ended:
+        while not self._pending_samples and not self._ended:
             self._pull()
         return self._take(max_samples)
 
     def _take(self, samples: int) -> np.ndarray:
-        taken, self._pending = self._pending[:samples], self._pending[samples:]
-        return taken
+        taken, left = [], samples
+        while left and self._pending:
+            block = self._pending.popleft()
+            if len(block) > left:
+                self._pending.appendleft(block[left:])
+            taken.append(block[:left])
+            left -= len(taken[-1])
+        self._pending_samples -= samples - left
+        return taken[0] if len(taken) == 1 else np.concatenate([np.zeros(0, np.float32), *taken])
 
     def _pull(self) -> None:
         """Appends the next block, mixed down and resampled, to the pending samples."""
         try:
             block = next(self._blocks, None)
-            mono = np.zeros(0, np.float32) if block is None else self._mono(block)
+            last = block is None
+            mono = self._mixer.mix(
+                self._checked(np.zeros((0, self.channels), np.float32) if block is None else block), last
+            )
         except (UnnamedAudioError, OSError) as error:
             raise AudioError(f"{self.name}: {_reason(error)}") from None
-        self._ended = block is None
-        if self._resampler is not None:
-            mono = self._resampler.resample_chunk(mono, last=self._ended)
-        self._pending = np.concatenate([self._pending, mono])
+        self._ended = last
+        mono = self._resampler.resample(mono, last)
+        if len(mono):
+            self._pending.append(mono)
+            self._pending_samples += len(mono)
 
-    def _mono(self, block: np.ndarray) -> np.ndarray:
+    def _checked(self, block: np.ndarray) -> np.ndarray:
         invalid = ~(np.abs(block) < MAX_AMPLITUDE)
         if invalid.any():
             row, channel = np.argwhere(invalid)[0]
             frame = self._frame + int(row)
             raise UnnamedAudioError(
-                f"sample {frame} (at {frame / self._rate_hz:.3f} s) is {block[row, channel]:g}, not audio"
+                f"sample {frame} (at {frame / self.rate_hz:.3f} s) is {out_of_range(float(block[row, channel]))}"
             )
         self._frame += len(block)
-        return block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+        return block
 
 
 def _part(decoded: DecodedAudio, begin: int, end: int | None) -> Iterator[np.ndarray]:
@@ -150,8 +179,7 @@ def _part(decoded: DecodedAudio, begin: int, end: int | None) -> Iterator[np.nda
         if position + len(block) > begin:
             yield block[max(begin - position, 0) : None if end is None else max(end - position, 0)]
         position += len(block)
-        # a part that ends with the recording is read on: the decoder then checks that the recording is complete
-        if end is not None and position >= end and end != decoded.frames:
+        if end is not None and position >= end:
             return
     if position < begin:
         raise UnnamedAudioError(
@@ -159,78 +187,124 @@ def _part(decoded: DecodedAudio, begin: int, end: int | None) -> Iterator[np.nda
         )
 
 
-def open_audio(source: Any, sample_rate_hz: int = MODEL_RATE_HZ, model_rate_hz: int = MODEL_RATE_HZ) -> AudioSource:
-    """Opens a file, a pipe, standard input or an array.
+def open_audio(
+    source: Any,
+    sample_rate_hz: Rate = MODEL_RATE_HZ,
+    model_rate_hz: int = MODEL_RATE_HZ,
+    raw: str | SampleFormat | None = None,
+    channel: Channel = None,
+) -> AudioSource:
+    """Opens a file, a pipe, standard input, or what a Python program holds.
 
     Args:
-      source: a path to a file that libsndfile reads (wav, flac, ogg, mp3 and others), or to a pipe; a
-        Recording; "-", standard input; or an array of samples, [N] or [N, channels], float in -1 to 1 or
-        int16. A pipe holds a wav or, without any header, mono 16-bit little-endian PCM at the model's rate:
-        these are read as they arrive. Flac, ogg and others are read from a pipe into memory first. An
-        AudioError, from an invalid line of a manifest, is raised.
-      sample_rate_hz: sample rate of an array.
+      source: one of these:
+        a path to a file that libsndfile reads (wav, flac, ogg, mp3 and others) or that ffmpeg reads, where it is
+        installed (m4a, webm, aac and others), or to a pipe; a Recording; "-", standard input;
+        the bytes of such a file, or a readable object (a file opened in binary mode, a BytesIO);
+        an array of samples, [N], [1, N] or [N, channels], float in -1 to 1, int16, int32 or uint8;
+        (rate, array) or (array, rate); {"array": ..., "sampling_rate": ...}.
+        Wav and raw samples are read from a pipe as they arrive, other formats once they are complete. An AudioError,
+        from an invalid line of a manifest, is raised.
+      sample_rate_hz: sample rate of an array that has none with it.
       model_rate_hz: sample rate of the samples that are read.
+      raw: declares files, bytes and pipes without a header, as in "s16le,8000,1"; see `raw.parse_raw`.
+      channel: an index, several, or "average", as NeMo's `channel_selector`; None is the mean of the channels, unless
+        they cancel each other in it. A Recording's own choice comes first.
 
     Raises:
-      AudioError: it can't be opened, or its header shows that it is truncated. Errors that only decoding finds are
-        raised by the reading methods.
+      AudioError: it can't be opened. Errors that only decoding finds are raised by the reading methods.
+      ConfigError: `raw` is not a layout.
     """
     if isinstance(source, AudioError):
         raise source
-    standard_input = isinstance(source, str) and source == "-"
-    if isinstance(source, str | os.PathLike):
-        source = Recording(Path(source), "standard input" if standard_input else str(source))
-    recording = source if isinstance(source, Recording) else Recording(Path(), "array")
+    layout = None if raw is None else parse_raw(raw)
+    name = "array"
     with ExitStack() as stack:
         try:
-            if standard_input:
-                decoded = decode_pipe(sys.stdin.buffer, model_rate_hz, stack)
-            elif recording is source:
-                decoded = _decode_recording(recording, model_rate_hz, stack)
+            source, rate_hz = unpacked(source)
+            rate_hz = check_rate(sample_rate_hz) if rate_hz is None else rate_hz
+            part, path = Recording(Path(), name), None
+            if isinstance(source, str | os.PathLike) and not isinstance(source, bytes):
+                standard_input = isinstance(source, str) and source == "-"
+                path = None if standard_input else Path(source)
+                part = Recording(Path(source), "standard input" if standard_input else str(source))
+            elif isinstance(source, Recording):
+                part, path = source, source.path
+            name = shown(part.name)
+            if path is not None:
+                decoded = _decode_recording(part, model_rate_hz, stack, layout)
+            elif part.name == "standard input":
+                decoded = decode_pipe(sys.stdin.buffer, model_rate_hz, stack, layout)
+            elif (file := as_file(source)) is not None:
+                name = "bytes" if file is not source else shown(str(getattr(source, "name", "file object")))
+                decoded = _decode_object(file, model_rate_hz, stack, layout)
+            elif layout is not None:
+                raise UnnamedAudioError(
+                    "an array has its type; raw samples are bytes, files and pipes without a header"
+                )
             else:
-                decoded = decode_array(source, sample_rate_hz)
-            audio = AudioSource(recording.name, decoded, model_rate_hz, recording.offset_s, recording.duration_s)
+                decoded = decode_array(source, rate_hz)
+            chosen = check_channel(channel if part.channel is None else part.channel)
+            audio = AudioSource(name, decoded, model_rate_hz, part.offset_s, part.duration_s, chosen)
         except (UnnamedAudioError, OSError) as error:
-            raise AudioError(f"{recording.name}: {_reason(error)}") from None
+            raise AudioError(f"{name}: {_reason(error)}") from None
         audio.close = stack.pop_all().close
         return audio
 
 
-def read_all(source: Any, sample_rate_hz: int = MODEL_RATE_HZ, model_rate_hz: int = MODEL_RATE_HZ) -> np.ndarray:
+def open_channels(source: Any, **options: Any) -> list[AudioSource]:
+    """Opens each channel of a recording as a recording of its own; takes and raises what `open_audio` does.
+
+    Standard input and other pipes are not taken: their channels can't be read one after the other.
+    """
+    if source == "-" if isinstance(source, str) else not isinstance(source, bytes) and as_file(source) is not None:
+        raise AudioError("channels as recordings of their own need a file, bytes or an array, not a pipe")
+    with closing(open_audio(source, **options)) as audio:
+        channels = audio.channels
+    return [open_audio(source, **{**options, "channel": channel}) for channel in range(channels)]
+
+
+def read_all(source: Any, sample_rate_hz: Rate = MODEL_RATE_HZ, model_rate_hz: int = MODEL_RATE_HZ) -> np.ndarray:
     """Reads a whole recording, float32 [N]; takes and raises what `open_audio` does."""
+    pieces = []
     with closing(open_audio(source, sample_rate_hz, model_rate_hz)) as audio:
-        return audio.read(READ_ALL_SAMPLES)
+        while len(piece := audio.read(READ_SAMPLES)):
+            pieces.append(piece)
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
 
 
-def _decode_recording(recording: Recording, raw_rate_hz: int, stack: ExitStack) -> DecodedAudio:
+def _decode_recording(
+    recording: Recording, raw_rate_hz: int, stack: ExitStack, raw: SampleFormat | None
+) -> DecodedAudio:
     try:
         status = os.stat(recording.path)
-    except ValueError as error:  # a zero byte in its name
-        raise UnnamedAudioError(str(error)) from None
+    except (ValueError, UnicodeError) as error:  # a zero byte in its name, or a lone surrogate
+        raise UnnamedAudioError(f"it is not the name of a file ({error})") from None
+    except FileNotFoundError:
+        if "://" in recording.name:
+            raise UnnamedAudioError("it is a URL; download it first, and name the file") from None
+        raise
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError
     file = stack.enter_context(recording.path.open("rb"))
     if not stat.S_ISREG(status.st_mode):
-        return decode_pipe(file, raw_rate_hz, stack)
+        return decode_pipe(file, raw_rate_hz, stack, raw)
     available = status.st_size - recording.first_byte
     size = available if recording.size_bytes is None else recording.size_bytes
     if size > available:
         raise UnnamedAudioError(f"truncated: {recording.path} ends inside it, after {status.st_size} bytes")
-    return decode_file(Window(file, recording.first_byte, size), recording.offset_s, stack)
+    path = recording.path if size == status.st_size else None
+    return decode_file(Window(file, recording.first_byte, size), recording.offset_s, stack, raw, path)
 
 
-def as_mono(samples: Any) -> np.ndarray:
-    """Converts one channel of samples to float32 [N]; int16 is scaled to -1 to 1. Raises AudioError."""
-    array = np.asarray(samples)
-    if array.ndim != 1:
-        raise AudioError(f"a stream takes one channel of samples, [N]; these have the shape {list(array.shape)}")
-    if not is_sample_type(array.dtype):
-        raise AudioError(f"a stream takes float or int16 samples, not {array.dtype}")
-    array = to_float32(array)
-    if len(array) and not (array.max() < MAX_AMPLITUDE and array.min() > -MAX_AMPLITUDE):  # a fast check of all
-        invalid = int(np.argmax(~(np.abs(array) < MAX_AMPLITUDE)))
-        raise AudioError(f"sample {invalid} of those pushed is {array[invalid]}; samples must be finite numbers")
-    return array
+def _decode_object(file: Any, raw_rate_hz: int, stack: ExitStack, raw: SampleFormat | None) -> DecodedAudio:
+    """Decodes a readable object from its position on."""
+    if (place := seekable_size(file)) is None:
+        return decode_pipe(file, raw_rate_hz, stack, raw)
+    position, size = place
+    if not isinstance(file.read(0), bytes):
+        raise UnnamedAudioError(f"reading it gives {type(file.read(0)).__name__}, not bytes; open it in binary mode")
+    return decode_file(Window(file, position, size - position), 0.0, stack, raw)
 
 
 def _reason(error: UnnamedAudioError | OSError) -> str:

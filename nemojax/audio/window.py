@@ -1,14 +1,23 @@
 """A part of an open file, as a file."""
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 
 class Window(io.RawIOBase):
-    """The `size` bytes of an open file from byte `first` on: a member of a tar file, for example."""
+    """The `size` bytes of an open file from byte `first` on: a member of a tar file, for example.
+
+    libsndfile reads it through callbacks, in which an exception is printed and lost. Where reading fails, the data end,
+    and `check` raises the error.
+
+    Attributes:
+      furthest: the end of the bytes that have been read.
+    """
 
     def __init__(self, file: Any, first: int, size: int):
-        self.size = size
+        self.size, self.furthest = size, 0
+        self._failure: OSError | None = None
         self._file, self._first, self._position = file, first, 0
 
     def readable(self) -> bool:
@@ -23,10 +32,28 @@ class Window(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        data = self._bytes_at(self._position, len(buffer))
+        try:
+            data = self._bytes_at(self._position, len(buffer))
+        except (OSError, ValueError) as error:  # ValueError: the file is closed
+            self._failure, data = error if isinstance(error, OSError) else OSError(str(error)), b""
         buffer[: len(data)] = data
         self._position += len(data)
+        self.furthest = max(self.furthest, self._position)
         return len(data)
+
+    def check(self) -> None:
+        """Raises the OSError of a read that failed."""
+        if self._failure is not None:
+            raise self._failure
+
+    def bytes_at(self, position: int, size: int) -> bytes:
+        """Returns the bytes from `position` on: `size` of them, fewer at the end. The position stays as it is."""
+        return self._bytes_at(position, size)
+
+    def part(self, begin: int, end: int | None = None) -> "Window":
+        """Returns the window of the bytes from `begin` to `end`."""
+        end = self.size if end is None else min(end, self.size)
+        return Window(self._file, self._first + begin, max(end - begin, 0))
 
     def _reported_size(self) -> int:
         """Returns the size in bytes that a seek from the end counts from."""
@@ -36,3 +63,19 @@ class Window(io.RawIOBase):
         self._file.seek(self._first + position)
         data: bytes = self._file.read(max(min(size, self.size - position), 0))
         return data
+
+
+class PatchedWindow(Window):
+    """A window some bytes of which are replaced: {position: bytes}. It repairs a header without a copy of the file."""
+
+    def __init__(self, window: Window, patches: Mapping[int, bytes]):
+        super().__init__(window._file, window._first, window.size)
+        self._patches = patches
+
+    def _bytes_at(self, position: int, size: int) -> bytes:
+        data = bytearray(super()._bytes_at(position, size))
+        for at, patch in self._patches.items():
+            begin, end = max(at, position), min(at + len(patch), position + len(data))
+            if begin < end:
+                data[begin - position : end - position] = patch[begin - at : end - at]
+        return bytes(data)

@@ -5,20 +5,26 @@ from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-MANIFESTS = (".jsonl", ".json")
+from nemojax.audio import manifest
+
+MANIFESTS = manifest.SUFFIXES
 
 Files = Positional[
     Annotated[
         tuple[str, ...],
         arg(
             metavar="FILE...",
-            help="wav, flac, ogg or mp3 files; - for standard input (a wav, or raw 16 kHz 16-bit mono samples); "
-            "a .jsonl file is a manifest, with one recording per line.",
+            help="wav, flac, ogg or mp3 files, and m4a, webm and others where ffmpeg is installed; - for standard "
+            "input; a .jsonl or .json file, also gzipped, is a manifest with one recording per line: NeMo's, or Lhotse "
+            "cuts.",
             help_behavior_hint="(required)",
         ),
     ]
 ]
-MODEL_HELP = "directory of a model, written by nemojax-convert or by training."
+MODEL_HELP = (
+    "directory of a model, written by nemojax-convert or by training; or a name on the hub (owner/model or "
+    "owner/model@revision), which is converted once into the user's cache."
+)
 SMALL_HINT = "(default: the small English model that comes with nemojax)"
 Model = Annotated[Path, arg(metavar="DIRECTORY", help=MODEL_HELP, help_behavior_hint=SMALL_HINT)]
 Lookahead = Annotated[
@@ -41,6 +47,24 @@ Json = Annotated[
     arg(
         help="print one JSON object per recording: text, labels, and words with the times "
         "at which the model emitted them."
+    ),
+]
+Raw = Annotated[
+    str | None,
+    arg(
+        metavar="ENCODING[,RATE[,CHANNELS]]",
+        help="the files, or standard input, are samples without a header: s8, u8, s16le, s24le, s32le, f32le, f64le "
+        "(or be), mulaw or alaw; such as s16le,16000,1.",
+        help_behavior_hint="(default: files have headers)",
+    ),
+]
+ChannelText = Annotated[
+    str | None,
+    arg(
+        metavar="CHANNEL",
+        help="the channel to transcribe: an index from 0 on; several, such as 0,1, or average, for their mean; each, "
+        "for every channel as a recording of its own.",
+        help_behavior_hint="(default: the mean, or the loudest one while they cancel each other in it)",
     ),
 ]
 Dtype = Annotated[

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from nemojax.audio.manifest import expand_manifest
-from nemojax.audio.source import AudioSource, Recording, open_audio
+from nemojax.audio.channels import EACH, Channel, parse_channel
+from nemojax.audio.raw import SampleFormat, parse_raw
+from nemojax.audio.source import AudioSource, Recording, open_audio, open_channels
 from nemojax.bundled import SMALL, SMALL_NOTE
 from nemojax.checks import check_seconds
+from nemojax.cli.inputs import Input, expand
 from nemojax.cli.interrupts import Interrupts
 from nemojax.cli.options import (
     MANIFESTS,
     Attention,
     BatchSize,
+    ChannelText,
     Dtype,
     Files,
     Json,
@@ -26,12 +29,13 @@ from nemojax.cli.options import (
     Lookahead,
     Model,
     Output,
+    Raw,
     ResetPrediction,
     ShardText,
     Streaming,
 )
 from nemojax.cli.printer import Printer
-from nemojax.errors import AudioError, ConfigError
+from nemojax.errors import AudioError, ConfigError, shown
 from nemojax.text.transcript import Transcript
 
 if TYPE_CHECKING:  # importing jax takes seconds, and help or a wrong command should not wait for it
@@ -52,6 +56,8 @@ def transcribe(
     attention: Attention = "auto",
     output: Output = None,
     shard: ShardText = None,
+    raw: Raw = None,
+    channel: ChannelText = None,
     reset_prediction_after_s: ResetPrediction = None,
 ) -> int:
     """Transcribe recordings."""
@@ -63,30 +69,33 @@ def transcribe(
     if output is not None:
         if stream or live or json:
             raise ConfigError("--output can't be combined with --stream, --live or --json: its results are JSON lines")
+        if raw is not None or channel is not None:
+            raise ConfigError("--output takes no --raw or --channel: write channel_selector into the manifest's lines")
         return _transcribe_manifest(load, files, lookahead, batch_size, output, shard)
     if shard is not None:
         raise ConfigError("--shard is for a manifest with --output")
     if not files:
         raise ConfigError("name at least one file to transcribe, or - for standard input")
+    opened = partial(_open, layout=None if raw is None else parse_raw(raw), channel=parse_channel(channel))
     recognizer = load()
     lookahead = recognizer.lookahead(lookahead)
-    printer = Printer(json, named=len(files) > 1 or files[0].endswith(MANIFESTS))
+    printer = Printer(json, named=len(files) > 1 or files[0].endswith(MANIFESTS) or channel == EACH)
     if stream or live:
         if live:  # compile before the first chunk, not during it
             recognizer.stream(lookahead).push(np.zeros(recognizer.config.chunk_samples(lookahead), np.float32))
         with Interrupts() as interrupts:
-            for name, source in _open_sources(files):
+            for given, source in _open_sources(files, opened):
                 # standard input ends by itself, after what has arrived
-                stopped = (lambda: False) if name == "-" else lambda: interrupts.ended
-                printer.print_stream(name, source, recognizer.stream(lookahead), live, stopped)
+                stopped = (lambda: False) if given.source == "-" else lambda: interrupts.ended
+                printer.print_stream(given, source, recognizer.stream(lookahead), live, stopped)
                 if interrupts.ended:
                     break
     else:
-        names: list[str] = []
+        inputs: dict[int, Input] = {}  # without a result yet, by index
 
         def sources() -> Iterator[AudioSource | AudioError]:
-            for name, source in _open_sources(files):
-                names.append(name)
+            for index, (given, source) in enumerate(_open_sources(files, opened)):
+                inputs[index] = given
                 yield source
                 if interrupts.ended:
                     return
@@ -98,7 +107,7 @@ def transcribe(
             results = recognizer.transcribe_each(sources(), lookahead, batch_size, progress=bar.update)
             for index, result in in_order(results):
                 bar.clear()
-                printer.print_result(names[index], result)
+                printer.print_result(inputs.pop(index), result)
     return interrupts.exit_code or printer.exit_code
 
 
@@ -124,9 +133,7 @@ def _transcribe_manifest(
     from nemojax.recognition import bulk
 
     if len(files) != 1 or not files[0].endswith(MANIFESTS):
-        raise ConfigError(
-            f"--output is for one manifest ({' or '.join(MANIFESTS)}), not {', '.join(files) or 'nothing'}"
-        )
+        raise ConfigError(f"--output is for one manifest ({', '.join(MANIFESTS)}), not {', '.join(files) or 'nothing'}")
     place = bulk.Shard.parse(shard) if shard is not None else bulk.Shard.of_environment()
     recognizer = load()
     failed = False
@@ -134,7 +141,7 @@ def _transcribe_manifest(
     def report(error: AudioError) -> None:
         nonlocal failed
         failed = True
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
 
     with tqdm(unit="s", desc=f"shard {place.index} of {place.count}", disable=None, leave=False) as bar:
         outcome = bulk.transcribe_manifest(
@@ -146,18 +153,24 @@ def _transcribe_manifest(
     return 1 if failed or (outcome.failed and not waiting) else 0
 
 
-def _open_sources(files: Sequence[str]) -> Iterator[tuple[str, AudioSource | AudioError]]:
-    """Yields the name and the source of every recording, or its error.
+def _open(
+    entry: str | Recording | AudioError, layout: SampleFormat | None, channel: Channel
+) -> list[tuple[str, AudioSource]]:
+    """Returns the audio of a file or of a line of a manifest, and what its name has after it; several for `each`."""
+    if channel != EACH:
+        return [("", open_audio(entry, raw=layout, channel=channel))]
+    return [(f" channel {index}", audio) for index, audio in enumerate(open_channels(entry, raw=layout))]
 
-    Manifests are expanded. A file is opened only when its turn comes.
-    """
-    for file in files:
-        for entry in expand_manifest(file) if file.endswith(MANIFESTS) else [file]:
-            name = entry.name if isinstance(entry, Recording) else file
-            try:
-                yield name, open_audio(entry)
-            except AudioError as error:
-                yield name, error
+
+def _open_sources(
+    files: Sequence[str], opened: Callable[[str | Recording | AudioError], list[tuple[str, AudioSource]]]
+) -> Iterator[tuple[Input, AudioSource | AudioError]]:
+    """Yields every recording with its source, or its error. A file is opened only when its turn comes."""
+    for given in expand(files):
+        try:
+            yield from ((given._replace(name=given.name + suffix), audio) for suffix, audio in opened(given.source))
+        except AudioError as error:
+            yield given, error
 
 
 def in_order(

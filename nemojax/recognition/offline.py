@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nemojax.audio.source import AudioSource, open_audio
+from nemojax.audio.source import AudioSource
 from nemojax.config import ModelConfig
 from nemojax.decoding.state import Emission
 from nemojax.errors import AudioError
@@ -39,7 +39,8 @@ class Job:
         if self.audio.duration_s is None:
             return None
         history = 0 if self.samples else config.history_samples
-        return round(self.audio.duration_s * config.features.sample_rate_hz) - self.samples + history
+        left = round(self.audio.duration_s * config.features.sample_rate_hz) - self.samples
+        return max(left, 0) + history  # the header may give fewer samples than there are
 
     def read(self, samples: int) -> np.ndarray:
         """Reads the next samples; fewer than asked for end the recording."""
@@ -54,11 +55,11 @@ def transcribe_each(
     tokenizer: Tokenizer,
     sources: Iterable[Any],
     batch_size: int,
-    sample_rate_hz: int,
+    open_source: Callable[[Any], AudioSource],
     progress: Callable[[float], object],
 ) -> Iterator[Result]:
     """Transcribes any number of recordings; see `Recognizer.transcribe_each`. `new_batch(size)` makes the batch."""
-    jobs = open_each(sources, sample_rate_hz, lambda: Hypothesis(config, tokenizer))
+    jobs = open_each(sources, open_source, lambda: Hypothesis(config, tokenizer))
     first: list[Job] = []
     for index, job in jobs:
         if isinstance(job, AudioError):
@@ -151,12 +152,12 @@ class OfflineBatch:
 
 
 def open_each(
-    sources: Iterable[Any], sample_rate_hz: int, hypothesis: Callable[[], Hypothesis]
+    sources: Iterable[Any], open_source: Callable[[Any], AudioSource], hypothesis: Callable[[], Hypothesis]
 ) -> Iterator[tuple[int, Job | AudioError]]:
     """Yields (index, Job or AudioError) for every source, each opened only when its turn comes."""
     for index, source in enumerate(sources):
         try:
-            audio = source if isinstance(source, AudioSource) else open_audio(source, sample_rate_hz)
+            audio = source if isinstance(source, AudioSource) else open_source(source)
             yield index, Job(index, audio, hypothesis())
         except AudioError as error:
             yield index, error

@@ -2,13 +2,20 @@
 
 import copy
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 
 from nemojax import checkpoint
+from nemojax.audio.channels import Channel
+from nemojax.audio.inputs import AMBIGUOUS, Rate, is_rate_and_samples
+from nemojax.audio.raw import SampleFormat, parse_raw
+from nemojax.audio.source import open_audio
+from nemojax.audio.stream_input import StreamInput
 from nemojax.bundled import SMALL
 from nemojax.checks import check_count
 from nemojax.config import ModelConfig
@@ -37,10 +44,12 @@ def load(
     compiler_options: Mapping[str, Any] | None = None,
     reset_prediction_after_s: float | None = None,
 ) -> "Recognizer":
-    """Loads a recognizer from a directory that `nemojax-convert` or training wrote.
+    """Loads a recognizer from a directory that `nemojax-convert` or training wrote, or by a name on the hub.
 
     Args:
-      directory: a native checkpoint; by default, the small model that comes with the package.
+      directory: a native checkpoint, by default the small model that comes with the package; or a name such as
+        "nvidia/nemotron-speech-streaming-en-0.6b", which is converted into the user's cache when it is first used. A
+        branch, tag or commit may follow "@".
       dtype: "float32", exact; "bfloat16", half the memory and faster (accumulation, softmax, norms, features and
         decoding scores stay float32); or "int8", the weights of the encoder's blocks in int8, activations in 13 to 16
         bits and everything else in float32, the fastest on a CPU. Weights that were saved in int8 stay so.
@@ -52,7 +61,7 @@ def load(
         lose words after a pause; None for never. See `Greedy`.
 
     Raises:
-      CheckpointError: it is not a checkpoint, or not a complete one.
+      CheckpointError: it is not a checkpoint, or not a complete one; or a name that can't be downloaded or converted.
       ConfigError: `kernels` or `attention` can't be met here; says why.
     """
     dtypes: dict[str, Any] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "int8": jnp.float32}
@@ -143,48 +152,61 @@ class Recognizer:
     def stream(
         self,
         lookahead: int | None = None,
-        sample_rate_hz: int = 16_000,
+        sample_rate_hz: Rate | None = None,
+        raw: str | SampleFormat | None = None,
         reset_prediction_after_s: float | None = None,
     ) -> Stream:
-        """Opens a live stream of mono audio at the model's sample rate.
+        """Opens a live stream of mono audio.
 
         Args:
+          sample_rate_hz: the rate of the samples that will be pushed, 1 kHz to 1 MHz; None is the model's.
+          raw: the layout of bytes that will be pushed, as in "mulaw,8000"; see `nemojax.audio.raw.parse_raw`.
           reset_prediction_after_s: as for `load`; None is the recognizer's own.
+
+        Raises:
+          ConfigError: the look-ahead, the rate or the layout does not fit.
         """
         if reset_prediction_after_s is not None:
-            return self.with_reset(reset_prediction_after_s).stream(lookahead, sample_rate_hz)
-        expected = self.config.features.sample_rate_hz
-        if sample_rate_hz != expected:
-            raise ValueError(f"a stream takes samples at {expected} Hz; resample from {sample_rate_hz} Hz first")
-        return Stream(self.batch(1, lookahead), self.hypothesis())
+            return self.with_reset(reset_prediction_after_s).stream(lookahead, sample_rate_hz, raw)
+        audio = StreamInput(self.config.features.sample_rate_hz, sample_rate_hz, raw)
+        return Stream(self.batch(1, lookahead), self.hypothesis(), audio)
 
     def transcribe(
         self,
         audio: Any,
         lookahead: int | None = None,
         batch_size: int = 8,
-        sample_rate_hz: int = 16_000,
+        sample_rate_hz: Rate = 16_000,
+        raw: str | SampleFormat | None = None,
+        channel: Channel = None,
         reset_prediction_after_s: float | None = None,
     ) -> Transcript | list[Transcript]:
         """Transcribes one recording or a list of them, in their order.
 
         Args:
-          audio: a path, an array of samples ([N] or [N, channels], at `sample_rate_hz`), an AudioSource, or
-            a list or tuple of those.
+          audio: what `open_audio` takes (a path, bytes, a readable object, an array of samples at `sample_rate_hz`,
+            samples with their rate), an AudioSource, or a list or tuple of those.
           lookahead: in encoder frames; None is the model's default, its most accurate.
           batch_size: recordings computed side by side.
+          raw: the layout of files and bytes without a header, as in "s16le,8000,1".
+          channel: the channel to transcribe; see `open_audio`.
           reset_prediction_after_s: as for `load`; None is the recognizer's own.
 
         Raises:
           AudioError: the recording can't be read. For a list TranscriptionError, once all others are done.
         """
         if reset_prediction_after_s is not None:
-            return self.with_reset(reset_prediction_after_s).transcribe(audio, lookahead, batch_size, sample_rate_hz)
-        many = isinstance(audio, list | tuple)
+            anew = self.with_reset(reset_prediction_after_s)
+            return anew.transcribe(audio, lookahead, batch_size, sample_rate_hz, raw, channel)
+        many = isinstance(audio, list | tuple) and not is_rate_and_samples(audio)
+        if many and any(isinstance(each, Real) for each in audio):
+            raise AudioError(f"array: {AMBIGUOUS}")
         sources = list(audio) if many else [audio]
         transcripts: list[Transcript | None] = [None] * len(sources)
         errors: dict[int, AudioError] = {}
-        for index, result in self.transcribe_each(sources, lookahead, batch_size, sample_rate_hz):
+        for index, result in self.transcribe_each(
+            sources, lookahead, batch_size, sample_rate_hz, raw=raw, channel=channel
+        ):
             if isinstance(result, AudioError):
                 errors[index] = result
             else:
@@ -201,8 +223,10 @@ class Recognizer:
         sources: Iterable[Any],
         lookahead: int | None = None,
         batch_size: int = 8,
-        sample_rate_hz: int = 16_000,
+        sample_rate_hz: Rate = 16_000,
         progress: Callable[[float], object] = lambda seconds: None,
+        raw: str | SampleFormat | None = None,
+        channel: Channel = None,
     ) -> Iterator[tuple[int, Transcript | AudioError]]:
         """Transcribes any number of recordings; yields (index, transcript or error) as each is done.
 
@@ -212,10 +236,17 @@ class Recognizer:
         Args:
           sources: as for `transcribe`, and AudioErrors, which are passed on.
           progress: called with the seconds of audio of each step.
+          raw, channel: as for `transcribe`.
+
+        Raises:
+          AudioError: `sources` is one recording.
         """
+        one = isinstance(sources, str | bytes | bytearray | os.PathLike | Mapping)
+        if one or hasattr(sources, "__array__") or hasattr(sources, "read"):
+            raise AudioError("transcribe_each takes several recordings; for one, pass a list of it")
+        layout = None if raw is None else parse_raw(raw)
         check_count("batch_size", batch_size)
         lookahead = self.lookahead(lookahead)
         new_batch = lambda size: self.batch(size, lookahead)
-        yield from transcribe_each(
-            new_batch, self.config, self.tokenizer, sources, batch_size, sample_rate_hz, progress
-        )
+        opened = lambda source: open_audio(source, sample_rate_hz, raw=layout, channel=channel)
+        yield from transcribe_each(new_batch, self.config, self.tokenizer, sources, batch_size, opened, progress)

@@ -33,6 +33,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from nemojax.audio.inputs import Rate
+from nemojax.audio.raw import SampleFormat
+from nemojax.audio.stream_input import StreamInput
 from nemojax.checks import check_count, check_seconds
 from nemojax.decoding.state import Emission
 from nemojax.errors import ConfigError, EngineError, EngineFull
@@ -118,8 +121,14 @@ class Engine:
         """Number of slots in use."""
         return len(self._open)
 
-    def open(self) -> LiveStream:
-        """Opens a stream. Raises EngineFull where all slots are taken."""
+    def open(self, sample_rate_hz: Rate | None = None, raw: str | SampleFormat | None = None) -> LiveStream:
+        """Opens a stream; the arguments are those of `Recognizer.stream`.
+
+        Raises:
+          EngineFull: all slots are taken.
+          ConfigError: the rate or the layout does not fit.
+        """
+        audio = StreamInput(self.recognizer.config.features.sample_rate_hz, sample_rate_hz, raw)
         self._close_abandoned()
         with self._wake:
             if not self._running:
@@ -127,7 +136,7 @@ class Engine:
             if not self._free:
                 raise EngineFull(f"all {self.sizes[-1]} slots are taken; try again when a stream has ended")
             seat = Seat(heapq.heappop(self._free), self.recognizer.hypothesis())
-            stream = LiveStream(self, seat, self.recognizer.config, self.lookahead)
+            stream = LiveStream(self, seat, self.recognizer.config, self.lookahead, audio)
             self._open[seat.slot] = seat
         self._unfinished.add(seat)
         weakref.finalize(stream, self._abandon, seat).atexit = False

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from nemojax.audio.source import as_mono
+from nemojax.audio.stream_input import Piece, StreamInput
 from nemojax.config import ModelConfig
 from nemojax.decoding.state import Emission
 from nemojax.errors import Backlog, EngineError
@@ -70,8 +70,8 @@ class LiveStream:
     As an async context manager it is closed at the end of the block, unless it is finished.
     """
 
-    def __init__(self, server: Server, seat: Seat, config: ModelConfig, lookahead: int):
-        self.seat, self.lookahead = seat, lookahead
+    def __init__(self, server: Server, seat: Seat, config: ModelConfig, lookahead: int, audio: StreamInput):
+        self.seat, self.lookahead, self._input = seat, lookahead, audio
         self._server, self._chunker = server, Chunker(config, lookahead)
         self._finished = False  # no more samples are taken
         self._unread: Update | None = None
@@ -94,32 +94,32 @@ class LiveStream:
         return len(self.seat.chunks)
 
     async def push(self, samples: Any) -> None:
-        """Takes more samples, [N] at 16 kHz, float in -1 to 1 or int16, once there is room for them.
+        """Takes more samples, as `Stream.push` does, once there is room for them.
 
         Raises:
-          AudioError: the samples are not one channel, or not all finite; the stream is as it was before.
+          AudioError: the samples are not one channel, or not all audio; the stream is as it was before.
           EngineError: the engine has stopped.
           ValueError: the stream is finished.
         """
-        mono = as_mono(samples)
+        piece = self._input.check(samples)
         while self.backlog >= self._server.backlog and self._error is None:
             await self._change()
-        self._push(mono)
+        self._push(piece)
 
     def push_nowait(self, samples: Any) -> None:
         """Takes more samples without waiting. Raises Backlog, with nothing taken, where `push` would wait."""
-        mono = as_mono(samples)
+        piece = self._input.check(samples)
         if self.backlog >= self._server.backlog:
             raise Backlog(f"{self.backlog} chunks wait to be processed; push slower, or open fewer streams")
-        self._push(mono)
+        self._push(piece)
 
-    def _push(self, samples: np.ndarray) -> None:
+    def _push(self, piece: Piece) -> None:
         if self._error is not None:
             raise self._error
         if self._finished:
             raise ValueError("this stream is finished; open another")
         self.seat.last_s = time.monotonic()
-        for chunk in self._chunker.push(samples):
+        for chunk in self._chunker.push(self._input.take(piece)):
             self._server.enqueue(self.seat, chunk)
 
     async def finish(self) -> Transcript:
@@ -130,8 +130,10 @@ class LiveStream:
         """
         if not self._finished and self._error is None:
             self._finished = True
-            if (chunk := self._chunker.rest()) is not None:
+            for chunk in self._chunker.push(self._input.end()):
                 self._server.enqueue(self.seat, chunk)
+            if (rest := self._chunker.rest()) is not None:
+                self._server.enqueue(self.seat, rest)
             self._server.complete(self.seat)
         while self._transcript is None:
             if self._error is not None:
@@ -173,7 +175,8 @@ class LiveStream:
         self._unread = update if self._unread is None else self._unread + update
         self.chunks_done += chunks
         if ended and self._error is None:
-            self._transcript = self.seat.hypothesis.transcript(self._chunker.samples, self.lookahead, "stream")
+            samples, notes = self._chunker.samples, self._input.notes
+            self._transcript = self.seat.hypothesis.transcript(samples, self.lookahead, "stream", notes)
         self._changed.set()
 
     def fail(self, error: EngineError) -> None:

@@ -1,8 +1,9 @@
 """The result of recognition: text, labels, and words with their emission times."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
+
+from nemojax.text.json_lines import json_line
 
 
 @dataclass(frozen=True)
@@ -62,4 +63,4 @@ class Transcript:
 
     def to_json(self, audio: str) -> str:
         """Returns `to_dict` as one line of JSON."""
-        return json.dumps(self.to_dict(audio), ensure_ascii=False)
+        return json_line(self.to_dict(audio))

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from convert.errors import ConvertError
-from convert.files import open_file
+from convert.files import LimitedWindow, open_file
 from tests.convert.samples import window
 
 
@@ -38,3 +38,23 @@ def test_files_that_can_not_be_opened(tmp_path):
     }.items():
         with pytest.raises(ConvertError, match=f"{path} {message}"):
             open_file(path)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "two\nlines", "x" * 5000, "\udcff"])  # NUL, newline, too long, not UTF-8
+def test_names_are_shown_on_one_line(tmp_path, name):
+    with pytest.raises(ConvertError, match="can't be read: ") as caught:
+        open_file(tmp_path / name)
+    message = str(caught.value)
+    assert message.isprintable() and len(message) < 2000
+
+
+def test_a_limited_window():
+    limited = LimitedWindow(window(bytes(range(100))), 10)
+    assert limited.read(4) == bytes([0, 1, 2, 3])
+    limited.seek(98)
+    assert limited.read(50) == bytes([98, 99])  # counts what there is
+    with pytest.raises(ConvertError, match="of headers; refused"):
+        limited.seek(0)
+        limited.read(5)
+    limited.release()
+    assert limited.seek(0) == 0 and len(limited.read(100)) == 100

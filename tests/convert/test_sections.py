@@ -1,7 +1,9 @@
+import shlex
+
 import pytest
 
 from convert.errors import ConvertError
-from convert.sections import MAX_SETTINGS_BYTES, Everything, Section, read_json, read_yaml
+from convert.sections import MAX_SETTINGS_BYTES, MAX_YAML_NODES, Everything, Section, read_json, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -80,5 +82,67 @@ def test_files_are_parsed_within_limits(read, language):
         read(b'{"a": [', "name")
     with pytest.raises(ConvertError, match=f"name is not {language}"):
         read(b"\xff\xff", "name")
-    with pytest.raises(ConvertError, match="name is larger than 64 MB"):
+    with pytest.raises(ConvertError, match="name is larger than 8 MB"):
         read(b" " * (MAX_SETTINGS_BYTES + 1), "name")
+
+
+def test_aliases_are_read_as_what_they_stand_for():
+    assert read_yaml(b"a: &x {b: [1, 2]}\nc: *x\nd: {<<: *x, e: 3}", "name") == {
+        "a": {"b": [1, 2]},
+        "c": {"b": [1, 2]},
+        "d": {"b": [1, 2], "e": 3},
+    }
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        (
+            b"a0: &a0 [1]\n" + b"".join(b"a%d: &a%d [*a%d, *a%d]\n" % (i, i, i - 1, i - 1) for i in range(1, 60)),
+            "more than",
+        ),
+        (b"a: [" + b"1," * MAX_YAML_NODES + b"]", "more than 250,000 values"),
+        (b"a: &a [*a]", "the alias 'a' stands for nothing, or for itself"),
+        (b"a: 1" + b":59" * 100_000, "a number of more than 1000 characters"),
+        (b"a: !!int '1" + b":59" * 100_000 + b"'", "a number of more than 1000 characters"),
+        (b"a: 0x" + b"f" * 100_000, "a number of more than 1000 characters"),
+        (b"[" * 100_000, "nest"),
+        (b"- " * 100_000, "nest"),
+        (b'a: "\\ud800"', "invalid Unicode|surrogates not allowed"),
+    ],
+    ids=range(9),
+)
+def test_yaml_is_bounded(text, message):
+    with pytest.raises(ConvertError, match=f"name is (not YAML: .*|nested too deeply|.*){message}"):
+        read_yaml(text, "name")
+
+
+def test_a_long_text_is_no_number():
+    assert read_yaml(b"a: '" + b"9" * 2000 + b"'", "name") == {"a": "9" * 2000}
+
+
+def test_half_of_a_surrogate_pair_is_no_text():
+    with pytest.raises(ConvertError, match=r"name is not JSON: .*surrogates not allowed"):
+        read_json(b'{"a": "\\ud800"}', "name")
+    assert read_json(b'"\\ud83d\\ude00"', "name") == "\U0001f600"
+
+
+def test_names_that_messages_recommend_to_skip_are_skipped():
+    values = {"plain": 1, "two words": 2, "line\nbreak": 3, "x" * 500: 4, None: 5, True: 6, 7: 8, "'quoted'": 9}
+    section = Section(values, "part.")
+    section.close()
+    recommended = [shlex.split(problem.partition("--skip-setting ")[2])[0] for problem in section.problems]
+    assert len(recommended) == len(values)
+    again = Section(values, "part.")
+    again.close(recommended)
+    again.ignore_rest(recommended)
+    assert again.problems == [] and again.all_notes() == []
+
+
+def test_ignored_settings_are_one_note():
+    top = Section({"a": 1, "part": {f"b{i}": i for i in range(20)}})
+    top.section("part").ignore_rest(("part.b0",))
+    top.ignore_rest()
+    assert top.problems == []
+    names = ", ".join(f"part.b{i}" for i in range(1, 9))
+    assert top.all_notes() == [f"settings that nemojax does not use: {names}, and 12 more"]

@@ -56,7 +56,7 @@ EXPECTED = [
     (2, "out of vocabulary", "the tokenizer has no piece for 'é', 'ü'"),
     (3, "duplicate", "the same audio as in {path}:2"),
     (4, "missing file", "there is no such file"),
-    (5, "unreadable", "truncated: it ends after 30044 of the 32044 bytes"),
+    (5, "unreadable", "truncated: its header announces 32000 bytes of samples, and it ends after 30000"),
     (6, "duration", "the manifest says 1.50 s, the file lasts 2.00 s"),
     (7, "too short", "it lasts 0.05 s, less than 0.1 s"),
     (7, "too many labels", "its text has"),
@@ -176,3 +176,14 @@ def test_wrong_arguments(run, bad, directory):
     )
     assert run(bad, "--tokenizer", bad)[0] == run(bad, "--model", directory)[0] == run()[0] == 2
     assert "give --model or --tokenizer" in run(bad, "--tokenizer", bad, "--model", directory)[2]
+
+
+def test_names_that_can_not_be_printed_as_they_are(tmp_path, capsys):
+    manifest = write_manifest(tmp_path / "m.jsonl", [])
+    manifest.write_bytes(b'{"audio_filepath": "M\xe4dchen.wav"}\n{"audio_filepath": "two\\nlines.wav"}\n')
+    assert validate.main([str(manifest)]) == 1
+    out = capsys.readouterr().out
+    assert r"M\udce4dchen.wav" in out and r"two\nlines.wav" in out
+    assert validate.main([str(manifest), "--json"]) == 1
+    names = {json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()}
+    assert names == {"M\udce4dchen.wav", "two\nlines.wav"}

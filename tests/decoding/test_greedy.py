@@ -79,7 +79,7 @@ def test_any_window_gives_the_double_loop(case, window):
     emission, _ = greedy_jit(model, encoded, np.array(LENGTHS), initial(model, 4), window=window)
     for (labels, frames, log_probs), want in zip(rows(emission), expected, strict=True):
         assert labels == want[0] and frames == want[1]
-        np.testing.assert_allclose(log_probs, want[2], atol=1e-5)
+        np.testing.assert_allclose(log_probs, want[2], atol=3e-5)  # sums in float32, in another order
     assert (np.asarray(emission.labels) == model.config.blank).sum() == emission.labels.size - emission.length.sum()
 
 

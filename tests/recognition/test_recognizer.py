@@ -1,11 +1,14 @@
 import copy
 import dataclasses
+import functools
 import inspect
+import io
 
 import jax
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 import nemojax
 from nemojax import streaming
@@ -143,6 +146,69 @@ def test_sources_of_every_kind(recognizer, recordings, reference, tmp_path):
     )
 
 
+def test_what_python_programs_bring(recognizer, recordings, reference):
+    pcm = (recordings[1] * 32_767).astype(np.int16)
+    transcribe = functools.partial(recognizer.transcribe, lookahead=1, batch_size=1)  # one compiled step for all
+    expected = transcribe(pcm)
+    file = io.BytesIO()
+    soundfile.write(file, pcm, 16_000, format="WAV")
+    data = file.getvalue()
+    file.seek(0)
+    sources = [data, file, {"array": pcm, "sampling_rate": 16_000}, pcm[None], pcm.astype(np.int32) << 16]
+    assert [transcript.tokens for transcript in transcribe(sources)] == [expected.tokens] * len(sources)
+    assert transcribe((pcm, 16_000)) == transcribe((16_000, pcm)) == expected  # a pair is one recording
+    assert transcribe(pcm.tobytes(), raw="s16le").tokens == expected.tokens
+    stereo = np.stack([0 * pcm, pcm], axis=1)
+    assert transcribe(stereo, channel=1).tokens == expected.tokens
+    assert transcribe(nemojax.open_channels(stereo))[1].tokens == expected.tokens
+
+
+@pytest.mark.parametrize(
+    "source,message",
+    [
+        ([0.1, 0.2], r"a list of numbers can be samples or recordings; pass numpy\.asarray\(samples\)"),
+        ([np.float32(0.1)], "a list of numbers"),
+        ([[0.1, 0.2], [0.3]], "a list of numbers"),
+        ({"a.wav"}, "to transcribe several recordings, pass a list"),
+        (np.array(["a.wav"]), "to transcribe several recordings, pass a list"),
+        (iter(["a.wav"]), "to transcribe several recordings, pass a list"),
+    ],
+)
+def test_ambiguous_inputs_are_refused(recognizer, source, message):
+    with pytest.raises(AudioError, match=message):
+        recognizer.transcribe(source)
+
+
+@pytest.mark.parametrize("sources", ["a.wav", b"RIFF", io.BytesIO(), np.zeros(5), {"array": [0.0]}])
+def test_transcribe_each_takes_several_recordings(recognizer, sources):
+    with pytest.raises(AudioError, match="transcribe_each takes several recordings; for one, pass a list of it"):
+        next(recognizer.transcribe_each(sources))
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 44_100])
+def test_a_stream_at_any_rate_however_it_is_cut(recognizer, recordings, rate_hz):
+    samples = soxr.resample(recordings[1], 16_000, rate_hz)
+    expected = recognizer.transcribe(samples, 1, sample_rate_hz=rate_hz)
+    assert expected.tokens
+    for size in (1, rate_hz // 50, rate_hz // 10, 7919, len(samples)):
+        stream = recognizer.stream(1, rate_hz)
+        ends = range(size, len(samples), size) if size > 1 else range(1, 500)
+        for piece in np.split(samples, ends):
+            stream.push(piece)
+        assert stream.duration_s == len(samples) / rate_hz
+        transcript = stream.finish()
+        assert (transcript.tokens, transcript.frames) == (expected.tokens, expected.frames)
+        assert transcript.duration_s == expected.duration_s and transcript.notes == (f"resampled from {rate_hz} Hz",)
+
+
+def test_a_stream_of_telephone_bytes(recognizer, recordings):
+    pcm = (soxr.resample(recordings[1], 16_000, 8000) * 32_767).astype("<i2").tobytes()
+    stream = recognizer.stream(1, raw="s16le,8000")
+    for begin in range(0, len(pcm), 333):  # within a sample
+        stream.push(pcm[begin : begin + 333])
+    assert stream.finish().tokens == recognizer.transcribe(pcm, 1, raw="s16le,8000").tokens
+
+
 def test_progress_counts_every_second(recognizer, recordings):
     seconds = []
     list(recognizer.transcribe_each(recordings, 13, 4, progress=seconds.append))
@@ -164,8 +230,8 @@ def test_what_a_stream_refuses(recognizer, speech):
     stream.finish()
     with pytest.raises(ValueError, match="finished"):
         stream.push(np.zeros(1, np.float32))
-    with pytest.raises(ValueError, match="16000 Hz; resample from 8000 Hz"):
-        recognizer.stream(1, sample_rate_hz=8000)
+    with pytest.raises(ConfigError, match="the sample rate of a stream is 1000 to 1000000 Hz, not 80"):
+        recognizer.stream(1, sample_rate_hz=80)
     with pytest.raises(ConfigError, match="lookahead 2 does not fit"):
         recognizer.stream(2)
 

@@ -91,6 +91,30 @@ def test_streams_get_the_labels_that_they_would_get_alone(recognizer, recordings
     assert steps < sum(len(samples) // 2560 + 1 for samples in chosen), "no step was shared"
 
 
+def test_streams_at_any_rate(recognizer, speech):
+    samples = speech[:32_000]
+    pcm = (samples * 32_767).astype("<i2").tobytes()
+
+    async def talk(engine):
+        resampled, telephone = engine.open(sample_rate_hz=8000), engine.open(raw="s16le,8000")
+        with pytest.raises(ConfigError, match="the sample rate of a stream is 1000 to 1000000 Hz, not 10"):
+            engine.open(sample_rate_hz=10)
+        assert engine.open_streams == 2  # none is lost
+        for begin in range(0, 32_000, 777):
+            await resampled.push(samples[begin : begin + 777])
+        for begin in range(0, len(pcm), 999):
+            await telephone.push(pcm[begin : begin + 999])
+        return await resampled.finish(), await telephone.finish()
+
+    resampled, telephone = served(recognizer, talk)
+    stream = recognizer.stream(LOOKAHEAD, 8000)
+    stream.push(samples)
+    assert resampled == stream.finish() and resampled.tokens and resampled.notes == ("resampled from 8000 Hz",)
+    stream = recognizer.stream(LOOKAHEAD, raw="s16le,8000")
+    stream.push(pcm)
+    assert telephone == stream.finish()
+
+
 def test_a_batch_grows_and_shrinks(recognizer, recordings, monkeypatch):
     monkeypatch.setattr(engine_module, "SHRINK_AFTER", 3)
     long, sizes = recordings[-1], []

@@ -68,7 +68,7 @@ def test_tensors_are_aligned_to_8_bytes(name):
         (made({}, length=1 << 40), "cut short in its header"),
         (made({}, length=(1 << 64) - 1), "cut short in its header"),
         (made({}, length=0), "not a safetensors file"),
-        (made(" " * (8 << 20) + "{}"), "a safetensors header of more than 8 MB"),
+        (made(" " * (4 << 20) + "{}"), "a safetensors header of more than 4 MB"),
         (made({"a": entry(0, 0, [0] * 9)}), "damaged entry"),
         (made("{{"), "damaged safetensors header"),
         (made("[" * 100_000), "damaged safetensors header"),

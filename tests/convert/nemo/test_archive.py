@@ -1,5 +1,7 @@
+import bz2
 import gzip
 import io
+import lzma
 import os
 import tarfile
 import zlib
@@ -73,6 +75,56 @@ def test_sparse_members_are_refused(file, tmp_path):
         open_nemo(target)
 
 
+def extended(kind: bytes, body: bytes, size: int | None = None) -> bytes:
+    """Returns a header that extends the next one, with its body; it may claim another size."""
+    info = header("extended", body, type=kind)
+    info.size = len(body) if size is None else size
+    return info.tobuf(tarfile.GNU_FORMAT) + body + bytes(-len(body) % 512)
+
+
+@pytest.mark.parametrize(
+    "headers,message",
+    [
+        (extended(tarfile.GNUTYPE_LONGNAME, b"name\0") * 2000, "has headers of headers without end; refused"),
+        (extended(tarfile.XHDTYPE, b"8 a=bc\n") * 2000, "has headers of headers without end; refused"),
+        (extended(tarfile.GNUTYPE_LONGNAME, bytes(5 << 20)), "has more than 4 MB of headers; refused"),
+        (extended(tarfile.XHDTYPE, bytes(5 << 20)), "has more than 4 MB of headers; refused"),
+        (extended(tarfile.XHDTYPE, b"9" * 100_000 + b" a=b\n"), "a number of a hundred digits"),
+        (
+            extended(tarfile.XHDTYPE, b"4015 size=" + b"9" * 4000 + b"\n"),
+            "a number of a hundred digits",
+        ),
+        (extended(tarfile.XHDTYPE, b"11 size=-5\n"), "is cut short in its member|is damaged"),
+        (extended(tarfile.XHDTYPE, b"21 GNU.sparse.map=x\n"), "not a complete"),
+        (header("s", type=tarfile.GNUTYPE_SPARSE).tobuf(tarfile.GNU_FORMAT), "neither a file nor a directory"),
+    ],
+    ids=range(9),
+)
+def test_headers_are_bounded(file, headers, message):
+    with pytest.raises(ConvertError, match=message):
+        open_nemo(file(headers + tar(MEMBERS)))
+
+
+def test_an_old_sparse_map_that_is_cut_short(file):
+    block = bytearray(header("s", type=tarfile.GNUTYPE_SPARSE).tobuf(tarfile.GNU_FORMAT))
+    block[482] = 1  # more of the map follows
+    block[148:156] = b"%06o\0 " % sum(block[:148] + b" " * 8 + block[156:])
+    for rest in (b"", b"\1" * 300, b"\1" * 5120):
+        with pytest.raises(ConvertError, match=r"not a complete \.nemo archive"):
+            open_nemo(file(bytes(block) + rest))
+
+
+def test_files_that_macos_adds_are_ignored(file):
+    litter = {"./._model_config.yaml": b"\0\5\x16\7", "./._model_weights.ckpt": b"x", ".DS_Store": b"x"}
+    assert set(contents(file(tar(MEMBERS | litter)))) == {name.removeprefix("./") for name in MEMBERS}
+
+
+def test_members_in_a_folder(file):
+    inside = {f"model/{name.removeprefix('./')}": data for name, data in MEMBERS.items()}
+    assert contents(file(tar(inside))) == {name.removeprefix("./"): data for name, data in MEMBERS.items()}
+    assert "a/model_config.yaml" in contents(file(tar(inside | {"a/model_config.yaml": b""})))  # which of the two?
+
+
 def test_too_many_members(file, monkeypatch):
     monkeypatch.setattr(archive, "MAX_MEMBERS", 20)
     with pytest.raises(ConvertError, match="more than 20 members"):
@@ -127,6 +179,8 @@ def test_files_that_are_not_archives(file, tmp_path):
         (b"PK\3\4zip", "a zip file, not a .nemo archive"),
         (b"\x1f\x8bgarbage" * 10, r"not a complete \.nemo archive"),
         (gzip.compress(b"not a tar"), r"not a complete \.nemo archive"),
+        (bz2.compress(tar(MEMBERS)), "not with gzip as NeMo does; run bunzip2 on it first"),
+        (lzma.compress(tar(MEMBERS)), "not with gzip as NeMo does; run unxz on it first"),
         (zlib.compress(tar(MEMBERS)), r"not a complete \.nemo archive"),
     ]:
         with pytest.raises(ConvertError, match=message):

@@ -1,6 +1,9 @@
+import collections
 import io
 import pickle
 import struct
+import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -282,7 +285,7 @@ def with_entry(data: bytes, name: str) -> bytes:
         (lambda: rezipped(GOOD, {"data/1": None}), "'v' has no storage of 16 bytes"),
         (lambda: rezipped(GOOD, {"data/1": b"\0" * 12}), "'v' has no storage of 16 bytes"),
         (lambda: rezipped(GOOD, {"data/1": b"\0" * 20}), "'v' has no storage of 16 bytes"),
-        (lambda: rezipped(GOOD, {"data.pkl": b"." * (9 << 20)}), r"data\.pkl of more than 8 MB"),
+        (lambda: rezipped(GOOD, {"data.pkl": b"." * (9 << 20)}), r"data\.pkl of more than 2 MB"),
     ],
 )
 def test_zips_that_are_not_checkpoints(data, message):
@@ -304,3 +307,58 @@ def test_a_file_cut_anywhere_is_refused():
     for cut in range(0, len(GOOD), 7):
         with pytest.raises(ConvertError):
             read(GOOD[:cut])
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_protocols(protocol):
+    """Each writes texts, names and references in its own way."""
+    description = pickle_of_a_tensor(protocol)
+    found = read(checkpoint(description))
+    np.testing.assert_array_equal(found["w"], [[0, 1, 2], [3, 4, 5]])
+
+
+def pickle_of_a_tensor(protocol: int) -> bytes:
+    """Returns data.pkl as Python's pickler writes it, without torch."""
+    modules = {name: types.ModuleType(name) for name in ("torch", "torch._utils")}
+    modules["torch"].FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
+    rebuild = types.FunctionType((lambda *_: None).__code__, {}, "_rebuild_tensor_v2")
+    rebuild.__module__, rebuild.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
+    modules["torch._utils"]._rebuild_tensor_v2 = rebuild
+
+    class Storage:
+        pass
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value):
+            kind = modules["torch"].FloatStorage
+            return ("storage", kind, "0", "cpu", 6) if isinstance(value, Storage) else None
+
+    target = io.BytesIO()
+    arguments = (Storage(), 0, (2, 3), (3, 1), False, collections.OrderedDict())
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in modules.items():
+            patch.setitem(sys.modules, name, module)
+        Pickler(target, protocol).dump({"w": Call(rebuild, *arguments)})
+    return target.getvalue()
+
+
+def test_a_state_dict_under_its_name():
+    nested = state(("state_dict", state(("w", tensor()))[2:-1]))
+    np.testing.assert_array_equal(read(checkpoint(nested))["w"], [[0, 1, 2], [3, 4, 5]])
+
+
+def test_names_that_are_no_texts():
+    deep = b")" + b"q\0" + b"h\0h\0\x86q\0" * 60
+    with pytest.raises(ConvertError, match="which is not a name; refused") as caught:
+        read(checkpoint(b"\x80\x04" + deep + b"h\0\x93."))
+    assert len(str(caught.value)) < 300
+
+
+def test_a_list_of_entries_that_is_too_long(monkeypatch):
+    monkeypatch.setattr(torch_format, "MAX_DIRECTORY_BYTES", 1 << 16)
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as made:
+        for i in range(2000):
+            made.writestr(f"archive/{i}", b"")
+    with pytest.raises(ConvertError, match="has more than 0 MB of headers; refused"):
+        torch_format.read(window(target.getvalue()))

@@ -34,6 +34,7 @@ NEEDED = {
     "profile_step": [],
     "synthesis": ["out"],
     "train": ["smoke", "run"],
+    "word_times": ["model", "a.jsonl"],
 }
 OTHERWISE = {
     "evaluate": "--lookaheads 6 1 --stream --normalizer none --limit 3 --plot a.svg --confidence 0.5",
@@ -50,6 +51,7 @@ OTHERWISE = {
     "profile_step": "model --lookahead 1 --dtype int8 --each-block --audio a.wav",
     "export": "--step 7 --dtype bfloat16",
     "synthesis": "--texts a b --programs espeak-ng --compression 0.5 --format flac",
+    "word_times": "--lookaheads 6 1 --range-db 12.5 --limit 3",
     "train": "--train a=2 b --dev c --init d --steps 5 --model.vocabulary 99 --model.encoder.lookaheads 6 1 "
     "--training.skip-norm inf --training.frozen encoder.* --training.betas 0.8 0.9 "
     "--waveform.noise-manifests n --training.spec-augment.time-masks 3 --mesh-data -1 --distributed",

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from nemojax.audio.formats import HEAD_BYTES, identify, is_text
+from tests.helpers.sounds import KINDS, encoded, wave
+
+READ = {"wav": "a wav file", "rf64": "a wav file", "w64": "a w64 file", "aiff": "an AIFF file", "au": "an au file"}
+READ |= {"caf": "a caf file", "flac": "a flac file", "vorbis": "an Ogg file", "opus": "an Ogg file", "mp3": "an mp3"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_formats_that_libsndfile_reads(kind):
+    form = identify(encoded(wave(3000), 16_000, kind)[:HEAD_BYTES])
+    assert form.sndfile and form.is_audio and form.name == READ.get(kind, "a wav file")
+
+
+ADTS = b"\xff\xf1\x50\x80\x02\x1f\xfc" + bytes(9)  # a frame of 16 bytes
+
+
+@pytest.mark.parametrize(
+    "head,demuxer",
+    [
+        (b"\0\0\0\x1cftypM4A ", "mov"),
+        (b"\x1a\x45\xdf\xa3\x9fB\x86\x81", "matroska"),
+        (ADTS * 2, "aac"),
+        (b"#!AMR\n", "amr"),
+        (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
+        (b"RIFF\0\0\0\0AVI LIST", "avi"),
+        ((b"G" + bytes(187)) * 3, "mpegts"),
+    ],
+)
+def test_the_formats_that_only_ffmpeg_reads(head, demuxer):
+    form = identify(head)
+    assert form.demuxer == demuxer and form.is_audio and not form.sndfile
+
+
+@pytest.mark.parametrize(
+    "head,name",
+    [
+        (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+        (b"PK\3\4", "a zip archive"),
+        (b"\x1f\x8b\x08", "data compressed by gzip"),
+        (b"%PDF-1.7", "a PDF document"),
+        (bytes(257) + b"ustar", "a tar archive"),
+        (b"<html>", "text"),
+        (b'{"error": 1}', "text"),
+        ("größer".encode(), "text"),
+        ("größer".encode()[:3], "text"),  # cut within a letter
+    ],
+)
+def test_what_is_not_audio_has_a_name(head, name):
+    form = identify(head)
+    assert form.name == name and not form.is_audio
+
+
+def test_samples_have_no_format():
+    rng = np.random.default_rng(0)
+    quiet = rng.integers(-3, 4, 3000).astype("<i2").tobytes()
+    for samples in (bytes(4096), b"\xff" * 4096, quiet, (wave(3000) * 32_767).astype("<i2").tobytes()):
+        assert identify(samples[:12]) is None and identify(samples) is None
+    one_frame = encoded(wave(3000), 16_000, "mp3")[:4]
+    assert identify(one_frame + bytes(4092)) is None  # a frame needs another one after it
+
+
+def test_text():
+    assert is_text(b"a\tb\r\n") and not is_text(b"") and not is_text(b"a\0b") and not is_text(b"\xff\xfe")

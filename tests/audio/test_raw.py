@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from nemojax.audio.raw import (
+    RAW_ENCODINGS,
+    Report,
+    SampleFormat,
+    decode_samples,
+    is_unlike_speech,
+    parse_raw,
+    raw_blocks,
+)
+from nemojax.errors import ConfigError
+from tests.helpers.sounds import wave
+
+
+def test_declarations():
+    assert parse_raw("s16le") == SampleFormat(16_000)
+    assert parse_raw("s24be,8000") == SampleFormat(8000, 1, 1, 24, True, 3)
+    assert parse_raw(" F32LE , 44100 , 2 ") == SampleFormat(44_100, 2, 3, 32, False, 8)
+    assert parse_raw("ulaw,8000,1") == parse_raw("mulaw,8000") == SampleFormat(8000, 1, 7, 8, False, 1)
+    assert parse_raw(SampleFormat(8000)) == SampleFormat(8000)
+    names = [
+        name + order for name, (_, bits) in RAW_ENCODINGS.items() for order in (["le", "be"] if bits > 8 else [""])
+    ]
+    assert len(names) == 14 and all(parse_raw(name).subtype for name in names)
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("s16", "'s16' is not an encoding of raw samples; these are: s8, u8, s16le, s16be, "),
+        ("u8le", "'u8le' is not an encoding"),
+        ("mp3", "'mp3' is not an encoding"),
+        ("", "'' is not an encoding"),
+        ("x" * 5000, "'x{40}' is not an encoding"),
+        ("s16le,16 kHz", "declared as ENCODING,RATE,CHANNELS, such as s16le,16000,1; not as 's16le,16 kHz'"),
+        ("s16le,8000,1,1", "declared as ENCODING"),
+        ("s16le,-8000", "declared as ENCODING"),
+        ("s16le,99999999", "declared as ENCODING"),
+        ("s16le,٣", "declared as ENCODING"),
+        ("s16le,0", "raw samples need a rate and at least one channel"),
+        ("s16le,8000,0", "raw samples need a rate and at least one channel"),
+    ],
+)
+def test_declarations_that_are_refused(text, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_raw(text)
+
+
+@pytest.mark.parametrize("name", ["s8", "u8", "s16le", "s16be", "s32le", "s32be", "f32le", "f32be", "f64le", "f64be"])
+def test_encodings_are_numpys(name):
+    code = {"s": "i", "u": "u", "f": "f"}[name[0]]
+    bits = int("".join(filter(str.isdigit, name)))
+    expected = np.array([[-1, -0.5], [0.25, 0.75]], np.float32)
+    values = expected * (1 if code == "f" else 2.0 ** (bits - 1)) + (128 if code == "u" else 0)
+    data = values.astype(("<" if name.endswith("le") else ">") + code + str(bits // 8)).tobytes()
+    np.testing.assert_array_equal(decode_samples(data, parse_raw(f"{name},8000,2")), expected)
+
+
+def test_companded_encodings():
+    """The values of G.711 at its ends and at its middle."""
+    mulaw = decode_samples(bytes([0x00, 0x80, 0xFF, 0x7F]), parse_raw("mulaw"))[:, 0] * 32_768
+    np.testing.assert_array_equal(mulaw, [-32_124, 32_124, 0, 0])
+    alaw = decode_samples(bytes([0x2A, 0xAA, 0xD5, 0x55]), parse_raw("alaw"))[:, 0] * 32_768
+    np.testing.assert_array_equal(alaw, [-32_256, 32_256, 8, -8])
+
+
+def test_what_is_left_of_blocks_is_noted():
+    data = iter([b"\1", b"\0\2", b"\0\3", b""])
+    report = Report()
+    blocks = list(raw_blocks(lambda size: next(data), SampleFormat(16_000), report))
+    np.testing.assert_array_equal(np.concatenate(blocks)[:, 0] * 32_768, [1, 2])
+    assert report.notes == ["1 byte not used (a part of a sample of 2 bytes)"] and not report.incomplete
+
+
+def test_notes_are_kept_once():
+    report = Report()
+    for _ in range(3):
+        report.note("resampled")
+        report.unused(2, "at its end", incomplete=True)
+    assert report.notes == ["resampled", "2 bytes not used (at its end)"] and report.incomplete
+
+
+def test_bytes_of_other_layouts_are_unlike_speech(speech):
+    sixteen = (0.5 * speech / np.abs(speech).max() * 32_767).astype("<i2")
+    floats = (0.5 * speech).astype("<f4")
+    layout = SampleFormat(16_000)
+    assert not is_unlike_speech(decode_samples(sixteen.tobytes(), layout))
+    assert not is_unlike_speech(decode_samples(sixteen[::2].tobytes(), layout))  # no way to tell that it is 8 kHz
+    assert not is_unlike_speech(np.zeros((3000, 1))) and not is_unlike_speech(wave(3000)[:, None])
+    assert is_unlike_speech(decode_samples(floats.tobytes(), layout))
+    assert is_unlike_speech(decode_samples(floats.astype("<f8").tobytes(), layout))
+    assert is_unlike_speech(np.full((3000, 1), np.nan)) and is_unlike_speech(np.full((3000, 1), 0.9))
+    assert not is_unlike_speech(np.full((10, 1), 0.9))  # too few to tell
