@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
@@ -248,7 +247,7 @@ class Run:
     def _placed(self, batch: Any) -> Batch:
         """Places this process's rows of a batch on its devices."""
         if self._mesh is None:
-            return Batch(*(jnp.asarray(getattr(batch, name)) for name in Batch._fields))
+            return Batch(*(jax.device_put(np.asarray(getattr(batch, name))) for name in Batch._fields))
         return sharding.place_batch(batch, self._mesh)
 
     def _record(self, entry: tuple[int, StepMetrics] | None) -> None:
@@ -296,7 +295,7 @@ class Run:
         model = self._host_model()
         if not self.chief:
             return None
-        recognizer = Recognizer(jax.tree.map(jnp.asarray, model), self.config, self.tokenizer)
+        recognizer = Recognizer(jax.device_put(model), self.config, self.tokenizer)
         wers = []
         for row in dev_rows(recognizer, self.dev, self.experiment.dev_batch, self._report):
             wers.append(row["wer"])

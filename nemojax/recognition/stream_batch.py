@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from nemojax.checks import check_count
 from nemojax.config import ModelConfig
 from nemojax.decoding.state import Emission, Search
 from nemojax.device import check_process
@@ -87,6 +88,7 @@ class StreamBatch:
         compiler_options: Mapping[str, Any] | None = None,
     ):
         check_process()
+        check_count("size", size)
         self.config: ModelConfig = thaw(model).config
         self.lookahead, self.chunk_samples = lookahead, self.config.chunk_samples(lookahead)
         self._model, self._constants, self._search = model, constants, search

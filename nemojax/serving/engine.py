@@ -26,7 +26,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -87,8 +87,8 @@ class Engine:
         idle_limit_s: float | None = None,
         reset_prediction_after_s: float | None = None,
     ):
-        if not len(slots):
-            raise ConfigError("slots must have at least one batch size")
+        if not isinstance(slots, Iterable) or not len(slots):
+            raise ConfigError(f"slots must be a list of at least one batch size, not {slots!r}")
         for size in slots:
             check_count("each of slots", size)
         check_count("backlog", backlog)

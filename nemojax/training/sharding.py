@@ -84,11 +84,17 @@ def place_state(state: TrainState, shardings: TrainState) -> TrainState:
     """Spreads a state over the mesh; every process holds it whole."""
 
     def place(leaf: Any, sharding: NamedSharding) -> Array:
-        host = np.asarray(leaf)
-        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+        return _assembled(np.asarray(leaf), sharding)
 
     placed: TrainState = jax.tree.map(place, state, shardings)
     return placed
+
+
+def _assembled(host: np.ndarray, sharding: NamedSharding) -> Array:
+    """Places the parts of an array on this process's devices, each by an explicit transfer."""
+    parts = sharding.addressable_devices_indices_map(host.shape).items()
+    placed = [jax.device_put(host[index], device) for device, index in parts]
+    return jax.make_array_from_single_device_arrays(host.shape, sharding, placed)
 
 
 def place_batch(batch: Any, mesh: Mesh) -> Batch:

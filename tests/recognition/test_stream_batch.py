@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from nemojax.decoding.greedy import Greedy
+from nemojax.errors import ConfigError
 from nemojax.recognition import stream_batch
 from nemojax.recognition.stream_batch import StepInput
 from nemojax.streaming import init_state
@@ -98,6 +99,12 @@ def test_an_input_says_what_the_step_needs(recognizer):
     given.keep(np.array([2, 1]))
     assert given.samples.shape == (2, 1280) and given.length.tolist() == [history + 10, 0]
     assert given.active.tolist() == [True, False] and given.reset.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_has_rows(recognizer, size):
+    with pytest.raises(ConfigError, match="size must be a whole number of at least 1"):
+        recognizer.batch(size)
 
 
 def test_compiler_options_and_the_search_reach_the_step(recognizer, monkeypatch):
