@@ -3,6 +3,8 @@
 __main__.py   the command line
 nemo/         NeMo archives
 huggingface/  Hugging Face checkpoints
+hub.py        reads from the model hub and writes to it
+push.py       a repository of the hub; model_card.py writes its README.md
 stablehlo.py  exports the streaming step, to run without nemojax; stablehlo_example.py runs it
 names.py      one table: our names of parameters, NeMo's, Hugging Face's, and the layout of each tensor
 source.py     a checkpoint as read: every tensor matched to one of our parameters

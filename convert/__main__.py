@@ -1,11 +1,14 @@
 """The command line: `python -m convert` or `nemojax-convert`.
 
-    nemo MODEL.nemo OUT      converts a NeMo archive to a native checkpoint
-    hf DIRECTORY|NAME OUT    converts a Hugging Face directory, or a name on the hub, to a native checkpoint
+    nemo MODEL OUT           converts a NeMo archive to a native checkpoint
+    hf MODEL OUT             converts a Hugging Face checkpoint to a native checkpoint
     to-nemo DIRECTORY OUT    converts a native checkpoint to a NeMo archive
     to-hf DIRECTORY OUT      converts a native checkpoint to a Hugging Face directory
     int8 DIRECTORY OUT       quantizes the encoder of a native checkpoint to int8
     stablehlo DIRECTORY OUT  exports the streaming step of a native checkpoint, to run without nemojax
+    push DIRECTORY TARGET    writes a native checkpoint as a repository with a model card, on the hub or in a folder
+
+MODEL is a file, a directory, or a name on the hub. `nemo` and `hf` differ only for a place that has both forms.
 
 The exit code is 0; or 2 if the conversion is impossible: then standard error has one sentence, and nothing is written.
 """
@@ -22,8 +25,9 @@ from typing import Annotated, Any
 import tyro
 from tqdm import tqdm
 
-from convert import huggingface, nemo, stablehlo
+from convert import hub, huggingface, nemo, push, stablehlo
 from convert.errors import ConvertError, reason
+from convert.hub import Form
 from convert.output import Progress, check_new, check_room
 from convert.source import Source, read_native, shapes
 from nemojax import checkpoint
@@ -32,37 +36,36 @@ from nemojax.errors import NemojaxError
 from nemojax.kernels import quantization
 from nemojax.model.transducer import Transducer
 
-Archive = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL.nemo")]
-Model = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIRECTORY|NAME")]
+Model = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
 Native = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIRECTORY")]
 Out = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
+Target = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TARGET")]
 Skip = Annotated[tuple[str, ...], tyro.conf.arg(name="skip-setting", metavar="NAME")]
 
 
-def from_nemo(model: Archive, out: Out, /, skip_setting: Skip = ()) -> None:
+def from_nemo(model: Model, out: Out, /, revision: str | None = None, skip_setting: Skip = ()) -> None:
     """Converts a NeMo archive to a native checkpoint.
 
     Args:
-      model: the .nemo file.
+      model: the .nemo file, a directory that has one, or a name on the hub.
       out: the new directory.
+      revision: branch, tag or commit on the hub.
       skip_setting: unknown settings to ignore, by full name; name only settings without effect on the output.
     """
-    check_new(out)  # first: reading takes time
-    parent = out.absolute().parent  # a compressed archive is decompressed where the output goes
-    _save(nemo.read(model, parent if parent.is_dir() else None, skip_setting), out)
+    _convert(model, "nemo", out, revision, skip_setting)
 
 
 def from_huggingface(model: Model, out: Out, /, revision: str | None = None, skip_setting: Skip = ()) -> None:
     """Converts a Hugging Face checkpoint to a native one.
 
     Args:
-      model: a directory, or a name on the hub such as nvidia/nemotron-speech-streaming-en-0.6b.
+      model: a directory, or a name on the hub such as nvidia/nemotron-speech-streaming-en-0.6b. If it has no Hugging
+        Face checkpoint, its .nemo archive is converted.
       out: the new directory.
       revision: branch, tag or commit on the hub.
       skip_setting: unknown settings to ignore, by full name; name only settings without effect on the output.
     """
-    check_new(out)  # first: downloading takes time
-    _save(huggingface.read(huggingface.fetch(model, revision), skip_setting), out)
+    _convert(model, "huggingface", out, revision, skip_setting)
 
 
 def to_nemo(directory: Native, out: Out, /) -> None:
@@ -123,6 +126,32 @@ def to_stablehlo(
     _report(out, config)
 
 
+def to_hub(
+    directory: Native,
+    target: Target,
+    /,
+    form: Form = "huggingface",
+    license: str | None = None,
+    language: str | None = None,
+    revision: str | None = None,
+    private: bool = False,
+) -> None:
+    """Writes a native checkpoint as a repository with a model card, on the hub or in a folder.
+
+    Args:
+      directory: the native checkpoint.
+      target: a name on the hub (owner/model), which needs a login of its client (HF_TOKEN, or `hf auth login`); or a
+        new folder, whose path begins with / or a dot.
+      form: of the checkpoint in the repository.
+      license: its identifier on the hub, such as apache-2.0, for the model card.
+      language: its code, such as en, for the model card.
+      revision: branch on the hub; by default the main one.
+      private: a new repository is private.
+    """
+    native, address = push.write(directory, target, form, license, language, revision, private, _bar("writing"))
+    _report(address, native.config)
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "nemo": from_nemo,
     "hf": from_huggingface,
@@ -130,11 +159,22 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "to-hf": to_huggingface,
     "int8": to_int8,
     "stablehlo": to_stablehlo,
+    "push": to_hub,
 }
 
 
 def _bar(description: str, unit: str = " tensors") -> Progress:
     return partial(tqdm, desc=description, unit=unit, leave=False, disable=None)  # shown on a terminal only
+
+
+def _convert(model: str, form: Form, out: Path, revision: str | None, skipped: tuple[str, ...]) -> None:
+    """Converts the checkpoint of a place, in its preferred form, to a native one."""
+    check_new(out)  # first: downloading and reading take time
+    path = hub.locate(model, form, revision)
+    if path.is_dir():
+        return _save(huggingface.read(path, skipped), out)
+    parent = out.absolute().parent  # a compressed archive is decompressed where the output goes
+    _save(nemo.read(path, parent if parent.is_dir() else None, skipped), out)
 
 
 def _save(source: Source, out: Path) -> None:
@@ -155,7 +195,7 @@ def _write_native(out: Path, model: Transducer, tokenizer: bytes, origin: dict[s
         raise ConvertError(f"{out} can't be written: {reason(error)}") from None
 
 
-def _report(out: Path, config: ModelConfig) -> None:
+def _report(out: Path | str, config: ModelConfig) -> None:
     sizes = [math.prod(shape) for shape in shapes(config).values()]
     print(f"{out}: {sum(sizes):,} parameters in {len(sizes)} tensors, {config.vocabulary} pieces")
 

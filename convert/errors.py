@@ -1,16 +1,21 @@
 """The one error of conversions, and how messages quote what a file holds."""
 
+import json
 import reprlib
 from collections.abc import Sequence
 
-from nemojax.errors import NemojaxError
+from nemojax.errors import NemojaxError, shown
 
 MAX_LISTED = 8  # problems that one message names; further ones are counted
 MAX_REASON_CHARACTERS = 200
+MAX_MESSAGE = 1800  # characters
 
 
 class ConvertError(NemojaxError, ValueError):
-    """Reports a checkpoint that can't be converted; the message says what is wrong and where."""
+    """Reports a checkpoint that can't be converted; the message says what is wrong and where, on one line."""
+
+    def __init__(self, message: str):
+        super().__init__(shown(message, MAX_MESSAGE))  # it may quote names of files and texts in them
 
 
 _short = reprlib.Repr()
@@ -19,15 +24,20 @@ _short.maxlevel, _short.maxstring, _short.maxother, _short.maxlong = 3, 80, 80, 
 
 def short(value: object) -> str:
     """Returns a value from a file for a message: one line, however large or deeply nested the value is."""
-    return _short.repr(value)
+    return shown(_short.repr(value))
 
 
-def listed(problems: Sequence[str]) -> str:
+def as_written(value: object) -> str:
+    """Returns a value as a settings file writes it, for a message."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else short(value).strip("'")
+
+
+def listed(problems: Sequence[str], separator: str = "; ") -> str:
     """Joins problems into one clause after another; names the first eight and counts the rest."""
-    more = f"; and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
-    return "; ".join(problems[:MAX_LISTED]) + more
+    more = f"{separator}and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
+    return separator.join(problems[:MAX_LISTED]) + more
 
 
 def reason(error: BaseException) -> str:
     """Returns the message of a library's error as one line of limited length."""
-    return " ".join(str(error).split())[:MAX_REASON_CHARACTERS] or type(error).__name__
+    return shown(" ".join(str(error).split())[:MAX_REASON_CHARACTERS]) or type(error).__name__

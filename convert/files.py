@@ -1,13 +1,14 @@
 """Read-only windows on files: several readers of one open file, each with its own position."""
 
 import io
+import math
 import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from convert.errors import ConvertError
+from convert.errors import ConvertError, reason
 
 
 class Window(io.RawIOBase):
@@ -49,6 +50,28 @@ class Window(io.RawIOBase):
         return Window(self.file, self.start + start, size)
 
 
+class LimitedWindow(Window):
+    """A window for reading headers: after `limit` bytes in all, reading is an error.
+
+    Readers of archives take the sizes of headers from the file, which may claim any size.
+    """
+
+    def __init__(self, window: Window, limit: int) -> None:
+        super().__init__(window.file, window.start, window.size)
+        self.limit = limit
+        self.left: float = limit
+
+    def release(self) -> None:
+        """Ends the limit: the headers are read."""
+        self.left = math.inf
+
+    def readinto(self, buffer: Any) -> int:
+        self.left -= min(len(buffer), max(0, self.size - self.position))
+        if self.left < 0:
+            raise ConvertError(f"has more than {self.limit >> 20} MB of headers; refused")
+        return super().readinto(buffer)
+
+
 class OpenFile:
     """An open file descriptor. It is closed when its last window is deleted."""
 
@@ -71,5 +94,9 @@ def open_file(path: str | Path) -> Window:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ConvertError(f"{path} is {'a directory' if os.path.isdir(path) else 'not a regular file'}")
         return Window(OpenFile(os.open(path, os.O_RDONLY)))
+    except ConvertError:
+        raise
     except OSError as error:
         raise ConvertError(f"{path} can't be read: {error.strerror}") from None
+    except ValueError as error:  # a name with a NUL byte
+        raise ConvertError(f"{path} can't be read: {reason(error)}") from None

@@ -174,6 +174,11 @@ class Native(NamedTuple):
     tokenizer: bytes  # a SentencePiece model
     origin: dict[str, Any]  # contents of origin.json
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the parameters."""
+        return sum(array.nbytes for array in named_parameters(self.model).values())
+
 
 def read_native(directory: str | Path, dtype: Any = None) -> Native:
     """Reads a native checkpoint in order to convert it; see `checkpoint.load`.

@@ -19,6 +19,7 @@ COMMANDS = {
     "export": Command("training.export", "Make a model directory from a training checkpoint."),
     "synthesis": Command("synthesis.corpus", "Make synthetic speech with manifests to train on."),
     "evaluate": Command("accuracy.evaluate", "What are a model's WER and CER at each look-ahead?"),
+    "word_times": Command("accuracy.word_times", "How long after its sound does the model emit a word?"),
     "compare_accuracy": Command("accuracy.study", "On what does accuracy depend? Look-ahead, left context, noise, ..."),
     "compare_references": Command("references.compare", "Do NeMo and transformers give the same labels?"),
     "golden": Command("references.golden", "Make the golden values of tests/golden with NeMo and transformers."),

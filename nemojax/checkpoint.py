@@ -20,6 +20,7 @@ import numpy as np
 
 from nemojax.config import ModelConfig
 from nemojax.errors import CheckpointError, ConfigError
+from nemojax.hub import resolve
 from nemojax.kernels import quantization
 from nemojax.model.parameters import abstract_model, check_shapes, named_parameters
 from nemojax.model.transducer import Transducer
@@ -110,10 +111,13 @@ def _first_line(error: Exception) -> str:
 def read_settings(directory: str | Path) -> tuple[ModelConfig, bytes, dict[str, Any]]:
     """Reads the settings, the tokenizer and the origin of a checkpoint, without its weights.
 
+    Args:
+      directory: the checkpoint, or a name on the hub (see `hub.resolve`).
+
     Raises:
       CheckpointError: it is not a checkpoint, or a part of it is missing or damaged.
     """
-    directory = Path(directory)
+    directory = resolve(directory)
     try:
         if not directory.is_dir():
             hint = "; convert a .nemo archive with nemojax-convert first" if directory.is_file() else ""
@@ -140,6 +144,7 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
     """Loads a model with its settings, tokenizer and origin.
 
     Args:
+      directory: the checkpoint, or a name on the hub (see `hub.resolve`).
       dtype: type of the parameters in memory; None for the type that each was saved in. Parameters are converted as
         they are read, a few at a time: a bfloat16 model never exists in float32. Parameters that were saved in int8
         (`kernels.quantization`) stay int8.
@@ -149,8 +154,9 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
     """
     import orbax.checkpoint as ocp
 
+    directory = resolve(directory)
     config, tokenizer, origin = read_settings(directory)
-    weights = Path(directory).absolute() / WEIGHTS
+    weights = directory.absolute() / WEIGHTS
     try:
         with _checkpointer(restore_concurrent_gb=CONCURRENT_GB) as checkpointer:
             stored = checkpointer.metadata(weights).item_metadata.tree

@@ -4,6 +4,7 @@ Every derived number is a property with its unit in its name. The defaults are t
 0.6B model; `PRESETS` names the others. Nothing here imports jax.
 """
 
+import json
 from dataclasses import dataclass, field
 
 from nemojax import settings
@@ -68,6 +69,14 @@ class JointConfig:
 
 
 @dataclass(frozen=True)
+class TextConfig:
+    """How labels become text. A checkpoint without these settings has the defaults."""
+
+    events: tuple[str, ...] = ()  # pieces that mark an event, such as "<EOU>": labels, but no part of the text
+    join_punctuation: bool = False  # remove the space before . , ? ! ; :
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Transducer: front end, encoder, prediction and joint networks. `vocabulary` counts pieces, without blank."""
 
@@ -77,6 +86,7 @@ class ModelConfig:
     joint: JointConfig = field(default_factory=JointConfig)
     vocabulary: int = 1024
     max_symbols_per_frame: int = 10  # greedy decoding moves to the next frame after this number of labels
+    text: TextConfig = field(default_factory=TextConfig)
 
     def __post_init__(self) -> None:
         encoder, features = self.encoder, self.features
@@ -175,8 +185,14 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, text: str) -> "ModelConfig":
-        """Reads what `to_json` wrote. Raises ConfigError for each unknown, missing or unsuitable setting, by name."""
-        return settings.read(cls, settings.parse_json(text, "config.json"))
+        """Reads what `to_json` wrote. Raises ConfigError for each unknown, missing or unsuitable setting, by name.
+
+        Only the settings of `text` may be missing: older checkpoints have none.
+        """
+        values = settings.parse_json(text, "config.json")
+        if isinstance(values, dict) and isinstance(values.get("text", {}), dict):
+            values["text"] = json.loads(settings.to_json(TextConfig())) | values.get("text", {})
+        return settings.read(cls, values)
 
 
 PRESETS: dict[str, ModelConfig] = {

@@ -5,16 +5,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nemojax.text.transcript import Transcript
 
+MAX_SHOWN = 1000  # characters of a line
 
-MAX_SHOWN = 200  # characters
 
-
-def shown(name: object, most: int = MAX_SHOWN) -> str:
-    """Returns a name as messages have it: on one line, its control characters escaped, a long one cut in the middle."""
-    text = str(name)
-    if len(text) > most:
-        text = f"{text[: most // 2]}...{text[-most // 2 :]}"
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+def shown(value: object, limit: int = MAX_SHOWN) -> str:
+    """Returns a name or a value for one line: control characters are escaped, and a long one loses its middle."""
+    text = str(value)
+    if len(text) > limit:
+        text = f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class NemojaxError(Exception):

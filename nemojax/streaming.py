@@ -88,7 +88,7 @@ def log_mel_mask(length: Int[Array, " B"], first: Bool[Array, " B"], frames: int
     before index 0 are not.
     """
     hop, factor = config.features.hop_samples, config.subsampling_factor
-    index = jnp.arange(frames)[None]
+    index = jnp.arange(frames, dtype=jnp.int32)[None]
     needed = hop * index + config.history_samples - hop * (factor - 2)
     return (needed <= length[:, None]) & ~(first[:, None] & (index < factor - 1))
 
@@ -97,7 +97,7 @@ def log_mel_segment(
     config: ModelConfig, state: StreamState, segment: Segment
 ) -> tuple[Float[Array, "B F M"], Bool[Array, "B F"], FeatureCache]:
     """Computes the log-mel frames of a segment of whole encoder frames, which of them are valid, and the next cache."""
-    index, first = jnp.arange(segment.samples.shape[1])[None], state.position == 0
+    index, first = jnp.arange(segment.samples.shape[1], dtype=jnp.int32)[None], state.position == 0
     valid = (index < segment.length[:, None]) & ~(first[:, None] & (index < config.history_samples))
     with jax.named_scope("features"):
         log_mel, cache = features.step(segment.samples, valid, state.features, config.features)
@@ -140,7 +140,7 @@ def step(
     fresh = init_state(model, constants, segment.active.shape[0], search)
     before = where_rows(segment.reset, fresh, state)
     encoded, mask, after = encode(model, constants, before, segment, lookahead)
-    length = jnp.where(segment.active, mask.sum(1), 0)
+    length = jnp.where(segment.active, mask.sum(1, dtype=jnp.int32), 0)
     with jax.named_scope("decoder"):
         emission, decoder = search.decode(model, encoded, length, before.decoder)
     after = where_rows(segment.active, after._replace(decoder=decoder), before)

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from nemojax.config import PRESETS, EncoderConfig, ModelConfig
+from nemojax.config import PRESETS, EncoderConfig, ModelConfig, TextConfig
 from nemojax.errors import ConfigError
 
 RELEASED = PRESETS["0.6b"]
@@ -24,6 +24,16 @@ def test_encoder_frames(samples, frames):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_json_there_and_back(preset):
     assert ModelConfig.from_json(PRESETS[preset].to_json()) == PRESETS[preset]
+
+
+def test_older_checkpoints_have_no_settings_of_text():
+    values = json.loads(RELEASED.to_json())
+    del values["text"]
+    assert ModelConfig.from_json(json.dumps(values)) == RELEASED
+    text = ModelConfig.from_json(json.dumps(values | {"text": {"events": ["<EOU>"]}})).text
+    assert text == TextConfig(("<EOU>",), False)
+    with pytest.raises(ConfigError, match=r"unknown settings: text\.event;"):
+        ModelConfig.from_json(json.dumps(values | {"text": {"event": []}}))
 
 
 @pytest.mark.parametrize("lookahead", [-1, 2, 70, 99])

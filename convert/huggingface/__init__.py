@@ -6,6 +6,6 @@ safetensors_format.py  the weights, read and written
 tokenizer_json.py      tokenizer.json to a SentencePiece model, and back
 """
 
-from convert.huggingface.checkpoint import fetch, read, write
+from convert.huggingface.checkpoint import read, write
 
-__all__ = ["fetch", "read", "write"]
+__all__ = ["read", "write"]

@@ -1,4 +1,4 @@
-"""Converts Hugging Face checkpoints (a directory, or a name on the hub) to our form, and back.
+"""Converts Hugging Face checkpoints (directories) to our form, and back.
 
 A round trip returns the same tensors and settings, bit for bit. A checkpoint that came from Hugging Face also gets its
 training settings back; any other gets the defaults of transformers' class. The tokenizer is written twice: as
@@ -6,45 +6,33 @@ tokenizer.json, for transformers, and as tokenizer.model, for conversion back.
 """
 
 import json
-import re
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-from convert.errors import ConvertError, reason, short
+from convert.errors import ConvertError, short
 from convert.files import open_file
 from convert.huggingface import safetensors_format, settings, tokenizer_json
 from convert.huggingface.settings import EXTRACTOR_FILE, FILE, PROCESSOR_FILE
 from convert.output import Progress, new_directory
 from convert.pieces import pieces
 from convert.sections import MAX_SETTINGS_BYTES, Everything, read_json
-from convert.source import Source, Tensor, match_parameters, name_parameters, preserved, provenance, read_native
+from convert.source import (
+    Native,
+    Source,
+    Tensor,
+    match_parameters,
+    name_parameters,
+    preserved,
+    provenance,
+    read_native,
+)
 from nemojax.config import ModelConfig
 
 WEIGHTS, INDEX, TOKENIZER = "model.safetensors", "model.safetensors.index.json", "tokenizer.model"
 TOKENIZER_CONFIG, GENERATION = "tokenizer_config.json", "generation_config.json"
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-HUB_FILES = [FILE, PROCESSOR_FILE, EXTRACTOR_FILE, "*.safetensors", INDEX, TOKENIZER, tokenizer_json.FILE]
-
-
-def fetch(name: str, revision: str | None = None) -> Path:
-    """Returns the directory of this name, or downloads the needed files of the hub's repository of this name.
-
-    Raises:
-      ConvertError: `name` is neither, the hub can't be reached, or it has no such repository.
-    """
-    if name and Path(name).is_dir():
-        return Path(name)
-    if Path(name).exists() or not HUB_NAME.fullmatch(name):
-        hint = "; `nemo` converts .nemo archives" if name.endswith(".nemo") else ""
-        raise ConvertError(f"{name} is neither a directory nor a name on the hub (owner/model){hint}")
-    import huggingface_hub
-
-    try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
-    except Exception as error:  # the hub client, its HTTP library and the system have no common type
-        why = reason(error)
-        raise ConvertError(f"{name} is not a local directory, and can't be downloaded from the hub: {why}") from None
+# what `read` needs of a repository
+FILES = [FILE, PROCESSOR_FILE, EXTRACTOR_FILE, "*.safetensors", INDEX, TOKENIZER, tokenizer_json.FILE]
 
 
 def read(directory: str | Path, skipped: Container[str] = ()) -> Source:
@@ -156,17 +144,21 @@ def write(directory: str | Path, path: str | Path, progress: Progress = iter) ->
       CheckpointError: `directory` is not a checkpoint.
       ConvertError: `path` exists or can't be written, or transformers can't express the model.
     """
-    model, config, tokenizer, origin = read_native(directory)
-    tensors = name_parameters(model, "huggingface")
+    native = read_native(directory)
+    with new_directory(path, native.nbytes) as partial:
+        write_files(native, partial, progress)
+    return native.config
+
+
+def write_files(native: Native, folder: Path, progress: Progress = iter) -> None:
+    """Writes the files of a checkpoint for transformers into an empty folder; see `write`."""
+    tensors = name_parameters(native.model, "huggingface")
     dtype = max(tensors.values(), key=lambda tensor: tensor.size).dtype.name  # of the largest, if they differ
-    files = _settings_files(config, tokenizer, dtype, origin)
-    with new_directory(path, sum(tensor.nbytes for tensor in tensors.values())) as partial:
-        for name, values in files.items():
-            (partial / name).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-        (partial / TOKENIZER).write_bytes(tokenizer)
-        with open(partial / WEIGHTS, "wb") as file:
-            safetensors_format.write(file, progress(tensors.items()), tensors)
-    return config
+    for name, values in _settings_files(native.config, native.tokenizer, dtype, native.origin).items():
+        (folder / name).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    (folder / TOKENIZER).write_bytes(native.tokenizer)
+    with open(folder / WEIGHTS, "wb") as file:
+        safetensors_format.write(file, progress(tensors.items()), tensors)
 
 
 def _settings_files(config: ModelConfig, tokenizer: bytes, dtype: str, origin: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def to_config(settings: Any, processor: Any, extractor: Any, skipped: Container[
 def _features(processor: Section, extractor: Any, mel_bins: int, skipped: Container[str]) -> FeatureConfig:
     """Reads the feature extractor's settings: from the processor's file, from their own, or the class's defaults."""
     if "feature_extractor" not in processor.values and extractor is not None:
-        section = Section(extractor, "feature_extractor.", processor.problems)
+        section = Section(extractor, "feature_extractor.", processor)
     else:
         section = processor.section("feature_extractor", optional=True)
     for key, (default, *allowed) in EXTRACTOR_FIXED.items():

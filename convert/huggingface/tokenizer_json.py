@@ -1,7 +1,7 @@
 """Converts Hugging Face's tokenizer.json to a SentencePiece model, and back.
 
-In both directions labels decode to the same text, except the unknown piece: SentencePiece shows it, transformers
-leaves it out with the other special tokens. Text is also encoded alike, except runs of several spaces.
+In both directions labels decode to the same text; the unknown piece has none, as in `nemojax.text`. Text is also
+encoded alike, except runs of several spaces.
 """
 
 import base64

@@ -9,14 +9,19 @@ import gzip
 import os
 import tarfile
 import tempfile
-import zlib
 from pathlib import Path
 
 from convert.errors import ConvertError, reason, short
-from convert.files import OpenFile, Window, open_file
+from convert.files import LimitedWindow, OpenFile, Window, open_file
 
 BLOCK = tarfile.BLOCKSIZE  # bytes
 MAX_MEMBERS = 1000  # NeMo writes about five
+MAX_HEADER_BYTES = 4 << 20  # of all headers of the tar, extended ones included; NeMo writes 512 for each member
+# other kinds of compression by their first bytes, and the programs that undo them
+OTHER_COMPRESSION = {b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
+SETTINGS = "model_config.yaml"  # what NeMo looks for in an archive
+# files that an operating system adds to a folder that is packed by hand
+LITTER = ("._", ".DS_Store")
 # A tar.gz may decompress to at most this many times its size, plus this many bytes. Weights compress by less than a
 # tenth, settings and vocabularies by more.
 MAX_RATIO, MAX_EXTRA_BYTES = 20, 64 << 20
@@ -33,21 +38,28 @@ def open_nemo(path: str | Path, scratch: str | Path | None = None) -> dict[str, 
       ConvertError: the file is not a tar or tar.gz, is damaged or cut short, or has a member that is refused.
     """
     window = open_file(path)
-    magic = window.read(4)
+    magic = window.read(6)
     if not magic:
         raise ConvertError(f"{path} is empty")
+    for first, program in OTHER_COMPRESSION.items():
+        if magic.startswith(first):
+            raise ConvertError(f"{path} is compressed, and not with gzip as NeMo does; run {program} on it first")
     if magic[:2] == b"PK":
         raise ConvertError(f"{path} is a zip file, not a .nemo archive (a tar); torch checkpoints are not supported")
     try:
         if magic[:2] == b"\x1f\x8b":
             window = _decompress(window, scratch)
-        return _members(window)
+        return _settings_folder(_members(window))
     except ConvertError as error:
         raise ConvertError(f"{path}: {error}") from None
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError) as error:
-        raise ConvertError(f"{path} is not a complete .nemo archive (tar or tar.gz): {reason(error)}") from None
     except OSError as error:
-        raise ConvertError(f"{path} can't be read: {error.strerror or error}") from None
+        if not isinstance(error, gzip.BadGzipFile):
+            raise ConvertError(f"{path} can't be read: {error.strerror or error}") from None
+        raise ConvertError(f"{path} is not a complete .nemo archive (tar or tar.gz): {reason(error)}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # tarfile raises errors of many types, also RecursionError, for damaged headers
+        raise ConvertError(f"{path} is not a complete .nemo archive (tar or tar.gz): {reason(error)}") from None
 
 
 def _decompress(window: Window, scratch: str | Path | None) -> Window:
@@ -69,7 +81,7 @@ def _members(window: Window) -> dict[str, Window]:
     members: dict[str, Window] = {}
     window.seek(0)
     end = 0
-    with tarfile.open(fileobj=window, mode="r:") as tar:
+    with tarfile.open(fileobj=LimitedWindow(window, MAX_HEADER_BYTES), mode="r:") as tar:
         for count, info in enumerate(tar, start=1):
             if count > MAX_MEMBERS:
                 raise ConvertError(f"has more than {MAX_MEMBERS} members")
@@ -77,7 +89,7 @@ def _members(window: Window) -> dict[str, Window]:
             name = _member_name(info)
             if info.size < 0 or info.offset_data + info.size > window.size:
                 raise ConvertError(f"is cut short in its member {short(name)}")
-            if info.isdir():
+            if info.isdir() or name.rpartition("/")[2].startswith(LITTER):
                 continue
             if name in members:
                 raise ConvertError(f"has the member {short(name)} twice")
@@ -91,6 +103,14 @@ def _members(window: Window) -> dict[str, Window]:
     if not members:
         raise ConvertError("has no members")
     return members
+
+
+def _settings_folder(members: dict[str, Window]) -> dict[str, Window]:
+    """Returns the members of the one folder that holds the settings, by their names in it, if they are in a folder."""
+    folders = [name.removesuffix(SETTINGS) for name in members if name.endswith(f"/{SETTINGS}")]
+    if SETTINGS in members or len(folders) != 1:
+        return members
+    return {name.removeprefix(folders[0]): part for name, part in members.items() if name.startswith(folders[0])}
 
 
 def _member_name(info: tarfile.TarInfo) -> str:

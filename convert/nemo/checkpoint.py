@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import IO, Any
 
 import librosa
+import ml_dtypes
 import numpy as np
 
 from convert import names
-from convert.errors import ConvertError, reason, short
+from convert.errors import ConvertError, listed, reason, short
 from convert.files import Window
 from convert.nemo import recipe, settings, torch_format
 from convert.nemo.archive import open_nemo
+from convert.nemo.kinds import ADAPTER
 from convert.output import Progress, new_file
 from convert.pieces import MAX_MODEL_BYTES, pieces
 from convert.sections import MAX_SETTINGS_BYTES, Everything
@@ -66,9 +68,10 @@ def read(path: str | Path, scratch: str | Path | None = None, skipped: Container
 def _read(path: Path, members: Mapping[str, Window], skipped: Container[str]) -> Source:
     text = _member(members, settings.FILE, MAX_SETTINGS_BYTES)
     parsed = settings.parse(text)
+    settings.refuse_other_kinds(parsed)  # first: what follows would name a part of it
     tokenizer_name = settings.tokenizer_member(parsed)
     tokenizer = _member(members, tokenizer_name, MAX_MODEL_BYTES)
-    config = settings.to_config(parsed, len(pieces(tokenizer, tokenizer_name)), skipped)
+    config, notes = settings.read(parsed, len(pieces(tokenizer, tokenizer_name)), skipped)
 
     weights = [name for name in members if name.endswith(".ckpt")]
     if weights != [WEIGHTS]:
@@ -78,13 +81,44 @@ def _read(path: Path, members: Mapping[str, Window], skipped: Container[str]) ->
         tensors = torch_format.read(members[WEIGHTS])
     except ConvertError as error:
         raise ConvertError(f"{WEIGHTS} {error}") from None
+    if adapters := [name for name in tensors if ADAPTER in name]:
+        found = listed([short(name) for name in adapters], ", ")
+        raise ConvertError(f"is a model with adapters, which nemojax does not run: {found}")
+    _check_labels(tensors, config)
     constants = _constants(tensors, config.features)
     auxiliary = [name for name in tensors if name.startswith("ctc_decoder.")]
     rest = {name: tensor for name, tensor in tensors.items() if name not in (WINDOW, FILTERS, *auxiliary)}
-    notes = [f"the auxiliary CTC decoder is left out: {', '.join(map(short, auxiliary))}"] if auxiliary else []
+    if auxiliary:
+        notes.append(f"the auxiliary CTC decoder is left out: {', '.join(map(short, auxiliary))}")
+    if any(tensor.dtype == np.float64 for tensor in rest.values()):
+        notes.append("weights in float64 are rounded to float32, as NeMo does when it restores them")
+        rest = {name: _in_float32(tensor) for name, tensor in rest.items()}
     parameters = match_parameters(config, rest, "nemo")
     origin = provenance("nemo", {path.name: path}, settings=text.decode(), constants=constants)
     return Source(config, parameters, tokenizer, origin, notes)
+
+
+def _check_labels(tensors: Mapping[str, Tensor], config: ModelConfig) -> None:
+    """Raises ConvertError if the weights are of another number of labels than the tokenizer's pieces and blank."""
+    embedding = tensors.get("decoder.prediction.embed.weight")
+    if embedding is not None and embedding.shape[:1] != (config.labels,):
+        rows = embedding.shape[0] if embedding.shape else 0
+        raise ConvertError(
+            f"the tokenizer has {config.vocabulary} pieces, the weights have {max(0, rows - 1)} and blank; "
+            "the archive holds a tokenizer of another model"
+        )
+
+
+def _in_float32(tensor: Tensor) -> Tensor:
+    """Returns a tensor that is rounded to float32 when it is read, if it is float64."""
+    if tensor.dtype != np.float64:
+        return tensor
+
+    def load() -> np.ndarray:
+        with np.errstate(over="ignore"):  # what is too large becomes infinity, which is refused
+            return np.asarray(tensor).astype(np.float32)
+
+    return Tensor(tensor.shape, np.dtype(np.float32), load)
 
 
 def _member(members: Mapping[str, Window], name: str, limit: int) -> bytes:
@@ -112,6 +146,8 @@ def preprocessor_constants(features: FeatureConfig) -> dict[str, np.ndarray]:
 def _constants(tensors: Mapping[str, Tensor], features: FeatureConfig) -> dict[str, str]:
     """Returns the stored constants that are not exactly those of `preprocessor_constants`, packed as text.
 
+    A model that was saved in a type of 16 bits has them rounded to it. nemojax computes with its own, in float32.
+
     Raises:
       ConvertError: a constant contradicts the settings.
     """
@@ -122,16 +158,19 @@ def _constants(tensors: Mapping[str, Tensor], features: FeatureConfig) -> dict[s
     fit = all(tensors[name].shape == shapes[name] for name in present)
     computed = preprocessor_constants(features) if present and fit else {}
     for name in present:
-        stored = np.asarray(tensors[name]).astype(np.float32) if computed else None
-        if stored is None or not _close(stored, computed[name]):
+        dtype = tensors[name].dtype
+        stored = np.asarray(tensors[name]).astype(np.float32) if computed and dtype.kind in "fV" else None
+        if stored is None or not _close(stored, computed[name].astype(dtype).astype(np.float32), dtype):
             raise ConvertError(f"{name} differs from what the preprocessor's settings give; not supported")
-        if not np.array_equal(stored, computed[name]):
+        if dtype.itemsize >= 4 and not np.array_equal(stored, computed[name]):
             packed[name] = base64.b64encode(zlib.compress(stored.tobytes())).decode()
     return packed
 
 
-def _close(stored: np.ndarray, expected: np.ndarray) -> bool:
-    return np.allclose(stored, expected, rtol=0, atol=CONSTANT_TOLERANCE)
+def _close(stored: np.ndarray, expected: np.ndarray, dtype: Any = np.float32) -> bool:
+    """Returns whether values are equal up to rounding: to float32 by another library, and to the stored type."""
+    step = float(ml_dtypes.finfo(dtype).eps)  # values that differ by rounding may be neighbors in the stored type
+    return np.allclose(stored, expected, rtol=2 * step, atol=CONSTANT_TOLERANCE)
 
 
 def _unpack(packed: Any, expected: np.ndarray) -> np.ndarray:
@@ -208,4 +247,7 @@ def _settings(
     except (KeyError, ConvertError):
         return new
     original.pop("aux_ctc", None)
+    if not isinstance(original.get("validation_ds"), dict):  # NeMo's `transcribe` needs it
+        original["validation_ds"] = new["validation_ds"]
+    recipe.remove_files(original["decoding"])
     return original | {key: new[key] for key in ("tokenizer", "target", "labels")}

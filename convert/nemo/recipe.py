@@ -34,6 +34,13 @@ def to_settings(config: ModelConfig, pieces: Sequence[str], artifacts: Mapping[s
         "log_prediction": True,
         "skip_nan_grad": False,
         "model_defaults": {"enc_hidden": encoder.width, **widths},
+        "validation_ds": {  # NeMo's `transcribe` needs it
+            "manifest_filepath": None,
+            "sample_rate": features.sample_rate_hz,
+            "batch_size": 16,
+            "shuffle": False,
+            "use_start_end_token": False,
+        },
         "tokenizer": {"dir": None, "type": "bpe", **{key: f"nemo:{name}" for key, name in artifacts.items()}},
         "preprocessor": {
             "_target_": f"{MODULES}.AudioToMelSpectrogramPreprocessor",
@@ -119,6 +126,14 @@ def to_settings(config: ModelConfig, pieces: Sequence[str], artifacts: Mapping[s
         "labels": list(pieces),
         "target": f"{MODELS}.rnnt_bpe_models.EncDecRNNTBPEModel",
     }
+
+
+def remove_files(decoding: Any) -> None:
+    """Sets the files of a decoding section to null: language models and phrases, which our archives do not hold."""
+    for key, value in decoding.items() if isinstance(decoding, dict) else ():
+        if key in ("ngram_lm_model", "model_path", "key_phrases_file", "language_model"):
+            decoding[key] = None
+        remove_files(value)
 
 
 def _duration(what: str, samples: int, rate_hz: int) -> dict[str, Any]:

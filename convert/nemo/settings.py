@@ -1,14 +1,17 @@
 """Converts NeMo's model_config.yaml to our settings.
 
-The settings are those of ConformerEncoder, RNNTDecoder, RNNTJoint, AudioToMelSpectrogramPreprocessor and greedy
-decoding in NeMo 3.0.0. The tables list each setting that has one supported meaning, with NeMo's default, which applies
-if a file leaves the setting out.
+The settings are those of ConformerEncoder, RNNTDecoder, RNNTJoint and AudioToMelSpectrogramPreprocessor in NeMo 3.0.0.
+The tables list each setting that has one supported meaning, with NeMo's default, which applies if a file leaves the
+setting out. A setting of these parts that is unknown is an error, since it could change the result. Beside them, and in
+the sections for decoding and for the tokenizer, an unknown setting is a note.
 """
 
 from collections.abc import Container, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from convert.errors import ConvertError, short
+from convert.errors import ConvertError, listed, short
+from convert.nemo import decoding
+from convert.nemo.kinds import TRANSDUCERS, other_kinds
 from convert.sections import MAX_NUMBER, Section, read_yaml
 from nemojax.config import EncoderConfig, FeatureConfig, JointConfig, ModelConfig, PredictionConfig
 from nemojax.errors import ConfigError
@@ -18,7 +21,6 @@ FILE = "model_config.yaml"
 # key: NeMo's default, then the supported values
 PREPROCESSOR_FIXED: dict[str, tuple[Any, ...]] = {
     "window": ("hann", "hann"),
-    "normalize": ("per_feature", "NA", None),
     "lowfreq": (0, 0, 0.0),
     "log": (True, True),
     "log_zero_guard_type": ("add", "add"),
@@ -66,35 +68,6 @@ JOINT_SKIPPED = (
     "log_softmax",  # does not change the argmax over labels
     "_target_",
 )
-DECODING_FIXED: dict[str, tuple[Any, ...]] = {
-    "model_type": ("rnnt", "rnnt"),
-    "strategy": ("greedy_batch", "greedy_batch", "greedy"),
-    "temperature": (1.0, 1.0, 1),
-    "durations": ([], [], None),
-    "big_blank_durations": ([], [], None),
-    "strip_lang_tags": (False, False),
-}
-DECODING_SKIPPED = (
-    "beam",  # without effect, as the strategy is greedy
-    *(
-        "compute_hypothesis_token_set",
-        "preserve_alignments",
-        "tdt_include_token_duration",
-        "confidence_cfg",
-    ),  # results
-    *("compute_timestamps", "compute_langs", "word_seperator", "segment_seperators", "segment_gap_threshold"),
-    *("rnnt_timestamp_type", "fused_batch_size", "lang_tag_pattern"),
-)
-GREEDY_FIXED: dict[str, tuple[Any, ...]] = {
-    "ngram_lm_model": (None, None),
-    "enable_per_stream_biasing": (False, False),
-}
-GREEDY_SKIPPED = (
-    *("preserve_alignments", "preserve_frame_confidence", "tdt_include_token_duration", "confidence_method_cfg"),
-    *("tdt_include_duration_confidence", "compute_timestamps", "confidence_measure_cfg", "confidence_method"),
-    *("loop_labels", "use_cuda_graph_decoder"),  # implementation
-    "ngram_lm_alpha",  # without effect, as there is no language model
-)
 # sections and keys beside the model's parts: data, losses, optimizer, logs
 TOP_SKIPPED = (
     *("train_ds", "validation_ds", "test_ds", "spec_augment", "optim", "loss", "interctc", "aux_ctc", "trainer"),
@@ -105,10 +78,19 @@ TOP_SKIPPED = (
     *("init_from_nemo_model", "init_from_pretrained_model", "init_from_ptl_ckpt", "calculate_eou_metrics"),
     *("token_init_method", "token_init_weight_value", "token_init_bias_value", "async_streaming", "num_workers"),
     *("memory_profile", "nsys_profile", "chakra_profile", "dump_debug_info", "dump_debug_info_to_file"),
+    *("freeze_encoder", "char_labels", "adapters", "nemo_file_path"),
     *("do_training", "do_testing", "init_strategy", "model_type", "streaming_mode", "restore_timestamps_model"),
 )
-TARGETS = ("EncDecRNNTBPEModel", "EncDecHybridRNNTCTCBPEModel", "EncDecRNNTBPEEOUModel")
-LOSSES_OF_OTHER_MODELS = ("tdt", "tdt_pytorch", "multiblank_rnnt", "multiblank_rnnt_pytorch", "graph_w_transducer")
+NO_NORMALIZATION = ("NA", "none", "None", "", None, False)  # for NeMo also any text that names no normalization
+MAX_FILTER_VALUES = 1 << 22  # of the mel filters; the release has 32,896
+MAX_LAYERS = 256  # of the encoder, and of the prediction network
+
+
+class Settings(NamedTuple):
+    """Our settings, and notes on what they leave out."""
+
+    config: ModelConfig
+    notes: list[str]
 
 
 def parse(data: bytes) -> dict[str, Any]:
@@ -119,27 +101,43 @@ def parse(data: bytes) -> dict[str, Any]:
     return settings
 
 
+def refuse_other_kinds(settings: Mapping[str, Any]) -> None:
+    """Raises ConvertError if the settings are of a kind of model that nemojax does not run; the message names it."""
+    if kinds := other_kinds(settings):
+        raise ConvertError(
+            f"{FILE} is not of a cache-aware streaming transducer, the one kind that nemojax runs: {listed(kinds)}"
+        )
+
+
 def to_config(settings: Mapping[str, Any], pieces: int, skipped: Container[str] = ()) -> ModelConfig:
-    """Converts a parsed model_config.yaml to our settings.
+    """Converts a parsed model_config.yaml to our settings; see `read`."""
+    return read(settings, pieces, skipped).config
+
+
+def read(settings: Mapping[str, Any], pieces: int, skipped: Container[str] = ()) -> Settings:
+    """Converts a parsed model_config.yaml to our settings; returns also notes on what they leave out.
 
     Args:
       pieces: number of the tokenizer's pieces, from which NeMo derives the size of the output layer.
       skipped: unknown settings, by full name, that the user knows to have no effect on the output.
 
     Raises:
-      ConvertError: names every setting that is missing, unknown, or has an unsupported value.
+      ConvertError: says what kind of model it is if it is of another kind; else names every setting that is missing,
+        unknown, or has an unsupported value.
     """
+    refuse_other_kinds(settings)
     top = Section(settings)
     features = _features(top.section("preprocessor"), skipped)
     encoder = _encoder(top.section("encoder"), features, skipped)
     prediction = _prediction(top.section("decoder"), skipped)
     joint = _joint(top.section("joint"), encoder, prediction, skipped)
-    max_symbols = _decoding(top.section("decoding"), skipped)
+    max_symbols = decoding.max_symbols(top.section("decoding", optional=True), skipped)
+    _tokenizer(top.section("tokenizer", optional=True), skipped)
     _check_top(top, skipped)
-    _check_vocabulary(top, pieces)
+    _note_vocabulary(top, pieces)
     top.check(FILE)
     try:
-        return ModelConfig(features, encoder, prediction, joint, pieces, max_symbols)
+        return Settings(ModelConfig(features, encoder, prediction, joint, pieces, max_symbols), top.all_notes())
     except ConfigError as error:
         raise ConvertError(f"{FILE}: {error}") from None
 
@@ -151,13 +149,21 @@ def tokenizer_member(settings: Mapping[str, Any]) -> str:
       ConvertError: the settings name no tokenizer, or one of another type.
     """
     section = Section(settings).section("tokenizer")
-    section.only("type", ["bpe"], None)
-    section.skip(["dir", "vocab_path", "spe_tokenizer_vocab", "hf_kwargs"])
-    section.only("special_tokens", [None], None)
-    path: str = section.take("model_path", str)
-    section.close()
+    path = _tokenizer(section)
     section.check(FILE)
     return path.removeprefix("nemo:").rpartition("/")[2]
+
+
+def _tokenizer(section: Section, skipped: Container[str] = ()) -> str:
+    """Returns the path of the SentencePiece model."""
+    kind = section.values.get("type")
+    section.require("type", isinstance(kind, str) and kind.lower() == "bpe", "only bpe, SentencePiece")
+    section.only("special_tokens", [None, {}, []], None)
+    section.only("custom_tokenizer", [None], None)
+    section.skip(["type", "dir", "vocab_path", "spe_tokenizer_vocab", "hf_kwargs", "update_tokenizer"])
+    path: str = section.take("model_path", str)
+    section.ignore_rest(skipped)
+    return path
 
 
 def _close(
@@ -170,10 +176,10 @@ def _close(
     section.close(skipped)
 
 
-def _check_class(section: Section, expected: str) -> None:
-    """Adds a problem unless a section is for the expected class of NeMo."""
+def _check_class(section: Section, expected: str, *alike: str) -> None:
+    """Adds a problem unless a section is for the expected class of NeMo, or one that computes alike."""
     name = section.values.get("_target_", expected)
-    if not isinstance(name, str) or name.rpartition(".")[2] != expected:
+    if not isinstance(name, str) or name.rpartition(".")[2] not in (expected, *alike):
         section.problems.append(f"{section.where}_target_: {short(name)} is not supported, only {expected}")
 
 
@@ -197,6 +203,11 @@ def _features(section: Section, skipped: Container[str]) -> FeatureConfig:
     section.skip(["n_fft", "preemph"])
     preemphasis = section.take("preemph", float, 0.97) if section.values.get("preemph", 0.97) is not None else 0.0
     section.only("highfreq", [None, 0, rate_hz // 2, rate_hz / 2], None)
+    normalize = section.values.get("normalize")
+    if not any(type(normalize) is type(one) and normalize == one for one in NO_NORMALIZATION):
+        section.require("normalize", isinstance(normalize, str), "only NA, for no normalization")
+        section.leave_out("normalize", "it names no normalization, also for NeMo")
+    section.skip(["normalize"])
     config = FeatureConfig(
         sample_rate_hz=rate_hz,
         window_samples=samples["size"],
@@ -206,16 +217,18 @@ def _features(section: Section, skipped: Container[str]) -> FeatureConfig:
         preemphasis=preemphasis,
         log_guard=section.take("log_zero_guard_value", float, 2.0**-24),
     )
+    size = config.mel_bins * (config.fft_samples // 2 + 1)
+    section.require("features", size <= MAX_FILTER_VALUES, "with n_fft it gives too many mel filters")
     _close(section, PREPROCESSOR_FIXED, PREPROCESSOR_SKIPPED, skipped)
     return config
 
 
 def _encoder(section: Section, features: FeatureConfig, skipped: Container[str]) -> EncoderConfig:
     """Reads the encoder's settings."""
-    _check_class(section, "ConformerEncoder")
+    _check_class(section, "ConformerEncoder", "ConformerEncoderAdapter")  # an encoder that adapters can be added to
     width, kernel = section.take("d_model", int), section.take("conv_kernel_size", int, 31)
     section.require("feat_in", section.take("feat_in", int) == features.mel_bins, "preprocessor.features differs")
-    section.only("feat_out", [-1, 0, width], -1)
+    section.only("feat_out", [-1, 0, None, width], -1)
     section.only("conv_context_size", ["causal", [kernel - 1, 0]], None)
     channels = section.take("subsampling_conv_channels", int, -1)
     left, lookaheads = _contexts(section)
@@ -233,6 +246,7 @@ def _encoder(section: Section, features: FeatureConfig, skipped: Container[str])
         dropout=section.take("dropout", float, 0.1),
         attention_dropout=section.take("dropout_att", float, 0.0),
     )
+    section.require("n_layers", config.layers <= MAX_LAYERS, f"at most {MAX_LAYERS}")
     _close(section, ENCODER_FIXED, ENCODER_SKIPPED, skipped)
     return config
 
@@ -247,8 +261,9 @@ def _contexts(section: Section) -> tuple[int, tuple[int, ...]]:
     lefts, lookaheads = {left for left, _ in pairs}, tuple(right for _, right in pairs)
     one_left = len(lefts) == 1 and 0 < min(lefts) <= MAX_NUMBER and min(lookaheads) >= 0
     section.require("att_context_size", one_left, "only limited contexts, with the same left context in all")
-    section.require("att_context_size", len(set(lookaheads)) == len(lookaheads), "a look-ahead is listed twice")
-    return lefts.pop(), lookaheads
+    if len(set(lookaheads)) != len(lookaheads):
+        section.notes.append(f"{section.where}att_context_size: {short(sizes)} has a look-ahead twice; once is enough")
+    return lefts.pop(), tuple(dict.fromkeys(lookaheads))
 
 
 def _prediction(section: Section, skipped: Container[str]) -> PredictionConfig:
@@ -258,6 +273,7 @@ def _prediction(section: Section, skipped: Container[str]) -> PredictionConfig:
     width = prednet.take("pred_hidden", int)
     prednet.only("rnn_hidden_size", [-1, width], -1)
     config = PredictionConfig(width, prednet.take("pred_rnn_layers", int), prednet.take("dropout", float, 0.0))
+    prednet.require("pred_rnn_layers", config.layers <= MAX_LAYERS, f"at most {MAX_LAYERS}")
     _close(prednet, {}, PREDNET_SKIPPED, skipped)
     _close(section, DECODER_FIXED, ("random_state_sampling", "vocab_size", "_target_"), skipped)
     return config
@@ -267,64 +283,46 @@ def _joint(
     section: Section, encoder: EncoderConfig, prediction: PredictionConfig, skipped: Container[str]
 ) -> JointConfig:
     """Reads the joint network's settings."""
-    _check_class(section, "RNNTJoint")
+    _check_class(section, "RNNTJoint", "SampledRNNTJoint")  # which samples labels for its loss alone
     jointnet = section.section("jointnet")
     jointnet.only("activation", ["relu"], None)
     jointnet.only("encoder_hidden", [encoder.width], encoder.width)
     jointnet.only("pred_hidden", [prediction.width], prediction.width)
     config = JointConfig(jointnet.take("joint_hidden", int), jointnet.take("dropout", float, 0.0))
     jointnet.close(skipped)
-    section.skip(["num_classes", "vocabulary"])  # see `_check_vocabulary`
+    section.skip(["num_classes", "vocabulary", "n_samples"])
     _close(section, JOINT_FIXED, JOINT_SKIPPED, skipped)
     return config
 
 
-def _decoding(section: Section, skipped: Container[str]) -> int:
-    """Returns the maximum number of labels per frame."""
-    greedy = section.section("greedy")
-    # NeMo uses the first of the two that is set; if neither is, there is no limit
-    name = "max_symbols" if greedy.values.get("max_symbols") else "max_symbols_per_step"
-    greedy.skip(["max_symbols", "max_symbols_per_step"])
-    max_symbols: int = greedy.take(name, int)
-    # without effect as long as no phrases are given
-    boosting = greedy.section("boosting_tree", optional=True)
-    for key in ("model_path", "key_phrases_file"):
-        boosting.only(key, [None], None)
-    boosting.only("key_phrases_list", [None, []], None)
-    greedy.skip(["boosting_tree_alpha"])
-    _close(greedy, GREEDY_FIXED, GREEDY_SKIPPED, skipped)
-    _close(section, DECODING_FIXED, DECODING_SKIPPED, skipped)
-    return max_symbols
-
-
 def _check_top(top: Section, skipped: Container[str]) -> None:
     """Checks the settings beside the sections of the model's parts."""
-    target = top.values.get("target", TARGETS[0])
-    if not isinstance(target, str) or target.rpartition(".")[2] not in TARGETS:
-        prompt = " (it has a prompt network after the encoder)" if "Prompt" in short(target) else ""
-        top.problems.append(f"target: {short(target)} is not supported{prompt}, only {', '.join(TARGETS)}")
-    defaults, loss = top.values.get("model_defaults"), top.values.get("loss")
-    if isinstance(defaults, Mapping) and "num_prompts" in defaults:
-        top.problems.append("model_defaults.num_prompts: a prompt network after the encoder is not supported")
-    if isinstance(loss, Mapping) and loss.get("loss_name") in LOSSES_OF_OTHER_MODELS:
-        top.problems.append(f"loss.loss_name: {loss['loss_name']} is not supported, only losses of plain transducers")
+    target = top.values.get("target", TRANSDUCERS[0])
+    if (not isinstance(target, str) or target.rpartition(".")[2] not in TRANSDUCERS) and "target" not in skipped:
+        top.problems.append(
+            f"target: {short(target)} is a class that nemojax does not know, other than {', '.join(TRANSDUCERS)} "
+            "(--skip-setting target ignores it)"
+        )
+    loss = top.values.get("loss")
+    if isinstance(loss, Mapping) and loss.get("loss_name") == "graph_w_transducer":
+        top.problems.append("loss.loss_name: graph_w_transducer is not supported, only losses of plain transducers")
     preprocessor, rate = top.values.get("preprocessor"), top.take("sample_rate", int, 16_000)
     if isinstance(preprocessor, Mapping) and preprocessor.get("sample_rate", 16_000) != rate:
         top.problems.append(f"sample_rate: {rate} differs from the preprocessor's")
     top.skip(TOP_SKIPPED)
-    top.close(skipped)
+    top.ignore_rest(skipped)
 
 
-def _check_vocabulary(top: Section, pieces: int) -> None:
-    """Adds a problem for each setting that gives the vocabulary, or its size, unless it has the tokenizer's size."""
+def _note_vocabulary(top: Section, pieces: int) -> None:
+    """Adds a note on settings that give another number of pieces than the tokenizer has, which NeMo ignores too."""
     decoder, joint = (top.values.get(key) for key in ("decoder", "joint"))
     settings = {"labels": top.values.get("labels")}
     if isinstance(decoder, Mapping):
         settings["decoder.vocab_size"] = decoder.get("vocab_size")
     if isinstance(joint, Mapping):
         settings |= {"joint.num_classes": joint.get("num_classes"), "joint.vocabulary": joint.get("vocabulary")}
-    for name, value in settings.items():
-        count = len(value) if isinstance(value, list) else value
-        # with null or -1, NeMo takes the size from the tokenizer
-        if count is not None and count != -1 and (type(count) is not int or count != pieces):
-            top.problems.append(f"{name} gives {short(count)} pieces, the tokenizer has {pieces}")
+    counts = {name: len(value) if isinstance(value, list) else value for name, value in settings.items()}
+    # with null, -1 or an empty list, NeMo takes the size from the tokenizer without a contradiction
+    other = [name for name, count in counts.items() if type(count) is int and count not in (-1, 0, pieces)]
+    if other:
+        top.notes.append(f"{', '.join(other)}: of another vocabulary than the tokenizer's {pieces} pieces; left out")

@@ -17,10 +17,11 @@ import ml_dtypes
 import numpy as np
 
 from convert.errors import ConvertError, listed, reason, short
-from convert.files import Window
+from convert.files import LimitedWindow, Window
 from convert.source import Tensor
 
-MAX_DESCRIPTION_BYTES = 8 << 20  # of data.pkl; 651 tensors take 0.1 MB
+MAX_DESCRIPTION_BYTES = 2 << 20  # of data.pkl; 651 tensors take 0.1 MB
+MAX_DIRECTORY_BYTES = 8 << 20  # of the zip file's list of entries; 651 take 0.1 MB
 MAX_ENTRIES = 100_000
 MAX_DIMENSIONS = 8
 ALIGNMENT = 64  # bytes, of storages in the file, as torch writes them
@@ -99,8 +100,13 @@ def _open_zip(window: Window) -> zipfile.ZipFile:
         raise ConvertError("has torch's format from before 1.6; load it and torch.save it again")
     if start != b"PK":
         raise ConvertError("is not a torch checkpoint (a zip file)")
+    limited = LimitedWindow(window, MAX_DIRECTORY_BYTES)
     try:
-        return zipfile.ZipFile(window)
+        archive = zipfile.ZipFile(limited)
+        limited.release()
+        return archive
+    except ConvertError:
+        raise
     except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, OverflowError, EOFError) as error:
         raise ConvertError(f"is not a complete zip file: {reason(error)}") from None
 
@@ -174,9 +180,9 @@ def _run(description: bytes) -> Any:
 def _step(instruction: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> None:
     """Interprets one instruction of the pickle machine (see the standard library's pickletools)."""
     match instruction:
-        case "PROTO" | "STOP":
+        case "PROTO" | "STOP" | "FRAME":
             pass
-        case "BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1":
+        case "BINUNICODE" | "SHORT_BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1":
             stack.append(argument)
         case "NEWTRUE" | "NEWFALSE":
             stack.append(instruction == "NEWTRUE")
@@ -193,6 +199,8 @@ def _step(instruction: str, argument: Any, stack: list[Any], memo: dict[int, Any
             stack.append(tuple(_pop_to_mark(stack)))
         case "BINPUT" | "LONG_BINPUT":
             memo[argument] = stack[-1]
+        case "MEMOIZE":  # protocol 4; numbers are given in order
+            memo[len(memo)] = stack[-1]
         case "BINGET" | "LONG_BINGET":
             stack.append(memo[argument])
         case "SETITEM":
@@ -202,12 +210,10 @@ def _step(instruction: str, argument: Any, stack: list[Any], memo: dict[int, Any
             items = _pop_to_mark(stack)
             _set_items(stack[-1], items)
         case "GLOBAL":
-            name = Global(*argument.split(" ", 1))
-            if name not in KNOWN:
-                raise ConvertError(
-                    f"names {short('.'.join(name))}, which a dictionary of tensors does not need; refused"
-                )
-            stack.append(name)
+            stack.append(_known(*argument.split(" ", 1)))
+        case "STACK_GLOBAL":  # protocol 4
+            name, module = stack.pop(), stack.pop()
+            stack.append(_known(module, name))
         case "BINPERSID":
             stack.append(_storage(stack.pop()))
         case "REDUCE":
@@ -219,6 +225,15 @@ def _step(instruction: str, argument: Any, stack: list[Any], memo: dict[int, Any
                 raise ConvertError("sets attributes of something that is not a dictionary; refused")
         case _:
             raise ConvertError(f"has the pickle instruction {instruction}, which tensors do not need; refused")
+
+
+def _known(module: Any, name: Any) -> Global:
+    """Returns a name of a Python object if tensors need it."""
+    if type(module) is not str or type(name) is not str:
+        raise ConvertError(f"names {short((module, name))}, which is not a name; refused")
+    if (module, name) not in KNOWN:
+        raise ConvertError(f"names {short(f'{module}.{name}')}, which a dictionary of tensors does not need; refused")
+    return Global(module, name)
 
 
 def _pop_to_mark(stack: list[Any]) -> list[Any]:
@@ -282,7 +297,9 @@ def _view(storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[
 
 
 def _state_dict(description: Any) -> dict[str, View]:
-    """Returns the description if it is a dictionary of tensors and nothing else."""
+    """Returns the description if it is a dictionary of tensors and nothing else, also one under "state_dict"."""
+    if type(description) is dict and description.keys() == {"state_dict"}:
+        description = description["state_dict"]
     if type(description) is not dict:
         raise ConvertError(f"holds {type(description).__name__}, not a dictionary of tensors")
     if others := [key for key, value in description.items() if not isinstance(value, View)]:

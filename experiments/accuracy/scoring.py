@@ -1,6 +1,5 @@
 """Scores a model's transcripts against the texts of manifests, recording by recording."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from experiments.harness import checks
 from experiments.harness.output import labels, spread
-from nemojax.audio.manifest import numbered_entries
+from nemojax.audio.manifest import Manifest, numbered_entries
 from nemojax.audio.source import Recording, open_audio
 from nemojax.errors import AudioError, ConfigError
 from nemojax.metrics import ErrorCounts, case_errors, character_errors, plain, punctuation_errors, word_errors
@@ -170,14 +169,11 @@ def read_sets(manifests: Sequence[Path], limit: int | None, with_speakers: bool)
 
 def _speakers(path: Path, numbers: Sequence[int]) -> list[str]:
     """Returns the speakers of lines by number; "" for a line that can't be read, which has no recording either."""
-    lines = path.read_bytes().splitlines() if any(numbers) else []
+    found = {request.number: request.keys for request in Manifest(path).requests()} if any(numbers) else {}
     speakers = []
     for number in numbers:
-        try:
-            line = json.loads(lines[number - 1]) if number else None
-        except ValueError:
-            line = None
-        speaker = line.get("speaker") if isinstance(line, dict) else ""
+        keys = found.get(number)
+        speaker = keys.get("speaker") if keys else ""
         if not isinstance(speaker, str):
             raise ConfigError(f"{path}: line {number}: --draw speakers needs its speaker, which is {speaker!r}")
         speakers.append(speaker)

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+from experiments.accuracy import word_times
 from experiments.gpu import report as gpu_report
 from experiments.harness.output import markdown, median_and_range
 from experiments.harness.rows import Row, distinct, select
@@ -31,6 +32,10 @@ RUNS = {  # question and commands, by the name of the file of rows
     "small": (
         "What are the small model's error rates on held-out speech?",
         "python -m experiments evaluate nemojax/small MANIFEST... --stream",
+    ),
+    "word_times": (
+        "How long after its sound does it emit a word?",
+        "python -m experiments word_times nemojax/small MANIFEST",
     ),
     "compare_references": (
         "Do NeMo and transformers give the same labels with its weights?",
@@ -275,6 +280,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "delays": delays,
     "ablations": ablations,
     "fine-tune": fine_tune,
+    "word-times": lambda: word_times.table([row | {"label": NAMES[row["label"]]} for row in read_rows("word_times")]),
     "latency": latency,
     "latency-steps": lambda: report.stream_table(read_rows("compare_latency")),
     "latency-more": lambda: report.stream_table(read_rows("compare_latency_more")),

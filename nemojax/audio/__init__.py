@@ -13,5 +13,10 @@ window.py        a part of an open file, as a file
 channels.py      several channels to one
 resampler.py     one rate to another
 stream_input.py  the pieces of one live stream
-manifest.py      NeMo manifests: one recording per line
+manifest.py      manifests: one recording per line
+  shard_names.py     names of several manifests at once
+  manifest_entry.py  one line, with NeMo's keys, to a recording
+  lhotse_cut.py      one line that is a Lhotse cut
+  tar_shards.py      the tar files of a manifest, and which has the audio of a line
+  tar_index.py       the members of a tar file
 """

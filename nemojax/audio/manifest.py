@@ -1,18 +1,43 @@
-"""NeMo manifests: one recording per line, its audio in a file beside the manifest or in a tar file beside it."""
+"""Manifests: one recording per line, its audio in a file or in a tar file beside the manifest.
 
-import json
+A line is a JSON object with NeMo's keys, or a Lhotse cut (`lhotse_cut.py`). NeMo's keys are
+
+    audio_filepath            a member of the line's shard; or else a file beside the manifest, a member of the tar file
+                              with the manifest's name (`tar_shards.py`), or a file in the working directory.
+                              `audio_filename` is another name of this key.
+    offset, duration          the part of the file to use, in seconds
+    text                      the reference transcript. Without it, `text_filepath` names a file that has it, or
+                              `normalized_text` is taken.
+    shard_id                  number of the tar file of a tarred dataset
+    _skipme                   lines where this is true are left out
+
+Other keys are not used; results repeat them. A manifest may be compressed with gzip.
+"""
+
+import io
 import os
-import tarfile
+import stat
+import tempfile
+import zlib
 from collections.abc import Iterator
+from gzip import BadGzipFile, GzipFile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nemojax.audio.channels import check_channel
 from nemojax.audio.headers import UnnamedAudioError
+from nemojax.audio.manifest_entry import MAX_LINE_BYTES, is_left_out, parse_entry, recording_of
+from nemojax.audio.shard_names import manifest_paths
 from nemojax.audio.source import Recording
-from nemojax.errors import AudioError
+from nemojax.audio.tar_shards import TarShards
+from nemojax.audio.window import Window
+from nemojax.errors import AudioError, shown
 
-MAX_SECONDS = 1e9  # of an offset or a duration
+SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")  # of manifests
+GZIP = b"\x1f\x8b"
+# A gzip file may decompress to at most this many times its size, plus this many bytes.
+MAX_RATIO, MAX_EXTRA_BYTES = 50, 64 << 20
+COPY_BYTES = 1 << 20  # decompressed at a time
+MAX_SKIPPED_BYTES = 2**28  # of a line that is too long to be read; a file with a longer one is no manifest
 
 
 class Line(NamedTuple):
@@ -22,26 +47,38 @@ class Line(NamedTuple):
     recording: Recording | AudioError  # an error if the line is invalid
 
 
+class Request(NamedTuple):
+    """A line of a manifest with all its keys, which its result repeats."""
+
+    number: int  # from 1
+    recording: Recording | AudioError  # an error if the line is invalid
+    keys: dict[str, Any]  # empty if the line is not a JSON object
+
+
 def expand_manifest(path: str | Path) -> list[Recording | AudioError]:
     """Returns the recordings of a manifest in its order, with an AudioError in the place of an invalid line.
 
-    A line is a JSON object. `audio_filepath` is a path, relative to the manifest, or else the name of a member of the
-    uncompressed tar file with the manifest's name (`dev.tar` beside `dev.jsonl`); `offset` and `duration`, in
-    seconds, select a part of it; `channel_selector` is an index of a channel, several, or "average"; `text` is the
-    reference transcript. Other keys are ignored.
     A manifest that can't be read gives one AudioError.
     """
     return [line.recording for line in numbered_entries(path)]
 
 
 def numbered_entries(path: str | Path) -> list[Line]:
-    """Returns the lines of a manifest; the recordings are those of `expand_manifest`."""
+    """Returns the lines of a manifest; the recordings are those of `expand_manifest`.
+
+    A name with a range of numbers stands for several manifests, see `shard_names.py`.
+    """
     try:
-        manifest = Manifest(path)
-        lines = [manifest.parse(number, content) for number, _, content in manifest.contents()]
+        manifests = manifest_paths(path)
     except AudioError as error:
         return [Line(0, error)]
-    return lines or [Line(0, AudioError(f"{path}: the manifest names no recording"))]
+    lines: list[Line] = []
+    for manifest in manifests:
+        try:
+            lines += [Line(request.number, request.recording) for request in Manifest(manifest).requests()]
+        except AudioError as error:
+            lines.append(Line(0, error))
+    return lines or [Line(0, AudioError(f"{shown(str(path))}: the manifest names no recording"))]
 
 
 class Manifest:
@@ -53,92 +90,97 @@ class Manifest:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self._decompressed: io.BufferedIOBase | None = None
         try:
-            self.path.open("rb").close()
-            self._tar = _Tar(self.path.with_suffix(".tar"))
-        except OSError as error:
-            raise AudioError(f"{path}: the manifest can't be read ({error.strerror})") from None
+            status = os.stat(self.path)
+            if stat.S_ISDIR(status.st_mode):
+                raise IsADirectoryError("Is a directory")
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError("it is not a regular file")
+            with self.path.open("rb") as file:
+                if file.read(2) == GZIP:
+                    file.seek(0)
+                    self._decompressed = _decompress(file, status.st_size)
+            self._tars = TarShards(self.path)
+        except (OSError, EOFError, zlib.error, ValueError) as error:
+            raise self._unreadable(error) from None
+
+    def requests(self) -> Iterator[Request]:
+        """Yields the lines, in their order."""
+        for number, _, content in self.contents():
+            yield self.parse(number, content)
 
     def contents(self) -> Iterator[tuple[int, int, bytes]]:
-        """Yields the number (from 1), the first byte and the content of every line that is not blank."""
+        """Yields the number (from 1), the first byte and the content of every line that is not blank or left out.
+
+        Of a line of more than MAX_LINE_BYTES the beginning is returned, which is an error where it is parsed.
+        """
         try:
-            with self.path.open("rb") as file:
-                offset = 0
-                for number, content in enumerate(file, 1):
-                    if content.strip():
+            with self._open() as file:
+                number = offset = 0
+                while content := file.readline(MAX_LINE_BYTES + 1):
+                    number, size = number + 1, len(content)
+                    if number == 1:
+                        self._check_first(content)
+                    last = content
+                    while not last.endswith(b"\n") and (last := file.readline(MAX_LINE_BYTES)):
+                        size += len(last)
+                        if size > MAX_SKIPPED_BYTES:
+                            raise OSError(f"line {number} is longer than {MAX_SKIPPED_BYTES} bytes")
+                    if content.strip() and not is_left_out(content):
                         yield number, offset, content
-                    offset += len(content)
+                    offset += size
         except OSError as error:
-            raise AudioError(f"{self.path}: the manifest can't be read ({error.strerror})") from None
+            raise self._unreadable(error) from None
 
-    def read(self, number: int, offset: int) -> Line:
+    def read(self, number: int, offset: int) -> Request:
         """Returns line `number`, which begins at byte `offset`."""
-        with self.path.open("rb") as file:
+        with self._open() as file:
             file.seek(offset)
-            return self.parse(number, file.readline())
+            return self.parse(number, file.readline(MAX_LINE_BYTES + 1))
 
-    def parse(self, number: int, content: bytes) -> Line:
+    def parse(self, number: int, content: bytes) -> Request:
         """Returns line `number` with the recording that it names, or with the error in it."""
+        keys: dict[str, Any] = {}
         try:
-            return Line(number, _recording(content, self.path.parent, self._tar))
+            keys = parse_entry(content)
+            return Request(number, recording_of(keys, self.path.parent, self._tars), keys)
         except UnnamedAudioError as error:
-            return Line(number, AudioError(f"{self.path}: line {number}: {error}"))
+            return Request(number, AudioError(f"{shown(str(self.path))}: line {number}: {error}"), keys)
 
+    def _open(self) -> io.BufferedIOBase:
+        if self._decompressed is None:
+            return self.path.open("rb")
+        size = self._decompressed.seek(0, os.SEEK_END)
+        return io.BufferedReader(Window(self._decompressed, 0, size))
 
-class _Tar:
-    """The members of a tar file, if there is one. `error` is the reason why it could not be read to its end."""
-
-    def __init__(self, path: Path):
-        self.path, self.error = path, ""
-        self.members: dict[str, tuple[int, int]] = {}  # first byte, size in bytes
-        if not path.is_file():
-            return
-        try:
-            with tarfile.open(path, "r:") as archive:
-                for member in archive:
-                    if member.isreg() and not member.issparse():
-                        self.members[_member_name(member.name)] = member.offset_data, member.size
-        except tarfile.TarError as error:
-            self.error = str(error)
-
-
-def _member_name(name: str) -> str:
-    return name.removeprefix("./")
-
-
-def _recording(content: bytes, directory: Path, tar: _Tar) -> Recording:
-    try:
-        entry = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise UnnamedAudioError(f"it is not JSON ({error})") from None
-    if not isinstance(entry, dict):
-        raise UnnamedAudioError(f"it is {type(entry).__name__}, not a JSON object")
-    name = entry.get("audio_filepath")
-    if not isinstance(name, str) or not name:
-        raise UnnamedAudioError(f"its audio_filepath is {name!r}, not the name of a file")
-    offset_s, duration_s = _seconds(entry, "offset"), _seconds(entry, "duration")
-    if duration_s == 0:
-        raise UnnamedAudioError("its duration is 0")
-    text = entry.get("text")
-    if text is not None and not isinstance(text, str):
-        raise UnnamedAudioError(f"its text is {text!r}, not a string")
-    part = offset_s or 0.0, duration_s
-    channel = check_channel(entry.get("channel_selector"))
-    if not os.path.exists(directory / name):
-        member = tar.members.get(_member_name(name))
-        if member is not None:
-            return Recording(tar.path, name, *part, *member, text=text, channel=channel)
-        if tar.error:
-            raise UnnamedAudioError(
-                f"{name} is not beside the manifest, and {tar.path} can't be read to its end ({tar.error})"
+    def _check_first(self, content: bytes) -> None:
+        """Raises AudioError where the first line shows that the file is no JSON lines in UTF-8."""
+        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise AudioError(f"{shown(str(self.path))}: the manifest is UTF-16; save it as UTF-8")
+        begin = content.removeprefix(b"\xef\xbb\xbf").strip()
+        if begin in (b"[", b"{") or begin.startswith(b"[{"):
+            raise AudioError(
+                f"{shown(str(self.path))}: the manifest is one JSON text; write each recording as one line "
+                "(jq -c '.[]' makes them of an array)"
             )
-    return Recording(directory / name, name, *part, text=text, channel=channel)
+
+    def _unreadable(self, error: Exception) -> AudioError:
+        reason = "its gzip data are cut short" if isinstance(error, EOFError) else str(error)
+        if isinstance(error, zlib.error | BadGzipFile):
+            reason = "its gzip data are damaged"
+        reason = getattr(error, "strerror", None) or reason
+        return AudioError(f"{shown(str(self.path))}: the manifest can't be read ({reason})")
 
 
-def _seconds(entry: dict[str, Any], key: str) -> float | None:
-    value = entry.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MAX_SECONDS:
-        raise UnnamedAudioError(f"its {key} is {value!r}, not a number of seconds")
-    return float(value)
+def _decompress(file: io.BufferedIOBase, size: int) -> io.BufferedIOBase:
+    """Returns the content of a gzip file, in a file without a name."""
+    limit = MAX_RATIO * size + MAX_EXTRA_BYTES
+    target = io.BufferedRandom(tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 - the manifest keeps it open
+    source = GzipFile(fileobj=file)
+    while piece := source.read(COPY_BYTES):
+        if target.tell() + len(piece) > limit:
+            raise OSError(f"it decompresses to more than {MAX_RATIO} times its size")
+        target.write(piece)
+    target.flush()
+    return target

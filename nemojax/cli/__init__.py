@@ -1,10 +1,11 @@
-"""The command line: `nemojax transcribe` and `nemojax info`.
+"""The command line: `nemojax transcribe`, `nemojax evaluate` and `nemojax info`.
 
 Text goes to standard output; changes made to the audio, errors and progress go to standard error.
 Exit codes: 0, everything is done; 1, some recordings could not be transcribed; 2, the command or the model is wrong.
 """
 
 import hashlib
+import io
 import os
 import platform
 import re
@@ -15,9 +16,10 @@ from pathlib import Path
 import tyro
 
 from nemojax import __version__
+from nemojax.cli.evaluate import evaluate
 from nemojax.cli.info import info
 from nemojax.cli.transcribe import transcribe
-from nemojax.errors import NemojaxError
+from nemojax.errors import NemojaxError, shown
 
 DESCRIPTION = "A cache-aware streaming speech recognizer. `nemojax --version` prints the version."
 
@@ -42,18 +44,21 @@ def set_compilation_cache() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
     set_compilation_cache()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be valid UTF-8
     arguments = sys.argv[1:] if arguments is None else arguments
     if list(arguments) == ["--version"]:
         print(f"nemojax {__version__}")
         return 0
-    commands: dict[str, Callable[..., int]] = {"transcribe": transcribe, "info": info}
+    commands: dict[str, Callable[..., int]] = {"transcribe": transcribe, "evaluate": evaluate, "info": info}
     try:
         code: int = tyro.extras.subcommand_cli_from_dict(
             commands, prog="nemojax", description=DESCRIPTION, args=arguments
         )
         return code
     except NemojaxError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-MANIFESTS = (".jsonl", ".json")
+from nemojax.audio import manifest
+
+MANIFESTS = manifest.SUFFIXES
 
 Files = Positional[
     Annotated[
@@ -13,12 +15,16 @@ Files = Positional[
         arg(
             metavar="FILE...",
             help="wav, flac, ogg or mp3 files, and m4a, webm and others where ffmpeg is installed; - for standard "
-            "input; a .jsonl file is a manifest, with one recording per line.",
+            "input; a .jsonl or .json file, also gzipped, is a manifest with one recording per line: NeMo's, or Lhotse "
+            "cuts.",
             help_behavior_hint="(required)",
         ),
     ]
 ]
-MODEL_HELP = "directory of a model, written by nemojax-convert or by training."
+MODEL_HELP = (
+    "directory of a model, written by nemojax-convert or by training; or a name on the hub (owner/model or "
+    "owner/model@revision), which is converted once into the user's cache."
+)
 SMALL_HINT = "(default: the small English model that comes with nemojax)"
 Model = Annotated[Path, arg(metavar="DIRECTORY", help=MODEL_HELP, help_behavior_hint=SMALL_HINT)]
 Lookahead = Annotated[
@@ -36,7 +42,12 @@ Streaming = Annotated[
 Live = Annotated[bool, FlagCreatePairsOff, arg(help="like --stream, but paced in real time.")]
 BatchSize = Annotated[int, arg(metavar="COUNT", help="recordings transcribed together, without --stream.")]
 Json = Annotated[
-    bool, FlagCreatePairsOff, arg(help="print one JSON object per recording: text, labels, and words with their times.")
+    bool,
+    FlagCreatePairsOff,
+    arg(
+        help="print one JSON object per recording: text, labels, and words with the times "
+        "at which the model emitted them."
+    ),
 ]
 Raw = Annotated[
     str | None,

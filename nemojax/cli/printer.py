@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nemojax.audio.source import MODEL_RATE_HZ, AudioSource
+from nemojax.cli.inputs import Input
 from nemojax.errors import AudioError, shown
+from nemojax.text.json_lines import json_line
 from nemojax.text.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -20,39 +22,40 @@ class Printer:
     def __init__(self, json: bool, named: bool) -> None:
         self.json, self.named, self.exit_code = json, named, 0
 
-    def print_result(self, name: str, result: Transcript | AudioError) -> None:
+    def print_result(self, given: Input, result: Transcript | AudioError) -> None:
         """Prints the transcript or the error of one recording."""
         if isinstance(result, AudioError):
-            return self._print_error(result)
-        self._print_notes(name, result.notes)
-        prefix = f"{name}: " if self.named else ""
-        print(result.to_json(name) if self.json else prefix + result.text, flush=True)
+            return self._print_error(given, result)
+        self._print_notes(given.name, result.notes)
+        self._print_text((f"{shown(given.name)}: " if self.named else "") + result.text + "\n")
+        self._print_json(given, result)
 
-    def print_stream(self, name: str, source: AudioSource | AudioError, stream: "Stream", live: bool = False) -> None:
+    def print_stream(
+        self, given: Input, source: AudioSource | AudioError, stream: "Stream", live: bool = False
+    ) -> None:
         """Streams one recording; prints text as soon as it is recognized, paced in real time if `live`."""
         if isinstance(source, AudioError):
-            return self._print_error(source)
+            return self._print_error(given, source)
         early = source.notes
-        self._print_notes(name, early)
+        self._print_notes(given.name, early)
         try:
             if self.named:
-                self._print_text(f"{name}: ")
+                self._print_text(f"{shown(given.name)}: ")
             due_s = time.monotonic()
             while len(samples := source.read_available(stream.chunk_samples)):
                 due_s += len(samples) / MODEL_RATE_HZ
                 if live:
                     time.sleep(max(due_s - time.monotonic(), 0))
                 self._print_text(stream.push(samples).text)
-            shown = len(stream.text)
+            printed = len(stream.text)
             transcript = stream.finish()
             transcript = replace(transcript, notes=(*source.notes, *transcript.notes))
-            self._print_text(stream.text[shown:] + "\n")
-            if self.json:
-                print(transcript.to_json(name), flush=True)
-            self._print_notes(name, [note for note in source.notes if note not in early])
+            self._print_text(stream.text[printed:] + "\n")
+            self._print_json(given, transcript)
+            self._print_notes(given.name, [note for note in source.notes if note not in early])
         except AudioError as error:
             self._print_text("\n")
-            self._print_error(error)
+            self._print_error(given, error)
         finally:
             source.close()
 
@@ -64,6 +67,12 @@ class Printer:
         if notes:
             print(f"{shown(name)}: {', '.join(notes)}", file=sys.stderr)
 
-    def _print_error(self, error: AudioError) -> None:
-        print(f"error: {error}", file=sys.stderr)
+    def _print_json(self, given: Input, result: Transcript | AudioError) -> None:
+        if self.json:
+            print(json_line(given.to_dict(result), sys.stdout.encoding or "utf-8"), flush=True)
+
+    def _print_error(self, given: Input, error: AudioError) -> None:
+        print(f"error: {shown(str(error))}", file=sys.stderr)
+        if given.request is not None:  # a failed line of a manifest has a result too
+            self._print_json(given, error)
         self.exit_code = 1

@@ -10,10 +10,10 @@ import numpy as np
 from tqdm import tqdm
 
 from nemojax.audio.channels import EACH, Channel, parse_channel
-from nemojax.audio.manifest import expand_manifest
 from nemojax.audio.raw import SampleFormat, parse_raw
 from nemojax.audio.source import AudioSource, Recording, open_audio, open_channels
 from nemojax.bundled import SMALL
+from nemojax.cli.inputs import Input, expand
 from nemojax.cli.options import (
     MANIFESTS,
     Attention,
@@ -32,7 +32,7 @@ from nemojax.cli.options import (
     Streaming,
 )
 from nemojax.cli.printer import Printer
-from nemojax.errors import AudioError, ConfigError
+from nemojax.errors import AudioError, ConfigError, shown
 from nemojax.text.transcript import Transcript
 
 if TYPE_CHECKING:  # importing jax takes seconds, and help or a wrong command should not wait for it
@@ -77,21 +77,21 @@ def transcribe(
     if stream or live:
         if live:  # compile before the first chunk, not during it
             recognizer.stream(lookahead).push(np.zeros(recognizer.config.chunk_samples(lookahead), np.float32))
-        for name, source in _open_sources(files, opened):
-            printer.print_stream(name, source, recognizer.stream(lookahead), live)
+        for given, source in _open_sources(files, opened):
+            printer.print_stream(given, source, recognizer.stream(lookahead), live)
     else:
-        names: list[str] = []
+        inputs: dict[int, Input] = {}  # without a result yet, by index
 
         def sources() -> Iterator[AudioSource | AudioError]:
-            for name, source in _open_sources(files, opened):
-                names.append(name)
+            for index, (given, source) in enumerate(_open_sources(files, opened)):
+                inputs[index] = given
                 yield source
 
         with tqdm(unit="s", desc="audio", disable=None, leave=False) as bar:
             results = recognizer.transcribe_each(sources(), lookahead, batch_size, progress=bar.update)
             for index, result in in_order(results):
                 bar.clear()
-                printer.print_result(names[index], result)
+                printer.print_result(inputs.pop(index), result)
     return printer.exit_code
 
 
@@ -112,9 +112,7 @@ def _transcribe_manifest(
     from nemojax.recognition import bulk
 
     if len(files) != 1 or not files[0].endswith(MANIFESTS):
-        raise ConfigError(
-            f"--output is for one manifest ({' or '.join(MANIFESTS)}), not {', '.join(files) or 'nothing'}"
-        )
+        raise ConfigError(f"--output is for one manifest ({', '.join(MANIFESTS)}), not {', '.join(files) or 'nothing'}")
     place = bulk.Shard.parse(shard) if shard is not None else bulk.Shard.of_environment()
     recognizer = load()
     failed = False
@@ -122,7 +120,7 @@ def _transcribe_manifest(
     def report(error: AudioError) -> None:
         nonlocal failed
         failed = True
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
 
     with tqdm(unit="s", desc=f"shard {place.index} of {place.count}", disable=None, leave=False) as bar:
         outcome = bulk.transcribe_manifest(
@@ -145,18 +143,13 @@ def _open(
 
 def _open_sources(
     files: Sequence[str], opened: Callable[[str | Recording | AudioError], list[tuple[str, AudioSource]]]
-) -> Iterator[tuple[str, AudioSource | AudioError]]:
-    """Yields the name and the source of every recording, or its error.
-
-    Manifests are expanded. A file is opened only when its turn comes.
-    """
-    for file in files:
-        for entry in expand_manifest(file) if file.endswith(MANIFESTS) else [file]:
-            name = entry.name if isinstance(entry, Recording) else file
-            try:
-                yield from ((name + suffix, audio) for suffix, audio in opened(entry))
-            except AudioError as error:
-                yield name, error
+) -> Iterator[tuple[Input, AudioSource | AudioError]]:
+    """Yields every recording with its source, or its error. A file is opened only when its turn comes."""
+    for given in expand(files):
+        try:
+            yield from ((given._replace(name=given.name + suffix), audio) for suffix, audio in opened(given.source))
+        except AudioError as error:
+            yield given, error
 
 
 def in_order(

@@ -1,5 +1,6 @@
 """The entry point that the commands of this package share."""
 
+import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
@@ -25,6 +26,8 @@ def run_command(
       arguments: None for those of the process.
       former_flags: see `current_flags`.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not have every character
     arguments = current_flags(sys.argv[1:] if arguments is None else arguments, former_flags or {})
     try:
         return tyro.cli(function, prog=prog, args=arguments)

@@ -14,11 +14,13 @@ from nemojax.audio.manifest import expand_manifest
 from nemojax.audio.source import MODEL_RATE_HZ, Recording, open_audio
 from nemojax.config import ModelConfig
 from nemojax.data.buckets import IntArray
-from nemojax.errors import AudioError, ConfigError
+from nemojax.errors import AudioError, ConfigError, DataError
 from nemojax.text.tokenizer import Tokenizer
 
+UNREADABLE = "unreadable"  # a kind of problem
 MIN_WEIGHT = 0.001
 JOINS_TRIED = 1000  # texts on which joining is checked
+MAX_NAMED = 5  # unreadable utterances that a message names
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,7 @@ def load_corpus(
       progress: wraps the entries while they are read, as `tqdm` does.
 
     Raises:
+      DataError: more than half of the entries can't be read; names some.
       ConfigError: no utterance is left; says why.
     """
     recordings: list[Recording] = []
@@ -225,6 +228,8 @@ def load_corpus(
             recordings.append(entry)
             columns.append((index, sources[index].weight, round(seconds * MODEL_RATE_HZ)))
             labels.append(entry_labels)
+    faults = [f"{d.name}: {d.problem.message}" for d in dropped if d.problem.kind == UNREADABLE]
+    check_share(faults, len(faults), len(entries))
     starts = np.concatenate([[0], np.cumsum([len(entry_labels) for entry_labels in labels])]).astype(np.int64)
     corpus = Corpus(
         tuple(recordings),
@@ -266,4 +271,19 @@ def _joinable(recordings: Sequence[Recording], tokenizer: Tokenizer) -> bool:
 
 def _unreadable(error: AudioError) -> Dropped:
     name, _, message = str(error).partition(": ")
-    return Dropped(name, 0.0, Problem("unreadable", message))
+    return Dropped(name, 0.0, Problem(UNREADABLE, message))
+
+
+def check_share(faults: Sequence[str], failed: int, tried: int) -> None:
+    """Raises DataError where more than half of the utterances that were tried can't be read.
+
+    Args:
+      faults: what is wrong with each utterance that can't be read; begins with its name.
+      failed: number of those tried that can't be read; utterances may be tried several times.
+    """
+    if 2 * failed > tried:
+        named = "; ".join(faults[:MAX_NAMED]) + ("; ..." if len(faults) > MAX_NAMED else "")
+        raise DataError(
+            f"{failed} of {tried} utterances can't be read ({named}); "
+            "python -m nemojax.data.validate lists everything wrong with manifests"
+        )

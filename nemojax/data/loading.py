@@ -103,7 +103,7 @@ class Loader:
         parts = []
         for utterance in row.utterances:
             try:
-                parts.append(self._decoded(utterance))
+                parts.append(self.decode(utterance))
             except AudioError as error:
                 raise _Failed(Unreadable(utterance, str(error))) from None
         samples = waveform.joined(parts, row.gap_samples)
@@ -111,8 +111,8 @@ class Loader:
         samples = waveform.with_silence(samples, row.before_samples, row.after_samples)
         return waveform.augmented(samples, generator, self.plan.waveform, self._noise if self.noises else None)
 
-    def _decoded(self, utterance: int) -> Samples:
-        """Decodes an utterance. Raises AudioError."""
+    def decode(self, utterance: int) -> Samples:
+        """Returns the samples of an utterance. Raises AudioError."""
         recording, planned = self.plan.corpus.recordings[utterance], int(self.plan.corpus.samples[utterance])
         rate_hz = self.plan.config.features.sample_rate_hz
         with closing(open_audio(recording, model_rate_hz=rate_hz)) as audio:

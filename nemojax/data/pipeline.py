@@ -17,9 +17,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from nemojax.data.corpus import check_share
 from nemojax.data.loading import HostBatch, Loader, Unreadable
 from nemojax.data.plan import Plan
-from nemojax.errors import ConfigError, DataError
+from nemojax.errors import AudioError, ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +31,8 @@ AHEAD = 2  # batches that each worker keeps ready
 SMALLEST_SHARED_BYTES = 2**16  # smaller arrays go through a pipe
 SHARED_MEMORY = Path("/dev/shm")
 MAX_RESTARTS = 3  # of workers in a row, without a batch between
-UNREADABLE_LIMIT = 50  # stop at this many unreadable utterances, if at least half of all so far are unreadable
+CHECKED = 32  # utterances that are decoded before the first batch
+MIN_TRIED = 32  # utterances after which the share of unreadable ones counts; fewer in a smaller corpus
 
 
 class Pipeline(Iterator[HostBatch]):
@@ -47,7 +51,8 @@ class Pipeline(Iterator[HostBatch]):
       waited_s: seconds spent waiting for batches.
 
     Raises:
-      DataError: workers die repeatedly, or too many utterances can't be read.
+      DataError: workers die repeatedly, or more than half of the utterances can't be read: of some that are decoded
+        before the first batch, or of those in the batches so far.
     """
 
     def __init__(
@@ -65,9 +70,10 @@ class Pipeline(Iterator[HostBatch]):
         self.plan, self.step, self.workers, self.waited_s = plan, start, workers, 0.0
         self.unreadable: dict[str, str] = {}
         self._loader, self._report = Loader(plan, host, hosts), report
-        self._read, self._restarts = 0, 0
+        self._read, self._failed, self._restarts = 0, 0, 0
         self._running: dict[int, _Worker] = {}  # by step modulo the number of workers
         self._closed = False
+        self._check_some()
 
     def __next__(self) -> HostBatch:
         if self._closed:
@@ -124,20 +130,29 @@ class Pipeline(Iterator[HostBatch]):
                 list(pool.map(_Worker.close, self._running.values()))
             self._running = {}
 
+    def _check_some(self) -> None:
+        """Decodes some utterances of the corpus. Raises DataError where more than half of them can't be read."""
+        trained = np.setdiff1d(np.arange(len(self.plan.corpus)), self.plan.unfit)
+        chosen = np.random.default_rng(self.plan.settings.seed).permutation(trained)[:CHECKED]
+        faults = []
+        for utterance in chosen.tolist():
+            try:
+                self._loader.decode(utterance)
+            except AudioError as error:
+                faults.append(str(error))
+        check_share(faults, len(faults), len(chosen))
+
     def _count(self, read: int, unreadable: list[Unreadable]) -> None:
-        """Counts utterances, and reports unreadable ones. Raises DataError where they are too many."""
-        self._read += read
+        """Counts utterances, and reports unreadable ones. Raises DataError where they are more than half."""
+        self._read, self._failed = self._read + read, self._failed + len(unreadable)
         for utterance, reason in unreadable:
             name = f"{utterance}: {self.plan.corpus.recordings[utterance].name}"
             if name not in self.unreadable:
                 self.unreadable[name] = reason
                 self._report(f"left out of training: {reason}")
-        if len(self.unreadable) >= max(UNREADABLE_LIMIT, self._read):
-            last = next(reversed(self.unreadable.values()))
-            raise DataError(
-                f"{len(self.unreadable)} utterances can't be read, and only {self._read} could; the last: {last}; "
-                "check the manifests with python -m nemojax.data.validate"
-            )
+        tried = self._read + self._failed
+        if tried >= min(MIN_TRIED, len(self.plan.corpus)):
+            check_share(list(self.unreadable.values()), self._failed, tried)
 
 
 class _Steps:

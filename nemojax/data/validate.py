@@ -6,7 +6,6 @@ Exit codes: 0, nothing is wrong; 1, something is wrong; 2, an error in the comma
 """
 
 import dataclasses
-import json as json_lines
 import multiprocessing
 import sys
 from collections import Counter
@@ -25,7 +24,8 @@ from nemojax.audio.source import Recording, open_audio
 from nemojax.config import ModelConfig
 from nemojax.data.command import Flag, run_command
 from nemojax.data.corpus import DEFAULT_FILTERS, Filters, Problem, duration_problems, header_duration_s, text_problems
-from nemojax.errors import AudioError, ConfigError, TokenizerError
+from nemojax.errors import AudioError, ConfigError, TokenizerError, shown
+from nemojax.text.json_lines import json_line
 from nemojax.text.tokenizer import Tokenizer
 
 TOLERANCE_S = 0.05
@@ -158,7 +158,7 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterable[Probe]]]:
 
 def table(found: Sequence[Finding]) -> str:
     """Formats findings as aligned columns."""
-    rows = [(f"{f.manifest}:{f.line}", f.kind, f.name, f.message) for f in found]
+    rows = [tuple(map(shown, (f"{f.manifest}:{f.line}", f.kind, f.name, f.message))) for f in found]
     widths = [max(len(row[column]) for row in rows) for column in range(3)] if rows else []
     return "\n".join(
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)) + "  " + row[3] for row in rows
@@ -179,7 +179,7 @@ def validate(
     """List everything wrong with manifests.
 
     Args:
-      manifests: JSON lines in NeMo's form, plain or tarred.
+      manifests: JSON lines in NeMo's form, plain or tarred, or Lhotse cuts; also gzipped.
       model: a checkpoint directory, for its tokenizer and its frames.
       tokenizer: a SentencePiece model, instead of a checkpoint.
       filters: conditions for an utterance to be right.
@@ -221,7 +221,7 @@ def validate(
     ):
         found.append(finding)
         if json:
-            print(json_lines.dumps(finding._asdict(), ensure_ascii=False), flush=True)
+            print(json_line(finding._asdict(), sys.stdout.encoding or "utf-8"), flush=True)
     if found and not json:
         print(table(found))
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(f.kind for f in found).most_common())

@@ -5,21 +5,33 @@ past the window (label-looping: Bataev et al. 2024, arXiv 2406.06220). The resul
 frames and labels, whatever the window.
 """
 
+import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from nemojax.config import ModelConfig
 from nemojax.decoding.state import Emission, PredictionState, predict_next, where_rows
+from nemojax.errors import ConfigError
 from nemojax.model.transducer import Transducer
+
+
+class ResetState(NamedTuple):
+    """The state of a greedy search that resets the prediction network after a pause."""
+
+    prediction: PredictionState
+    initial: PredictionState  # before any label
+    blanks: Int[Array, " B"]  # frames since the last label, counted until the network is reset
 
 
 class _Cursor(NamedTuple):
     frame: Int[Array, " B"]
     emitted: Int[Array, " B"]  # labels emitted at `frame`
-    state: PredictionState
+    last: Int[Array, " B"]  # frame of the last label; negative if it is in an earlier segment
+    prediction: PredictionState
     emission: Emission
 
 
@@ -29,48 +41,80 @@ class Greedy:
 
     Its state is the prediction network's. `window_frames` are scored at once: it changes the speed, not the result;
     windows of more frames than 14 are mostly wasted on speech.
+
+    With `reset_prediction_after_s` the prediction network begins anew after that many seconds without a label, as at
+    the start of a stream; the encoder keeps its context. It is for models that lose words after a pause. The seconds
+    are counted in encoder frames, so the result does not depend on how a recording is cut into segments.
+
+    Raises:
+      ConfigError: `window_frames` is not at least 1, or `reset_prediction_after_s` is not a positive number.
     """
 
     window_frames: int = 14
+    reset_prediction_after_s: float | None = None
 
-    def initial_state(self, prediction: PredictionState, batch: int) -> PredictionState:
+    def __post_init__(self) -> None:
+        if self.window_frames < 1:
+            raise ConfigError(f"window_frames must be at least 1, not {self.window_frames}")
+        seconds = self.reset_prediction_after_s
+        if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+            raise ConfigError(f"reset_prediction_after_s must be a number of seconds greater than 0, not {seconds}")
+
+    def pause_frames(self, config: ModelConfig) -> int:
+        """Returns the frames without a label after which the prediction network begins anew; 0 for never."""
+        seconds = self.reset_prediction_after_s
+        return 0 if seconds is None else math.ceil(round(1000 * seconds / config.frame_ms, 6))
+
+    def initial_state(self, prediction: PredictionState, batch: int) -> PredictionState | ResetState:
         """Returns the state of streams without labels."""
         state: PredictionState = jax.tree.map(lambda x: jnp.repeat(x, batch, axis=0), prediction)
-        return state
+        if self.reset_prediction_after_s is None:
+            return state
+        return ResetState(state, state, jnp.zeros(batch, jnp.int32))
 
     def decode(
-        self, model: Transducer, encoded: Float[Array, "B T D"], length: Int[Array, " B"], state: PredictionState
-    ) -> tuple[Emission, PredictionState]:
+        self, model: Transducer, encoded: Float[Array, "B T D"], length: Int[Array, " B"], state: Any
+    ) -> tuple[Emission, Any]:
         """Continues every stream over the first `length` of its encoded frames."""
-        return decode(model, encoded, length, state, min(self.window_frames, encoded.shape[1]))
+        window = min(self.window_frames, encoded.shape[1])
+        return decode(model, encoded, length, state, window, self.pause_frames(model.config))
 
 
 def decode(
     model: Transducer,
     encoded: Float[Array, "B T D"],
     length: Int[Array, " B"],
-    state: PredictionState,
+    state: Any,
     window: int,
-) -> tuple[Emission, PredictionState]:
+    pause_frames: int = 0,
+) -> tuple[Emission, Any]:
     """Continues every stream over the first `length` of its encoded frames.
 
     `window` is the number of frames that one iteration scores: it changes the speed, not the result. At most
-    `config.max_symbols_per_frame` labels are emitted at a frame.
+    `config.max_symbols_per_frame` labels are emitted at a frame. The state is a `PredictionState`, or with
+    `pause_frames` a `ResetState`: then a frame after that many frames without a label is scored with the initial
+    prediction.
     """
     config, (batch, frames, _) = model.config, encoded.shape
     capacity = frames * config.max_symbols_per_frame  # labels
-    streams, ahead = jnp.arange(batch), jnp.arange(window)[None]
+    streams, ahead = jnp.arange(batch, dtype=jnp.int32), jnp.arange(window, dtype=jnp.int32)[None]
+    reset: ResetState | None = state if pause_frames else None
+    prediction: PredictionState = state if reset is None else reset.prediction
     with jax.named_scope("joint"):
         projected_BTJ = model.joint.encoder(encoded)
 
     def advance(c: _Cursor) -> _Cursor:
         index = c.frame[:, None] + ahead
         frames_BWJ = jnp.take_along_axis(projected_BTJ, jnp.minimum(index, frames - 1)[..., None], axis=1)
+        prediction_BWJ = c.prediction.output[:, None]
+        if reset is not None:
+            paused = index > c.last[:, None] + pause_frames
+            prediction_BWJ = jnp.where(paused[..., None], reset.initial.output[:, None], prediction_BWJ)
         with jax.named_scope("joint"):
-            logits_BWV = model.joint.logits(frames_BWJ, c.state.output[:, None])
-        best_BW = jnp.argmax(logits_BWV, axis=-1)
+            logits_BWV = model.joint.logits(frames_BWJ, prediction_BWJ)
+        best_BW = jax.lax.argmax(logits_BWV, 2, jnp.int32)
         spoken = (best_BW != config.blank) & (index < length[:, None])
-        offset, found = jnp.argmax(spoken, axis=1), spoken.any(axis=1)
+        offset, found = jax.lax.argmax(spoken, 1, jnp.int32), spoken.any(axis=1)
         label, logits_BV = best_BW[streams, offset], logits_BWV[streams, offset]
         log_prob = logits_BV[streams, label] - jax.nn.logsumexp(logits_BV, axis=-1)
 
@@ -83,18 +127,26 @@ def decode(
             write(c.emission.labels, label),
             write(c.emission.frames, frame),
             write(c.emission.log_probs, log_prob),
-            c.emission.length + found,
+            c.emission.length + found.astype(jnp.int32),
         )
-        state = where_rows(found, predict_next(model, label, c.state.lstm), c.state)
-        return _Cursor(frame + full, jnp.where(full, 0, emitted), state, emission)
+        lstm = c.prediction.lstm
+        if reset is not None:
+            lstm = where_rows(paused[streams, offset], reset.initial.lstm, lstm)
+        prediction = where_rows(found, predict_next(model, label, lstm), c.prediction)
+        last = jnp.where(found, frame, c.last)
+        return _Cursor(frame + full.astype(jnp.int32), jnp.where(full, 0, emitted), last, prediction, emission)
 
     zero = jnp.zeros(batch, jnp.int32)
     blank = Emission(
         jnp.full((batch, capacity), config.blank, jnp.int32),
         jnp.zeros((batch, capacity), jnp.int32),
-        jnp.zeros((batch, capacity)),
+        jnp.zeros((batch, capacity), jnp.float32),
         zero,
     )
-    cursor = _Cursor(zero, zero, state, blank)
+    last = zero if reset is None else -1 - reset.blanks
+    cursor = _Cursor(zero, zero, last, prediction, blank)
     cursor = jax.lax.while_loop(lambda c: jnp.any(c.frame < length), advance, cursor)
-    return cursor.emission, cursor.state
+    if reset is None:
+        return cursor.emission, cursor.prediction
+    blanks = jnp.minimum(length - 1 - cursor.last, pause_frames)
+    return cursor.emission, ResetState(cursor.prediction, reset.initial, blanks)

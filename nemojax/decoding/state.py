@@ -58,7 +58,7 @@ def predict_next(model: Transducer, label: Int[Array, " B"], lstm: LSTMState) ->
 
 def initial_prediction(model: Transducer) -> PredictionState:
     """Returns the state before any label, for one stream: the prediction network has seen blank from zeros."""
-    return predict_next(model, jnp.full(1, model.config.blank), model.prediction.initial_cache(1))
+    return predict_next(model, jnp.full(1, model.config.blank, jnp.int32), model.prediction.initial_cache(1))
 
 
 def where_rows(mask: Bool[Array, " B"], new: Tree, old: Tree) -> Tree:

@@ -114,7 +114,7 @@ def _kernel(
     All references but `scores` have a power of two of rows, as Triton requires; rows past the ends of their arrays are
     not read.
     """
-    rows = jnp.arange(query.shape[0])
+    rows = jnp.arange(query.shape[0], dtype=jnp.int32)
     is_query = rows < frames
     start = rows // chunk * chunk  # first frame of the query's chunk
     load = lambda ref, valid: plgpu.load(ref, mask=jnp.broadcast_to(valid[:, None], ref.shape), other=0.0)
@@ -134,7 +134,7 @@ def _kernel(
         score = (_product(query, load(keys, valid).T) + position) * query.shape[1] ** -0.5
         return jnp.where(visible, score, UNSEEN)
 
-    old, new = jnp.arange(cached_keys.shape[0]), jnp.arange(keys.shape[0])
+    old, new = (jnp.arange(x.shape[0], dtype=jnp.int32) for x in (cached_keys, keys))
     valid_old = (old < left) & (old >= left - length[0])
     valid_new = plgpu.load(mask, mask=new < frames, other=0) != 0
     score_old, score_new = scored(cached_keys, old - left, valid_old), scored(keys, new, valid_new)

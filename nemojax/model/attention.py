@@ -43,7 +43,7 @@ def position_distances(config: EncoderConfig) -> np.ndarray:
     A block of Q queries uses the Q - 1 distances ahead, 0, and left_context + Q - 1 behind: the middle of this table.
     """
     block_queries = config.left_context_frames
-    return np.arange(config.left_context_frames + block_queries - 1, -block_queries, -1)
+    return np.arange(config.left_context_frames + block_queries - 1, -block_queries, -1, dtype=np.int32)
 
 
 def relative_shift(score_BGHQR: Array, keys: int) -> Array:
@@ -59,8 +59,8 @@ def relative_shift(score_BGHQR: Array, keys: int) -> Array:
 
 def chunk_mask(queries: int, left: int, chunk: Chunk) -> np.ndarray | Array:
     """Returns which of a block's left + Q keys each of its Q queries attends to, [Q, left + Q]."""
-    start = np.arange(queries)[:, None] // chunk * chunk  # first frame of the query's chunk
-    key = np.arange(-left, queries)[None]
+    start = np.arange(queries, dtype=np.int32)[:, None] // chunk * chunk  # first frame of the query's chunk
+    key = np.arange(-left, queries, dtype=np.int32)[None]
     return (start - left <= key) & (key < start + chunk)
 
 
@@ -80,8 +80,8 @@ class Attention(nnx.Module):
         self.value = Linear(width, width, use_bias, rngs=rngs)
         self.output = Linear(width, width, use_bias, rngs=rngs)
         self.position = Linear(width, width, use_bias=False, rngs=rngs)
-        self.content_bias = nnx.Param(jnp.zeros((config.heads, config.head_width)))
-        self.position_bias = nnx.Param(jnp.zeros((config.heads, config.head_width)))
+        self.content_bias = nnx.Param(jnp.zeros((config.heads, config.head_width), jnp.float32))
+        self.position_bias = nnx.Param(jnp.zeros((config.heads, config.head_width), jnp.float32))
         self.config = config
 
     def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> AttentionCache:
@@ -134,7 +134,7 @@ class Attention(nnx.Module):
         """Averages, for each query, the values of the cache and of the segment in its context, by attention weights."""
         left, (batch, frames, *heads) = cache.keys.shape[1], query.shape
         keys, values = (jnp.concatenate(pair, axis=1) for pair in ((cache.keys, keys), (cache.values, values)))
-        valid = jnp.concatenate([jnp.arange(left)[None] >= left - cache.length[:, None], mask], axis=1)
+        valid = jnp.concatenate([jnp.arange(left, dtype=jnp.int32)[None] >= left - cache.length[:, None], mask], axis=1)
 
         queries = min(frames, left)  # in a block
         blocks = -(-frames // queries)

@@ -24,12 +24,12 @@ class DepthwiseConvolution(nnx.Module):
     def __init__(self, width: int, kernel: int, use_bias: bool, *, rngs: nnx.Rngs | None):
         normal = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=0, out_axis=1)
         self.kernel = nnx.Param(initialize(normal, rngs, (kernel, width)))
-        self.bias = nnx.Param(jnp.zeros(width)) if use_bias else None
+        self.bias = nnx.Param(jnp.zeros(width, jnp.float32)) if use_bias else None
 
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B T D"]:
         kernel = self.kernel[...].astype(jnp.float32)
         frames = x.shape[1] - kernel.shape[0] + 1
-        bias = jnp.zeros((1, 1, 1)) if self.bias is None else broadcast_vector(self.bias[...], 3)
+        bias = jnp.zeros((1, 1, 1), jnp.float32) if self.bias is None else broadcast_vector(self.bias[...], 3)
         return sum((x[:, i : i + frames] * broadcast_vector(kernel[i], 3) for i in range(kernel.shape[0])), start=bias)
 
 
@@ -46,7 +46,7 @@ class ConvolutionModule(nnx.Module):
 
     def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> ConvolutionCache:
         """Returns the cache before the first frame: zeros. They are float32 whatever `dtype` is, as activations are."""
-        return ConvolutionCache(jnp.zeros((batch, self.config.convolution_kernel - 1, self.config.width)))
+        return ConvolutionCache(jnp.zeros((batch, self.config.convolution_kernel - 1, self.config.width), jnp.float32))
 
     def step(
         self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"], cache: ConvolutionCache

@@ -24,7 +24,7 @@ class FeatureCache(NamedTuple):
 
 def initial_cache(config: FeatureConfig, batch: int) -> FeatureCache:
     """Returns the cache before the first sample: zeros."""
-    return FeatureCache(jnp.zeros((batch, 1)), jnp.zeros((batch, config.overlap_samples)))
+    return FeatureCache(jnp.zeros((batch, 1), jnp.float32), jnp.zeros((batch, config.overlap_samples), jnp.float32))
 
 
 @lru_cache

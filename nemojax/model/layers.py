@@ -31,7 +31,7 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
     """Zeroes each value with probability `rate` and scales the others by 1 / (1 - rate); `x` itself without a key."""
     if key is None or rate == 0:
         return x
-    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
+    return jnp.where(jax.random.bernoulli(key, jnp.float32(1 - rate), x.shape), x / (1 - rate), 0)
 
 
 def split_key(key: Array | None, count: int) -> Sequence[Array | None]:
@@ -41,7 +41,7 @@ def split_key(key: Array | None, count: int) -> Sequence[Array | None]:
 
 def initialize(initializer: jax.nn.initializers.Initializer, rngs: nnx.Rngs | None, shape: Sequence[int]) -> Array:
     """Draws a parameter's first value; zeros without `rngs`, for a model whose parameters will be replaced."""
-    return jnp.zeros(shape) if rngs is None else initializer(rngs.params(), shape)
+    return jnp.zeros(shape, jnp.float32) if rngs is None else initializer(rngs.params(), shape, jnp.float32)
 
 
 class Linear(nnx.Module):
@@ -54,7 +54,7 @@ class Linear(nnx.Module):
     def __init__(self, inputs: int, outputs: int, use_bias: bool = True, gain: float = 1 / 3, *, rngs: nnx.Rngs | None):
         uniform = nnx.initializers.variance_scaling(gain, "fan_in", "uniform")
         self.kernel = nnx.Param(initialize(uniform, rngs, (inputs, outputs)))
-        self.bias = nnx.Param(jnp.zeros(outputs)) if use_bias else None
+        self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32)) if use_bias else None
 
     def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
         y = einsum("...i,io->...o", x, self.kernel[...])
@@ -65,8 +65,8 @@ class LayerNorm(nnx.Module):
     """Layer normalization over the last axis, in float32, epsilon 1e-5."""
 
     def __init__(self, width: int):
-        self.scale = nnx.Param(jnp.ones(width))
-        self.bias = nnx.Param(jnp.zeros(width))
+        self.scale = nnx.Param(jnp.ones(width, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(width, jnp.float32))
 
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         centered = x - x.mean(-1, keepdims=True)

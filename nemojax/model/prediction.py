@@ -27,8 +27,9 @@ class LSTMLayer(nnx.Module):
         centered = lambda shape: initialize(uniform, rngs, shape) - width**-0.5
         self.input_kernel = nnx.Param(centered((width, 4 * width)))
         self.hidden_kernel = nnx.Param(centered((width, 4 * width)))
-        self.input_bias = nnx.Param(jnp.zeros(4 * width).at[width : 2 * width].set(1.0))  # the forget gate starts open
-        self.hidden_bias = nnx.Param(jnp.zeros(4 * width))
+        initial_bias = jnp.zeros(4 * width, jnp.float32)
+        self.input_bias = nnx.Param(initial_bias.at[width : 2 * width].set(1.0))  # the forget gate starts open
+        self.hidden_bias = nnx.Param(initial_bias)
 
     def __call__(
         self, x: Float[Array, "B P"], hidden: Float[Array, "B P"], cell: Float[Array, "B P"]
@@ -53,7 +54,8 @@ class PredictionNetwork(nnx.Module):
     def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> LSTMState:
         """Returns the state before the first label: zeros, float32 whatever `dtype` is, as sums over labels are."""
         layers, shape = self.config.prediction.layers, (batch, self.config.prediction.width)
-        return LSTMState(tuple(jnp.zeros(shape) for _ in range(layers)), tuple(jnp.zeros(shape) for _ in range(layers)))
+        zeros = lambda: tuple(jnp.zeros(shape, jnp.float32) for _ in range(layers))
+        return LSTMState(zeros(), zeros())
 
     def step(
         self, label: Int[Array, " B"], state: LSTMState, key: Array | None = None

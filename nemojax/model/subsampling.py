@@ -60,7 +60,7 @@ class Convolution(nnx.Module):
     def __init__(self, channels: int, gain: float, *, rngs: nnx.Rngs | None):
         normal = nnx.initializers.variance_scaling(gain, "fan_in", "normal", in_axis=(0, 1), out_axis=3)
         self.kernel = nnx.Param(initialize(normal, rngs, (KERNEL, KERNEL, 1, channels)))
-        self.bias = nnx.Param(jnp.zeros(channels))
+        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
 
     def __call__(
         self, x: Float[Array, "B F freq channels"], cache: Float[Array, "B 1 freq channels"]
@@ -93,7 +93,8 @@ class Subsampling(nnx.Module):
     def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> SubsamplingCache:
         """Returns the cache before the first frame: zeros, float32 whatever `dtype` is, as activations are."""
         bins, channels = bins_per_stage(self.config), self.config.encoder.subsampling_channels
-        return SubsamplingCache(tuple(jnp.zeros((batch, 1, bins[i], channels if i else 1)) for i in range(STAGES)))
+        shapes = [(batch, 1, bins[i], channels if i else 1) for i in range(STAGES)]
+        return SubsamplingCache(tuple(jnp.zeros(shape, jnp.float32) for shape in shapes))
 
     def step(
         self, log_mel: Float[Array, "B F M"], mask: Bool[Array, "B F"], cache: SubsamplingCache

@@ -6,5 +6,6 @@ hypothesis.py    labels, times and text of one stream
 stream.py        one live stream
 offline.py       recordings side by side in a batch
 recognizer.py    loads a checkpoint; transcribes recordings
+results.py       the fields of the result of a line of a manifest
 bulk.py          transcribes a manifest into a directory; an interrupted job resumes
 """

@@ -7,9 +7,9 @@ The output directory holds
     transcripts.jsonl   at the end: the transcripts, in the manifest's order
     failures.jsonl      at the end: the recordings that could not be transcribed, and why
 
-A result is written as soon as it is known. A job that is started again, by the same number of processes or another,
-transcribes the recordings that have no result yet. Processes communicate by these files alone: the process that
-completes the last recording writes the two merged files.
+A result is written as soon as it is known, with its request; `results.py` lists its fields. A job that is started
+again, by the same number of processes or another, transcribes the recordings that have no result yet. Processes
+communicate by these files alone: the process that completes the last recording writes the two merged files.
 
 Memory grows by less than 200 bytes per line of the manifest: a line is parsed for its duration when the work is
 scheduled, and for its recording when its turn comes.
@@ -31,12 +31,15 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nemojax.audio.manifest import Line, Manifest
+from nemojax.audio.manifest import Manifest, Request
+from nemojax.audio.manifest_entry import duration_s
 from nemojax.audio.source import Recording
 from nemojax.config import ModelConfig
 from nemojax.errors import AudioError, ConfigError
 from nemojax.recognition.offline import SEGMENT_LEFT_CONTEXTS
 from nemojax.recognition.recognizer import Recognizer
+from nemojax.recognition.results import ERROR, LINE, result_fields
+from nemojax.text.json_lines import json_line
 from nemojax.text.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -91,6 +94,13 @@ class _Group(NamedTuple):
     offsets: Integers
 
 
+class _Schedule(NamedTuple):
+    """The work of a shard: the groups that are not empty; and what the manifest holds in all."""
+
+    groups: list[_Group]
+    numbers: Integers  # of the lines of the whole manifest; a job of an earlier version has results of others too
+
+
 def transcribe_manifest(
     recognizer: Recognizer,
     manifest: Path,
@@ -118,13 +128,14 @@ def transcribe_manifest(
     try:
         _begin_or_resume(output, recognizer, manifest, lookahead)
         with _open_part(output, shard) as part:
-            recordings, groups = _schedule(lines, recognizer.config, shard, _finished_numbers(output))
-            for group in groups:
-                for line, result in _transcribe_group(recognizer, lines, group, lookahead, batch_size, progress):
-                    _write_result(part, manifest.name, line, result)
+            schedule = _schedule(lines, recognizer.config, shard, _finished_numbers(output))
+            for group in schedule.groups:
+                for request, result in _transcribe_group(recognizer, lines, group, lookahead, batch_size, progress):
+                    part.write(json_line(result_fields(request, result, manifest.name)).encode() + b"\n")
+                    part.flush()
                     if isinstance(result, AudioError):
                         report(result)
-        return _merge(output, recordings)
+        return _merge(output, schedule)
     except OSError as error:
         raise ConfigError(f"{error.filename or output} can't be read or written: {error.strerror}") from None
 
@@ -179,31 +190,20 @@ def _complete_bytes(file: IO[bytes]) -> int:
     return 0
 
 
-def _schedule(lines: Manifest, config: ModelConfig, shard: Shard, finished: set[int]) -> tuple[int, list[_Group]]:
-    """Groups the unfinished lines of a shard by the segments that suit their durations.
-
-    Returns:
-      The number of recordings in the whole manifest, and the groups that are not empty.
-    """
+def _schedule(lines: Manifest, config: ModelConfig, shard: Shard, finished: set[int]) -> _Schedule:
+    """Groups the unfinished lines of a shard by the segments that suit their durations."""
     left_context_s = config.encoder.left_context_frames * config.frame_ms / 1000
     max_durations_s = [left_context_s * contexts for contexts in SEGMENT_LEFT_CONTEXTS[:-1]]
     groups = [_Group(array("q"), array("q")) for _ in SEGMENT_LEFT_CONTEXTS]
-    recordings = 0
+    numbers = array("q")
     for number, offset, content in lines.contents():
-        if recordings % shard.count == shard.index and number not in finished:
-            group = groups[bisect.bisect_left(max_durations_s, _duration_s(content))]
+        if len(numbers) % shard.count == shard.index and number not in finished:
+            seconds = duration_s(content)
+            group = groups[bisect.bisect_left(max_durations_s, math.inf if seconds is None else seconds)]
             group.numbers.append(number)
             group.offsets.append(offset)
-        recordings += 1
-    return recordings, [group for group in groups if group.numbers]
-
-
-def _duration_s(content: bytes) -> float:
-    """Returns the duration that a line of a manifest gives; infinity if it gives none."""
-    try:
-        return float(json.loads(content)["duration"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return math.inf
+        numbers.append(number)
+    return _Schedule([group for group in groups if group.numbers], numbers)
 
 
 def _transcribe_group(
@@ -213,24 +213,17 @@ def _transcribe_group(
     lookahead: int,
     batch_size: int,
     progress: Callable[[float], object],
-) -> Iterator[tuple[Line, Transcript | AudioError]]:
+) -> Iterator[tuple[Request, Transcript | AudioError]]:
     """Yields each line of a group with its result, in the order of completion."""
-    in_progress: dict[int, Line] = {}  # by index in the group
+    in_progress: dict[int, Request] = {}  # by index in the group
 
     def recordings() -> Iterator[Recording | AudioError]:
         for index, (number, offset) in enumerate(zip(group.numbers, group.offsets, strict=True)):
-            in_progress[index] = line = lines.read(number, offset)
-            yield line.recording
+            in_progress[index] = request = lines.read(number, offset)
+            yield request.recording
 
     for index, result in recognizer.transcribe_each(recordings(), lookahead, batch_size, progress=progress):
         yield in_progress.pop(index), result
-
-
-def _write_result(part: IO[bytes], manifest: str, line: Line, result: Transcript | AudioError) -> None:
-    name = line.recording.name if isinstance(line.recording, Recording) else f"{manifest}: line {line.number}"
-    fields = {"audio": name, "error": str(result)} if isinstance(result, AudioError) else result.to_dict(name)
-    part.write(json.dumps({"line": line.number, **fields}, ensure_ascii=False).encode() + b"\n")
-    part.flush()
 
 
 def _read_results(part: Path) -> Iterator[tuple[int, int, bool]]:
@@ -239,7 +232,7 @@ def _read_results(part: Path) -> Iterator[tuple[int, int, bool]]:
         offset = 0
         for content in file:
             if content.endswith(b"\n") and (fields := _parse_result(content)) is not None:
-                yield fields["line"], offset, "error" in fields
+                yield fields[LINE], offset, ERROR in fields
             offset += len(content)
 
 
@@ -249,7 +242,7 @@ def _parse_result(content: bytes) -> dict[str, Any] | None:
         fields = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    return fields if isinstance(fields, dict) and type(fields.get("line")) is int else None
+    return fields if isinstance(fields, dict) and type(fields.get(LINE)) is int else None
 
 
 def _parts(output: Path) -> list[Path]:
@@ -260,7 +253,7 @@ def _finished_numbers(output: Path) -> set[int]:
     return {number for part in _parts(output) for number, _, _ in _read_results(part)}
 
 
-def _merge(output: Path, recordings: int) -> Outcome:
+def _merge(output: Path, schedule: _Schedule) -> Outcome:
     """Counts the results; writes the merged files if every recording has one. One process merges at a time."""
     with (output / "merge.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -271,11 +264,12 @@ def _merge(output: Path, recordings: int) -> Outcome:
             for number, offset, failed in _read_results(part)
         )
         results = np.fromiter(rows, RESULT)
+        results = results[np.isin(results["number"], np.asarray(schedule.numbers))]
         # in the manifest's order; two jobs with different shards may have transcribed a line twice: the first counts
         results = results[np.unique(results["number"], return_index=True)[1]]
-        if len(results) == recordings:
+        if len(results) == len(schedule.numbers):
             _write_merged(output, parts, results)
-    return Outcome(recordings, len(results), int(results["failed"].sum()))
+    return Outcome(len(schedule.numbers), len(results), int(results["failed"].sum()))
 
 
 def _write_merged(output: Path, parts: Sequence[Path], results: np.ndarray) -> None:

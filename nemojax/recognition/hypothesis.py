@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from nemojax.config import ModelConfig
 from nemojax.decoding.state import Emission
 from nemojax.text.tokenizer import Tokenizer
-from nemojax.text.transcript import Transcript, Word
+from nemojax.text.transcript import Event, Transcript, Word
 
 
 @dataclass(frozen=True)
@@ -16,19 +16,27 @@ class Update:
 
     `text` is final: append it to the text before; it is never taken back. `tokens` are its labels and `frames` their
     encoder frames. `tentative` is text that may still change: it follows the final text and replaces the `tentative`
-    of the update before. Greedy search has none.
+    of the update before. Greedy search has none. `events` are the labels among `tokens` that mark an event, such as the
+    end of an utterance; they are no part of the text.
     """
 
     text: str = ""
     tokens: tuple[int, ...] = ()
     frames: tuple[int, ...] = ()
     tentative: str = ""
+    events: tuple[Event, ...] = ()
 
     def __add__(self, later: "Update") -> "Update":
         """Merges this update with the next one."""
         if self is NOTHING or (later is NOTHING and not self.tentative):  # nearly every step of a silent stream
             return later if self is NOTHING else self
-        return Update(self.text + later.text, self.tokens + later.tokens, self.frames + later.frames, later.tentative)
+        return Update(
+            self.text + later.text,
+            self.tokens + later.tokens,
+            self.frames + later.frames,
+            later.tentative,
+            self.events + later.events,
+        )
 
 
 NOTHING = Update()  # shared by all steps that add nothing, which are the majority
@@ -41,6 +49,7 @@ class Hypothesis:
         self.tokens: list[int] = []
         self.frames: list[int] = []
         self.log_probs: list[float] = []
+        self.events: list[Event] = []
         self._pieces: list[str] = []  # of the text: adding to one long string would copy it at every step
         self._config, self._tokenizer, self._detokenizer = config, tokenizer, tokenizer.incremental()
 
@@ -59,30 +68,32 @@ class Hypothesis:
         self.tokens += tokens
         self.frames += frames
         self.log_probs += emission.log_probs[row, :length].tolist()
-        return self._appended(self._detokenizer.push(tokens), tuple(tokens), tuple(frames))
+        events = self._events(tokens, frames)
+        self.events += events
+        return self._appended(self._detokenizer.push(tokens), tuple(tokens), tuple(frames), events)
 
     def finish(self) -> Update:
         """Ends the text: bytes of an incomplete character become replacement characters."""
         return self._appended(self._detokenizer.finish())
 
-    def _appended(self, text: str, tokens: tuple[int, ...] = (), frames: tuple[int, ...] = ()) -> Update:
+    def _events(self, tokens: list[int], frames: list[int]) -> tuple[Event, ...]:
+        named = [(self._tokenizer.event(label), frame) for label, frame in zip(tokens, frames, strict=True)]
+        return tuple(Event(name, self._time_s(frame)) for name, frame in named if name is not None)
+
+    def _time_s(self, frame: int) -> float:
+        return round(frame * self._config.frame_ms / 1000, 3)
+
+    def _appended(
+        self, text: str, tokens: tuple[int, ...] = (), frames: tuple[int, ...] = (), events: tuple[Event, ...] = ()
+    ) -> Update:
         if text:
             self._pieces.append(text)
-        return Update(text, tokens, frames) if text or tokens else NOTHING
+        return Update(text, tokens, frames, events=events) if text or tokens else NOTHING
 
     def transcript(self, samples: int, lookahead: int, mode: str, notes: Sequence[str] = ()) -> Transcript:
         """Returns the transcript of a stream of `samples` samples; `mode` is "offline" or "stream"."""
         duration_s = samples / self._config.features.sample_rate_hz
-        frame_s = self._config.frame_ms / 1000
-        words = tuple(
-            Word(
-                text,
-                start_s=round(self.frames[first] * frame_s, 3),
-                end_s=round(min((self.frames[last] + 1) * frame_s, duration_s), 3),
-                confidence=round(math.exp(min(self.log_probs[first : last + 1])), 4),
-            )
-            for text, first, last in self._tokenizer.words(self.tokens)
-        )
+        words = tuple(self._word(*word, duration_s) for word in self._tokenizer.words(self.tokens))
         return Transcript(
             self._tokenizer.decode(self.tokens),
             tuple(self.tokens),
@@ -92,4 +103,14 @@ class Hypothesis:
             lookahead,
             mode,
             tuple(notes),
+            tuple(self.events),
+        )
+
+    def _word(self, text: str, first: int, last: int, duration_s: float) -> Word:
+        spoken = [i for i in range(first, last + 1) if not self._tokenizer.is_silent(self.tokens[i])]
+        return Word(
+            text,
+            start_s=self._time_s(self.frames[first]),
+            end_s=min(self._time_s(self.frames[last] + 1), round(duration_s, 3)),
+            confidence=round(math.exp(min(self.log_probs[i] for i in spoken)), 4),
         )

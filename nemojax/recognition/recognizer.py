@@ -1,5 +1,7 @@
 """What users call: load a checkpoint, transcribe recordings, open a live stream."""
 
+import copy
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Real
@@ -16,8 +18,9 @@ from nemojax.audio.source import open_audio
 from nemojax.audio.stream_input import StreamInput
 from nemojax.bundled import SMALL
 from nemojax.config import ModelConfig
+from nemojax.decoding.greedy import Greedy
 from nemojax.decoding.state import Search
-from nemojax.errors import AudioError, TranscriptionError
+from nemojax.errors import AudioError, ConfigError, TranscriptionError
 from nemojax.kernels import selection
 from nemojax.kernels.quantization import weights_dtype
 from nemojax.model.parameters import freeze, parameter_count, thaw, with_config
@@ -37,11 +40,14 @@ def load(
     kernels: str = "auto",
     attention: str = "auto",
     compiler_options: Mapping[str, Any] | None = None,
+    reset_prediction_after_s: float | None = None,
 ) -> "Recognizer":
-    """Loads a recognizer from a directory that `nemojax-convert` or training wrote.
+    """Loads a recognizer from a directory that `nemojax-convert` or training wrote, or by a name on the hub.
 
     Args:
-      directory: a native checkpoint; by default, the small model that comes with the package.
+      directory: a native checkpoint, by default the small model that comes with the package; or a name such as
+        "nvidia/nemotron-speech-streaming-en-0.6b", which is converted into the user's cache when it is first used. A
+        branch, tag or commit may follow "@".
       dtype: "float32", exact; "bfloat16", half the memory and faster (accumulation, softmax, norms, features and
         decoding scores stay float32); or "int8", the weights of the encoder's blocks in int8, activations in 13 to 16
         bits and everything else in float32, the fastest on a CPU. Weights that were saved in int8 stay so.
@@ -49,26 +55,30 @@ def load(
         "xla"; or "auto", natively on a CPU where there is a C++ compiler and the model is large or in int8.
       attention: "plain"; "fused", as one kernel on a GPU; or "auto".
       compiler_options: XLA's options for the step; None is those of `selection.step_options`.
+      reset_prediction_after_s: seconds without a label after which the prediction network begins anew, for models that
+        lose words after a pause; None for never. See `Greedy`.
 
     Raises:
-      CheckpointError: it is not a checkpoint, or not a complete one.
+      CheckpointError: it is not a checkpoint, or not a complete one; or a name that can't be downloaded or converted.
       ConfigError: `kernels` or `attention` can't be met here; says why.
     """
     dtypes: dict[str, Any] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "int8": jnp.float32}
     if str(dtype) not in dtypes:
         raise ValueError(f"dtype must be one of {', '.join(dtypes)}, not {dtype!r}")
     selection.check(kernels, attention)
+    search = Greedy(reset_prediction_after_s=reset_prediction_after_s)
     loaded, config, tokenizer, origin = checkpoint.load(directory, dtypes[dtype])
     trees = [loaded]
     del loaded  # packed kernel by kernel, and each is freed then: the weights are never in memory twice
     model = selection.for_backend(trees.pop(), dtype == "int8", kernels, attention)
-    return Recognizer(model, config, Tokenizer(tokenizer), origin, compiler_options=compiler_options)
+    return Recognizer(model, config, Tokenizer(tokenizer, config.text), origin, search, compiler_options)
 
 
 class Recognizer:
     """A model and its tokenizer. Immutable: streams and transcriptions share it freely.
 
     Args:
+      tokenizer: `config.text` decides how it turns labels into text.
       search: the search over labels that streams and transcriptions use.
       compiler_options: XLA's options for the step; None is those of `selection.step_options`.
     """
@@ -84,7 +94,9 @@ class Recognizer:
     ):
         if tokenizer.size != config.vocabulary:
             raise ValueError(f"the tokenizer has {tokenizer.size} pieces, the model {config.vocabulary}")
-        self.config, self.tokenizer, self.origin = config, tokenizer, origin or {}
+        same = tokenizer.settings == config.text
+        self.tokenizer = tokenizer if same else Tokenizer(tokenizer.model, config.text)
+        self.config, self.origin = config, origin or {}
         self.search, self.compiler_options = search, compiler_options
         self.parameters = parameter_count(model)
         self.model = freeze(model)
@@ -109,6 +121,18 @@ class Recognizer:
         lookahead = self.config.encoder.lookaheads[0] if lookahead is None else lookahead
         self.config.chunk_frames(lookahead)
         return lookahead
+
+    def with_reset(self, reset_prediction_after_s: float | None) -> "Recognizer":
+        """Returns a recognizer of the same weights whose prediction network begins anew after a pause; see `Greedy`.
+
+        Raises:
+          ConfigError: the seconds are not a positive number, or the recognizer's search is not `Greedy`.
+        """
+        if not isinstance(self.search, Greedy):
+            raise ConfigError(f"reset_prediction_after_s is an option of Greedy, not of {type(self.search).__name__}")
+        recognizer = copy.copy(self)
+        recognizer.search = dataclasses.replace(self.search, reset_prediction_after_s=reset_prediction_after_s)
+        return recognizer
 
     def batch(self, size: int, lookahead: int | None = None) -> StreamBatch:
         """Returns `size` new streams that advance together, at the level of samples and labels."""

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from nemojax.config import ModelConfig
 from nemojax.decoding.state import Emission, Search
@@ -97,7 +98,7 @@ class StreamBatch:
 
     def step(self, given: StepInput) -> Emission:
         """Advances every active row by its samples. The emission stays on the device until it is read."""
-        segment = Segment(*map(jnp.asarray, (given.samples, given.length, given.active, given.reset)))
+        segment = Segment(*jax.device_put((given.samples, given.length, given.active, given.reset)))
         emission: Emission
         self._state, emission = self._step(
             self._model, self._constants, self._state, segment, lookahead=self.lookahead, search=self._search
@@ -106,7 +107,7 @@ class StreamBatch:
 
     def keep(self, rows: np.ndarray) -> None:
         """Keeps the rows of these indices alone, in their order."""
-        self._state = jax.tree.map(lambda x: x[rows], self._state)
+        self._state = _kept(self._state, jax.device_put(rows.astype(np.int32)))
 
     def resize(self, size: int) -> None:
         """Keeps the first rows, or appends new ones."""
@@ -117,6 +118,13 @@ class StreamBatch:
     def wait(self) -> None:
         """Waits until all steps are done."""
         jax.block_until_ready(self._state)
+
+
+@jax.jit
+def _kept(state: StreamState, rows: Int[Array, " K"]) -> StreamState:
+    """Returns the rows of these indices."""
+    kept: StreamState = jax.tree.map(lambda x: x[rows], state)
+    return kept
 
 
 @jax.jit

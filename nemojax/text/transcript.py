@@ -1,18 +1,31 @@
-"""The result of recognition: text, labels, and words with their times."""
+"""The result of recognition: text, labels, and words with their emission times."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
+
+from nemojax.text.json_lines import json_line
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word, timed by the encoder frames that emitted its first and last label."""
+    """A word, and when the model emitted it.
+
+    The times are emission times, not those of the sound: a transducer emits a label once it has enough of the sound,
+    typically 0.2 to 0.4 s after the label's sound begins. So a word begins earlier in the audio than `start_s` says.
+    """
 
     text: str
-    start_s: float
-    end_s: float
+    start_s: float  # start of the encoder frame that emitted its first label
+    end_s: float  # end of the encoder frame that emitted its last label
     confidence: float  # probability of its least probable label, 0 to 1
+
+
+@dataclass(frozen=True)
+class Event:
+    """A label that marks an event, such as "<EOU>", the end of an utterance; it is no part of the text."""
+
+    name: str  # its piece
+    time_s: float  # start of the encoder frame that emitted it: an emission time, see `Word`
 
 
 @dataclass(frozen=True)
@@ -27,9 +40,13 @@ class Transcript:
     lookahead: int  # encoder frames
     mode: str  # "offline" or "stream"
     notes: tuple[str, ...] = ()  # changes made to the audio: "resampled from 8000 Hz"
+    events: tuple[Event, ...] = ()  # of the labels that the checkpoint's settings name as events
 
     def to_dict(self, audio: str) -> dict[str, Any]:
-        """Returns the fields of the JSON form; `audio` names the recording. Times are in seconds."""
+        """Returns the fields of the JSON form; `audio` names the recording.
+
+        Times are in seconds; `start`, `end` and `time` are emission times, see `Word`.
+        """
         words = [{"word": w.text, "start": w.start_s, "end": w.end_s, "confidence": w.confidence} for w in self.words]
         return {
             "audio": audio,
@@ -37,6 +54,7 @@ class Transcript:
             "tokens": list(self.tokens),
             "frames": list(self.frames),
             "words": words,
+            "events": [{"event": event.name, "time": event.time_s} for event in self.events],
             "duration": self.duration_s,
             "lookahead": self.lookahead,
             "mode": self.mode,
@@ -45,4 +63,4 @@ class Transcript:
 
     def to_json(self, audio: str) -> str:
         """Returns `to_dict` as one line of JSON."""
-        return json.dumps(self.to_dict(audio), ensure_ascii=False)
+        return json_line(self.to_dict(audio))

@@ -34,7 +34,7 @@ def dither(samples: Float[Array, "B N"], scale: float, key: Array | None) -> Flo
     """Adds white noise with a standard deviation of `scale`; without a key, returns the samples."""
     if key is None or scale == 0:
         return samples
-    return samples + scale * jax.random.normal(key, samples.shape)
+    return samples + scale * jax.random.normal(key, samples.shape, jnp.float32)
 
 
 def spec_augment(
@@ -48,12 +48,13 @@ def spec_augment(
     if key is None:
         return log_mel
     (batch, frames, bins), (frequency_key, time_key) = log_mel.shape, jax.random.split(key)
-    widest, all_bins = jnp.full(batch, config.frequency_width_bins), jnp.full(batch, bins)
-    index = jnp.broadcast_to(jnp.arange(bins), (batch, bins))
+    widest, all_bins = (jnp.full(batch, count, jnp.int32) for count in (config.frequency_width_bins, bins))
+    index = jnp.broadcast_to(jnp.arange(bins, dtype=jnp.int32), (batch, bins))
     bands = _spans(frequency_key, config.frequency_masks, jnp.minimum(widest, all_bins), all_bins, index)
-    length = mask.sum(1)
-    index = jnp.arange(frames)[None] - jnp.argmax(mask, axis=1)[:, None]  # from the first valid frame
-    spans = _spans(time_key, config.time_masks, config.time_width * length, length, index)
+    length, first = mask.sum(1, dtype=jnp.int32), jax.lax.argmax(mask, 1, jnp.int32)
+    index = jnp.arange(frames, dtype=jnp.int32)[None] - first[:, None]  # from the first valid frame
+    widest = config.time_width * length.astype(jnp.float32)
+    spans = _spans(time_key, config.time_masks, widest, length, index)
     return jnp.where(bands[:, None] | spans[..., None], config.value, log_mel)
 
 
@@ -63,7 +64,8 @@ def _spans(
     """Draws `count` spans within [0, length) for each row, and returns which indices they cover."""
     width_key, start_key = jax.random.split(key)
     shape = (index.shape[0], count)
-    width = jnp.floor(jax.random.uniform(width_key, shape) * widest[:, None])
-    start = jnp.floor(jax.random.uniform(start_key, shape) * (length[:, None] - width))
+    widest, length, index = (x.astype(jnp.float32) for x in (widest, length, index))
+    width = jnp.floor(jax.random.uniform(width_key, shape, jnp.float32) * widest[:, None])
+    start = jnp.floor(jax.random.uniform(start_key, shape, jnp.float32) * (length[:, None] - width))
     index = index[:, None]
     return ((index >= start[..., None]) & (index < (start + width)[..., None])).any(1)

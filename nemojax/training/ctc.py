@@ -30,12 +30,14 @@ def ctc_losses(
       encoded: encoder frames, projected for the joint network.
       kernel, bias: the joint network's output layer.
     """
-    frames, count = jnp.arange(encoded.shape[1])[None], jnp.arange(labels.shape[1])[None]
+    frames, count = (jnp.arange(x.shape[1], dtype=jnp.int32)[None] for x in (encoded, labels))
     frame_padding = (frames >= frame_lengths[:, None]).astype(jnp.float32)
     label_padding = (count >= label_lengths[:, None]).astype(jnp.float32)
     # padding may hold NaN, which must not reach a logit
     valid = jnp.where(frame_padding[..., None] > 0, 0.0, encoded)
     logits = einsum("btj,jv->btv", jax.nn.relu(valid), kernel) + broadcast_vector(bias, 3)
     repeats = (labels[:, 1:] == labels[:, :-1]) & (label_padding[:, 1:] == 0)  # each needs a blank between the two
-    fits = (frame_lengths > 0) & (frame_lengths >= label_lengths + repeats.sum(1))
-    return jnp.where(fits, optax.ctc_loss(logits, frame_padding, labels, label_padding, blank_id=blank), 0.0)
+    fits = (frame_lengths > 0) & (frame_lengths >= label_lengths + repeats.sum(1, dtype=jnp.int32))
+    with jax.numpy_dtype_promotion("standard"):  # optax relies on it, whatever the user has set
+        losses = optax.ctc_loss(logits, frame_padding, labels, label_padding, blank_id=blank)
+    return jnp.where(fits, losses.astype(jnp.float32), 0.0)

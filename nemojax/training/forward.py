@@ -147,5 +147,5 @@ def forward(
         encoded=encoded,
         predicted=predicted,
         joint=joint,
-        lattice=Lattice(batch.labels, mask.sum(1), batch.label_lengths),
+        lattice=Lattice(batch.labels, mask.sum(1, dtype=jnp.int32), batch.label_lengths),
     )

@@ -79,8 +79,8 @@ def _lattice_forward(
 ) -> tuple[Array, tuple[Array, ...]]:
     """Computes the forward variables diagonal by diagonal, each scaled so that its largest value is one."""
     batch, frames, positions = log_blank.shape
-    frame_mask = (jnp.arange(frames)[None] < frame_lengths[:, None])[..., None]
-    position, labels = jnp.arange(positions)[None, None], label_lengths[:, None, None]
+    frame_mask = (jnp.arange(frames, dtype=jnp.int32)[None] < frame_lengths[:, None])[..., None]
+    position, labels = jnp.arange(positions, dtype=jnp.int32)[None, None], label_lengths[:, None, None]
     blank = _skew(jnp.where(frame_mask & (position <= labels), jnp.maximum(log_blank, NEVER), NEVER))
     label = _skew(jnp.where(frame_mask & (position < labels), jnp.maximum(log_label, NEVER), NEVER))
 
@@ -90,12 +90,12 @@ def _lattice_forward(
         scale = following.max(-1, keepdims=True)
         return following - scale, (alpha, scale[:, 0])
 
-    start = jnp.full((batch, positions), NEVER).at[:, 0].set(0.0)
+    start = jnp.full((batch, positions), NEVER, jnp.float32).at[:, 0].set(0.0)
     _, (alpha, scale) = jax.lax.scan(step, start, (blank, label))
 
     # the node after the last blank, (T, U), is the only one on its diagonal, so it is scaled to one
     end = frame_lengths + label_lengths
-    log_likelihood = jnp.where(jnp.arange(scale.shape[0])[:, None] < end[None], scale, 0.0).sum(0)
+    log_likelihood = jnp.where(jnp.arange(scale.shape[0], dtype=jnp.int32)[:, None] < end[None], scale, 0.0).sum(0)
     possible = ~(log_likelihood < NEVER / 2)  # true for NaN
     loss = jnp.where(possible, -(1 + fastemit) * log_likelihood, jnp.inf)
     loss = jnp.where(frame_lengths == 0, 0.0, loss)
@@ -106,7 +106,8 @@ def _lattice_backward(fastemit: float, saved: tuple[Array, ...], cotangent: Arra
     """Computes the backward variables likewise, and from both the probability of each move, diagonal by diagonal."""
     blank, label, alpha, end, label_lengths, possible = saved
     diagonals, batch, positions = blank.shape
-    at_end = jnp.where(jnp.arange(positions)[None] == label_lengths[:, None], 0.0, NEVER)
+    is_end = jnp.arange(positions, dtype=jnp.int32)[None] == label_lengths[:, None]
+    at_end = jnp.where(is_end, jnp.float32(0), NEVER)
 
     def step(beta: Array, inputs: tuple[Array, ...]) -> tuple[Array, Array]:
         diagonal, blank_BS, label_BS, alpha_BS = inputs
@@ -118,8 +119,8 @@ def _lattice_backward(fastemit: float, saved: tuple[Array, ...], cotangent: Arra
         beta = _log_add(by_blank, by_label)
         return beta - beta.max(-1, keepdims=True), probability * cotangent[:, None]
 
-    start = jnp.full((batch, positions), NEVER)
-    inputs = jnp.arange(diagonals), blank, label, alpha
+    start = jnp.full((batch, positions), NEVER, jnp.float32)
+    inputs = jnp.arange(diagonals, dtype=jnp.int32), blank, label, alpha
     _, probability = jax.lax.scan(step, start, inputs, reverse=True)
     d_blank, d_label = -_unskew(probability[..., :positions]), -_unskew(probability[..., positions:])
     return d_blank, (1 + fastemit) * d_label, None, None

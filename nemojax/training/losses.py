@@ -142,5 +142,6 @@ def compute_losses(
         _, frames, labels = outputs.lattice
         mean = functools.partial(reduce_losses, frame_lengths=frames, label_lengths=labels, reduction="mean_batch")
         filled = frames > 0
-        counts = Counts(filled.sum(), frames.sum(), (labels * filled).sum())
+        count = functools.partial(jnp.sum, dtype=jnp.int32)
+        counts = Counts(count(filled), count(frames), count(jnp.where(filled, labels, 0)))
         return LossValues(mean(total), {name: mean(values) for name, values in rows.items()}, counts)

@@ -109,16 +109,16 @@ def reduce_losses(
 ) -> Float[Array, "*batch"]:
     """Reduces the losses of a batch to one number, with NeMo's names; rows without frames do not count."""
     counted = frame_lengths != 0
-    batch = jnp.maximum(counted.sum(), 1)
+    at_least_one = lambda counts: jnp.maximum(counts, 1).astype(jnp.float32)
     match reduction:
         case "mean_batch":
-            return losses.sum() / batch
+            return losses.sum() / at_least_one(counted.sum(dtype=jnp.int32))
         case "mean":
-            return (losses / jnp.maximum(label_lengths, 1)).sum() / batch
+            return (losses / at_least_one(label_lengths)).sum() / at_least_one(counted.sum(dtype=jnp.int32))
         case "sum":
             return losses.sum()
         case "mean_volume":
-            return losses.sum() / jnp.maximum((label_lengths * counted).sum(), 1)
+            return losses.sum() / at_least_one(jnp.where(counted, label_lengths, 0).sum(dtype=jnp.int32))
         case "none":
             return losses
         case _:
@@ -154,7 +154,7 @@ def _logit_gradient(
 
     It is zero at a node that no alignment uses, even if the logits there are NaN.
     """
-    index = jnp.arange(logits.shape[-1])[None, None, None]
+    index = jnp.arange(logits.shape[-1], dtype=jnp.int32)[None, None, None]
     at_blank, at_label = index == blank, index == next_label[:, None, :, None]
     d_blank, d_label = d_blank[..., None], d_label[..., None]
     gradient = jnp.where(at_blank, d_blank, 0) + jnp.where(at_label, d_label, 0)
@@ -220,7 +220,7 @@ def _hidden(
     hidden = encoded_BtJ.astype(jnp.float32)[:, :, None] + predicted_BSJ.astype(jnp.float32)[:, None]
     hidden = jax.nn.relu(hidden)
     if key is not None:
-        keep = jax.random.bernoulli(jax.random.fold_in(key, block), 1 - dropout, hidden.shape)
+        keep = jax.random.bernoulli(jax.random.fold_in(key, block), jnp.float32(1 - dropout), hidden.shape)
         hidden = jnp.where(keep, hidden / (1 - dropout), 0)
     return hidden.astype(dtype)
 
@@ -309,8 +309,8 @@ def _check(labels: Array, frames: int, positions: int, vocabulary: int, blank: i
 
 def _masks(frames: int, positions: int, frame_lengths: Array, label_lengths: Array) -> tuple[Array, Array, Array]:
     """Returns which frames, label positions and labels are valid: [B, T], [B, S] and [B, U]."""
-    frame_mask = jnp.arange(frames)[None] < frame_lengths[:, None]
-    position = jnp.arange(positions)[None]
+    frame_mask = jnp.arange(frames, dtype=jnp.int32)[None] < frame_lengths[:, None]
+    position = jnp.arange(positions, dtype=jnp.int32)[None]
     filled = frame_lengths[:, None] > 0
     position_mask = filled & (position <= label_lengths[:, None])
     return frame_mask, position_mask, filled & (position[:, :-1] < label_lengths[:, None])

@@ -1,9 +1,11 @@
 """The state of a training run, as one value."""
 
+import functools
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt
 
@@ -47,19 +49,25 @@ def partition(parameters: Mapping[str, Any], frozen: tuple[str, ...]) -> tuple[d
 
 def init(model: Transducer, recipe: TrainingConfig) -> TrainState:
     """Returns the state of a run that starts from a model's weights, copied as float32."""
-    named = named_parameters(model)
+    state: TrainState = _init(named_parameters(model), recipe, model.config.encoder.width)
+    return state
+
+
+@functools.partial(jax.jit, static_argnames=("recipe", "width"))  # the arrays are made where the weights are
+def _init(named: Parameters, recipe: TrainingConfig, width: int) -> TrainState:
+    # a step donates each buffer, so parameters are copied, and no array is shared
     parameters = {name: jnp.array(value, jnp.float32, copy=True) for name, value in named.items()}
     trained, _ = partition(parameters, recipe.frozen)
-    step, skipped, skipped_in_a_row = (jnp.zeros((), jnp.int32) for _ in range(3))  # a step donates each buffer
+    step, skipped, skipped_in_a_row = (jnp.zeros((), jnp.int32) for _ in range(3))
     return TrainState(
         step,
         parameters,
         {name: jnp.array(p, copy=True) for name, p in trained.items()} if recipe.average_decay else {},
-        optimizer(recipe, model.config.encoder.width).init(trained),
+        optimizer(recipe, width).init(trained),
         skipped,
         skipped_in_a_row,
         jnp.full(recipe.skip_window, jnp.inf, jnp.float32),
-        jnp.asarray(recipe.seed, jnp.uint32),
+        jnp.array(recipe.seed, jnp.uint32),
     )
 
 

@@ -87,7 +87,8 @@ def _accumulate(
 
     def add(sums: Any, inputs: Any) -> tuple[Any, None]:
         values, gradient = compute(*inputs)
-        weighted = jax.tree.map(lambda x: x * values.counts.rows, (values.total, values.by_name, gradient))
+        rows = values.counts.rows.astype(jnp.float32)
+        weighted = jax.tree.map(lambda x: x * rows, (values.total, values.by_name, gradient))
         return jax.tree.map(jnp.add, sums, (weighted, values.counts)), None
 
     pieces = jax.tree.map(split_rows, batch)
@@ -97,7 +98,8 @@ def _accumulate(
         lambda x: jnp.zeros(x.shape, x.dtype), ((values.total, values.by_name, gradient), values.counts)
     )
     (weighted, counts), _ = jax.lax.scan(add, zeros, (pieces, keys))
-    total, by_name, gradient = jax.tree.map(lambda x: x / jnp.maximum(counts.rows, 1), weighted)
+    rows = jnp.maximum(counts.rows, 1).astype(jnp.float32)
+    total, by_name, gradient = jax.tree.map(lambda x: x / rows, weighted)
     return LossValues(total, by_name, counts), gradient
 
 
@@ -112,7 +114,7 @@ def draw_lookahead(key: Array, config: ModelConfig, recipe: TrainingConfig) -> I
         raise ConfigError(
             f"lookahead_probabilities: {len(probabilities)} for the {len(lookaheads)} look-aheads {lookaheads}"
         )
-    weights = jnp.array(probabilities or [1.0] * len(lookaheads))
+    weights = jnp.array(probabilities or [1.0] * len(lookaheads), jnp.float32)
     return jax.random.choice(key, jnp.array(lookaheads, jnp.int32), p=weights / weights.sum())
 
 

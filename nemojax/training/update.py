@@ -38,7 +38,8 @@ def averaged(average: Parameters, trained: Parameters, updates: Int[Array, ""], 
     The average keeps the share min(decay, (1 + updates) / (10 + updates)): early in a run it forgets the initial
     weights faster.
     """
-    share = jnp.minimum(decay, (1 + updates) / (10 + updates))
+    made = updates.astype(jnp.float32)
+    share = jnp.minimum(decay, (1 + made) / (10 + made))
     return {name: share * average[name] + (1 - share) * trained[name] for name in average}
 
 
@@ -57,7 +58,8 @@ def apply_gradient(
     accept = is_acceptable(loss, norm, state.norms, recipe)
     updates = state.step - state.skipped
     trained, frozen = partition(state.parameters, recipe.frozen)
-    change, optimizer_state = optimizer(recipe, width).update(gradient, state.optimizer, trained)
+    with jax.numpy_dtype_promotion("standard"):  # optax relies on it, whatever the user has set
+        change, optimizer_state = optimizer(recipe, width).update(gradient, state.optimizer, trained)
     updated = optax.apply_updates(trained, change)
     average = averaged(state.average, updated, updates, recipe.average_decay)
     new = updated, average, optimizer_state, state.norms.at[updates % recipe.skip_window].set(norm)
@@ -68,7 +70,7 @@ def apply_gradient(
         parameters=trained | frozen,
         average=average,
         optimizer=optimizer_state,
-        skipped=state.skipped + ~accept,
+        skipped=state.skipped + (~accept).astype(jnp.int32),
         skipped_in_a_row=jnp.where(accept, 0, state.skipped_in_a_row + 1),
         norms=norms,
         seed=state.seed,

@@ -1,11 +1,14 @@
+import gzip
 import io
 import json
+import os
 import tarfile
 
 import numpy as np
 import pytest
 
-from nemojax.audio.manifest import expand_manifest, numbered_entries
+from nemojax.audio import manifest as manifest_module
+from nemojax.audio.manifest import Manifest, expand_manifest, numbered_entries
 from nemojax.audio.source import Recording, open_audio, read_all
 from nemojax.errors import AudioError
 from tests.helpers.sounds import encoded, wave
@@ -76,6 +79,9 @@ def test_names_of_members_begin_with_or_without_the_directory(tmp_path):
     "line,message",
     [
         ("{", "it is not JSON"),
+        ('{"a": ' + "9" * 5000 + "}", "it is not JSON that can be read: a number has thousands of digits"),
+        ('{"a": ' + "[" * 60 + "]" * 60 + "}", "it is not JSON that can be read: it is nested too deeply"),
+        ('{"audio_filepath": "' + "x" * 2**23 + '"}', "it is longer than 8388608 bytes"),
         ("[" * 100_000, "it is not JSON"),
         ("[1]", "it is list, not a JSON object"),
         ("{}", "its audio_filepath is None, not the name of a file"),
@@ -87,16 +93,149 @@ def test_names_of_members_begin_with_or_without_the_directory(tmp_path):
         ({"audio_filepath": "a.wav", "duration": float("nan")}, "its duration is nan, not"),
         ({"audio_filepath": "a.wav", "duration": float("inf")}, "its duration is inf, not"),
         ({"audio_filepath": "a.wav", "offset": 10**400}, "its offset is 10"),
+        ({"audio_filename": "", "duration": 1}, "its audio_filename is '', not the name of a file"),
+        ({"audio_filepath": "a\ud800.wav"}, r"'a\ud800.wav' can't be the name of a file"),
+        ({"audio_filepath": "a.wav", "text": "\udce4"}, r"its text has characters that are not Unicode: \udce4"),
+        ({"audio_filepath": "a.wav", "text": ["a"]}, "its text is ['a'], not a string"),
+        ({"audio_filepath": "a.wav", "text_filepath": 7}, "its text_filepath is 7, not the name of a file"),
+        ({"audio_filepath": "a.wav", "text_filepath": "no.txt"}, "its text_filepath no.txt can't be read (there is no"),
+        ({"audio_filepath": "a.wav", "text_filepath": "."}, "its text_filepath . can't be read (it is not a file)"),
+        ({"audio_filepath": "a.wav", "text_filepath": "/dev/zero"}, "its text_filepath /dev/zero can't be read (it is"),
+        ({"audio_filepath": "a.wav", "text_filepath": "latin1"}, "its text_filepath latin1 can't be read (it is not"),
+        ({"audio_filepath": "a.wav", "text_filepath": "long"}, "its text_filepath long can't be read (it has more"),
         ({"audio_filepath": "a.wav", "duration": 0}, "its duration is 0"),
         ({"audio_filepath": "a.wav", "text": 5}, "its text is 5, not a string"),
     ],
 )
 def test_an_invalid_line_is_named_and_the_others_are_read(tmp_path, line, message):
+    if "text_filepath" in line:
+        (tmp_path / "latin1").write_bytes(b"M\xe4dchen")
+        (tmp_path / "long").write_bytes(b"x" * (2**20 + 1))
     path = write(tmp_path / "m.json", {"audio_filepath": "a.wav"}, "", line, {"audio_filepath": "b.wav"})
     first, bad, last = expand_manifest(path)
     assert isinstance(first, Recording) and isinstance(last, Recording) and last.name == "b.wav"
     assert isinstance(bad, AudioError) and str(bad).startswith(f"{path}: line 3: {message}")
+    assert "\n" not in str(bad) and len(str(bad)) < 1000
     assert [number for number, _ in numbered_entries(path)] == [1, 3, 4]
+
+
+def test_nemos_other_keys(tmp_path):
+    (tmp_path / "t.txt").write_bytes("\ufeffone\n  two, é\n".encode())
+    path = write(
+        tmp_path / "m.json",
+        {"audio_filename": "a.wav", "text_filepath": "t.txt"},
+        {
+            "audio_filename": "id7",
+            "audio_filepath": "b.wav",
+            "text": "x",
+            "text_filepath": "no",
+            "normalized_text": "y",
+        },
+        {"audio_filepath": "c.wav", "normalized_text": "y", "text": None, "shard_id": "x", "duration": 1},
+        {"audio_filepath": "d.wav", "_skipme": True},
+        {"audio_filepath": "e.wav", "_skipme": False, "text": "_skipme"},
+        {"audio_filepath": "f.wav", "_skipme": 1},
+        {"audio_filepath": "g.wav", "custom": {"_skipme": 1}},
+        '{"audio_filepath": "h.wav", "_skipme"',
+    )
+    lines = numbered_entries(path)
+    assert [line.number for line in lines] == [1, 2, 3, 5, 8] and isinstance(lines[-1].recording, AudioError)
+    read = [(line.recording.name, line.recording.text) for line in lines[:-1]]
+    assert read == [("a.wav", "one two, é"), ("b.wav", "x"), ("c.wav", "y"), ("e.wav", "_skipme")]
+
+
+def test_files_elsewhere(tmp_path, monkeypatch):
+    """Beside the manifest first; then in the working directory, or in the user's, as NeMo does."""
+    for folder in ("here", "data", "home"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{folder}.wav").write_bytes(b"x")
+        (tmp_path / folder / f"{folder}.txt").write_text(folder)
+    (tmp_path / "here" / "data.wav").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    lines = [{"audio_filepath": f"{name}.wav", "text_filepath": f"{name}.txt"} for name in ("data", "here", "~/home")]
+    entries = expand_manifest(write(tmp_path / "data" / "m.jsonl", *lines))
+    assert [(entry.path.resolve().parent.name, entry.text) for entry in entries] == [
+        (n, n) for n in ("data", "here", "home")
+    ]
+
+
+def test_nemos_tarred_dataset(tmp_path):
+    """As NeMo's script writes it: parts of one recording have one member, and `-subK` in their names."""
+    sounds = [wave(16_000 + 1000 * number, seed=number) for number in range(3)]
+    tarred(tmp_path / "audio_0.tar", {"d_a.wav": encoded(sounds[0], 16_000), "d_b.wav": encoded(sounds[1], 16_000)})
+    tarred(tmp_path / "audio_1.tar", {"d_a.wav": encoded(sounds[2], 16_000)})
+    lines = [
+        {"audio_filepath": "d_a.wav", "offset": 0.0, "duration": 0.5, "text": "a", "shard_id": 0},
+        {"audio_filepath": "d_a-sub1.wav", "offset": 0.5, "duration": 0.25, "text": "b", "shard_id": 0},
+        {"audio_filepath": "d_b.wav", "duration": 17_000 / 16_000, "text": "c", "shard_id": 0},
+        {"audio_filepath": "d_a.wav", "duration": 18_000 / 16_000, "text": "d", "shard_id": 1},
+        {"audio_filepath": "d_b.wav", "duration": 1.0, "text": "e", "shard_id": 1},
+    ]
+    (tmp_path / "d_a.wav").write_bytes(encoded(wave(50), 16_000))  # what is in a shard comes first
+    (tmp_path / "sharded_manifests").mkdir()
+    whole = expand_manifest(write(tmp_path / "tarred_audio_manifest.json", *lines))
+    shards = [
+        expand_manifest(write(tmp_path / "sharded_manifests" / f"manifest_{n}.json", *part))
+        for n, part in enumerate((lines[:3], lines[3:]))
+    ]
+    for entries in (whole, [*shards[0], *shards[1]]):
+        assert [entry.text for entry in entries[:4]] == list("abcd")
+        expected = [sounds[0][:8000], sounds[0][8000:12_000], sounds[1], sounds[2]]
+        for entry, samples in zip(entries, expected, strict=False):
+            np.testing.assert_allclose(read_all(entry), samples, atol=1e-4)
+        assert "d_b.wav is neither beside the manifest nor in" in str(entries[4])
+
+
+def test_gzip(tmp_path):
+    lines = [{"audio_filepath": f"{n}.wav", "duration": n} for n in range(1, 300)]
+    plain = write(tmp_path / "m.jsonl", *lines)
+    packed, content = tmp_path / "m.jsonl.gz", plain.read_bytes()
+    packed.write_bytes(gzip.compress(content[:4000]) + gzip.compress(content[4000:]))  # in two members
+    assert expand_manifest(packed) == expand_manifest(plain)
+    manifest = Manifest(packed)
+    for number, offset, line in manifest.contents():  # lines are read while others are counted
+        assert manifest.read(number, offset) == manifest.parse(number, line) and line in content
+    (error,) = expand_manifest(write(tmp_path / "no.jsonl.gz", "\x1f"))
+    assert "it is not JSON" in str(error)
+    damage = {"cut short": packed.read_bytes()[:-9], "damaged": packed.read_bytes()[:-8] + bytes(8)}
+    for word, data in damage.items():
+        packed.write_bytes(data)
+        (error,) = expand_manifest(packed)
+        assert f"m.jsonl.gz: the manifest can't be read (its gzip data are {word})" in str(error)
+
+
+def test_gzip_that_decompresses_to_far_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest_module, "MAX_EXTRA_BYTES", 2**20)
+    packed = tmp_path / "m.jsonl.gz"
+    packed.write_bytes(gzip.compress(bytes(2**22)))
+    (error,) = expand_manifest(packed)
+    assert str(error) == f"{packed}: the manifest can't be read (it decompresses to more than 50 times its size)"
+
+
+def test_files_that_are_no_json_lines(tmp_path, monkeypatch):
+    path, entry = tmp_path / "m.json", {"audio_filepath": "a.wav"}
+    for text in (json.dumps([entry]), json.dumps([entry], indent=1), json.dumps(entry, indent=1)):
+        (error,) = expand_manifest(write(path, text))
+        assert "the manifest is one JSON text; write each recording as one line" in str(error)
+    path.write_text(json.dumps(entry), encoding="utf-16")
+    (error,) = expand_manifest(path)
+    assert "the manifest is UTF-16; save it as UTF-8" in str(error)
+    monkeypatch.setattr(manifest_module, "MAX_SKIPPED_BYTES", 2**24)
+    path.write_bytes(b"{}\n" + bytes(2**24 + 1))
+    (error,) = expand_manifest(path)
+    assert "the manifest can't be read (line 2 is longer than 16777216 bytes)" in str(error)
+    path.unlink()
+    os.mkfifo(path)
+    (error,) = expand_manifest(path)
+    assert "the manifest can't be read (it is not a regular file)" in str(error)
+
+
+def test_a_request_has_all_keys_of_its_line(tmp_path):
+    lines = [{"audio_filepath": "a.wav", "utt_id": 7, "x": [None, {"é": 1.5}]}, {"audio_filepath": 3, "utt_id": 8}]
+    good, bad, ugly = Manifest(write(tmp_path / "m.jsonl", *lines, "[")).requests()
+    assert good.keys == lines[0] and good.recording.name == "a.wav" and bad.keys == lines[1] and ugly.keys == {}
+    assert [request.number for request in (good, bad, ugly)] == [1, 2, 3]
 
 
 def test_byte_order_marks_and_invalid_utf8(tmp_path):
@@ -104,9 +243,9 @@ def test_byte_order_marks_and_invalid_utf8(tmp_path):
     path.write_bytes(
         b'\xef\xbb\xbf{"audio_filepath": "a"}\r\n{"audio_filepath": "\xff"}\r\n{"audio_filepath": "b\\u0000"}'
     )
-    first, bad, strange = expand_manifest(path)
+    first, second, strange = expand_manifest(path)
     assert isinstance(first, Recording) and first.name == "a"
-    assert isinstance(bad, AudioError) and "line 2: it is not JSON" in str(bad)
+    assert isinstance(second, Recording) and os.fsencode(second.path) == os.fsencode(tmp_path) + b"/\xff"
     with pytest.raises(AudioError, match="null byte"):
         open_audio(strange)
 

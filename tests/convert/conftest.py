@@ -1,12 +1,14 @@
 import json
 
 import pytest
+from huggingface_hub import constants
 
 from convert import huggingface
 from convert.huggingface import safetensors_format, tokenizer_json
 from nemojax import checkpoint
 from nemojax.model.parameters import fill
 from tests.convert.samples import CONFIG, arrays, nemo_members, tar, theirs, tokenizer
+from tests.helpers.hub import serve
 
 
 @pytest.fixture
@@ -59,3 +61,16 @@ def native(tmp_path):
         return directory
 
     return write
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub on loopback that the client uses, with an empty cache."""
+    with serve() as made:
+        monkeypatch.setattr(constants, "ENDPOINT", made.address)
+        template = made.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", "of no one")
+        yield made

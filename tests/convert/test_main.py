@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from convert import __main__ as command
-from convert import huggingface, nemo, output
+from convert import hub, huggingface, nemo, output
 from nemojax import checkpoint
 from nemojax.kernels import quantization
 from nemojax.model.parameters import named_parameters
@@ -67,9 +67,9 @@ def test_notes_are_printed(run, huggingface_directory, tmp_path):
     "arguments,message",
     [
         (("nemo", "none.nemo", "out"), "error: none.nemo can't be read: No such file or directory\n"),
-        (("nemo", ".", "out"), "error: . is a directory\n"),
-        (("hf", "none", "out"), "error: none is neither a directory nor a name on the hub (owner/model)\n"),
-        (("hf", ".", "out"), "error: .: has no config.json\n"),
+        (("nemo", ".", "out"), "error: . has neither config.json, of a Hugging Face checkpoint, nor a .nemo archive\n"),
+        (("hf", "none", "out"), "error: none is neither a directory, nor a .nemo archive, nor a name on the hub"),
+        (("hf", ".", "out"), "error: . has neither config.json, of a Hugging Face checkpoint, nor a .nemo archive\n"),
         (("to-nemo", "none", "out.nemo"), "error: none is not a directory\n"),
         (("to-hf", "none", "out"), "error: none is not a directory\n"),
         (("to-hf", ".", "out"), "error: . is not a nemojax checkpoint: it has no config.json, tokenizer.model,"),
@@ -99,10 +99,12 @@ def test_int8(run, native, tmp_path):
 def test_arguments_are_passed_on(run, huggingface_directory, nemo_file, tmp_path, monkeypatch):
     config = huggingface.settings.to_settings(CONFIG, "float32", 0) | {"novelty": 1}
     directory = huggingface_directory(**{"config.json": json.dumps(config)})
-    monkeypatch.setattr(huggingface, "fetch", lambda name, revision: {("owner/model", "v1"): directory}[name, revision])
+    places = {("owner/model", "huggingface", "v1"): directory, ("owner/model", "nemo", "v2"): nemo_file(name="v2.nemo")}
+    monkeypatch.setattr(hub, "_download", lambda *asked: places[asked])
     code, _, err = run("hf", "owner/model", tmp_path / "out", "--revision", "v1")
     assert code == 2 and "novelty is an unknown setting" in err
     assert run("hf", "owner/model", tmp_path / "out", "--revision", "v1", "--skip-setting", "novelty")[0] == 0
+    assert run("nemo", "owner/model", tmp_path / "archived", "--revision", "v2")[0] == 0
     scratch = []
 
     def read(path, directory, skipped):
@@ -113,6 +115,13 @@ def test_arguments_are_passed_on(run, huggingface_directory, nemo_file, tmp_path
     assert run("nemo", nemo_file(), tmp_path / "other")[0] == 3
     assert run("nemo", nemo_file(), tmp_path / "deep" / "other")[0] == 3
     assert scratch == [tmp_path, None]
+
+
+def test_push(run, native, tmp_path):
+    code, out, _ = run("push", native(), tmp_path / "pushed", "--form", "nemo", "--license", "cc-by-4.0")
+    assert code == 0 and out.startswith(f"{tmp_path / 'pushed'}: {COUNT:,} parameters")
+    assert names(tmp_path / "pushed") == {"README.md", "pushed.nemo"}
+    assert "license: cc-by-4.0\n" in (tmp_path / "pushed" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("arguments", [(), ("nemo",), ("nemo", "a"), ("convert", "a", "b"), ("nemo", "a", "b", "c")])

@@ -80,5 +80,5 @@ def test_files_are_parsed_within_limits(read, language):
         read(b'{"a": [', "name")
     with pytest.raises(ConvertError, match=f"name is not {language}"):
         read(b"\xff\xff", "name")
-    with pytest.raises(ConvertError, match="name is larger than 64 MB"):
+    with pytest.raises(ConvertError, match="name is larger than 8 MB"):
         read(b" " * (MAX_SETTINGS_BYTES + 1), "name")

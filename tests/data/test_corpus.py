@@ -11,9 +11,10 @@ from sentencepiece import SentencePieceTrainer
 from nemojax.audio.manifest import expand_manifest
 from nemojax.config import PRESETS, ModelConfig
 from nemojax.data.corpus import Filters, Source, frames_of, header_duration_s, load_corpus
+from nemojax.data.loading import Loader
 from nemojax.data.plan import Plan
 from nemojax.data.waveform import RECIPE
-from nemojax.errors import ConfigError
+from nemojax.errors import ConfigError, DataError
 from nemojax.text.tokenizer import Tokenizer
 from tests.audio.test_manifest import tarred
 from tests.data.corpora import write_manifest, write_speech
@@ -131,3 +132,31 @@ def test_joining_needs_labels_that_can_be_joined(tmp_path):
     Plan(corpus, CONFIG)
     with pytest.raises(ConfigError, match="utterances can't be joined"):
         Plan(corpus, CONFIG, waveform=RECIPE)
+
+
+def test_manifests_of_which_most_lines_can_not_be_read(tmp_path, pieces):
+    tokenizer, good = Tokenizer(pieces), {"audio_filepath": "a.wav", "duration": 2.0, "text": "a fine day"}
+    half = write_manifest(tmp_path / "half.jsonl", [good, {"audio_filepath": 1}])
+    assert len(load_corpus([Source(half)], tokenizer, CONFIG)) == 1
+    bad = [{"audio_filepath": "d.wav", "shard_id": 3, "duration": 2.0, "text": "a"}, {"audio_filepath": "gone.wav"}]
+    most = write_manifest(tmp_path / "most.jsonl", [good, *bad])
+    with pytest.raises(DataError) as raised:
+        load_corpus([Source(most)], tokenizer, CONFIG)
+    message = str(raised.value)
+    assert message.startswith("2 of 3 utterances can't be read (") and "gone.wav: there is no such file" in message
+    assert "line 2: d.wav is not beside the manifest, and there is no audio_3.tar" in message
+
+
+def test_utterances_of_a_tarred_dataset(tmp_path, pieces):
+    """Parts of one member are utterances of their own; marked lines are left out."""
+    tarred(tmp_path / "audio_0.tar", {"d_a.wav": encoded(wave(48_000), 16_000)})
+    lines = [
+        {"audio_filepath": "d_a.wav", "offset": 0.0, "duration": 1.0, "text": "a fine day", "shard_id": 0},
+        {"audio_filepath": "d_a-sub1.wav", "offset": 1.0, "duration": 2.0, "text": "one or two", "shard_id": 0},
+        {"audio_filepath": "d_a-sub2.wav", "offset": 1.0, "duration": 1.0, "text": "a", "shard_id": 0, "_skipme": True},
+    ]
+    manifest = write_manifest(tmp_path / "tarred_audio_manifest.json", lines)
+    corpus = load_corpus([Source(manifest)], Tokenizer(pieces), CONFIG)
+    assert corpus.samples.tolist() == [16_000, 32_000] and not corpus.dropped
+    loader = Loader(Plan(corpus, CONFIG))
+    assert [len(loader.decode(utterance)) for utterance in range(2)] == [16_000, 32_000]

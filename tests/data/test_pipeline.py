@@ -61,13 +61,38 @@ def test_an_utterance_is_reported_once(plan, tmp_path):
     assert not any(2 in batch.utterances for batch in batches)
 
 
-def test_too_many_unreadable_utterances_are_an_error(plan, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline_module, "UNREADABLE_LIMIT", 4)
+def test_data_of_which_most_can_not_be_read_stop_a_run_before_its_first_batch(plan, tmp_path):
+    for index in range(3):
+        (tmp_path / f"speech-{index}.wav").unlink()
+    Pipeline(plan, workers=0)  # three of seven
+    for index in range(3, 7):
+        (tmp_path / f"speech-{index}.wav").write_bytes(b"")
+    with pytest.raises(
+        DataError, match=r"^7 of 7 utterances can't be read \((speech-\d.wav: [^;]*; ){5}\.\.\.\); python"
+    ):
+        Pipeline(plan, workers=0)
+
+
+def test_utterances_are_checked_to_their_ends(plan, tmp_path):
+    for index in range(4):
+        (tmp_path / f"speech-{index}.wav").write_bytes((tmp_path / f"speech-{index}.wav").read_bytes()[:-500])
+    with pytest.raises(DataError, match=r"^4 of 7 utterances can't be read \(speech-\d.wav: truncated"):
+        Pipeline(plan, workers=0)
+
+
+def test_a_run_stops_when_most_utterances_so_far_could_not_be_read(plan, tmp_path, monkeypatch):
+    """As when a disk fails during the run."""
+    monkeypatch.setattr(pipeline_module, "MIN_TRIED", 5)
+    pipeline, read = Pipeline(plan, workers=0, report=lambda sentence: None), 0
+    while read < 5:
+        read += int((next(pipeline).sample_lengths > 0).sum())
     for index in range(7):
         (tmp_path / f"speech-{index}.wav").unlink()
-    pipeline = Pipeline(plan, workers=0, report=lambda sentence: None)
-    with pytest.raises(DataError, match=r"utterances can't be read, and only 0 could; the last: speech-.*no such file"):
-        list(islice(pipeline, 20))
+    with pytest.raises(DataError, match=r"utterances can't be read \(speech-\d.wav: there is no such file"):
+        list(islice(pipeline, 40))
+    tried = pipeline._read + pipeline._failed
+    assert pipeline._read >= read and pipeline._failed > tried / 2 and len(pipeline.unreadable) <= 7
+    assert 2 * pipeline._failed - tried < 8  # not a batch later than needed
 
 
 def test_wrong_arguments(plan):

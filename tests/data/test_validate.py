@@ -176,3 +176,14 @@ def test_wrong_arguments(run, bad, directory):
     )
     assert run(bad, "--tokenizer", bad)[0] == run(bad, "--model", directory)[0] == run()[0] == 2
     assert "give --model or --tokenizer" in run(bad, "--tokenizer", bad, "--model", directory)[2]
+
+
+def test_names_that_can_not_be_printed_as_they_are(tmp_path, capsys):
+    manifest = write_manifest(tmp_path / "m.jsonl", [])
+    manifest.write_bytes(b'{"audio_filepath": "M\xe4dchen.wav"}\n{"audio_filepath": "two\\nlines.wav"}\n')
+    assert validate.main([str(manifest)]) == 1
+    out = capsys.readouterr().out
+    assert r"M\udce4dchen.wav" in out and r"two\nlines.wav" in out
+    assert validate.main([str(manifest), "--json"]) == 1
+    names = {json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()}
+    assert names == {"M\udce4dchen.wav", "two\nlines.wav"}

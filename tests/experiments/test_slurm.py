@@ -12,7 +12,7 @@ import pytest
 from nemojax.recognition.bulk import PARTS, transcribe_manifest
 from nemojax.recognition.recognizer import load
 from tests.data.corpora import write_speech
-from tests.experiments.training.test_train import ROOT, TEXTS, losses
+from tests.experiments.training.runs import TEXTS, losses
 from tests.helpers import slurm
 from tests.helpers.slurm import Cluster
 from tests.recognition.test_bulk import merged, spoken  # noqa: F401  a fixture
@@ -21,6 +21,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(slurm.unavailable_reason() is not None, reason=slurm.unavailable_reason() or ""),
 ]
+ROOT = Path(__file__).parents[2]
 STEPS = 16
 
 

@@ -37,7 +37,7 @@ def both(layer, x, mask, cache, chunk):
     return (m.step(x, mask, cache, positions.astype(cache.keys.dtype), chunk) for m in (module, kernel))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)  # nearly each compiles a program of its own
 @given(data=st.data())
 def test_it_computes_what_the_plain_form_does(tiny_model, data):
     config = tiny_model.config.encoder

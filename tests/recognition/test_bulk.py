@@ -1,5 +1,6 @@
 """Bulk jobs, with a recognizer that needs no model; the last tests have a real one."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -106,12 +107,19 @@ def test_every_line_has_one_result_in_the_manifests_order(undisturbed):
     assert [row["line"] for row in failed] == FAILED
     assert [row["audio"] for row in failed] == ["broken.wav", "broken.wav", f"corpus.jsonl: line {COUNT + 4}"]
     assert failed[0]["error"] == "broken.wav: it is not audio" and "it is not JSON" in failed[2]["error"]
-    assert all(list(row) == ["line", "audio", "error"] for row in failed)
+    assert [list(row) for row in failed] == [
+        ["line", "audio", "offset", "audio_filepath", "error"],
+        ["line", "audio", "offset", "audio_filepath", "text", "error"],
+        ["line", "audio", "error"],
+    ]
     assert [row["line"] for row in done] == sorted({*range(1, COUNT + 5)} - {6, *FAILED})
     assert [row["audio"] for row in done] == [f"{number}.wav" for number in range(COUNT)]
     for row in done:
         transcript = Transcript(f"{TRICKY} {row['audio']}", (3, 5), (0, 2), (), 1.5, LOOKAHEAD, "offline")
-        assert row == {"line": row["line"], **transcript.to_dict(row["audio"])}
+        request = {"audio_filepath": row["audio"], "offset": 0.0, "pred_text": transcript.text, "reference": None}
+        # the manifest's duration, which differs from that of the audio
+        assert list(row.pop("request", {})) == (["duration"] if int(row["audio"].split(".")[0]) % 3 else [])
+        assert row == {"line": row["line"], **request, **transcript.to_dict(row["audio"])}
 
 
 def test_a_failure_is_known_by_its_fields(stub, tmp_path):
@@ -256,16 +264,16 @@ def test_a_line_is_parsed_once_when_its_turn_comes(stub, manifest, tmp_path, mon
 
 def test_memory_of_a_long_manifest(tmp_path):
     """Less than 200 bytes per line: a manifest may have millions of lines."""
-    lines = 5000
+    lines = 2000
     path = tmp_path / "m.jsonl"
     write_manifest(path, [{"audio_filepath": f"{n}.wav", "duration": 3, "text": "x" * 200} for n in range(lines)])
     manifest = Manifest(path)
     bulk._schedule(manifest, StubRecognizer.config, Shard(), set())
     tracemalloc.start()
-    recordings, groups = bulk._schedule(manifest, StubRecognizer.config, Shard(), set())
+    schedule = bulk._schedule(manifest, StubRecognizer.config, Shard(), set())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert recordings == sum(len(group.numbers) for group in groups) == lines
+    assert len(schedule.numbers) == sum(len(group.numbers) for group in schedule.groups) == lines
     assert peak < 50_000 + 40 * lines
 
 
@@ -316,6 +324,40 @@ def test_a_job_of_an_earlier_version_resumes(stub, tmp_path):
     done, failed = merged(tmp_path / "out")
     failure, transcript = kept.splitlines()
     assert failed == failure + "\n" and done.splitlines()[0] == transcript and len(done.splitlines()) == 2
+
+
+def test_results_of_lines_that_are_left_out_now_do_not_count(stub, tmp_path):
+    """Earlier versions transcribed lines that are marked `_skipme`."""
+    entries = [{"audio_filepath": "a.wav"}, {"audio_filepath": "b.wav", "_skipme": True}, {"audio_filepath": "c.wav"}]
+    manifest, part = write_manifest(tmp_path / "m.jsonl", entries), tmp_path / "out" / PARTS / "00007.jsonl"
+    part.parent.mkdir(parents=True)
+    part.write_text('{"line": 2, "audio": "b.wav", "text": "b"}\n{"line": 3, "audio": "c.wav", "text": "c"}\n')
+    assert transcribe_manifest(stub, manifest, tmp_path / "out") == (2, 2, 0) and stub.calls == [["a.wav"]]
+    assert [row["line"] for row in rows(merged(tmp_path / "out")[0])] == [1, 3]
+
+
+def test_bad_lines_end_no_job_and_names_need_not_be_utf8(stub, tmp_path):
+    """The job is started twice: what was written must be read back."""
+    names = ["M\udce4dchen.wav", "two\nlines.wav", "ünï.wav"]
+    lines = [json.dumps({"audio_filepath": name, "duration": 1.0, "utt": "\ud800"}) for name in names]
+    lines += [f'{{"audio_filepath": "a.wav", "duration": {"9" * digits}}}' for digits in (401, 5000)]
+    lines += ['{"audio_filepath": "a.wav", "x": ' + "[" * 990 + "]" * 990 + "}", '{"audio_filepath": "\\ud800"}']
+    content = "\n".join(lines).encode() + b'\n{"audio_filepath": "\xe4.wav"}\n'
+    (tmp_path / "m.jsonl").write_bytes(content)
+    for _ in range(2):
+        outcome = transcribe_manifest(stub, tmp_path / "m.jsonl", tmp_path / "out")
+    done, failed = map(rows, merged(tmp_path / "out"))
+    assert outcome.recordings == outcome.done == 8 and sum(map(len, stub.calls)) == 8
+    assert [row["audio"] for row in done][:3] == names and done[0]["utt"] == "\ud800"
+    assert done[-1]["audio"] == "\udce4.wav" and {row["line"] for row in failed} >= {4, 5, 6}
+
+
+def test_a_gzipped_manifest(stub, manifest, tmp_path, undisturbed):
+    zipped = tmp_path / "corpus.jsonl.gz"
+    zipped.write_bytes(gzip.compress(manifest.read_bytes()))
+    assert transcribe_manifest(stub, zipped, tmp_path / "out", LOOKAHEAD, 4) == (COUNT + 3, COUNT + 3, 3)
+    assert merged(tmp_path / "out")[0] == undisturbed[0]
+    assert f"corpus.jsonl.gz: line {COUNT + 4}" in merged(tmp_path / "out")[1]
 
 
 def test_a_shard_has_one_process(stub, manifest, tmp_path):

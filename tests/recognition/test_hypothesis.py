@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from nemojax.config import ModelConfig
+from nemojax.config import ModelConfig, TextConfig
 from nemojax.decoding.state import Emission
 from nemojax.recognition.hypothesis import NOTHING, Hypothesis, Update
 from nemojax.text.tokenizer import Tokenizer
+from nemojax.text.transcript import Event
 from tests.text.test_tokenizer import KINDS, trained
 
 CONFIG = ModelConfig()
@@ -70,6 +71,24 @@ def test_an_incomplete_character_ends_the_text(tokenizer, byte):
     assert first.tokens == (byte[0xE2],) and first.text == hypothesis.text == ""
     assert hypothesis.finish() == Update("\ufffd") and hypothesis.text == "\ufffd"
     assert hypothesis.transcript(1280, 0, "stream").text == "\ufffd"
+
+
+def test_events_stay_in_the_labels_and_out_of_the_text():
+    tokenizer = Tokenizer(trained(**KINDS["joined"]), TextConfig(events=("<EOU>",)))
+    dog = tokenizer.encode("dog")
+    end = next(i for i in range(tokenizer.size) if tokenizer.piece(i) == "<EOU>")
+    hypothesis = Hypothesis(CONFIG, tokenizer)
+    row = [(label, 10, -0.5) for label in dog[:-1]] + [(end, 12, -3.0), (dog[-1], 14, -0.5), (end, 20, -3.0)]
+    update = hypothesis.extend(emission(row), 0)
+    events = (Event("<EOU>", 0.96), Event("<EOU>", 1.6))
+    assert update.text == "dog" and update.tokens == (*dog[:-1], end, dog[-1], end)
+    assert update.events == events and (Update("", (end,), (9,), "", events[:1]) + update).events == events[:1] + events
+    transcript = hypothesis.transcript(48_000, 6, "stream")
+    assert transcript.events == events and transcript.tokens == update.tokens and transcript.text == "dog"
+    (word,) = transcript.words
+    assert (word.text, word.start_s, word.end_s) == ("dog", 0.8, 1.2)
+    assert word.confidence == pytest.approx(np.exp(-0.5), abs=1e-4)  # of its own labels
+    assert transcript.to_dict("a.wav")["events"] == [{"event": "<EOU>", "time": t} for t in (0.96, 1.6)]
 
 
 def test_updates_merge():

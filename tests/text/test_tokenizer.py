@@ -7,6 +7,7 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nemojax.config import TextConfig
 from nemojax.errors import TokenizerError
 from nemojax.text.tokenizer import Tokenizer, settled_bytes
 
@@ -24,7 +25,9 @@ KINDS = {
     "spaces-kept": {"model_type": "bpe", **BYTES, "remove_extra_whitespaces": False},
     "no-prefix": {"model_type": "unigram", **BYTES, "add_dummy_prefix": False, "bos_id": 0, "eos_id": 1, "unk_id": 2},
     "suffix": {"model_type": "bpe", **BYTES, "treat_whitespace_as_suffix": True, "user_defined_symbols": ["[x]"]},
+    "joined": {"model_type": "bpe", **BYTES, "user_defined_symbols": ["<EOU>"]},
 }
+SETTINGS = {"joined": TextConfig(events=("<EOU>",), join_punctuation=True)}
 
 
 def trained(**options) -> bytes:
@@ -42,12 +45,13 @@ def trained(**options) -> bytes:
 
 @pytest.fixture(scope="session")
 def tokenizers() -> dict[str, Tokenizer]:
-    return {name: Tokenizer(trained(**options)) for name, options in KINDS.items()}
+    return {name: Tokenizer(trained(**options), SETTINGS.get(name, TextConfig())) for name, options in KINDS.items()}
 
 
 def label_lists(tokenizer: Tokenizer):
-    """Lists of any labels, and of difficult ones: bytes, the unknown piece, control pieces, bare space marks."""
-    hard = [i for i in range(tokenizer.size) if tokenizer.is_byte(i) or tokenizer.piece(i) in "\u2581\u2581t"]
+    """Lists of any labels, and of difficult ones: bytes, the unknown piece, control pieces, spaces, punctuation."""
+    difficult = ("\u2581", "\u2581t", ".", ",", "?", ";", "<EOU>")
+    hard = [i for i in range(tokenizer.size) if tokenizer.is_byte(i) or tokenizer.piece(i) in difficult]
     encoded = st.sampled_from([tokenizer.encode(text) for text in ("café 😀 日本", "  two  spaces ", "dog.", "é")])
     part = st.lists(st.integers(0, tokenizer.size - 1)) | st.lists(st.sampled_from([0, 1, 2, *hard])) | encoded
     return st.lists(part, max_size=4).map(lambda parts: list(chain(*parts)))
@@ -79,6 +83,44 @@ def test_pieces_pushed_in_any_split_give_the_whole_text(tokenizers, kind, data):
     bounds = [0, *cuts, len(labels)]
     shown = [detokenizer.push(labels[a:b]) for a, b in pairwise(bounds)]
     assert "".join(shown) + detokenizer.finish() == tokenizer.decode(labels)
+
+
+def label_of(tokenizer: Tokenizer, piece: str) -> int:
+    return next(i for i in range(tokenizer.size) if tokenizer.piece(i) == piece)
+
+
+def test_the_unknown_piece_has_no_text(tokenizers):
+    for tokenizer in tokenizers.values():
+        dog, unknown = tokenizer.encode("dog"), label_of(tokenizer, "<unk>")
+        assert tokenizer.decode([unknown, *dog, unknown]) == tokenizer.decode(dog)
+        assert tokenizer.is_silent(unknown) and tokenizer.event(unknown) is None
+        assert tokenizer.words([unknown, *dog])[0][1] == 1
+
+
+def test_events_are_no_letters(tokenizers):
+    tokenizer = tokenizers["joined"]
+    event, dog = label_of(tokenizer, "<EOU>"), tokenizer.encode("dog")
+    assert tokenizer.event(event) == "<EOU>" and tokenizer.event(dog[0]) is None
+    labels = [event, *dog, event, event, *dog[:-1], event, dog[-1], event]
+    assert tokenizer.decode(labels) == "dog dog"
+    assert tokenizer.words(labels) == [("dog", 1, len(dog)), ("dog", len(dog) + 3, len(labels) - 2)]
+    with pytest.raises(TokenizerError, match="the event '<EOB>', which is not a piece"):
+        Tokenizer(tokenizer.model, TextConfig(events=("<EOU>", "<EOB>")))
+    assert Tokenizer(tokenizer.model).decode(labels).startswith("<EOU>")  # an event only where the settings say so
+
+
+def test_the_space_before_punctuation(tokenizers):
+    tokenizer = tokenizers["joined"]
+    event, mark, dot, comma = (label_of(tokenizer, piece) for piece in ("<EOU>", "\u2581", ".", ","))
+    dog = tokenizer.encode("dog")
+    labels = [*dog, mark, event, dot, mark, comma, mark, mark, dot, *dog, mark]
+    assert tokenizer.decode(labels) == "dog., . dog "
+    assert [text for text, _, _ in tokenizer.words(labels)] == ["dog.,", ".", "dog"]
+    assert Tokenizer(tokenizer.model, TextConfig(("<EOU>",))).decode(labels) == "dog . ,  . dog "
+    detokenizer = tokenizer.incremental()
+    assert [detokenizer.push([label]) for label in (mark, event, dot, mark, dog[0])][:4] == ["", "", ".", ""]
+    detokenizer = tokenizer.incremental()
+    assert detokenizer.push([*dog, mark]) == "dog" and detokenizer.finish() == " "
 
 
 def test_labels_without_text_count_as_context(tokenizers):
@@ -155,8 +197,8 @@ def is_character(data: bytes) -> bool:
 
 
 def test_a_push_costs_the_same_however_long_the_stream(tokenizers, monkeypatch):
-    tokenizer, plain, decoded = tokenizers["bpe-bytes"], Tokenizer.decode, []
-    monkeypatch.setattr(Tokenizer, "decode", lambda self, labels: decoded.append(len(labels)) or plain(self, labels))
+    tokenizer, plain, decoded = tokenizers["bpe-bytes"], Tokenizer.unjoined, []
+    monkeypatch.setattr(Tokenizer, "unjoined", lambda self, labels: decoded.append(len(labels)) or plain(self, labels))
     labels = np.random.default_rng(0).integers(0, tokenizer.size, 2000).tolist()
     detokenizer = tokenizer.incremental()
     text = "".join(detokenizer.push([label]) for label in labels) + detokenizer.finish()

@@ -61,6 +61,7 @@ def test_json(tokenizer, tiny_config):
         "tokens": labels,
         "frames": list(range(len(labels))),
         "words": [{"word": "the", "start": 0.0, "end": round(0.08 * len(labels), 3), "confidence": 1.0}],
+        "events": [],
         "duration": 1.0,
         "lookahead": 1,
         "mode": "stream",

@@ -1,7 +1,6 @@
 import hashlib
 import json
 
-import huggingface_hub
 import ml_dtypes
 import numpy as np
 import pytest
@@ -194,43 +193,7 @@ def test_preserved_settings_of_another_model_are_not_used(native, tmp_path):
     assert huggingface.read(tmp_path / "x").config == CONFIG
 
 
-# --- the hub -----------------------------------------------------------------------------------------------
-
-
-def test_a_name_on_the_hub(huggingface_directory, monkeypatch):
-    directory, asked = huggingface_directory(), {}
-
-    def snapshot_download(name, **options):
-        asked.update(options, name=name)
-        return str(directory)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    assert huggingface.fetch("nvidia/nemotron-speech-streaming-en-0.6b", "main") == directory
-    assert asked["name"] == "nvidia/nemotron-speech-streaming-en-0.6b" and asked["revision"] == "main"
-    wanted = asked["allow_patterns"]
-    assert "*.safetensors" in wanted and "config.json" in wanted and not any("nemo" in p or p == "*" for p in wanted)
-
-
-def test_a_hub_that_can_not_be_reached(monkeypatch):
-    def snapshot_download(name, **options):
-        raise OSError("no route\nto the hub")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    with pytest.raises(
-        ConvertError, match="owner/model is not a local directory, and can't be downloaded from the hub: no r"
-    ):
-        huggingface.fetch("owner/model")
-
-
-def test_neither_a_directory_nor_a_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
-    (tmp_path / "model.nemo").write_bytes(b"x")
-    with pytest.raises(ConvertError, match=r"neither a directory nor a name on the hub.*`nemo` converts"):
-        huggingface.fetch(str(tmp_path / "model.nemo"))
-    for name in ("nothing", "a/b/c", "../up/x", "", "owner/mo del"):
-        with pytest.raises(ConvertError, match="neither a directory nor a name on the hub"):
-            huggingface.fetch(name)
-    assert huggingface.fetch(str(tmp_path)) == tmp_path
+def test_a_place_that_is_not_a_directory(tmp_path):
     with pytest.raises(ConvertError, match="is not a directory"):
         huggingface.read(tmp_path / "none")
 

@@ -8,7 +8,7 @@ import yaml
 from convert import nemo
 from convert.errors import ConvertError
 from convert.nemo.recipe import to_settings
-from convert.nemo.settings import parse, to_config
+from convert.nemo.settings import parse, read, to_config
 from nemojax.config import PRESETS, JointConfig, PredictionConfig
 from tests.convert.samples import CONFIG, FAMILY, UNUSUAL, settings
 
@@ -124,15 +124,6 @@ def test_contexts(sizes, left, lookaheads):
     assert (encoder.left_context_frames, encoder.lookaheads) == (left, lookaheads)
 
 
-def test_the_multilingual_release_is_refused_by_name():
-    made = changed("target", "nemo.collections.asr.models.rnnt_bpe_models_prompt.EncDecRNNTBPEModelWithPrompt")
-    made = changed("model_defaults.num_prompts", 128, made)
-    with pytest.raises(
-        ConvertError, match=r"EncDecRNNTBPEModelWithPrompt' is not supported .it has a prompt network.*num_prompts"
-    ):
-        to_config(made, 1024)
-
-
 @pytest.mark.parametrize("config", [*PRESETS.values(), CONFIG, FAMILY, ALL_UNUSUAL])
 def test_round_trip(config):
     texts = [f"piece{i}" for i in range(config.vocabulary)]
@@ -218,10 +209,64 @@ def test_windows_in_samples():
         ("joint.num_classes", -1),
         ("labels", ["a"] * 1024),
         ("optim.anything", {"at": "all"}),
+        ("preprocessor.normalize", "none"),
+        ("preprocessor.normalize", "None"),
+        ("preprocessor.normalize", False),
+        ("encoder.feat_out", None),
+        ("encoder._target_", "nemo.collections.asr.modules.conformer_encoder.ConformerEncoderAdapter"),
+        ("joint._target_", "nemo.collections.asr.modules.SampledRNNTJoint"),
+        ("tokenizer.type", "BPE"),
+        ("tokenizer.special_tokens", {}),
+        ("tokenizer.update_tokenizer", False),
+        ("char_labels", {"update_labels": False, "labels": None}),
+        ("adapters", {"__global_settings__": {"check": True}}),
+        ("target", "nemo.collections.asr.models.asr_eou_models.EncDecHybridRNNTCTCBPEEOUModel"),
     ],
 )
 def test_supported_settings(path, value):
-    to_config(changed(path, value), 1024)
+    assert read(changed(path, value), 1024).notes == []
+
+
+ANOTHER_VOCABULARY = "of another vocabulary than the tokenizer's 1024 pieces; left out"
+
+
+@pytest.mark.parametrize(
+    "path,value,note",
+    [
+        ("labels", ["a"] * 96, "labels: of another vocabulary than the tokenizer's 1024 pieces; left out"),
+        (
+            "decoder.vocab_size",
+            96,
+            "decoder.vocab_size: of another vocabulary than the tokenizer's 1024 pieces; left out",
+        ),
+        (
+            "joint.vocabulary",
+            ["a", "b"],
+            "joint.vocabulary: of another vocabulary than the tokenizer's 1024 pieces; left out",
+        ),
+        ("data", {"train_ds": 3}, "settings that nemojax does not use: data"),
+        ("tokenizer.mine", 3, "settings that nemojax does not use: tokenizer.mine"),
+        ("decoding.mine", 3, "settings that nemojax does not use: decoding.mine"),
+        (
+            "encoder.att_context_size",
+            [[70, 13], [70, 13]],
+            "encoder.att_context_size: [[70, 13], [70, 13]] has a look-ahead twice; once is enough",
+        ),
+        (
+            "preprocessor.normalize",
+            "per_utterance",
+            "preprocessor.normalize: per_utterance is left out: it names no normalization, also for NeMo",
+        ),
+    ],
+)
+def test_notes_on_what_has_no_effect(path, value, note):
+    """Each is printed once, and the settings are those of the release without it."""
+    config, notes = read(changed(path, value), 1024)
+    assert notes == [note]
+    expected = PRESETS["0.6b"]
+    if "att_context_size" in path:
+        expected = dataclasses.replace(expected, encoder=dataclasses.replace(expected.encoder, lookaheads=(13,)))
+    assert config == expected
 
 
 def test_values_of_supported_settings():
@@ -236,8 +281,6 @@ def test_values_of_supported_settings():
     "path,value,message",
     [
         # other features
-        ("preprocessor.normalize", "per_feature", "preprocessor.normalize: per_feature is not supported, only NA or"),
-        ("preprocessor.normalize", ..., r"preprocessor.normalize: per_feature \(the default\) is not supported"),
         ("preprocessor.window", "hamming", "preprocessor.window: hamming is not supported, only hann"),
         ("preprocessor.lowfreq", 20, "preprocessor.lowfreq: 20"),
         ("preprocessor.highfreq", 4000, "preprocessor.highfreq: 4000"),
@@ -249,29 +292,14 @@ def test_values_of_supported_settings():
         ("sample_rate", 8000, "sample_rate: 8000 differs from the preprocessor's"),
         # other encoders
         ("encoder._target_", "nemo.collections.asr.modules.ConvASREncoder", "only ConformerEncoder"),
-        ("encoder.self_attention_model", "rel_pos_local_attn", "rel_pos_local_attn is not supported, only rel_pos"),
         ("encoder.subsampling", "striding", "encoder.subsampling: striding is not supported, only dw_striding"),
         ("encoder.subsampling", ..., r"encoder.subsampling: striding \(the default\)"),
         ("encoder.subsampling_factor", 4, "encoder.subsampling_factor: 4 is not supported, only 8"),
-        ("encoder.causal_downsampling", False, "encoder.causal_downsampling: false is not supported, only true"),
         ("encoder.reduction", "pooling", "encoder.reduction: pooling is not supported, only null"),
         ("encoder.untie_biases", False, "encoder.untie_biases: false"),
-        (
-            "encoder.conv_norm_type",
-            "batch_norm",
-            "encoder.conv_norm_type: batch_norm is not supported, only layer",
-        ),
-        (
-            "encoder.conv_context_size",
-            None,
-            r"encoder.conv_context_size: null is not .* only causal or \[8, 0\]",
-        ),
         ("encoder.conv_context_size", [4, 4], r"encoder.conv_context_size: \[4, 4\]"),
         ("encoder.conv_context_style", "dcc", "encoder.conv_context_style: dcc"),
-        ("encoder.att_context_style", "regular", "encoder.att_context_style: regular is not supported"),
-        ("encoder.att_context_size", [-1, -1], r"\[-1, -1\] is not supported: only limited contexts"),
         ("encoder.att_context_size", [[70, 13], [140, 6]], "the same left context in all"),
-        ("encoder.att_context_size", [[70, 13], [70, 13]], "a look-ahead is listed twice"),
         ("encoder.att_context_size", [[70, 4], [70, 2]], "lookahead 2 does not fit"),
         ("encoder.att_context_size", [], "is not a pair or a list of pairs"),
         ("encoder.att_context_size", [[70]], "is not a pair or a list of pairs"),
@@ -294,33 +322,24 @@ def test_values_of_supported_settings():
         ("preprocessor.window_size", 10**400, "preprocessor.window_size must be float"),
         ("preprocessor.window_stride", 2, "preprocessor.window_stride: 2 is not supported: it is longer than a second"),
         # other prediction and joint networks
-        ("decoder._target_", "nemo.collections.asr.modules.StatelessTransducerDecoder", "only RNNTDecoder"),
         ("decoder.normalization_mode", "layer", "decoder.normalization_mode: layer"),
         ("decoder.blank_as_pad", False, "decoder.blank_as_pad: false"),
         ("decoder.prednet.rnn_hidden_size", 320, "decoder.prednet.rnn_hidden_size: 320"),
         ("decoder.prednet.pred_hidden", ..., "decoder.prednet.pred_hidden is missing"),
         ("decoder.prednet.gru", True, "decoder.prednet.gru is an unknown setting"),
-        ("decoder.vocab_size", 512, "decoder.vocab_size gives 512 pieces, the tokenizer has 1024"),
         ("joint.jointnet.activation", "tanh", "joint.jointnet.activation: tanh is not supported, only relu"),
         ("joint.jointnet.pred_hidden", 320, "joint.jointnet.pred_hidden: 320 is not supported, only 640"),
-        ("joint.num_extra_outputs", 5, "joint.num_extra_outputs: 5"),
-        ("joint.vocabulary", ["a", "b"], "joint.vocabulary gives 2 pieces, the tokenizer has 1024"),
-        # other decoding
-        ("decoding.strategy", "malsd_batch", "decoding.strategy: malsd_batch is not supported, only greedy_batch or"),
-        ("decoding.model_type", "tdt", "decoding.model_type: tdt"),
-        ("decoding.durations", [0, 1, 2], r"decoding.durations: \[0, 1, 2\]"),
-        ("decoding.temperature", 0.5, "decoding.temperature: 0.5"),
-        ("decoding.greedy", {"max_symbols": None}, "decoding.greedy.max_symbols_per_step is missing"),
-        ("decoding.greedy.max_symbols", 0, "decoding.greedy.max_symbols_per_step is missing"),
-        ("decoding.greedy.ngram_lm_model", "lm.nemo", "decoding.greedy.ngram_lm_model: lm.nemo"),
-        ("decoding.greedy.boosting_tree", {"key_phrases_list": ["a"]}, "boosting_tree.key_phrases_list: "),
-        ("loss.loss_name", "tdt", "loss.loss_name: tdt"),
+        # other losses
+        ("loss.loss_name", "graph_w_transducer", "loss.loss_name: graph_w_transducer"),
         # sections
         ("encoder", ..., "encoder is missing"),
         ("encoder", 3, "encoder.* must be a mapping, not 3"),
-        ("adapters", {"a": 1}, "adapters is an unknown setting"),
-        ("target", "nemo.collections.asr.models.EncDecCTCModelBPE", "target: .*EncDecCTCModelBPE' is not supported"),
         ("target", 3, "target: 3"),
+        ("target", "mine.Model", r"target: 'mine.Model' is a class that .* \(--skip-setting target ignores it\)"),
+        ("preprocessor.normalize", True, "preprocessor.normalize: true is not supported: only NA"),
+        ("preprocessor.features", 1 << 16, "preprocessor.features: 65536 is not supported: with n_fft"),
+        ("encoder.n_layers", 300, "encoder.n_layers: 300 is not supported: at most 256"),
+        ("tokenizer.special_tokens", {"pad": "<pad>"}, "tokenizer.special_tokens: {'pad': '<pad>'} is not supported"),
     ],
 )
 def test_unsupported_settings_are_named(path, value, message):
@@ -336,7 +355,9 @@ def test_all_problems_are_named_at_once():
 
 def test_only_unknown_settings_can_be_skipped():
     made = changed("encoder.flash", 1, changed("decoder.prednet.new", 1, changed("extra", 1)))
-    assert to_config(made, 1024, ("encoder.flash", "decoder.prednet.new", "extra")) == PRESETS["0.6b"]
+    made = changed("target", "mine.Model", made)
+    skipped = ("encoder.flash", "decoder.prednet.new", "extra", "target")
+    assert read(made, 1024, skipped) == (PRESETS["0.6b"], [])
     with pytest.raises(ConvertError, match=r"encoder\.reduction"):
         to_config(changed("encoder.reduction", "pooling"), 1024, ("encoder.reduction",))
 
@@ -355,7 +376,9 @@ def test_messages_stay_short_however_large_the_value(path):
     [
         ("a: [", "is not YAML"),
         ("a: !!python/object/apply:os.system [true]", "is not YAML.*could not determine a constructor"),
-        ("a: &x [1, 2]\nb: *x", "is not YAML: aliases are refused"),
+        ("a: &x [1, *x]", "is not YAML: the alias 'x' stands for nothing, or for itself"),
+        ("a: *x", "is not YAML"),
+        ('a: "\\ud800"', "is not YAML"),
         ("[" * 5000, "nested too deeply|is not YAML"),
         ("- 1", "must be a mapping"),
         ("", "must be a mapping"),
@@ -380,10 +403,10 @@ def test_strings_that_look_like_other_types_stay_strings():
 @pytest.mark.parametrize(
     "section,message",
     [
-        ({"type": "wpe"}, "tokenizer.type: wpe is not supported, only bpe"),
-        ({"type": "agg", "langs": {}}, "tokenizer.type: agg.*tokenizer.langs is an unknown setting"),
+        ({"type": "wpe"}, "tokenizer.type: wpe is not supported: only bpe"),
+        ({"type": "agg", "langs": {}}, "tokenizer.type: agg is not supported: only bpe"),
         ({"type": "bpe"}, "tokenizer.model_path is missing"),
-        ({"type": "bpe", "model_path": "x", "custom_tokenizer": {}}, "tokenizer.custom_tokenizer is an unknown"),
+        ({"type": "bpe", "model_path": "x", "custom_tokenizer": {}}, "tokenizer.custom_tokenizer: {} is not supported"),
     ],
 )
 def test_other_tokenizers_are_refused(section, message):

@@ -282,7 +282,7 @@ def with_entry(data: bytes, name: str) -> bytes:
         (lambda: rezipped(GOOD, {"data/1": None}), "'v' has no storage of 16 bytes"),
         (lambda: rezipped(GOOD, {"data/1": b"\0" * 12}), "'v' has no storage of 16 bytes"),
         (lambda: rezipped(GOOD, {"data/1": b"\0" * 20}), "'v' has no storage of 16 bytes"),
-        (lambda: rezipped(GOOD, {"data.pkl": b"." * (9 << 20)}), r"data\.pkl of more than 8 MB"),
+        (lambda: rezipped(GOOD, {"data.pkl": b"." * (9 << 20)}), r"data\.pkl of more than 2 MB"),
     ],
 )
 def test_zips_that_are_not_checkpoints(data, message):

@@ -1,0 +1,121 @@
+"""The model hub: reads models from it, and writes models to it.
+
+A repository holds a Hugging Face checkpoint, a NeMo archive, or both. The client honors HF_ENDPOINT, HF_HOME and
+HF_HUB_OFFLINE; what it has downloaded once is used again, also where the hub can't be reached.
+"""
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from convert.errors import ConvertError, reason, short
+from convert.huggingface.checkpoint import FILES
+from convert.huggingface.settings import FILE
+
+# The client is imported where it is used: that takes half a second.
+
+NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+ARCHIVE = ".nemo"
+Form = Literal["huggingface", "nemo"]
+
+
+def locate(name: str, prefer: Form, revision: str | None = None) -> Path:
+    """Returns the NeMo archive or the Hugging Face directory of a model; downloads it if it is not here.
+
+    Args:
+      name: a file, a directory, or a name on the hub.
+      prefer: the form to take from a place that has both.
+      revision: branch, tag or commit on the hub.
+
+    Raises:
+      ConvertError: there is no such file, directory or name, the hub can't be reached, or the place has neither form.
+    """
+    path = Path(name)
+    if name and path.is_dir():
+        return _form_in(path, prefer)
+    if name.endswith(ARCHIVE):
+        return path
+    if path.exists() or not NAME.fullmatch(name):
+        raise ConvertError(
+            f"{name} is neither a directory, nor a {ARCHIVE} archive, nor a name on the hub (owner/model)"
+        )
+    return _download(name, prefer, revision)
+
+
+def upload(folder: Path, name: str, revision: str | None = None, private: bool = False) -> str:
+    """Writes the files of a folder to a repository of the hub as one commit; returns the address of the commit.
+
+    Args:
+      name: the repository, which is created if there is none.
+      revision: the branch, which is created if there is none; by default the repository's main one.
+      private: whether a new repository is private.
+
+    Raises:
+      ConvertError: the hub can't be reached, or refuses.
+    """
+    import huggingface_hub
+
+    hub = huggingface_hub.HfApi()
+    try:
+        hub.create_repo(name, private=private, exist_ok=True)
+        if revision is not None:
+            hub.create_branch(name, branch=revision, exist_ok=True)
+        done = hub.upload_folder(
+            repo_id=name, folder_path=folder, revision=revision, commit_message="Checkpoint and model card"
+        )
+    except Exception as error:  # the hub client, its HTTP library and the system have no common type
+        raise ConvertError(f"{name} can't be written to the hub: {reason(error)}") from None
+    return str(done.commit_url)
+
+
+def _form_in(folder: Path, prefer: Form) -> Path:
+    """Returns the archive in a folder, or the folder itself for its Hugging Face checkpoint."""
+    archive = _archive([file.name for file in folder.iterdir()], prefer, str(folder))
+    return folder if archive is None else folder / archive
+
+
+def _archive(files: list[str], prefer: Form, place: str) -> str | None:
+    """Returns the archive to take from a place with these files, None for its Hugging Face checkpoint.
+
+    Raises:
+      ConvertError: the place has neither form, or several archives.
+    """
+    archives = sorted(file for file in files if file.endswith(ARCHIVE) and not file.startswith("."))
+    if FILE in files and (prefer == "huggingface" or not archives):
+        return None
+    if not archives:
+        raise ConvertError(f"{place} has neither {FILE}, of a Hugging Face checkpoint, nor a {ARCHIVE} archive")
+    if len(archives) > 1:
+        raise ConvertError(f"{place} has several archives: {', '.join(map(short, archives))}; name the file of one")
+    return archives[0]
+
+
+def _download(name: str, prefer: Form, revision: str | None) -> Path:
+    """Returns the archive or the directory of a repository in the client's cache, and downloads what it lacks."""
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        archive = _archive(huggingface_hub.HfApi().list_repo_files(name, revision=revision), prefer, name)
+        patterns = FILES if archive is None else [archive]
+        folder = Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
+        return folder if archive is None else folder / archive
+    except ConvertError:
+        raise
+    except Exception as error:  # the hub client, its HTTP library and the system have no common type
+        refused = isinstance(error, GatedRepoError | RepositoryNotFoundError | RevisionNotFoundError)
+        downloaded = None if refused else _downloaded(name, revision)
+        if downloaded is None:
+            why = f"is not a local directory, and can't be downloaded from the hub: {reason(error)}"
+            raise ConvertError(f"{name} {why}") from None
+    return _form_in(downloaded, prefer)
+
+
+def _downloaded(name: str, revision: str | None) -> Path | None:
+    """Returns the directory of a repository in the client's cache, None if it is not there."""
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True))
+    except Exception:  # the caller reports why the hub can't be reached
+        return None

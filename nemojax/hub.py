@@ -1,0 +1,72 @@
+"""Names of models on the hub, which are converted once into the user's cache.
+
+nemojax does not import the converters. `python -m convert` runs as a process of its own: its memory, which holds the
+weights of another toolkit, is free again when the model is loaded.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from filelock import FileLock
+
+from nemojax.errors import CheckpointError
+
+# owner/model, or owner/model@revision
+NAME = re.compile(r"(?P<owner>\w[\w.-]*)/(?P<model>\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?")
+DEFAULT_REVISION = "main"
+PACKAGES = Path(__file__).parents[1]  # where nemojax and convert are
+
+
+def resolve(model: str | Path) -> Path:
+    """Returns the directory of a model: itself if it is a path, or the cached one of a name on the hub.
+
+    A name such as "nvidia/nemotron-speech-streaming-en-0.6b" may end with "@" and a branch, tag or commit. It is
+    downloaded and converted when it is first used; a line on standard error says so. Later uses need no network.
+
+    Raises:
+      CheckpointError: the name can't be downloaded or converted; says why.
+    """
+    name = NAME.fullmatch(str(model))
+    if name is None or os.path.lexists(model):
+        return Path(model)
+    revision = name["revision"] or DEFAULT_REVISION
+    try:
+        cached = models_directory() / name["owner"] / name["model"] / revision.replace("/", "--")
+        if not cached.is_dir():
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(cached.parent / f".{cached.name}.lock"):
+                if not cached.is_dir():  # no other process has converted it meanwhile
+                    _convert(f"{name['owner']}/{name['model']}", name["revision"], cached)
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
+        raise CheckpointError(
+            f"the cache of models can't be used: {error}; set XDG_CACHE_HOME to a directory that can be written, or "
+            f"convert {model} with nemojax-convert"
+        ) from None
+    return cached
+
+
+def models_directory() -> Path:
+    """Returns the directory of converted models, in `$XDG_CACHE_HOME` or the user's cache directory."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nemojax" / "models"
+
+
+def _convert(name: str, revision: str | None, directory: Path) -> None:
+    """Downloads and converts a model of the hub in another process."""
+    print(f"{name} is downloaded, and converted once into {directory}", file=sys.stderr, flush=True)
+    for unfinished in directory.parent.glob(f".{directory.name}.*/"):  # of a process that was killed
+        shutil.rmtree(unfinished, ignore_errors=True)
+    # -P: a folder named convert where the user works is not the converters
+    command = [sys.executable, "-P", "-m", "convert", "hf", name, str(directory)]
+    command += [] if revision is None else ["--revision", revision]
+    paths = os.pathsep.join([str(PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": paths, "JAX_PLATFORMS": "cpu"}  # the device's memory stays free
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        *_, line = done.stderr.splitlines() or [f"the converter ended with exit code {done.returncode}"]
+        raise CheckpointError(line.removeprefix("error: "))
+    for note in done.stdout.splitlines()[:-1]:  # the last line sums up
+        print(note, file=sys.stderr)

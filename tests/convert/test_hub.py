@@ -1,0 +1,111 @@
+import pytest
+from huggingface_hub import constants
+
+from convert import huggingface, nemo
+from convert.errors import ConvertError
+from convert.hub import locate, upload
+from tests.convert.samples import CONFIG, nemo_members, tar
+
+NAME = "nvidia/nemotron-speech-streaming-en-0.6b"
+
+
+@pytest.fixture
+def archive() -> bytes:
+    return tar(nemo_members(CONFIG))
+
+
+def test_the_form_of_a_repository_that_has_both(hub, huggingface_directory, archive):
+    files = {file.name: file.read_bytes() for file in huggingface_directory().iterdir()}
+    hub.add(NAME, files | {"model.nemo": archive, "README.md": b"x", "model.gguf": b"x"})
+    directory = locate(NAME, "huggingface")
+    assert huggingface.read(directory).config == CONFIG
+    assert hub.downloaded() == files.keys()  # and nothing that is not read
+    assert locate(NAME, "nemo").name == "model.nemo" and "model.nemo" in hub.downloaded()
+
+
+@pytest.mark.parametrize("prefer", ["huggingface", "nemo"])
+def test_a_repository_with_an_archive_alone(hub, archive, prefer):
+    hub.add(NAME, {"model.nemo": archive, ".gitattributes": b"x"})
+    hub.add(NAME, {"january.nemo": archive + bytes(512)}, "refs/pr/1")
+    assert nemo.read(locate(NAME, prefer)).config == CONFIG
+    assert locate(NAME, prefer, "refs/pr/1").name == "january.nemo"
+    assert hub.downloaded() == {"model.nemo", "january.nemo"}
+
+
+def test_what_was_downloaded_is_used_where_the_hub_is_not_reached(hub, archive, monkeypatch):
+    hub.add(NAME, {"model.nemo": archive})
+    path = locate(NAME, "huggingface")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert locate(NAME, "huggingface") == locate(NAME, "nemo") == path
+    with pytest.raises(ConvertError, match=r"^owner/other is not a local directory, and can't be downloaded from"):
+        locate("owner/other", "huggingface")
+
+
+@pytest.mark.slow
+def test_a_hub_that_does_not_answer(hub, archive, monkeypatch):
+    hub.add(NAME, {"model.nemo": archive})
+    path = locate(NAME, "huggingface")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there; the client tries again
+    assert locate(NAME, "nemo") == path
+
+
+@pytest.mark.parametrize("name,revision,why", [("owner/none", None, "Not Found"), (NAME, "none", "Not Found")])
+def test_names_that_the_hub_does_not_have(hub, archive, name, revision, why):
+    hub.add(NAME, {"model.nemo": archive})
+    locate(NAME, "nemo")
+    with pytest.raises(ConvertError, match=f"{name} is not a local directory.*{why}") as caught:
+        locate(name, "huggingface", revision)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "files,message",
+    [
+        ({}, "has neither config.json, of a Hugging Face checkpoint, nor a .nemo archive"),
+        ({"pytorch_model.bin": b"x"}, "has neither config.json"),
+        ({"a.nemo": b"x", "b.nemo": b"x"}, "has several archives: 'a.nemo', 'b.nemo'; name the file of one"),
+    ],
+)
+def test_places_without_a_checkpoint(hub, tmp_path, files, message):
+    hub.add(NAME, files)
+    (tmp_path / "folder").mkdir()
+    for name, content in files.items():
+        (tmp_path / "folder" / name).write_bytes(content)
+    for place in (NAME, str(tmp_path / "folder")):
+        with pytest.raises(ConvertError, match=f"^{place} {message}"):
+            locate(place, "huggingface")
+
+
+def test_folders_and_files(tmp_path, huggingface_directory, nemo_file):
+    directory, archive = huggingface_directory(), nemo_file()
+    assert locate(str(archive), "nemo") == locate(str(archive), "huggingface") == archive
+    assert locate(str(tmp_path), "huggingface") == locate(str(tmp_path), "nemo") == archive
+    assert locate(str(directory), "huggingface") == locate(str(directory), "nemo") == directory
+    (directory / "model.nemo").write_bytes(b"x")
+    (directory / "._model.nemo").write_bytes(b"x")
+    assert locate(str(directory), "huggingface") == directory
+    assert locate(str(directory), "nemo") == directory / "model.nemo"
+
+
+def test_neither_a_place_nor_a_name(tmp_path):
+    (tmp_path / "model.zip").write_bytes(b"x")
+    for name in ("nothing", "a/b/c", "../up/x", "", "owner/mo del", str(tmp_path / "model.zip")):
+        with pytest.raises(ConvertError, match=r"is neither a directory, nor a .nemo archive, nor a name on the hub"):
+            locate(name, "huggingface")
+
+
+def test_writing_to_the_hub(hub, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    address = upload(tmp_path / "model", "owner/model")
+    assert address.startswith(f"{hub.address}/owner/model/commit/")
+    assert hub.repositories["owner/model"]["main"] == {"config.json": b"{}"}
+    upload(tmp_path / "model", "owner/model", "second")
+    assert hub.repositories["owner/model"]["second"] == {"config.json": b"{}"}
+
+
+def test_a_hub_that_can_not_be_written_to(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ConvertError, match=r"^owner/model can't be written to the hub: ") as caught:
+        upload(tmp_path, "owner/model")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,73 @@
+import json
+
+import pytest
+import yaml
+
+from convert import huggingface, model_card, nemo, push
+from convert.errors import ConvertError
+from convert.hub import locate
+from convert.source import Native
+from nemojax import checkpoint
+from nemojax.config import PRESETS
+from nemojax.model.parameters import abstract_model
+from tests.convert.samples import CONFIG, FAMILY
+
+
+def metadata(card: str) -> dict:
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def test_a_repository_on_the_hub(hub, native):
+    directory = native(origin={"format": "nemo", "files": {"my.nemo": "ab12"}})
+    made, address = push.write(directory, "owner/model", license="cc-by-4.0", language="en")
+    assert made.config == CONFIG and address.startswith(f"{hub.address}/owner/model/commit/")
+    files = hub.repositories["owner/model"]["main"]
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= files.keys()
+    assert huggingface.read(locate("owner/model", "huggingface")).config == CONFIG
+    card = files["README.md"].decode()
+    assert metadata(card) == {
+        "language": ["en"],
+        "license": "cc-by-4.0",
+        "library_name": "transformers",
+        "pipeline_tag": "automatic-speech-recognition",
+        "tags": ["automatic-speech-recognition", "streaming", "transducer", "fastconformer", "nemojax"],
+    }
+    assert "--model owner/model" in card and "`my.nemo`, SHA-256 `ab12`" in card
+
+
+def test_a_repository_in_a_folder(native, tmp_path):
+    push.write(native(), str(tmp_path / "model"))
+    assert huggingface.read(tmp_path / "model").config == CONFIG
+    assert "license" not in metadata((tmp_path / "model" / "README.md").read_text())
+    with pytest.raises(ConvertError, match="model exists already"):
+        push.write(tmp_path / "native", str(tmp_path / "model"))
+
+
+def test_the_form_of_nemo(hub, native, tmp_path):
+    directory = native(config=FAMILY)
+    with pytest.raises(ConvertError, match="transformers has one width"):
+        push.write(directory, str(tmp_path / "model"))
+    assert not (tmp_path / "model").exists()
+    push.write(directory, "owner/model", "nemo", revision="second", private=True)
+    assert hub.repositories["owner/model"]["second"].keys() == {"README.md", "model.nemo"}
+    archive = locate("owner/model", "huggingface", "second")
+    assert archive.name == "model.nemo" and nemo.read(archive).config == FAMILY
+
+
+def test_the_card_of_the_release():
+    config = PRESETS["0.6b"]
+    made = Native(abstract_model(config), config, b"", json.loads('{"format": "nemo"}'))
+    card = model_card.write(made, "owner/model", "nemo", None, None)
+    for row in (
+        "| parameters | 618,084,865 |",
+        "| left context | 70 frames of 80 ms |",
+        "| look-aheads in frames (chunk) | 13 (1120 ms), 6 (560 ms), 1 (160 ms), 0 (80 ms) |",
+        "| vocabulary | 1024 pieces and blank |",
+    ):
+        assert row in card.splitlines()
+    assert metadata(card)["library_name"] == "nemo" and 'ASRModel.from_pretrained("owner/model")' in card
+
+
+def test_what_is_not_a_checkpoint(tmp_path):
+    with pytest.raises(checkpoint.CheckpointError, match="none is not a directory"):
+        push.write(tmp_path / "none", "owner/model")
