@@ -3,4 +3,8 @@
 from pathlib import Path
 
 SMALL = Path(__file__).parent / "small"  # a checkpoint, with an example recording
+SMALL_NOTE = (
+    "this is the small model that comes with nemojax, trained for the voices and words of a few English corpora "
+    "(GRID commands, single digits, synthetic sentences); other speech gives nonsense"
+)
 EXAMPLE = SMALL / "example.ogg"

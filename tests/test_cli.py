@@ -14,7 +14,7 @@ import soundfile
 
 import nemojax
 from nemojax import cli
-from nemojax.bundled import SMALL
+from nemojax.bundled import SMALL, SMALL_NOTE
 from nemojax.cli import printer
 from nemojax.cli.transcribe import in_order
 from nemojax.errors import AudioError, ConfigError
@@ -140,6 +140,12 @@ def test_names_that_can_not_be_printed(run, files, tmp_path, recognizer, mode):
     assert code == 1 and [json.loads(line)["audio"] for line in out.splitlines()] == names[:2]
 
 
+def test_the_prediction_network_may_begin_anew_after_a_pause(run, files, recognizer):
+    arguments = ("transcribe", files / "b.flac", "--lookahead", 1, "--stream")
+    want = recognizer.transcribe(files / "b.flac", 1, reset_prediction_after_s=0.08).text
+    assert run(*arguments, "--reset-prediction-after-s", 0.08)[:2] == (0, want + "\n") != run(*arguments)[:2]
+
+
 def pipe(monkeypatch, data: bytes):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data))))
 
@@ -239,6 +245,11 @@ def test_info(run, capsys, checkpoint_directory):
         (["transcribe"], "name at least one file to transcribe, or - for standard input"),
         (["transcribe", "a.wav", "--batch-size", "0"], "--batch-size must be at least 1, not 0"),
         (["transcribe", "a.jsonl", "--output", "out", "--batch-size", "-1"], "--batch-size must be at least 1, not -1"),
+        (
+            ["transcribe", "a.wav", "--reset-prediction-after-s", "nan"],
+            "after-s must be more than 0",
+        ),
+        (["transcribe", "a.wav", "--reset-prediction-after-s", "0"], "after-s must be more than 0"),
         (["transcribe", "a.wav", "--model", "nowhere"], "nowhere is not a directory"),
         (["transcribe", "a.wav", "--model", "model.nemo"], "convert a .nemo archive with nemojax-convert first"),
         (["transcribe", "a.wav", "--model", "."], ". is not a nemojax checkpoint: it has no config.json"),
@@ -328,6 +339,7 @@ def test_the_small_model_is_the_default(capsys, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         cli.main(["transcribe", "a.wav"])
     assert requests == [(SMALL, "float32", "auto", "auto")]
+    assert capsys.readouterr().err == f"note: {SMALL_NOTE}; name another with --model\n"
 
 
 def test_a_manifest_into_a_directory(run, files, tmp_path, capsys):

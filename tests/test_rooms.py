@@ -28,7 +28,8 @@ ONLY = {
     "nemojax.settings": ("nemojax.errors",),
     "nemojax.config": ("nemojax.settings", "nemojax.errors"),
     "nemojax.model": ("nemojax.config", "nemojax.errors"),
-    "nemojax.decoding": ("nemojax.model", "nemojax.config", "nemojax.errors"),
+    "nemojax.checks": ("nemojax.errors",),
+    "nemojax.decoding": ("nemojax.model", "nemojax.config", "nemojax.checks", "nemojax.errors"),
     "nemojax.streaming": ("nemojax.decoding", "nemojax.model", "nemojax.config", "nemojax.errors"),
 }
 

@@ -1,7 +1,8 @@
 """The command line: `nemojax transcribe`, `nemojax evaluate` and `nemojax info`.
 
 Text goes to standard output; changes made to the audio, errors and progress go to standard error.
-Exit codes: 0, everything is done; 1, some recordings could not be transcribed; 2, the command or the model is wrong.
+Exit codes: 0, everything is done; 1, some recordings could not be transcribed; 2, the command or the model is wrong;
+130 and 143, it was ended by SIGINT (Ctrl-C) or SIGTERM. Then --stream, --live and a pipe have finished their text.
 """
 
 import hashlib

@@ -102,3 +102,12 @@ ShardText = Annotated[
         help_behavior_hint="(default: the task's place in its Slurm step, else 0/1)",
     ),
 ]
+ResetPrediction = Annotated[
+    float | None,
+    arg(
+        metavar="SECONDS",
+        help="begin the prediction network anew after this time without a label, for models that lose words after a "
+        "pause; the encoder goes on.",
+        help_behavior_hint="(default: never)",
+    ),
+]

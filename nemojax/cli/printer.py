@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -31,9 +31,17 @@ class Printer:
         self._print_json(given, result)
 
     def print_stream(
-        self, given: Input, source: AudioSource | AudioError, stream: "Stream", live: bool = False
+        self,
+        given: Input,
+        source: AudioSource | AudioError,
+        stream: "Stream",
+        live: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Streams one recording; prints text as soon as it is recognized, paced in real time if `live`."""
+        """Streams one recording; prints text as soon as it is recognized, paced in real time if `live`.
+
+        Once `stopped` is true, the recording ends there, and its text is finished.
+        """
         if isinstance(source, AudioError):
             return self._print_error(given, source)
         early = source.notes
@@ -42,7 +50,7 @@ class Printer:
             if self.named:
                 self._print_text(f"{shown(given.name)}: ")
             due_s = time.monotonic()
-            while len(samples := source.read_available(stream.chunk_samples)):
+            while not stopped() and len(samples := source.read_available(stream.chunk_samples)):
                 due_s += len(samples) / MODEL_RATE_HZ
                 if live:
                     time.sleep(max(due_s - time.monotonic(), 0))

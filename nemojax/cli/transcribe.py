@@ -12,8 +12,10 @@ from tqdm import tqdm
 from nemojax.audio.channels import EACH, Channel, parse_channel
 from nemojax.audio.raw import SampleFormat, parse_raw
 from nemojax.audio.source import AudioSource, Recording, open_audio, open_channels
-from nemojax.bundled import SMALL
+from nemojax.bundled import SMALL, SMALL_NOTE
+from nemojax.checks import check_seconds
 from nemojax.cli.inputs import Input, expand
+from nemojax.cli.interrupts import Interrupts
 from nemojax.cli.options import (
     MANIFESTS,
     Attention,
@@ -28,6 +30,7 @@ from nemojax.cli.options import (
     Model,
     Output,
     Raw,
+    ResetPrediction,
     ShardText,
     Streaming,
 )
@@ -55,11 +58,14 @@ def transcribe(
     shard: ShardText = None,
     raw: Raw = None,
     channel: ChannelText = None,
+    reset_prediction_after_s: ResetPrediction = None,
 ) -> int:
     """Transcribe recordings."""
     if batch_size < 1:
         raise ConfigError(f"--batch-size must be at least 1, not {batch_size}")
-    load = partial(_load, model, dtype, kernels, attention)
+    if reset_prediction_after_s is not None:
+        check_seconds("--reset-prediction-after-s", reset_prediction_after_s, positive=True)
+    load = partial(_load, model, dtype, kernels, attention, reset_prediction_after_s)
     if output is not None:
         if stream or live or json:
             raise ConfigError("--output can't be combined with --stream, --live or --json: its results are JSON lines")
@@ -77,8 +83,13 @@ def transcribe(
     if stream or live:
         if live:  # compile before the first chunk, not during it
             recognizer.stream(lookahead).push(np.zeros(recognizer.config.chunk_samples(lookahead), np.float32))
-        for given, source in _open_sources(files, opened):
-            printer.print_stream(given, source, recognizer.stream(lookahead), live)
+        with Interrupts() as interrupts:
+            for given, source in _open_sources(files, opened):
+                # standard input ends by itself, after what has arrived
+                stopped = (lambda: False) if given.name == "-" else lambda: interrupts.ended
+                printer.print_stream(given, source, recognizer.stream(lookahead), live, stopped)
+                if interrupts.ended:
+                    break
     else:
         inputs: dict[int, Input] = {}  # without a result yet, by index
 
@@ -87,18 +98,26 @@ def transcribe(
                 inputs[index] = given
                 yield source
 
-        with tqdm(unit="s", desc="audio", disable=None, leave=False) as bar:
+        with (
+            tqdm(unit="s", desc="audio", disable=None, leave=False) as bar,
+            Interrupts(list(files) == ["-"]) as interrupts,
+        ):
             results = recognizer.transcribe_each(sources(), lookahead, batch_size, progress=bar.update)
             for index, result in in_order(results):
                 bar.clear()
                 printer.print_result(inputs.pop(index), result)
-    return printer.exit_code
+    return interrupts.exit_code or printer.exit_code
 
 
-def _load(model: Path, dtype: str, kernels: str, attention: str) -> "Recognizer":
+def _load(
+    model: Path, dtype: str, kernels: str, attention: str, reset_prediction_after_s: float | None
+) -> "Recognizer":
     from nemojax.recognition import recognizer
 
-    return recognizer.load(model, dtype, kernels, attention)
+    if model == SMALL:
+        print(f"note: {SMALL_NOTE}; name another with --model", file=sys.stderr)
+    loaded = recognizer.load(model, dtype, kernels, attention)
+    return loaded if reset_prediction_after_s is None else loaded.with_reset(reset_prediction_after_s)
 
 
 def _transcribe_manifest(

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from nemojax.checks import check_count, check_seconds
 from nemojax.config import ModelConfig
 from nemojax.decoding.state import Emission, PredictionState, predict_next, where_rows
-from nemojax.errors import ConfigError
 from nemojax.model.transducer import Transducer
 
 
@@ -54,11 +54,9 @@ class Greedy:
     reset_prediction_after_s: float | None = None
 
     def __post_init__(self) -> None:
-        if self.window_frames < 1:
-            raise ConfigError(f"window_frames must be at least 1, not {self.window_frames}")
-        seconds = self.reset_prediction_after_s
-        if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
-            raise ConfigError(f"reset_prediction_after_s must be a number of seconds greater than 0, not {seconds}")
+        check_count("window_frames", self.window_frames)
+        if self.reset_prediction_after_s is not None:
+            check_seconds("reset_prediction_after_s", self.reset_prediction_after_s, positive=True)
 
     def pause_frames(self, config: ModelConfig) -> int:
         """Returns the frames without a label after which the prediction network begins anew; 0 for never."""

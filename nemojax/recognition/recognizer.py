@@ -17,6 +17,7 @@ from nemojax.audio.raw import SampleFormat, parse_raw
 from nemojax.audio.source import open_audio
 from nemojax.audio.stream_input import StreamInput
 from nemojax.bundled import SMALL
+from nemojax.checks import check_count
 from nemojax.config import ModelConfig
 from nemojax.decoding.greedy import Greedy
 from nemojax.decoding.state import Search
@@ -121,6 +122,8 @@ class Recognizer:
     def lookahead(self, lookahead: int | None) -> int:
         """Returns the look-ahead, or the default one for None. Raises ConfigError if it does not fit the model."""
         lookahead = self.config.encoder.lookaheads[0] if lookahead is None else lookahead
+        if type(lookahead) is not int:
+            check_count("lookahead", lookahead, 0)
         self.config.chunk_frames(lookahead)
         return lookahead
 
@@ -151,16 +154,20 @@ class Recognizer:
         lookahead: int | None = None,
         sample_rate_hz: Rate | None = None,
         raw: str | SampleFormat | None = None,
+        reset_prediction_after_s: float | None = None,
     ) -> Stream:
         """Opens a live stream of mono audio.
 
         Args:
           sample_rate_hz: the rate of the samples that will be pushed, 1 kHz to 1 MHz; None is the model's.
           raw: the layout of bytes that will be pushed, as in "mulaw,8000"; see `nemojax.audio.raw.parse_raw`.
+          reset_prediction_after_s: as for `load`; None is the recognizer's own.
 
         Raises:
           ConfigError: the look-ahead, the rate or the layout does not fit.
         """
+        if reset_prediction_after_s is not None:
+            return self.with_reset(reset_prediction_after_s).stream(lookahead, sample_rate_hz, raw)
         audio = StreamInput(self.config.features.sample_rate_hz, sample_rate_hz, raw)
         return Stream(self.batch(1, lookahead), self.hypothesis(), audio)
 
@@ -172,6 +179,7 @@ class Recognizer:
         sample_rate_hz: Rate = 16_000,
         raw: str | SampleFormat | None = None,
         channel: Channel = None,
+        reset_prediction_after_s: float | None = None,
     ) -> Transcript | list[Transcript]:
         """Transcribes one recording or a list of them, in their order.
 
@@ -182,10 +190,14 @@ class Recognizer:
           batch_size: recordings computed side by side.
           raw: the layout of files and bytes without a header, as in "s16le,8000,1".
           channel: the channel to transcribe; see `open_audio`.
+          reset_prediction_after_s: as for `load`; None is the recognizer's own.
 
         Raises:
           AudioError: the recording can't be read. For a list TranscriptionError, once all others are done.
         """
+        if reset_prediction_after_s is not None:
+            resetting = self.with_reset(reset_prediction_after_s)
+            return resetting.transcribe(audio, lookahead, batch_size, sample_rate_hz, raw, channel)
         many = isinstance(audio, list | tuple) and not is_rate_and_samples(audio)
         if many and any(isinstance(each, Real) for each in audio):
             raise AudioError(f"array: {AMBIGUOUS}")
@@ -233,8 +245,7 @@ class Recognizer:
         if one or hasattr(sources, "__array__") or hasattr(sources, "read"):
             raise AudioError("transcribe_each takes several recordings; for one, pass a list of it")
         layout = None if raw is None else parse_raw(raw)
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        check_count("batch_size", batch_size)
         lookahead = self.lookahead(lookahead)
         new_batch = lambda size: self.batch(size, lookahead)
         opened = lambda source: open_audio(source, sample_rate_hz, raw=layout, channel=channel)

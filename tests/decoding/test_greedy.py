@@ -180,5 +180,5 @@ def test_a_pause_is_counted_in_whole_frames(tiny_config, seconds, frames):
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_pause_that_is_no_number_of_seconds_is_refused(seconds):
-    with pytest.raises(ConfigError, match="reset_prediction_after_s must be a number of seconds greater than 0"):
+    with pytest.raises(ConfigError, match="reset_prediction_after_s must be more than 0"):
         greedy.Greedy(reset_prediction_after_s=seconds)

@@ -1,5 +1,7 @@
+import copy
 import dataclasses
 import functools
+import inspect
 import io
 
 import jax
@@ -259,3 +261,26 @@ def test_a_recognizers_search_and_compiler_options_are_those_of_its_batches(reco
     for each in (one, one.with_config(one.config)):
         each.batch(3, 6)
         assert made.pop()[2:] == (6, 3, search, options)
+
+
+def test_a_reset_after_a_pause_is_the_same_in_every_driver(recognizer, speech):
+    option = {"reset_prediction_after_s": 0.08}
+    want = recognizer.with_reset(0.08).transcribe(speech, 1)
+    assert want.tokens != recognizer.transcribe(speech, 1).tokens
+    assert recognizer.transcribe([speech, speech[:9000]], 1, batch_size=2, **option)[0] == want
+    stream = recognizer.stream(1, **option)
+    for begin in range(0, len(speech), 7_777):
+        stream.push(speech[begin : begin + 7_777])
+    assert stream.finish().tokens == want.tokens
+    other = copy.copy(recognizer)
+    other.search = object()
+    with pytest.raises(ConfigError, match="an option of Greedy, not of object"):
+        other.with_reset(1.0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 2.5, "8", True])
+def test_counts_must_be_whole_numbers(recognizer, value):
+    with pytest.raises(ConfigError, match="batch_size must be a whole number"):
+        list(inspect.unwrap(Recognizer.transcribe_each)(recognizer, [], batch_size=value))
+    with pytest.raises(ConfigError, match="lookahead must be a whole number"):
+        inspect.unwrap(Recognizer.lookahead)(recognizer, value)
