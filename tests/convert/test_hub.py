@@ -49,7 +49,9 @@ def test_a_hub_that_does_not_answer(hub, archive, monkeypatch):
     assert locate(NAME, "nemo") == path
 
 
-@pytest.mark.parametrize("name,revision,why", [("owner/none", None, "Not Found"), (NAME, "none", "Not Found")])
+@pytest.mark.parametrize(
+    "name,revision,why", [("owner/none", None, "it is not there, or"), (NAME, "v2", "it has no revision v2")]
+)
 def test_names_that_the_hub_does_not_have(hub, archive, name, revision, why):
     hub.add(NAME, {"model.nemo": archive})
     locate(NAME, "nemo")
