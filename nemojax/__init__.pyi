@@ -13,6 +13,7 @@ from .errors import DataError as DataError
 from .errors import EngineError as EngineError
 from .errors import EngineFull as EngineFull
 from .errors import NemojaxError as NemojaxError
+from .errors import ProcessError as ProcessError
 from .errors import TokenizerError as TokenizerError
 from .errors import TranscriptionError as TranscriptionError
 from .model.transducer import Transducer as Transducer

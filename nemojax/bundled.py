@@ -4,7 +4,7 @@ from pathlib import Path
 
 SMALL = Path(__file__).parent / "small"  # a checkpoint, with an example recording
 SMALL_NOTE = (
-    "this is the small model that comes with nemojax, trained for the voices and words of a few English corpora "
-    "(GRID commands, single digits, synthetic sentences); other speech gives nonsense"
+    "without --model, the small English model of the package is used; it was trained on GRID commands, single digits "
+    "and synthetic sentences, and its text of other speech is nonsense"
 )
 EXAMPLE = SMALL / "example.ogg"

@@ -97,10 +97,12 @@ def transcribe(
             for index, (given, source) in enumerate(_open_sources(files, opened)):
                 inputs[index] = given
                 yield source
+                if interrupts.ended:
+                    return
 
         with (
             tqdm(unit="s", desc="audio", disable=None, leave=False) as bar,
-            Interrupts(list(files) == ["-"]) as interrupts,
+            Interrupts("-" in files) as interrupts,  # of files alone there is nothing to finish
         ):
             results = recognizer.transcribe_each(sources(), lookahead, batch_size, progress=bar.update)
             for index, result in in_order(results):
@@ -115,7 +117,7 @@ def _load(
     from nemojax.recognition import recognizer
 
     if model == SMALL:
-        print(f"note: {SMALL_NOTE}; name another with --model", file=sys.stderr)
+        print(f"note: {SMALL_NOTE}", file=sys.stderr)
     loaded = recognizer.load(model, dtype, kernels, attention)
     return loaded if reset_prediction_after_s is None else loaded.with_reset(reset_prediction_after_s)
 
