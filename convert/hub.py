@@ -93,7 +93,6 @@ def _archive(files: list[str], prefer: Form, place: str) -> str | None:
 def _download(name: str, prefer: Form, revision: str | None) -> Path:
     """Returns the archive or the directory of a repository in the client's cache, and downloads what it lacks."""
     import huggingface_hub
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         archive = _archive(huggingface_hub.HfApi().list_repo_files(name, revision=revision), prefer, name)
@@ -103,12 +102,25 @@ def _download(name: str, prefer: Form, revision: str | None) -> Path:
     except ConvertError:
         raise
     except Exception as error:  # the hub client, its HTTP library and the system have no common type
-        refused = isinstance(error, GatedRepoError | RepositoryNotFoundError | RevisionNotFoundError)
+        refused = _refusal(error, revision)
         downloaded = None if refused else _downloaded(name, revision)
         if downloaded is None:
-            why = f"is not a local directory, and can't be downloaded from the hub: {reason(error)}"
+            why = f"is not a local directory, and can't be downloaded from the hub: {refused or reason(error)}"
             raise ConvertError(f"{name} {why}") from None
     return _form_in(downloaded, prefer)
+
+
+def _refusal(error: Exception, revision: str | None) -> str | None:
+    """Returns why the hub refuses a repository; None if it can't be reached, or fails itself."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return "accept its terms on the hub, and log in with the hub's client"
+    if isinstance(error, RevisionNotFoundError):
+        return f"it has no revision {revision}"
+    if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404):
+        return "it is not there, or it is private and needs a login with the hub's client"
+    return None
 
 
 def _downloaded(name: str, revision: str | None) -> Path | None:

@@ -184,5 +184,6 @@ def _parse(data: bytes, name: str, language: str, parse: Callable[[str], Any], l
         return values
     except RecursionError:
         raise ConvertError(f"{name} is nested too deeply") from None
-    except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:
+    # PyYAML raises the last three for values that do not fit their tags, such as `!!timestamp soon`
+    except (yaml.YAMLError, ValueError, OverflowError, TypeError, AttributeError, LookupError) as error:
         raise ConvertError(f"{name} is not {language}: {reason(error)}") from None

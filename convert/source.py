@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
@@ -16,14 +16,16 @@ import nemojax
 from convert import names
 from convert.errors import ConvertError, listed, short
 from convert.files import open_file
+from convert.pieces import Piece
 from nemojax import checkpoint
-from nemojax.config import ModelConfig
+from nemojax.config import ModelConfig, TextConfig
 from nemojax.kernels import quantization
 from nemojax.model.parameters import abstract_model, fill, named_parameters
 from nemojax.model.transducer import Transducer
 
 # supported types of parameters; each parameter keeps its own
 PARAMETER_TYPES = tuple(np.dtype(t) for t in (np.float32, np.float16, ml_dtypes.bfloat16))
+EVENTS = ("<EOU>", "<EOB>")  # end of an utterance and of a backchannel, in NeMo's EOU models
 PRESERVED = "kept"  # key in origin.json
 MAX_FILTER_VALUES = 1 << 22  # of the mel filters; the release has 32,896
 MAX_LAYERS = 128  # of the encoder and the prediction network; it bounds the time for building the model
@@ -78,6 +80,16 @@ def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every parameter of ours by name."""
     named = named_parameters(abstract_model(config))
     return {name: tuple(leaf.shape) for name, leaf in named.items()}
+
+
+def text_settings(vocabulary: Sequence[Piece]) -> TextConfig:
+    """Returns how labels become text: as in NeMo, whichever toolkit a checkpoint comes from.
+
+    NeMo removes the space before punctuation, and transformers does not. Both show the marks of an end of utterance as
+    letters, which no user wants.
+    """
+    events = tuple(piece.text for piece in vocabulary if piece.text in EVENTS)
+    return TextConfig(events, join_punctuation=True)
 
 
 def match_parameters(config: ModelConfig, found: Mapping[str, Tensor], form: names.Form) -> dict[str, Tensor]:

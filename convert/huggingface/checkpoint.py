@@ -5,6 +5,7 @@ training settings back; any other gets the defaults of transformers' class. The 
 tokenizer.json, for transformers, and as tokenizer.model, for conversion back.
 """
 
+import dataclasses
 import json
 from collections.abc import Container, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from convert.source import (
     preserved,
     provenance,
     read_native,
+    text_settings,
 )
 from nemojax.config import ModelConfig
 
@@ -66,6 +68,7 @@ def _read(directory: Path, skipped: Container[str]) -> Source:
     if processor is None and extractor is None:
         notes.append("no settings of the feature extractor: transformers' defaults are assumed")
     tokenizer, tokenizer_notes = _tokenizer(directory, config.vocabulary)
+    config = dataclasses.replace(config, text=text_settings(pieces(tokenizer, TOKENIZER)))
     shards = _shards(directory)
     tensors = {name: tensor for shard in shards.values() for name, tensor in shard.items()}
     parameters = match_parameters(config, tensors, "huggingface")
@@ -175,7 +178,8 @@ def _settings_files(config: ModelConfig, tokenizer: bytes, dtype: str, origin: M
     try:
         # the settings that came with the weights, if they still describe this model
         original = read_json(str(preserved(origin, "huggingface")["settings"]).encode(), FILE)
-        if settings.to_config(original, processor, None, Everything()) == config:
+        described = settings.to_config(original, processor, None, Everything())
+        if dataclasses.replace(described, text=config.text) == config:
             model = original | {"dtype": dtype}
     except (KeyError, ConvertError):
         pass

@@ -7,6 +7,7 @@ is dropped, and a round trip does not restore it.
 """
 
 import base64
+import dataclasses
 import hashlib
 import io
 import tarfile
@@ -38,6 +39,7 @@ from convert.source import (
     preserved,
     provenance,
     read_native,
+    text_settings,
 )
 from nemojax.checkpoint import ORIGIN
 from nemojax.config import FeatureConfig, ModelConfig
@@ -71,7 +73,9 @@ def _read(path: Path, members: Mapping[str, Window], skipped: Container[str]) ->
     settings.refuse_other_kinds(parsed)  # first: what follows would name a part of it
     tokenizer_name = settings.tokenizer_member(parsed)
     tokenizer = _member(members, tokenizer_name, MAX_MODEL_BYTES)
-    config, notes = settings.read(parsed, len(pieces(tokenizer, tokenizer_name)), skipped)
+    vocabulary = pieces(tokenizer, tokenizer_name)
+    config, notes = settings.read(parsed, len(vocabulary), skipped)
+    config = dataclasses.replace(config, text=text_settings(vocabulary))
 
     weights = [name for name in members if name.endswith(".ckpt")]
     if weights != [WEIGHTS]:
@@ -242,7 +246,8 @@ def _settings(
     new = recipe.to_settings(config, pieces, artifacts)
     try:
         original = settings.parse(str(preserved(origin, "nemo")["settings"]).encode())
-        if settings.to_config(original, len(pieces), skipped=Everything()) != config:
+        described = settings.to_config(original, len(pieces), skipped=Everything())
+        if dataclasses.replace(described, text=config.text) != config:
             return new
     except (KeyError, ConvertError):
         return new

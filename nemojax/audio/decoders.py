@@ -140,14 +140,18 @@ def _decode_raw(window: Window, layout: SampleFormat, begin_s: float, report: Re
     frames = data_bytes // layout.frame_bytes
     first = min(round(begin_s * layout.rate_hz), frames)
     window.seek(layout.header_bytes + first * layout.frame_bytes)
-    read = lambda size: window.read(min(size, BLOCK_FRAMES * layout.frame_bytes))
+
+    def read(size: int) -> bytes:
+        data = window.read(min(size, BLOCK_FRAMES * layout.frame_bytes))
+        window.check()
+        return data
+
     left = layout._replace(data_bytes=data_bytes - first * layout.frame_bytes)
     return DecodedAudio(raw_blocks(read, left, report), layout.rate_hz, layout.channels, frames, first, report)
 
 
 def _decode_wav(window: Window, form: Format | None, begin_s: float, stack: ExitStack, report: Report) -> DecodedAudio:
-    window.seek(12)
-    wav = headers.read_wav_header(window.bytes_at(0, 12), lambda size: window.read(size) or b"")
+    wav = headers.read_file_header(window)
     data_bytes = headers.sample_bytes(window, wav, report)
     if wav.subtype:
         decoded = _decode_raw(window, wav._replace(data_bytes=data_bytes), begin_s, report)

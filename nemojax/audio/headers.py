@@ -1,5 +1,6 @@
 """The header of a wav: the layout of its samples, and where they end, whatever sizes it gives."""
 
+import io
 import struct
 from collections.abc import Callable
 
@@ -36,12 +37,15 @@ def is_wav(head: bytes) -> bool:
     return head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE"
 
 
-def read_wav_header(head: bytes, read: Callable[[int], bytes]) -> SampleFormat:
+def read_wav_header(
+    head: bytes, read: Callable[[int], bytes], pass_over: Callable[[int], int] | None = None
+) -> SampleFormat:
     """Reads the header of a wav up to its first sample.
 
     Args:
       head: the first 12 bytes.
       read: reads the bytes after them; it returns fewer than requested only at the end.
+      pass_over: skips a number of bytes, and returns how many there were; by default they are read and dropped.
 
     Raises:
       UnnamedAudioError: the header is truncated, or has no format.
@@ -55,7 +59,8 @@ def read_wav_header(head: bytes, read: Callable[[int], bytes]) -> SampleFormat:
         if name == b"data":
             break
         body = read(min(size, MAX_FORMAT_BYTES))
-        skipped = skip(read, size + size % 2 - len(body))
+        rest = size + size % 2 - len(body)
+        skipped = skip(read, rest) if pass_over is None else pass_over(rest)
         position += len(body) + skipped
         if not name or len(body) + skipped < size:
             raise UnnamedAudioError(f"truncated: it ends after {position} bytes, inside its header")
@@ -85,6 +90,21 @@ def skip(read: Callable[[int], bytes], size: int) -> int:
     while left > 0 and (data := read(min(left, SKIP_BYTES))):
         left -= len(data)
     return size - left
+
+
+def read_file_header(window: Window) -> SampleFormat:
+    """Reads the header of a wav file. Raises what `read_wav_header` does."""
+
+    def pass_over(size: int) -> int:
+        skipped = max(min(size, window.size - window.tell()), 0)
+        window.seek(skipped, io.SEEK_CUR)
+        return skipped
+
+    window.seek(12)
+    try:
+        return read_wav_header(window.bytes_at(0, 12), window.read, pass_over)
+    finally:
+        window.check()  # rather than an error about the bytes that were not read
 
 
 def sample_bytes(window: Window, wav: SampleFormat, report: Report) -> int:

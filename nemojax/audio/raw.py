@@ -162,7 +162,8 @@ def is_unlike_speech(samples: np.ndarray) -> bool:
     Successive samples of speech differ by little, and their mean is near 0. This does not hold for floats, mu-law or
     compressed data that are read as integers.
     """
-    samples = np.asarray(samples, np.float64)[:CHECKED_SAMPLES]
+    with np.errstate(invalid="ignore"):  # of a NaN
+        samples = np.asarray(samples[:CHECKED_SAMPLES], np.float64)
     if len(samples) < CHECKED_SAMPLES // 8:
         return False
     if not np.isfinite(samples).all():

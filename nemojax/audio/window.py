@@ -60,8 +60,11 @@ class Window(io.RawIOBase):
         return self.size
 
     def _bytes_at(self, position: int, size: int) -> bytes:
+        size = min(size, self.size - position)
+        if size <= 0:  # a position that a damaged header gives may be too large for `seek`
+            return b""
         self._file.seek(self._first + position)
-        data: bytes = self._file.read(max(min(size, self.size - position), 0))
+        data: bytes = self._file.read(size)
         return data
 
 

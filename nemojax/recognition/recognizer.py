@@ -196,8 +196,8 @@ class Recognizer:
           AudioError: the recording can't be read. For a list TranscriptionError, once all others are done.
         """
         if reset_prediction_after_s is not None:
-            anew = self.with_reset(reset_prediction_after_s)
-            return anew.transcribe(audio, lookahead, batch_size, sample_rate_hz, raw, channel)
+            resetting = self.with_reset(reset_prediction_after_s)
+            return resetting.transcribe(audio, lookahead, batch_size, sample_rate_hz, raw, channel)
         many = isinstance(audio, list | tuple) and not is_rate_and_samples(audio)
         if many and any(isinstance(each, Real) for each in audio):
             raise AudioError(f"array: {AMBIGUOUS}")

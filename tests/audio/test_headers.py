@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from nemojax.audio.headers import UnnamedAudioError, read_wav_header, repaired, sample_bytes
+from nemojax.audio.headers import UnnamedAudioError, read_file_header, read_wav_header, repaired, sample_bytes
 from nemojax.audio.raw import Report, SampleFormat, decode_samples
 from nemojax.audio.window import Window
 from tests.helpers.sounds import encoded, wav_bytes, wave
@@ -108,6 +108,21 @@ def test_a_header_of_many_or_large_chunks_is_bounded():
     with pytest.raises(UnnamedAudioError, match=r"truncated: it ends after .* inside its header"):
         read_wav_header(file[:12], read)
     assert max(reads) <= 1 << 20  # however large the chunk says it is
+
+
+def test_large_chunks_of_a_file_are_not_read(tmp_path):
+    begin, end = wav_bytes(b"\1\2\3\4")[:12], wav_bytes(b"\1\2\3\4")[12:]
+    with (tmp_path / "sparse.wav").open("wb+") as file:
+        file.write(begin + b"junk\xf0\xff\xff\x7f")  # 2 GiB
+        file.seek(0x7FFF_FFF0, 1)
+        file.write(end)
+        file.flush()
+        window = Window(file, 0, file.tell())
+        assert read_file_header(window).data_bytes == 4 and window.furthest < 0x8000_0100
+        reads = []
+        window.readinto = lambda buffer, read=window.readinto: reads.append(len(buffer)) or read(buffer)
+        read_file_header(window)
+        assert sum(reads) < 5000
 
 
 def real_size(data, size=None, riff_size=None, **layout):

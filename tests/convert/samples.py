@@ -15,7 +15,7 @@ from convert import names, nemo
 from convert.files import Window, open_file
 from convert.nemo import torch_format
 from convert.pieces import pieces
-from nemojax.config import PRESETS, EncoderConfig, FeatureConfig, JointConfig, ModelConfig, PredictionConfig
+from nemojax.config import PRESETS, EncoderConfig, FeatureConfig, JointConfig, ModelConfig, PredictionConfig, TextConfig
 from nemojax.model.parameters import abstract_model, named_parameters
 
 TINY = PRESETS["tiny"]
@@ -68,6 +68,11 @@ SMALLEST = ModelConfig(
     JointConfig(width=4),
     vocabulary=30,
 )
+
+
+def converted(config: ModelConfig) -> ModelConfig:
+    """Returns the settings with which a checkpoint of these arrives here: its text is as in NeMo."""
+    return dataclasses.replace(config, text=TextConfig(join_punctuation=True))
 
 
 def arrays(config: ModelConfig, seed: int = 0, dtype: Any = np.float32) -> dict[str, np.ndarray]:

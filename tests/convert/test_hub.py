@@ -4,7 +4,7 @@ from huggingface_hub import constants
 from convert import huggingface, nemo
 from convert.errors import ConvertError
 from convert.hub import locate, upload
-from tests.convert.samples import CONFIG, nemo_members, tar
+from tests.convert.samples import CONFIG, converted, nemo_members, tar
 
 NAME = "nvidia/nemotron-speech-streaming-en-0.6b"
 
@@ -18,7 +18,7 @@ def test_the_form_of_a_repository_that_has_both(hub, huggingface_directory, arch
     files = {file.name: file.read_bytes() for file in huggingface_directory().iterdir()}
     hub.add(NAME, files | {"model.nemo": archive, "README.md": b"x", "model.gguf": b"x"})
     directory = locate(NAME, "huggingface")
-    assert huggingface.read(directory).config == CONFIG
+    assert huggingface.read(directory).config == converted(CONFIG)
     assert hub.downloaded() == files.keys()  # and nothing that is not read
     assert locate(NAME, "nemo").name == "model.nemo" and "model.nemo" in hub.downloaded()
 
@@ -27,7 +27,7 @@ def test_the_form_of_a_repository_that_has_both(hub, huggingface_directory, arch
 def test_a_repository_with_an_archive_alone(hub, archive, prefer):
     hub.add(NAME, {"model.nemo": archive, ".gitattributes": b"x"})
     hub.add(NAME, {"january.nemo": archive + bytes(512)}, "refs/pr/1")
-    assert nemo.read(locate(NAME, prefer)).config == CONFIG
+    assert nemo.read(locate(NAME, prefer)).config == converted(CONFIG)
     assert locate(NAME, prefer, "refs/pr/1").name == "january.nemo"
     assert hub.downloaded() == {"model.nemo", "january.nemo"}
 
@@ -49,7 +49,9 @@ def test_a_hub_that_does_not_answer(hub, archive, monkeypatch):
     assert locate(NAME, "nemo") == path
 
 
-@pytest.mark.parametrize("name,revision,why", [("owner/none", None, "Not Found"), (NAME, "none", "Not Found")])
+@pytest.mark.parametrize(
+    "name,revision,why", [("owner/none", None, "it is not there, or"), (NAME, "v2", "it has no revision v2")]
+)
 def test_names_that_the_hub_does_not_have(hub, archive, name, revision, why):
     hub.add(NAME, {"model.nemo": archive})
     locate(NAME, "nemo")

@@ -10,7 +10,7 @@ from convert.source import Native
 from nemojax import checkpoint
 from nemojax.config import PRESETS
 from nemojax.model.parameters import abstract_model
-from tests.convert.samples import CONFIG, FAMILY
+from tests.convert.samples import CONFIG, FAMILY, converted
 
 
 def metadata(card: str) -> dict:
@@ -23,7 +23,7 @@ def test_a_repository_on_the_hub(hub, native):
     assert made.config == CONFIG and address.startswith(f"{hub.address}/owner/model/commit/")
     files = hub.repositories["owner/model"]["main"]
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= files.keys()
-    assert huggingface.read(locate("owner/model", "huggingface")).config == CONFIG
+    assert huggingface.read(locate("owner/model", "huggingface")).config == converted(CONFIG)
     card = files["README.md"].decode()
     assert metadata(card) == {
         "language": ["en"],
@@ -37,7 +37,7 @@ def test_a_repository_on_the_hub(hub, native):
 
 def test_a_repository_in_a_folder(native, tmp_path):
     push.write(native(), str(tmp_path / "model"))
-    assert huggingface.read(tmp_path / "model").config == CONFIG
+    assert huggingface.read(tmp_path / "model").config == converted(CONFIG)
     assert "license" not in metadata((tmp_path / "model" / "README.md").read_text())
     with pytest.raises(ConvertError, match="model exists already"):
         push.write(tmp_path / "native", str(tmp_path / "model"))
@@ -51,7 +51,7 @@ def test_the_form_of_nemo(hub, native, tmp_path):
     push.write(directory, "owner/model", "nemo", revision="second", private=True)
     assert hub.repositories["owner/model"]["second"].keys() == {"README.md", "model.nemo"}
     archive = locate("owner/model", "huggingface", "second")
-    assert archive.name == "model.nemo" and nemo.read(archive).config == FAMILY
+    assert archive.name == "model.nemo" and nemo.read(archive).config == converted(FAMILY)
 
 
 def test_the_card_of_the_release():

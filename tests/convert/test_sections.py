@@ -106,11 +106,13 @@ def test_aliases_are_read_as_what_they_stand_for():
         (b"a: 1" + b":59" * 100_000, "a number of more than 1000 characters"),
         (b"a: !!int '1" + b":59" * 100_000 + b"'", "a number of more than 1000 characters"),
         (b"a: 0x" + b"f" * 100_000, "a number of more than 1000 characters"),
+        (b"a: !!timestamp soon", "is not YAML|has no attribute"),
+        (b"a: !!int ''", "is not YAML|out of range"),
         (b"[" * 100_000, "nest"),
         (b"- " * 100_000, "nest"),
         (b'a: "\\ud800"', "invalid Unicode|surrogates not allowed"),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_yaml_is_bounded(text, message):
     with pytest.raises(ConvertError, match=f"name is (not YAML: .*|nested too deeply|.*){message}"):

@@ -8,17 +8,19 @@ import pytest
 from convert import huggingface, nemo
 from convert.errors import ConvertError
 from convert.huggingface import safetensors_format, tokenizer_json
+from convert.pieces import empty_model
 from nemojax import checkpoint
+from nemojax.config import TextConfig
 from nemojax.model.parameters import named_parameters
 from nemojax.text.tokenizer import Tokenizer
 from tests.convert.nemo.test_checkpoint import same, save
-from tests.convert.samples import CONFIG, FAMILY, arrays, theirs, tokenizer
+from tests.convert.samples import CONFIG, FAMILY, arrays, converted, theirs, tokenizer
 
 
 def test_read(huggingface_directory):
     directory = huggingface_directory()
     source = huggingface.read(directory)
-    assert source.config == CONFIG and source.notes == [] and same(source.arrays, arrays(CONFIG))
+    assert source.config == converted(CONFIG) and source.notes == [] and same(source.arrays, arrays(CONFIG))
     assert Tokenizer(source.tokenizer).decode([1, 2, 20]) == Tokenizer(tokenizer(40)).decode([1, 2, 20])
     weights = (directory / "model.safetensors").read_bytes()
     assert source.origin["format"] == "huggingface"
@@ -32,7 +34,7 @@ def test_tokenizer_model_takes_precedence_over_tokenizer_json(huggingface_direct
 
 def test_notes_name_assumed_settings(huggingface_directory):
     source = huggingface.read(huggingface_directory(**{"processor_config.json": None}))
-    assert source.config == CONFIG
+    assert source.config == converted(CONFIG)
     assert source.notes == [
         "no processor_config.json: look-aheads 13, 6, 1, 0 are assumed",
         "no settings of the feature extractor: transformers' defaults are assumed",
@@ -158,7 +160,7 @@ def test_write_without_an_origin(native, tmp_path):
         "tokenizer_config.json",
     }
     source = huggingface.read(tmp_path / "made")
-    assert source.config == CONFIG and source.tokenizer == tokenizer(40)
+    assert source.config == converted(CONFIG) and source.tokenizer == tokenizer(40)
     assert same(source.arrays, arrays(CONFIG, dtype=ml_dtypes.bfloat16))
     assert json.loads((tmp_path / "made" / "config.json").read_text())["dtype"] == "bfloat16"
 
@@ -190,7 +192,7 @@ def test_preserved_settings_of_another_model_are_not_used(native, tmp_path):
     huggingface.write(
         native(origin={"format": "huggingface", "kept": {"settings": json.dumps(settings)}}), tmp_path / "x"
     )
-    assert huggingface.read(tmp_path / "x").config == CONFIG
+    assert huggingface.read(tmp_path / "x").config == converted(CONFIG)
 
 
 def test_a_place_that_is_not_a_directory(tmp_path):
@@ -204,7 +206,7 @@ def test_between_the_two_forms(nemo_file, tmp_path):
     huggingface.write(native, tmp_path / "there")
     nemo.write(save(huggingface.read(tmp_path / "there"), tmp_path / "two"), tmp_path / "back.nemo")
     back = nemo.read(tmp_path / "back.nemo")
-    assert same(back.arrays, arrays(CONFIG)) and back.config == CONFIG and back.tokenizer == tokenizer(40)
+    assert same(back.arrays, arrays(CONFIG)) and back.config == converted(CONFIG) and back.tokenizer == tokenizer(40)
     assert same(
         {k: np.asarray(v) for k, v in named_parameters(checkpoint.load(tmp_path / "two")[0]).items()},
         arrays(CONFIG),
@@ -226,3 +228,26 @@ def test_headers_of_all_shards_have_one_limit(huggingface_directory):
         (directory / file).write_bytes(b"")
     with pytest.raises(ConvertError, match="names 300 files"):
         huggingface.read(directory)
+
+
+def test_one_model_has_one_text(nemo_file, tmp_path):
+    """Whichever file it came from: events are named, punctuation is joined, and the unknown piece has no text."""
+    model = tokenizer(CONFIG.vocabulary)
+    proto = empty_model()
+    proto.ParseFromString(model)
+    proto.pieces[30].piece, proto.pieces[31].piece, proto.pieces[32].piece = "<EOU>", "<EOB>", "."
+    model = proto.SerializeToString()
+    first = save(nemo.read(nemo_file(tokenizer=model)), tmp_path / "one")
+    huggingface.write(first, tmp_path / "there")
+    (tmp_path / "there" / "tokenizer.model").unlink()  # as in the release: there is tokenizer.json alone
+    second = save(huggingface.read(tmp_path / "there"), tmp_path / "two")
+    expected = TextConfig(("<EOU>", "<EOB>"), join_punctuation=True)
+    texts = []
+    for directory in (first, second):
+        config, stored, _ = checkpoint.read_settings(directory)
+        assert config.text == expected
+        used = Tokenizer(stored, config.text)
+        labels = [1, 0, 23, 32, 30, 31]  # a pair of letters, unknown, a space, a point, both events
+        texts.append(used.decode(labels))
+        assert [used.event(label) for label in labels[-3:]] == [None, "<EOU>", "<EOB>"]
+    assert texts[0] == texts[1] and texts[0].endswith(".") and " ." not in texts[0] and "unk" not in texts[0]
