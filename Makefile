@@ -8,10 +8,10 @@ TESTS ?= tests
 # Programs that jax compiles for tests are kept here for the next run; tests/conftest.py sets how they are compiled.
 # Parity compiles as users do, at the default optimization level.
 COMPILED ?= $(CURDIR)/.compiled
-fast slow parity: export JAX_COMPILATION_CACHE_DIR = $(COMPILED)
+fast only-slow parity: export JAX_COMPILATION_CACHE_DIR = $(COMPILED)
 parity: export XLA_FLAGS =
 
-.PHONY: demo test check fast slow parity golden notebooks clean
+.PHONY: demo test check fast slow only-slow parity golden notebooks clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -38,7 +38,9 @@ check: $(VENV)/ready
 fast: $(VENV)/ready
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not parity" $(TESTS)
 
-slow: $(VENV)/ready  ## run the slow tests
+slow: fast only-slow  ## run all tests but the comparison with NeMo and transformers
+
+only-slow: $(VENV)/ready
 	$(VENV)/bin/python -m pytest -n $(WORKERS) -m "slow and not parity"
 
 # The environment of the references: NeMo and transformers beside nemojax, tested with Python 3.11.

@@ -1,0 +1,142 @@
+"""Commands and options: mistakes, defaults, help."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import nemojax
+from nemojax import cli
+from nemojax.bundled import SMALL, SMALL_NOTE
+from nemojax.errors import ConfigError
+
+
+def test_info(run, capsys, checkpoint_directory):
+    assert cli.main(["info", str(checkpoint_directory)]) == 0
+    out = capsys.readouterr().out
+    assert "13 (1120 ms), 6 (560 ms), 1 (160 ms), 0 (80 ms)" in out and "made.nemo" in out and "52,201" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["transcribe"], "name at least one file to transcribe, or - for standard input"),
+        (["transcribe", "a.wav", "--batch-size", "0"], "--batch-size must be at least 1, not 0"),
+        (["transcribe", "a.jsonl", "--output", "out", "--batch-size", "-1"], "--batch-size must be at least 1, not -1"),
+        (
+            ["transcribe", "a.wav", "--reset-prediction-after-s", "nan"],
+            "after-s must be more than 0",
+        ),
+        (["transcribe", "a.wav", "--reset-prediction-after-s", "0"], "after-s must be more than 0"),
+        (["transcribe", "a.wav", "--model", "nowhere"], "nowhere is not a directory"),
+        (["transcribe", "a.wav", "--model", "model.nemo"], "convert a .nemo archive with nemojax-convert first"),
+        (["transcribe", "a.wav", "--model", "."], ". is not a nemojax checkpoint: it has no config.json"),
+        (["transcribe", "a.wav", "--lookahead", "2"], "lookahead 2 does not fit"),
+        (["transcribe", "a.wav", "--lookahead", "-1"], "lookahead -1 does not fit"),
+        (
+            ["transcribe", "a.wav", "--output", "out"],
+            "--output is for one manifest (.jsonl, .json, .jsonl.gz, .json.gz), not a.wav",
+        ),
+        (
+            ["transcribe", "--output", "out"],
+            "--output is for one manifest (.jsonl, .json, .jsonl.gz, .json.gz), not nothing",
+        ),
+        (["transcribe", "a.jsonl", "b.jsonl", "--output", "out"], "not a.jsonl, b.jsonl"),
+        (["transcribe", "a.jsonl", "--output", "out", "--stream"], "can't be combined with --stream"),
+        (["transcribe", "a.jsonl", "--output", "out", "--json"], "can't be combined with --stream, --live or --json"),
+        (["transcribe", "a.wav", "--shard", "0/2"], "--shard is for a manifest with --output"),
+        (["transcribe", "a.jsonl", "--output", "out", "--shard", "2/2"], "INDEX from 0 to COUNT - 1, not 2/2"),
+        (["transcribe", "a.jsonl", "--output", "out", "--raw", "s16le"], "--output takes no --raw or --channel"),
+        (["transcribe", "a.jsonl", "--output", "out", "--channel", "0"], "write channel_selector into the manifest's"),
+        (["transcribe", "a.wav", "--raw", "s16"], "'s16' is not an encoding of raw samples"),
+        (["transcribe", "a.wav", "--channel", "left"], "--channel is an index from 0 on, several such as 0,1, average"),
+        (["transcribe", "a.jsonl", "--output", "out", "--shard", "half"], "written as INDEX/COUNT, such as 0/8"),
+        (["transcribe", "nowhere.jsonl", "--output", "out"], "nowhere.jsonl: the manifest can't be read"),
+        (
+            ["transcribe", "a.jsonl", "--output", "model.nemo"],
+            "model.nemo/parts can't be read or written: Not a directory",
+        ),
+        (["info", "nowhere"], "nowhere is not a directory"),
+    ],
+)
+def test_mistakes_are_one_sentence(capsys, checkpoint_directory, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.nemo").write_bytes(b"")
+    (tmp_path / "a.jsonl").write_text("")
+    if arguments[0] == "transcribe" and "--model" not in arguments:
+        arguments = [*arguments, "--model", str(checkpoint_directory)]
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("error: ") and message in err and err.count("\n") == 1 and not out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["transcribe", "a.wav", "--lookahed", "1"], "lookahed"),
+        (["transcribe", "a.wav", "--lookahead", "far"], "far"),
+        (["transcribe", "a.wav", "--dtype", "int4"], "int4"),
+        (["transcribe", "a.wav", "--kernels", "fast"], "fast"),
+        (["transcribe", "a.wav", "--attention", "flash"], "flash"),
+        (["transcibe", "a.wav"], "transcibe"),
+        ([], "transcribe"),
+    ],
+)
+def test_misspelled_commands_exit_with_2(capsys, arguments, message):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(arguments)
+    captured = capsys.readouterr()
+    assert exit.value.code == 2 and message in captured.err and "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], ("float32", "auto", "auto")),
+        (["--dtype", "int8", "--kernels", "native"], ("int8", "native", "auto")),
+        (["--attention", "fused", "--kernels", "xla"], ("float32", "xla", "fused")),
+    ],
+)
+@pytest.mark.parametrize("bulk", [False, True])
+def test_options_of_the_model_reach_load(capsys, monkeypatch, tmp_path, options, expected, bulk):
+    requests = []
+
+    def load(directory, dtype, kernels, attention):
+        requests.append((directory, dtype, kernels, attention))
+        raise ConfigError("the request can't be met")
+
+    monkeypatch.setattr("nemojax.recognition.recognizer.load", load)
+    files = ["a.jsonl", "--output", str(tmp_path / "out")] if bulk else ["a.wav"]
+    assert cli.main(["transcribe", *files, "--model", str(tmp_path), *options]) == 2
+    assert requests == [(tmp_path, *expected)] and capsys.readouterr().err == "error: the request can't be met\n"
+
+
+def test_the_small_model_is_the_default(capsys, monkeypatch):
+    requests = []
+    monkeypatch.setattr("nemojax.recognition.recognizer.load", lambda *arguments: requests.append(arguments) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["transcribe", "a.wav"])
+    assert requests == [(SMALL, "float32", "auto", "auto")]
+    assert capsys.readouterr().err == f"note: {SMALL_NOTE}\n"
+
+
+def test_version_and_help(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"nemojax {nemojax.__version__}\n"
+    for command, words in (([], ["transcribe", "info", "--version"]), (["transcribe"], ["--kernels", "INDEX/COUNT"])):
+        with pytest.raises(SystemExit) as exit:
+            cli.main([*command, "--help"])
+        out = capsys.readouterr().out
+        assert exit.value.code == 0 and all(word in out for word in words)
+
+
+def test_where_compiled_steps_are_kept(monkeypatch, tmp_path):
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        monkeypatch.setenv(name, "")  # so that it is as before afterwards
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cli.set_compilation_cache()
+    assert Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).parent == tmp_path / "nemojax"
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")  # the user's choice
+    cli.set_compilation_cache()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "elsewhere"

@@ -1,0 +1,169 @@
+"""What a caller may do with a stream of an engine, and how its slot comes back."""
+
+import asyncio
+import gc
+import random
+
+import numpy as np
+import pytest
+
+from nemojax.errors import AudioError, Backlog, ConfigError, EngineError, EngineFull
+from tests.serving.running import LOOKAHEAD, alone, served, speak
+
+
+def test_streams_at_any_rate(recognizer, speech):
+    samples = speech[:32_000]
+    pcm = (samples * 32_767).astype("<i2").tobytes()
+
+    async def talk(engine):
+        resampled, telephone = engine.open(sample_rate_hz=8000), engine.open(raw="s16le,8000")
+        with pytest.raises(ConfigError, match="the sample rate of a stream is 1000 to 1000000 Hz, not 10"):
+            engine.open(sample_rate_hz=10)
+        assert engine.open_streams == 2  # none is lost
+        for begin in range(0, 32_000, 777):
+            await resampled.push(samples[begin : begin + 777])
+        for begin in range(0, len(pcm), 999):
+            await telephone.push(pcm[begin : begin + 999])
+        return await resampled.finish(), await telephone.finish()
+
+    resampled, telephone = served(recognizer, talk)
+    stream = recognizer.stream(LOOKAHEAD, 8000)
+    stream.push(samples)
+    assert resampled == stream.finish() and resampled.tokens and resampled.notes == ("resampled from 8000 Hz",)
+    stream = recognizer.stream(LOOKAHEAD, raw="s16le,8000")
+    stream.push(pcm)
+    assert telephone == stream.finish()
+
+
+def test_bad_samples_harm_nobody(recognizer, recordings):
+    async def talk(engine):
+        bad, good = engine.open(), asyncio.create_task(speak(engine, recordings[-1], random.Random(0)))
+        await bad.push(recordings[-2][:30_000])
+        for samples in (np.array([0.0, np.nan]), np.zeros((2, 2)), np.zeros(3, np.int64)):
+            with pytest.raises(AudioError):
+                await bad.push(samples)
+            with pytest.raises(AudioError):
+                bad.push_nowait(samples)
+        await bad.push(recordings[-2][30_000:])
+        return await bad.finish(), await good
+
+    assert served(recognizer, talk) == (alone(recognizer, recordings[-2]), alone(recognizer, recordings[-1]))
+
+
+def test_pushing_too_fast(recognizer, recordings):
+    async def talk(engine):
+        stream, stalled = engine.open(), engine.open()
+        with pytest.raises(Backlog, match="2 chunks wait"):
+            for at in range(0, 90_000, 1_000):
+                stream.push_nowait(recordings[-1][at : at + 1_000])
+        at_first = stream.backlog
+        stalled.close()
+        await stream.push(np.zeros(0, np.float32))  # waits for room, though it brings nothing
+        return at_first, stream.backlog, stream.chunks_done
+
+    before, after, done = served(recognizer, talk, backlog=2, patience_s=30.0)
+    assert before == 2 and after < 2 and done >= 1
+
+
+def test_a_finished_stream_takes_no_more(recognizer):
+    async def talk(engine):
+        stream = engine.open()
+        transcript = await stream.finish()
+        assert transcript == alone(recognizer, np.zeros(0, np.float32)) == await stream.finish()
+        with pytest.raises(ValueError, match="finished"):
+            await stream.push(np.zeros(1, np.float32))
+
+    served(recognizer, talk)
+
+
+def test_a_block_closes_its_stream(recognizer, recordings):
+    async def talk(engine):
+        with pytest.raises(ZeroDivisionError):
+            async with engine.open() as stream:
+                await stream.push(recordings[-1])
+                raise ZeroDivisionError
+        with pytest.raises(EngineError, match="closed"):
+            await stream.finish()
+        async with engine.open() as stream:
+            await stream.push(recordings[-1])
+            transcript = await stream.finish()
+        assert engine.open_streams == 0 and await stream.finish() == transcript
+        return transcript
+
+    assert served(recognizer, talk, slots=(1,)) == alone(recognizer, recordings[-1])
+
+
+def test_a_task_that_waits_keeps_its_stream(recognizer, recordings):
+    """The event loop itself holds tasks weakly."""
+
+    async def talk(engine):
+        finished = []
+
+        async def handle():
+            stream, idle = engine.open(), engine.open()
+            asyncio.get_running_loop().call_later(0.3, idle.close)  # until then every step waits for it
+            await stream.push(recordings[-2])
+            finished.append(await stream.finish())
+
+        asyncio.create_task(handle())  # noqa: RUF006
+        for _ in range(5):
+            await asyncio.sleep(0.2)
+            gc.collect()
+        return finished
+
+    assert served(recognizer, talk, patience_s=30.0) == [alone(recognizer, recordings[-2])]
+
+
+def test_abandoned_streams_give_their_slots_back(recognizer, recordings):
+    async def handle(engine, samples):
+        stream = engine.open()
+        await stream.push(samples)
+        async for _ in stream:
+            pass
+
+    async def talk(engine):
+        handlers = [asyncio.create_task(handle(engine, recordings[-1])) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(EngineFull):
+            engine.open()
+        for handler in handlers:
+            handler.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
+        del handler, handlers
+        gc.collect()
+        await asyncio.sleep(0.05)  # iterators are closed by the loop
+        gc.collect()
+        engine.open(), engine.open()  # nobody refers to these
+        gc.collect()
+        return await speak(engine, recordings[-2], random.Random(0))
+
+    assert served(recognizer, talk, slots=(2,)) == alone(recognizer, recordings[-2])
+
+
+def test_closing_a_finished_stream_leaves_its_old_slot_alone(recognizer):
+    async def talk(engine):
+        first = engine.open()
+        await first.finish()
+        second = engine.open()
+        assert second.seat.slot == first.seat.slot
+        first.close()
+        with pytest.raises(EngineFull):
+            engine.open()
+        return await second.finish()
+
+    assert served(recognizer, talk, slots=(1,)) == alone(recognizer, np.zeros(0, np.float32))
+
+
+def test_samples_that_were_refused_are_not_transcribed(recognizer, recordings):
+    async def talk(engine):
+        stream, stalled = engine.open(), engine.open()
+        taken = 0
+        with pytest.raises(Backlog):
+            while True:
+                stream.push_nowait(recordings[-1][taken : taken + 1_000])
+                taken += 1_000
+        stalled.close()
+        return await stream.finish(), taken
+
+    transcript, taken = served(recognizer, talk, backlog=2, patience_s=30.0)
+    assert transcript == alone(recognizer, recordings[-1][:taken])
