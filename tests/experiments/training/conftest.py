@@ -54,7 +54,7 @@ def settings(speech, tiny_config) -> Experiment:
         workers=0,
         model=model,
         training=TrainingConfig(dtype="float32", learning_rate=0.05, warmup_steps=5, average_decay=0.9),
-        plan=PlanConfig(batch_frames=200, bucket_count=1),
+        plan=PlanConfig(batch_frames=80, bucket_count=1),
     )
 
 

@@ -227,7 +227,7 @@ def test_starting_from_a_checkpoint_with_and_without_another_tokenizer(experimen
 def test_an_unreadable_recording_is_reported_and_left_out(experiment, tmp_path):
     train = write_speech(tmp_path, "train", TEXTS * 2)
     (tmp_path / "train-3.wav").write_bytes(b"not audio")
-    sentences = messages(dataclasses.replace(experiment, train=(str(train),), steps=4))
+    sentences = messages(dataclasses.replace(experiment, train=(str(train),), steps=8))
     assert any("train-3.wav" in sentence and "left out" in sentence for sentence in sentences)
     rows = read_metrics(experiment.run / "metrics.jsonl")
     assert any(row["kind"] == "data" and "train-3.wav" in row["message"] for row in rows)
