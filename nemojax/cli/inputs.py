@@ -1,23 +1,21 @@
 """The recordings that a command line names: files, and the lines of manifests."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from nemojax.audio.manifest import Manifest, Request
 from nemojax.audio.shard_names import manifest_paths
+from nemojax.audio.source import Recording
 from nemojax.cli.options import MANIFESTS
 from nemojax.errors import AudioError
 from nemojax.text.transcript import Transcript
-
-if TYPE_CHECKING:
-    from nemojax.audio.source import Recording
 
 
 class Input(NamedTuple):
     """A recording, or the error in its place."""
 
     name: str
-    source: "str | Recording | AudioError"
+    source: str | Recording | AudioError
     manifest: str | None = None
     request: Request | None = None  # the line of the manifest; None for a file, and for a whole manifest with an error
 
