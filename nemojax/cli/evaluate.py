@@ -16,6 +16,8 @@ from nemojax.audio.manifest_entry import parse_entry
 from nemojax.audio.shard_names import manifest_paths
 from nemojax.audio.source import Recording
 from nemojax.bundled import SMALL
+from nemojax.checks import check_count
+from nemojax.cli.model import load as load_model
 from nemojax.cli.options import MANIFESTS, Attention, BatchSize, Dtype, Json, Kernels, Lookahead, Model
 from nemojax.errors import AudioError, ConfigError, shown
 from nemojax.metrics.set_scores import SetScores, table
@@ -67,10 +69,9 @@ def evaluate(
     """Measure the word and character error rates of a model on manifests."""
     if not sets:
         raise ConfigError("name at least one manifest, or the results of one")
-    if batch_size < 1:
-        raise ConfigError(f"--batch-size must be at least 1, not {batch_size}")
+    check_count("--batch-size", batch_size)
     normalize = metrics.normalizer(normalizer)
-    load = cache(partial(_load, model, dtype, kernels, attention))
+    load = cache(partial(load_model, model, dtype, kernels, attention))
     summaries = {}
     for name in sets:
         settings: dict[str, Any] = {"normalizer": normalizer}
@@ -100,12 +101,6 @@ def _score(results: Iterator[Scored | AudioError], normalize: Callable[[str], st
         else:
             scores.add(*result)
     return scores.summary()
-
-
-def _load(model: Path, dtype: str, kernels: str, attention: str) -> "Recognizer":
-    from nemojax.recognition import recognizer
-
-    return recognizer.load(model, dtype, kernels, attention)
 
 
 def transcribed(

@@ -12,10 +12,11 @@ from tqdm import tqdm
 from nemojax.audio.channels import EACH, Channel, parse_channel
 from nemojax.audio.raw import SampleFormat, parse_raw
 from nemojax.audio.source import AudioSource, Recording, open_audio, open_channels
-from nemojax.bundled import SMALL, SMALL_NOTE
-from nemojax.checks import check_seconds
+from nemojax.bundled import SMALL
+from nemojax.checks import check_count, check_seconds
 from nemojax.cli.inputs import Input, expand
 from nemojax.cli.interrupts import Interrupts
+from nemojax.cli.model import load as load_model
 from nemojax.cli.options import (
     MANIFESTS,
     Attention,
@@ -61,11 +62,10 @@ def transcribe(
     reset_prediction_after_s: ResetPrediction = None,
 ) -> int:
     """Transcribe recordings."""
-    if batch_size < 1:
-        raise ConfigError(f"--batch-size must be at least 1, not {batch_size}")
+    check_count("--batch-size", batch_size)
     if reset_prediction_after_s is not None:
         check_seconds("--reset-prediction-after-s", reset_prediction_after_s, positive=True)
-    load = partial(_load, model, dtype, kernels, attention, reset_prediction_after_s)
+    load = partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s)
     if output is not None:
         if stream or live or json:
             raise ConfigError("--output can't be combined with --stream, --live or --json: its results are JSON lines")
@@ -109,17 +109,6 @@ def transcribe(
                 bar.clear()
                 printer.print_result(inputs.pop(index), result)
     return interrupts.exit_code or printer.exit_code
-
-
-def _load(
-    model: Path, dtype: str, kernels: str, attention: str, reset_prediction_after_s: float | None
-) -> "Recognizer":
-    from nemojax.recognition import recognizer
-
-    if model == SMALL:
-        print(f"note: {SMALL_NOTE}", file=sys.stderr)
-    loaded = recognizer.load(model, dtype, kernels, attention)
-    return loaded if reset_prediction_after_s is None else loaded.with_reset(reset_prediction_after_s)
 
 
 def _transcribe_manifest(

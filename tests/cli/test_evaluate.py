@@ -5,6 +5,7 @@ import json
 import pytest
 
 from nemojax import cli
+from nemojax.bundled import SMALL_NOTE
 from nemojax.errors import AudioError
 from nemojax.recognition.bulk import FAILURES, JOB, TRANSCRIPTS
 from nemojax.text.transcript import Transcript
@@ -60,7 +61,8 @@ def test_a_manifest(evaluate, tmp_path):
         {"audio_filepath": "e.wav", "duration": 10**300},
     ]
     manifest, model = write_manifest(tmp_path / "m.jsonl", entries), StubRecognizer()
-    code, (row,), errors = evaluate(manifest, "--lookahead", 1, model=model)
+    code, (row,), (note, *errors) = evaluate(manifest, "--lookahead", 1, model=model)
+    assert note == f"note: {SMALL_NOTE}"
     assert code == 1 and row["manifest"] == str(manifest)
     assert (row["utterances"], row["failed"], row["lookahead"], row["normalizer"]) == (2, 3, 1, "plain")
     assert row["words"] == {"substitutions": 1, "deletions": 1, "insertions": 0, "reference": 5} and row["wer"] == 0.4
@@ -127,7 +129,7 @@ def test_a_table_of_several_sets(capsys, tmp_path):
         ([], "name at least one manifest, or the results of one"),
         (["a.wav"], "a.wav is not a manifest or results"),
         (["nowhere.jsonl"], "nowhere.jsonl: the manifest can't be read (No such file or directory)"),
-        (["m.jsonl", "--batch-size", "0"], "--batch-size must be at least 1, not 0"),
+        (["m.jsonl", "--batch-size", "0"], "--batch-size must be a whole number of at least 1, not 0"),
     ],
 )
 def test_mistakes_are_one_sentence(capsys, tmp_path, monkeypatch, arguments, message):

@@ -21,8 +21,11 @@ def test_info(run, capsys, checkpoint_directory):
     ("arguments", "message"),
     [
         (["transcribe"], "name at least one file to transcribe, or - for standard input"),
-        (["transcribe", "a.wav", "--batch-size", "0"], "--batch-size must be at least 1, not 0"),
-        (["transcribe", "a.jsonl", "--output", "out", "--batch-size", "-1"], "--batch-size must be at least 1, not -1"),
+        (["transcribe", "a.wav", "--batch-size", "0"], "--batch-size must be a whole number of at least 1, not 0"),
+        (
+            ["transcribe", "a.jsonl", "--output", "out", "--batch-size", "-1"],
+            "--batch-size must be a whole number of at least 1, not -1",
+        ),
         (
             ["transcribe", "a.wav", "--reset-prediction-after-s", "nan"],
             "after-s must be more than 0",
