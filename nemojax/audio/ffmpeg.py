@@ -10,9 +10,9 @@ from pathlib import Path
 from nemojax.audio.formats import Format
 from nemojax.audio.headers import UnnamedAudioError
 from nemojax.audio.raw import Report
-from nemojax.audio.window import Window
+from nemojax.audio.window import Window, read_whole
 
-STALL_S = 10.0  # ffmpeg is stopped if it gives nothing for so long
+STALL_S = 10.0  # time without output after which ffmpeg is stopped
 MAX_ALLOCATION = "268435456"  # bytes that ffmpeg may allocate at once
 COPY_BYTES = 1 << 20
 MESSAGE_BYTES = 2000
@@ -58,10 +58,7 @@ class FfmpegOutput:
 
     def read(self, size: int) -> bytes:
         """Reads `size` bytes, fewer only at the end."""
-        data = bytearray()
-        while len(data) < size and (more := self.read1(size - len(data))):
-            data += more
-        return bytes(data)
+        return read_whole(self.read1, size)
 
     def _message(self) -> str:
         self._messages.seek(0)

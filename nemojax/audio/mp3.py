@@ -17,7 +17,7 @@ STRETCH = 100  # times the real size
 TAG_HEADER_BYTES = 10
 FRAME_BYTES = 1024  # enough to reach the count in the first frame
 MAX_TAGS = 16
-SEARCH_BYTES = 65_536  # at most so much is skipped to the next frame
+SEARCH_BYTES = 65_536  # maximum distance to the next frame
 KBITS = {  # by (MPEG-1, layer): the bit rates in kbit/s from index 1 on
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -42,8 +42,8 @@ class StretchedWindow(Window):
     def _reported_size(self) -> int:
         return self.size * STRETCH
 
-    def _bytes_at(self, position: int, size: int) -> bytes:
-        return bytes(size) if position > self.size else super()._bytes_at(position, size)
+    def bytes_at(self, position: int, size: int) -> bytes:
+        return bytes(size) if position > self.size else super().bytes_at(position, size)
 
 
 def frame_bytes(header: bytes) -> int:

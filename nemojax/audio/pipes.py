@@ -21,7 +21,7 @@ from nemojax.audio.raw import (
     is_unlike_speech,
     raw_blocks,
 )
-from nemojax.audio.window import Window
+from nemojax.audio.window import Window, read_whole
 
 SHORT_HEAD_BYTES = 12  # enough to recognize formats with a signature; a live pipe may not have more yet
 MAX_COPY_BYTES = 2 << 30  # of a format that can't be decoded as it arrives
@@ -51,10 +51,7 @@ class Pipe:
 
     def read(self, size: int) -> bytes:
         """Reads `size` bytes, fewer only at the end."""
-        data = bytearray()
-        while len(data) < size and (more := self.read1(size - len(data))):
-            data += more
-        return bytes(data)
+        return read_whole(self.read1, size)
 
     def give_back(self, data: bytes) -> None:
         """Puts bytes before those that are still to be read."""
@@ -99,7 +96,7 @@ def decode_pipe(file: Any, raw_rate_hz: int, stack: ExitStack, raw: SampleFormat
             return DecodedAudio(_wav_blocks(pipe, wav, report), wav.rate_hz, wav.channels, frames, 0, report)
         pipe.give_back(bytes(received))
         return _decode_complete(pipe, stack)
-    if identify(head) in (MPEG, ADTS, None):  # a longer head is needed to tell frames from samples
+    if identify(head) in (MPEG, ADTS, None):  # frames and samples differ only in a longer head
         head += pipe.read(HEAD_BYTES - len(head)) if head[0] == 0xFF or head[:1] == b"G" else b""
     form = identify(head)
     pipe.give_back(head)

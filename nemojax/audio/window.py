@@ -1,7 +1,7 @@
 """A part of an open file, as a file."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -33,7 +33,7 @@ class Window(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         try:
-            data = self._bytes_at(self._position, len(buffer))
+            data = self.bytes_at(self._position, len(buffer))
         except (OSError, ValueError) as error:  # ValueError: the file is closed
             self._failure, data = error if isinstance(error, OSError) else OSError(str(error)), b""
         buffer[: len(data)] = data
@@ -46,10 +46,6 @@ class Window(io.RawIOBase):
         if self._failure is not None:
             raise self._failure
 
-    def bytes_at(self, position: int, size: int) -> bytes:
-        """Returns the bytes from `position` on: `size` of them, fewer at the end. The position stays as it is."""
-        return self._bytes_at(position, size)
-
     def part(self, begin: int, end: int | None = None) -> "Window":
         """Returns the window of the bytes from `begin` to `end`."""
         end = self.size if end is None else min(end, self.size)
@@ -59,7 +55,8 @@ class Window(io.RawIOBase):
         """Returns the size in bytes that a seek from the end counts from."""
         return self.size
 
-    def _bytes_at(self, position: int, size: int) -> bytes:
+    def bytes_at(self, position: int, size: int) -> bytes:
+        """Returns the bytes from `position` on: `size` of them, fewer at the end. The position stays as it is."""
         size = min(size, self.size - position)
         if size <= 0:  # a position that a damaged header gives may be too large for `seek`
             return b""
@@ -75,10 +72,18 @@ class PatchedWindow(Window):
         super().__init__(window._file, window._first, window.size)
         self._patches = patches
 
-    def _bytes_at(self, position: int, size: int) -> bytes:
-        data = bytearray(super()._bytes_at(position, size))
+    def bytes_at(self, position: int, size: int) -> bytes:
+        data = bytearray(super().bytes_at(position, size))
         for at, patch in self._patches.items():
             begin, end = max(at, position), min(at + len(patch), position + len(data))
             if begin < end:
                 data[begin - position : end - position] = patch[begin - at : end - at]
         return bytes(data)
+
+
+def read_whole(read1: Callable[[int], bytes], size: int) -> bytes:
+    """Reads `size` bytes, fewer only at the end, with a function that may return fewer than requested."""
+    data = bytearray()
+    while len(data) < size and (more := read1(size - len(data))):
+        data += more
+    return bytes(data)
