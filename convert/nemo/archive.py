@@ -33,7 +33,7 @@ COPY_BYTES = 1 << 20  # decompressed at a time
 
 
 class HeaderWindow(LimitedWindow):
-    """A window from which tarfile reads headers; it refuses those that would take tarfile too long."""
+    """A window from which tarfile reads headers; it refuses a header that tarfile would parse for minutes."""
 
     def __init__(self, window: Window) -> None:
         super().__init__(window, MAX_HEADER_BYTES)

@@ -21,7 +21,7 @@ from nemojax.audio.window import PatchedWindow, Window
 
 BLOCK_FRAMES = 16_384
 UNKNOWN_FRAMES = 2**60  # libsndfile counts 2^63 - 1 frames if it can't count them
-OGG_END_FRAMES = 5760  # libsndfile gives up at most so many before an end without a mark: a packet of 120 ms
+OGG_END_FRAMES = 5760  # the largest packet, 120 ms: what libsndfile can lose at an end without a mark
 FLAC_MAGIC, FLAC_COUNT_BYTE = b"fLaC\0\0\0\x22", 21  # the 36 bits of the number of samples end with byte 25
 SEARCH_BYTES = 1 << 20
 MAX_JOINED = 10_000  # files

@@ -68,7 +68,7 @@ FORMATS = [
 
 
 def identify(head: bytes) -> Format | None:
-    """Returns the format of data that begin with `head`; None if no bytes tell it, as in raw samples."""
+    """Returns the format of data that begin with `head`; None if it is unknown, as for raw samples."""
     for pattern, form in FORMATS:
         if pattern.match(head):
             return form

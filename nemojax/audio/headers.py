@@ -142,7 +142,7 @@ def following(window: Window, end: int, wav: SampleFormat) -> str:
         if head.startswith(TAGS) or _are_chunks(window, begin, form):
             return "chunks"
     data = window.bytes_at(end, CHECKED_SAMPLES * max(wav.frame_bytes, 1))
-    if not wav.subtype:  # compressed samples can't be told from other data
+    if not wav.subtype:  # compressed samples look like any other data
         return "samples" if rest >= max(wav.frame_bytes, 1) else "unknown"
     data = data[: len(data) // wav.frame_bytes * wav.frame_bytes]
     long_enough = rest >= MIN_CONTINUATION_S * wav.rate_hz * wav.frame_bytes

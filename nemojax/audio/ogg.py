@@ -9,7 +9,7 @@ from nemojax.audio.window import PatchedWindow, Window
 
 HEADER_BYTES = 27
 READ_BYTES = 1 << 20
-SEARCH_BYTES = 64 << 20  # at most so much is skipped to the next page
+SEARCH_BYTES = 64 << 20  # maximum distance to the next page
 MAX_PAGES = 3_000_000  # 16 hours of pages of 20 ms
 MAX_STREAMS = 10_000
 FLAGS_BYTE, CHECKSUM_BYTE = 5, 22  # in the header of a page

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 BLOCK = tarfile.BLOCKSIZE  # bytes
-MAX_HEADERS, BYTES_PER_HEADER = 100_000, 2048  # at most so many, and one more for so many bytes of the file
+# A tar file may have MAX_HEADERS headers, and another one for each BYTES_PER_HEADER bytes of its size.
+MAX_HEADERS, BYTES_PER_HEADER = 100_000, 2048
 MAX_EXTENSION_BYTES = 2**17  # of one long name, or of one member's pax records
 MAX_EXTENSIONS = 8  # extended headers before a member; tar writes four at most
 MAX_RECORDS = 200  # pax records of one member

@@ -107,7 +107,7 @@ ResetPrediction = Annotated[
     arg(
         metavar="SECONDS",
         help="begin the prediction network anew after this time without a label, for models that lose words after a "
-        "pause; the encoder goes on.",
+        "pause; the encoder keeps its context.",
         help_behavior_hint="(default: never)",
     ),
 ]
