@@ -1,5 +1,9 @@
 import io
+import os
+import sys
+import threading
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +13,8 @@ from nemojax.audio.decoders import DecodedAudio
 from nemojax.audio.headers import UnnamedAudioError
 from nemojax.audio.pipes import decode_pipe
 from nemojax.audio.raw import parse_raw
+from nemojax.audio.source import open_audio, read_all
+from nemojax.errors import AudioError
 from tests.audio.test_decoders import from_file, samples_of
 from tests.helpers.sounds import encoded, wav_bytes, wave
 
@@ -196,3 +202,62 @@ def test_objects_that_can_only_read(kind):
     np.testing.assert_array_equal(samples_of(decoded), samples_of(from_file(file)))
     with pytest.raises(UnnamedAudioError, match="reading it gives str, not bytes; open it in binary mode"):
         decode_pipe(io.StringIO("text"), 16_000, ExitStack())
+
+
+@pytest.fixture
+def standard_input(monkeypatch):
+    """A function that puts bytes, or a pipe, on standard input."""
+
+    def put(content: bytes | int):
+        file = os.fdopen(content, "rb") if isinstance(content, int) else io.BufferedReader(io.BytesIO(content))
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=file))
+
+    return put
+
+
+def test_standard_input(standard_input):
+    samples = (wave(20_000) * 32767).astype("<i2")
+    for content in (samples.tobytes(), wav_bytes(samples.tobytes()), encoded(samples, 16_000, "flac")):
+        standard_input(content)
+        audio = open_audio("-")
+        assert audio.name == "standard input"
+        np.testing.assert_array_equal(audio.read(10**6), samples / np.float32(32768))
+    standard_input(b"")
+    with pytest.raises(AudioError, match=r"^standard input: it is empty \(0 bytes\)"):
+        open_audio("-")
+    standard_input(bytes(2001))
+    audio = open_audio("-", raw="s16le,8000,1")
+    assert len(audio.read(10**6)) == 2000
+    assert audio.notes == ("resampled from 8000 Hz", "1 byte not used (a part of a sample of 2 bytes)")
+
+
+@pytest.mark.parametrize("header", [b"", wav_bytes(b"", 0xFFFF_FFFF, 0xFFFF_FFFF)])
+def test_a_live_pipe(standard_input, header):
+    reader, writer = os.pipe()
+    standard_input(reader)
+    samples = (wave(30_000) * 32767).astype("<i2")
+    expected = samples / np.float32(32768)
+    os.write(writer, header + samples[:100].tobytes() + b"\x01")  # and half a sample
+    audio = open_audio("-")
+    assert audio.duration_s is None
+    first = audio.read_available(16_000)
+    while len(first) < 100:
+        first = np.concatenate([first, audio.read_available(16_000)])
+    np.testing.assert_array_equal(first, expected[:100])  # without waiting for more
+    os.write(writer, b"\x00" + samples[100:].tobytes()[:200])
+    assert len(audio.read_available(30)) == 30
+    later = threading.Timer(0.05, lambda: (os.write(writer, samples[:20_000].tobytes()), os.close(writer)))
+    later.start()
+    assert len(audio.read(15_000)) == 15_000  # after waiting for them
+    while len(audio.read_available(1000)):
+        pass
+    later.join()
+
+
+def test_a_named_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    data = wav_bytes((wave(5000) * 32767).astype("<i2").tobytes())
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(data))
+    writer.start()
+    assert len(read_all(tmp_path / "pipe")) == 5000
+    writer.join()

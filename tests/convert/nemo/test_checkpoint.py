@@ -12,7 +12,7 @@ import pytest
 
 from convert import nemo
 from convert.errors import ConvertError
-from convert.nemo import torch_format
+from convert.nemo import torch_format, torch_pickle
 from convert.nemo.archive import open_nemo
 from convert.nemo.checkpoint import FILTERS, WINDOW, preprocessor_constants
 from nemojax import checkpoint
@@ -99,7 +99,7 @@ def test_tensors_that_share_a_storage(nemo_file):
     tensors = theirs(CONFIG, "nemo")
     shared = [name for name in tensors if "dec_rnn" in name]
     data = torch_bytes(tensors | {"flat": np.concatenate([tensors[name].ravel() for name in shared])})
-    views = torch_format._state_dict(torch_format._run(entry(data, "data.pkl")))
+    views = torch_pickle.parse(entry(data, "data.pkl"))
     flat, offset = views.pop("flat"), 0
     description = {}
     for name, view in views.items():
@@ -118,7 +118,7 @@ def entry(data: bytes, name: str) -> bytes:
 
 def described(views) -> bytes:
     """Returns data.pkl for views of any storage and offset."""
-    number, tuple_, text = torch_format._number, torch_format._tuple, torch_format._text
+    number, tuple_, text = torch_pickle._number, torch_pickle._tuple, torch_pickle._text
     parts = [b"\x80\x02ccollections\nOrderedDict\n)R("]
     for name, (storage, offset, shape, strides) in views.items():
         identity = [text("storage"), b"ctorch\nFloatStorage\n", text(storage.key), text("cuda:0"), number(storage.size)]

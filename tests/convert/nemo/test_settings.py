@@ -1,96 +1,13 @@
-import copy
 import dataclasses
-import json
 
 import pytest
-import yaml
 
 from convert import nemo
 from convert.errors import ConvertError
-from convert.nemo.recipe import to_settings
 from convert.nemo.settings import parse, read, to_config
-from nemojax.config import PRESETS, JointConfig, PredictionConfig
-from tests.convert.samples import CONFIG, FAMILY, UNUSUAL, settings
-
-# Settings of a release beside the model's parts: NeMo's recipe as NeMo saves it.
-BESIDE = """
-sample_rate: 16000
-compute_eval_loss: false
-log_prediction: true
-rnnt_reduction: mean_volume
-skip_nan_grad: false
-model_defaults: {enc_hidden: 1024, pred_hidden: 640, joint_hidden: 640}
-train_ds:
-  manifest_filepath: [[a.json], [b.json]]
-  use_lhotse: true
-  batch_duration: null
-  augmentor: {white_noise: {prob: 0.9, min_level: -90}}
-validation_ds:
-  manifest_filepath: ???
-  batch_size: 16
-test_ds: {manifest_filepath: null}
-tokenizer:
-  dir: /data/tokenizers/spe_bpe_v1024
-  type: bpe
-  model_path: nemo:2afb0d4e_tokenizer.model
-  vocab_path: nemo:9dfe1c2b_vocab.txt
-  spe_tokenizer_vocab: nemo:c1d2e3f4_tokenizer.vocab
-spec_augment: {_target_: nemo.collections.asr.modules.SpectrogramAugmentation, freq_masks: 2, time_masks: 10}
-interctc: {loss_weights: [], apply_at_layers: []}
-variational_noise: {start_step: 0, std: 0.0}
-loss: {loss_name: default, warprnnt_numba_kwargs: {fastemit_lambda: 5e-3, clamp: -1.0}}
-optim: {name: adamw, lr: 5.0, betas: [0.9, 0.98], sched: {name: NoamAnnealing, min_lr: 1e-6}}
-target: nemo.collections.asr.models.rnnt_bpe_models.EncDecRNNTBPEModel
-nemo_version: 2.6.0rc0
-"""
-PARTS = """
-preprocessor:
-  {_target_: nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor, sample_rate: 16000, normalize: NA,
-   window_size: 0.025, window_stride: 0.01, window: hann, features: 128, n_fft: 512, log: true, frame_splicing: 1,
-   dither: 1.0e-05, pad_to: 0, pad_value: 0.0}
-encoder:
-  {_target_: nemo.collections.asr.modules.ConformerEncoder, feat_in: 128, feat_out: -1, n_layers: 24,
-   d_model: 1024, use_bias: false, subsampling: dw_striding, subsampling_factor: 8, subsampling_conv_channels: 256,
-   causal_downsampling: true, reduction: null, reduction_position: null, reduction_factor: 1,
-   ff_expansion_factor: 4, self_attention_model: rel_pos, n_heads: 8,
-   att_context_size: [[70, 13], [70, 6], [70, 1], [70, 0]], att_context_style: chunked_limited,
-   att_context_probs: null, xscaling: false, untie_biases: true, pos_emb_max_len: 5000, conv_kernel_size: 9,
-   conv_norm_type: layer_norm, conv_context_size: causal, dropout: 0.1, dropout_pre_encoder: 0.1, dropout_emb: 0.0,
-   dropout_att: 0.1, stochastic_depth_drop_prob: 0.0, stochastic_depth_mode: linear, stochastic_depth_start_layer: 1}
-decoder:
-  {_target_: nemo.collections.asr.modules.RNNTDecoder, normalization_mode: null, random_state_sampling: false,
-   blank_as_pad: true, prednet: {pred_hidden: 640, pred_rnn_layers: 2, t_max: null, dropout: 0.2}, vocab_size: 1024}
-joint:
-  {_target_: nemo.collections.asr.modules.RNNTJoint, log_softmax: null, preserve_memory: false, fuse_loss_wer: true,
-   fused_batch_size: 4, jointnet: {joint_hidden: 640, activation: relu, dropout: 0.2, encoder_hidden: 1024,
-   pred_hidden: 640}, num_classes: 1024}
-decoding:
-  strategy: greedy_batch
-  greedy: {max_symbols: 10}
-  beam: {beam_size: 2, return_best_hypothesis: false, score_norm: true, tsd_max_sym_exp: 50, alsd_max_target_len: 2.0}
-"""
-RELEASE = parse((BESIDE + PARTS).encode())
-# with what only NeMo can express
-ALL_UNUSUAL = dataclasses.replace(
-    UNUSUAL,
-    features=dataclasses.replace(UNUSUAL.features, sample_rate_hz=8000, log_guard=0.125),
-    prediction=PredictionConfig(width=20, layers=3, dropout=0.35),
-    joint=JointConfig(width=28, dropout=0.45),
-)
-
-
-def changed(path: str, value, base=RELEASE) -> dict:
-    """Returns the release's settings with one value replaced, or removed if it is `...`."""
-    made = copy.deepcopy(base)
-    *sections, key = path.split(".")
-    place = made
-    for section in sections:
-        place = place.setdefault(section, {})
-    if value is ...:
-        del place[key]
-    else:
-        place[key] = value
-    return made
+from nemojax.config import PRESETS
+from tests.convert.nemo.release import RELEASE, changed
+from tests.convert.samples import CONFIG, settings
 
 
 def test_the_release():
@@ -124,14 +41,6 @@ def test_contexts(sizes, left, lookaheads):
     assert (encoder.left_context_frames, encoder.lookaheads) == (left, lookaheads)
 
 
-@pytest.mark.parametrize("config", [*PRESETS.values(), CONFIG, FAMILY, ALL_UNUSUAL])
-def test_round_trip(config):
-    texts = [f"piece{i}" for i in range(config.vocabulary)]
-    made = to_settings(config, texts, {"model_path": "0_tokenizer.model"})
-    again = parse(nemo.recipe.dump(made))
-    assert again == made and to_config(again, config.vocabulary) == config
-
-
 @pytest.mark.parametrize(
     "path,expected",
     [
@@ -160,16 +69,6 @@ def test_defaults_are_those_of_nemo(path, expected):
 def test_default_number_of_mel_bins():
     made = changed("preprocessor.features", ..., changed("encoder.feat_in", 64))
     assert to_config(made, 1024).features.mel_bins == 64
-
-
-def test_windows_that_seconds_can_not_express():
-    """NeMo truncates seconds x rate, which for these lengths is a sample too short."""
-    lengths = [n for n in range(320, 1024) if int(n / 16_000 * 16_000) != n]
-    assert lengths
-    for length in lengths[:3]:
-        features = dataclasses.replace(CONFIG.features, window_samples=length, fft_samples=1024)
-        config = dataclasses.replace(CONFIG, features=features)
-        assert to_config(settings(config), config.vocabulary) == config
 
 
 @pytest.mark.parametrize("window,fft", [(511, 512), (512, 512), (513, 1024)])
@@ -392,14 +291,6 @@ def test_files_that_are_not_settings(text, message):
         parse(text.encode(errors="surrogateescape"))
 
 
-def test_strings_that_look_like_other_types_stay_strings():
-    pieces = ["y", "n", "No", "true", "1e3", "1_0", "12:30", "~", "null", "0x1F", ".5", "-", "▁the", "é", "'", '"', "#"]
-    assert yaml.safe_load(nemo.recipe.dump({"labels": pieces}))["labels"] == pieces
-    assert json.loads(json.dumps(pieces)) == pieces
-    for text in ("y", "n", "1e3", "1_0", ".5", "-"):  # some YAML readers parse these as other types without quotes
-        assert f"- '{text}'\n" in nemo.recipe.dump({"labels": [text]}).decode()
-
-
 @pytest.mark.parametrize(
     "section,message",
     [
@@ -418,9 +309,3 @@ def test_other_tokenizers_are_refused(section, message):
 def test_name_of_the_tokenizers_member(path):
     made = {"tokenizer": {"dir": "/data", "type": "bpe", "model_path": path, "vocab_path": "nemo:vocab.txt"}}
     assert nemo.settings.tokenizer_member(made) == "0_tokenizer.model"
-
-
-def test_a_model_that_nemo_can_not_express():
-    encoder = dataclasses.replace(CONFIG.encoder, feedforward_width=70)
-    with pytest.raises(ConvertError, match="not a multiple of 32"):
-        settings(dataclasses.replace(CONFIG, encoder=encoder))
