@@ -1,6 +1,7 @@
 """The directions of imports between rooms (nemojax/README.md). Imports for type checkers alone do not count."""
 
 import ast
+import functools
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -38,7 +39,8 @@ def within(module: str, part: str) -> bool:
     return module == part or module.startswith(part + ".")
 
 
-def imported(module: str, source: str, package: bool, modules: set[str]) -> set[str]:
+@functools.cache  # the same files are parsed for every test
+def imported(module: str, source: str, package: bool, modules: frozenset[str]) -> set[str]:
     """Modules that `module` imports, inside functions too, but not under `if TYPE_CHECKING:`."""
     found, waiting = set(), [ast.parse(source)]
     while waiting:
@@ -65,7 +67,7 @@ def sources() -> dict[str, tuple[str, bool]]:
 
 def mistakes(sources: dict[str, tuple[str, bool]]) -> list[str]:
     """A sentence for each import that goes the wrong way, and for a circle of modules of nemojax."""
-    graph = {name: imported(name, *source, modules=set(sources)) for name, source in sources.items()}
+    graph = {name: imported(name, *source, modules=frozenset(sources)) for name, source in sources.items()}
     edges = [(name, target) for name in graph for target in graph[name]]
     wrong = [
         f"{name} imports {target}"
@@ -104,6 +106,13 @@ def test_an_import_the_wrong_way_is_found(module, line, mistake):
     changed = sources()
     changed[module] = (f"{changed[module][0]}\n{line}\n", changed[module][1])
     assert any(mistake in found for found in mistakes(changed))
+
+
+def test_all_annotated_shapes_are_checked(pytestconfig):
+    """pyproject.toml names the modules whose annotations are checked at run time."""
+    *checked, _ = pytestconfig.getoption("--jaxtyping-packages").split(",")
+    annotated = [n for n, (s, _) in sources().items() if within(n, "nemojax") and "from jaxtyping import" in s]
+    assert len(annotated) > 20 and all(any(within(name, part) for part in checked) for name in annotated)
 
 
 def test_help_imports_no_jax():
