@@ -71,7 +71,7 @@ def measure_pipeline(corpus: Corpus, workers: int, waveform: str, settings: Sett
         for _ in range(workers * (AHEAD + 1)):
             next(pipeline)
         begin, begin_cpu = time.perf_counter(), time.process_time()
-        while time.perf_counter() - begin < settings.seconds:
+        while not batches or time.perf_counter() - begin < settings.seconds:
             batch = next(pipeline)
             lengths = batch.sample_lengths
             audio_samples += int(lengths.sum()) - config.history_samples * int((lengths > 0).sum())

@@ -143,7 +143,6 @@ class LiveStream:
 
     def close(self) -> None:
         """Leaves at once; chunks that wait are dropped. A finished stream needs no closing."""
-        self._finished = True
         self.fail(EngineError("the stream was closed"))
         self._server.cancel(self.seat)
 

@@ -8,7 +8,7 @@ import soundfile
 from nemojax.audio import decoders
 from nemojax.audio.decoders import DecodedAudio, decode_file
 from nemojax.audio.headers import UnnamedAudioError
-from nemojax.audio.raw import parse_raw
+from nemojax.audio.raw import Report, parse_raw
 from nemojax.audio.window import Window
 from tests.helpers.sounds import encoded, wav_bytes, wave, without_frame_count
 
@@ -60,11 +60,11 @@ def flac_that_counts(samples: np.ndarray, frames: int) -> bytes:
     return bytes(file)
 
 
-@pytest.mark.parametrize("frames", [0, 1000, 39_999, 40_000, 50_000])
+@pytest.mark.parametrize("frames", [0, 1000, 39_999, 40_000, 50_000, (1 << 36) - 1])
 def test_a_flac_is_decoded_to_its_end_whatever_it_counts(frames):
     decoded = from_file(flac_that_counts(wave(40_000), frames))
     assert decoded.frames == (frames or None) and len(samples_of(decoded)) == 40_000
-    assert bool(decoded.report.notes) == (frames not in (0, 40_000)) and decoded.report.incomplete == (frames == 50_000)
+    assert bool(decoded.report.notes) == (frames not in (0, 40_000)) and decoded.report.incomplete == (frames > 40_000)
 
 
 def test_a_truncated_flac_without_a_length():
@@ -231,3 +231,79 @@ def test_files_that_are_not_audio(message):
         from_file(JUNK[message])
     with pytest.raises(UnnamedAudioError, match=r"it is empty \(0 bytes\)"):
         from_file(b"")
+
+
+@pytest.mark.parametrize("kind", ["flac", "mp3", "vorbis"])
+def test_a_joined_file_is_closed_before_the_next_one(kind, monkeypatch):
+    opened, open_sound = [], decoders._open
+
+    def watched(*arguments):
+        assert all(sound.closed for sound in opened[1:])  # the first one belongs to the caller
+        opened.append(open_sound(*arguments))
+        return opened[-1]
+
+    monkeypatch.setattr(decoders, "_open", watched)
+    decoded = from_file(encoded(wave(3000), 16_000, kind) * 4)
+    assert (decoded.frames is None) == (kind != "flac")  # which counts its own
+    assert len(samples_of(decoded)) == 12_000 and len(opened) == 4
+
+
+class Sound:
+    """A sound of libsndfile that decodes some frames and may then fail, with `extra` frames in the block."""
+
+    samplerate, channels = 1000, 1
+
+    def __init__(self, frames: int, fails: bool = False, extra: int = 0):
+        self.left, self.fails, self.extra = frames, fails, extra
+
+    def read(self, out):
+        count = min(len(out), self.left)
+        out[:count], self.left = 0.5, self.left - count
+        if not count and self.fails:
+            out[: self.extra] = 0.25
+            raise soundfile.SoundFileError("lost")
+        return out[:count]
+
+
+@pytest.mark.parametrize(
+    "sound,frames,spare_frames,found",
+    [
+        (Sound(250), 250, None, (250, [], False)),
+        (Sound(250), 240, None, (250, ["its header announces 240 samples, and it holds 250: all are used"], False)),
+        (Sound(250), 300, None, (250, ["its header announces 0.300 s, and it ends after 0.250 s"], True)),
+        (Sound(250), None, None, (250, [], False)),
+        (Sound(250), 260, 10, (250, [], False)),
+        (Sound(250), 261, 10, "damaged: only 0.250 s of its 0.261 s are readable"),
+        (Sound(0), 300, None, "truncated: it holds nothing of the 0.300 s that it announces"),
+        (Sound(250, fails=True), 250, None, (250, [], False)),
+        (Sound(250, fails=True, extra=30), 260, None, (260, [], False)),  # no more than it announces
+        (Sound(250, fails=True, extra=30), None, None, (280, ["it can't be decoded beyond 0.280 s"], True)),
+        (Sound(0, fails=True), 300, None, "truncated or damaged: it can't be decoded beyond 0.000 s"),
+    ],
+)
+def test_the_end_is_compared_with_the_announced_one(sound, frames, spare_frames, found, monkeypatch):
+    monkeypatch.setattr(decoders, "BLOCK_FRAMES", 100)
+    report, window = Report(), Window(io.BytesIO(bytes(10)), 0, 10)
+    window.furthest = 10
+    blocks = decoders._sound_blocks(sound, window, 0, frames, report, spare_frames)
+    if isinstance(found, str):
+        with pytest.raises(UnnamedAudioError, match=found):
+            list(blocks)
+    else:
+        assert (sum(map(len, blocks)), report.notes, report.incomplete) == found
+
+
+def test_damage_before_the_end_of_the_data_is_an_error(monkeypatch):
+    window = Window(io.BytesIO(bytes(10)), 0, 10)  # of which nothing more is read
+    with pytest.raises(UnnamedAudioError, match=r"it can't be decoded beyond 0\.250 s"):
+        list(decoders._sound_blocks(Sound(250, fails=True), window, 0, 300, Report()))
+
+
+@pytest.mark.parametrize("ended,spare_frames", [(True, 0), (False, decoders.OGG_END_FRAMES)])
+def test_only_an_ogg_without_its_end_may_lack_samples(ended, spare_frames, monkeypatch):
+    file, given = encoded(wave(4000), 16_000, "vorbis"), []
+    last = file.rindex(b"OggS") + 5
+    file = file if ended else file[:last] + bytes([file[last] & ~4]) + file[last + 1 :]
+    monkeypatch.setattr(decoders, "_sound_blocks", lambda *_, spare_frames: given.append(spare_frames))
+    decoders._decode_ogg(Window(io.BytesIO(file), 0, len(file)), None, None, ExitStack(), Report())
+    assert given == [spare_frames]

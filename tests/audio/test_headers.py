@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from nemojax.audio import headers
 from nemojax.audio.headers import UnnamedAudioError, read_file_header, read_wav_header, repaired, sample_bytes
 from nemojax.audio.raw import Report, SampleFormat, decode_samples
 from nemojax.audio.window import Window
@@ -196,3 +197,41 @@ def test_a_truncated_w64():
         report = Report()
         repaired(whole(file[:cut]), report)
         assert report.incomplete == incomplete
+
+
+CHUNK = b"LIST\3\0\0\0abc\0"
+
+
+@pytest.mark.parametrize(
+    "data,found",
+    [
+        (b"", True),
+        (CHUNK * 2, True),
+        (CHUNK + b"x", True),  # a byte that pads the samples
+        (CHUNK + b"xy", False),
+        (CHUNK + bytes(7), True),
+        (CHUNK[:-2], False),
+        (CHUNK + wav_bytes(bytes(10)), True),
+        (b"LI\1T" + CHUNK[4:], False),
+        (CHUNK * 5, True),  # more chunks than are looked at
+    ],
+)
+def test_chunks_to_the_end(data, found, monkeypatch):
+    monkeypatch.setattr(headers, "MAX_CHUNKS", 4)
+    window = Window(io.BytesIO(data), 0, len(data))
+    assert headers._are_chunks(window, 0, "<4sI") is found
+
+
+@pytest.mark.parametrize("size", [26, 40])
+def test_an_extensible_header_names_its_encoding_in_its_extension(size):
+    extension = struct.pack("<HHIH", size - 18, 16, 0, 3) + bytes(14)  # floats
+    head = struct.pack("<HHIIHH", 0xFFFE, 1, 8000, 32_000, 4, 32) + extension[: size - 16]
+    data = b"RIFF" + bytes(4) + b"WAVEfmt " + struct.pack("<I", size) + head + b"data" + struct.pack("<I", 8) + bytes(8)
+    assert read_file_header(Window(io.BytesIO(data), 0, len(data))).subtype == "FLOAT"
+
+
+def test_a_joined_file_has_the_same_format():
+    first = encoded(wave(100), 16_000, "aiff")
+    window = lambda data: Window(io.BytesIO(data), 0, len(data))
+    assert headers.joined_file(window(first + first)).size == len(first)
+    assert headers.joined_file(window(first + bytes(len(first)))) is None

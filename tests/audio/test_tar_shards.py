@@ -2,7 +2,9 @@
 
 import pytest
 
+from nemojax.audio import tar_shards
 from nemojax.audio.headers import UnnamedAudioError
+from nemojax.audio.tar_index import TarIndex
 from nemojax.audio.tar_shards import TarShards
 from tests.audio.test_manifest import tarred
 
@@ -72,3 +74,11 @@ def test_a_tar_that_ends_early(tmp_path):
     assert shards.find("a.wav", 0).member == (512, 600)
     with pytest.raises(UnnamedAudioError, match=r"b.wav is not beside .* to its end \(it ends after 1000"):
         shards.find("b.wav", 0)
+
+
+def test_a_tar_file_is_indexed_once(tmp_path, monkeypatch):
+    shard(tmp_path / "audio_0.tar", "a.wav", "b.wav")
+    indexed = []
+    monkeypatch.setattr(tar_shards, "TarIndex", lambda path: indexed.append(path) or TarIndex(path))
+    shards = TarShards(tmp_path / "tarred_audio_manifest.json")
+    assert shards.find("a.wav", 0) is not None and shards.find("b.wav", 0) is not None and len(indexed) == 1

@@ -59,14 +59,15 @@ def test_a_manifest(evaluate, tmp_path):
         {"audio_filepath": "gone.wav", "text": "lay"},
         {"audio_filepath": "d.wav"},
         {"audio_filepath": "e.wav", "duration": 10**300},
+        {"audio_filepath": "f.wav", "text": ""},  # its two words are insertions
     ]
     manifest, model = write_manifest(tmp_path / "m.jsonl", entries), StubRecognizer()
     code, (row,), (note, *errors) = evaluate(manifest, "--lookahead", 1, model=model)
     assert note == f"note: {SMALL_NOTE}"
     assert code == 1 and row["manifest"] == str(manifest)
-    assert (row["utterances"], row["failed"], row["lookahead"], row["normalizer"]) == (2, 3, 1, "plain")
-    assert row["words"] == {"substitutions": 1, "deletions": 1, "insertions": 0, "reference": 5} and row["wer"] == 0.4
-    assert model.names == ["a.wav", "b.wav", "gone.wav"]  # a recording without a text is not transcribed
+    assert (row["utterances"], row["failed"], row["lookahead"], row["normalizer"]) == (3, 3, 1, "plain")
+    assert row["words"] == {"substitutions": 1, "deletions": 1, "insertions": 2, "reference": 5} and row["wer"] == 0.8
+    assert model.names == ["a.wav", "b.wav", "gone.wav", "f.wav"]  # a recording without a text is not transcribed
     assert errors[0] == "error: gone.wav: gone" and "line 5: it has no text to compare with" in errors[1]
     assert "line 6: its duration is 1000" in errors[2] and len(errors) == 3 and max(map(len, errors)) < 600
 

@@ -125,7 +125,7 @@ def test_an_interrupted_stream_of_files_ends_with_the_present_one(checkpoint_dir
     from nemojax.recognition.stream import Stream
 
     soundfile.write(tmp_path / "a.wav", np.asarray(speech), 16_000)
-    paths, pushed = [str(tmp_path / "a.wav")] * 2, []
+    paths, pushed = [str(tmp_path / "gone.wav"), *[str(tmp_path / "a.wav")] * 2], []
     push = Stream.push
 
     def interrupting(self, samples):
@@ -140,4 +140,5 @@ def test_an_interrupted_stream_of_files_ends_with_the_present_one(checkpoint_dir
             ["transcribe", *paths, "--stream", "--json", "--lookahead", "1", "--model", str(checkpoint_directory)]
         )
     out = capsys.readouterr().out.splitlines()
+    # 130 although a file is missing
     assert code == 130 and len(out) == 1 and json.loads(out[0])["duration"] == pytest.approx(sum(pushed) / 16_000)

@@ -230,3 +230,9 @@ def test_results_are_printed_in_order():
     assert list(in_order([(1, b), (0, a), (3, d), (2, c)])) == [(0, a), (1, b), (2, c), (3, d)]
     results = in_order(iter([(0, a), (2, c)]))
     assert next(results) == (0, a) and list(results) == []
+
+
+def test_a_manifest_without_a_recording_is_an_error(run, tmp_path):
+    (tmp_path / "m.jsonl").write_text("\n")
+    code, out, err = run("transcribe", tmp_path / "m.jsonl")
+    assert (code, out) == (1, "") and f"error: {tmp_path / 'm.jsonl'}: the manifest names no recording" in err

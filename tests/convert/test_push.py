@@ -60,6 +60,9 @@ def test_the_card_of_the_release():
     card = model_card.write(made, "owner/model", "nemo", None, None)
     for row in (
         "| parameters | 618,084,865 |",
+        "| encoder | 24 layers of width 1024, 8 heads |",
+        "| prediction network | LSTM, 2 x 640 |",
+        "| audio | 16000 Hz mono, 128 mel bins |",
         "| left context | 70 frames of 80 ms |",
         "| look-aheads in frames (chunk) | 13 (1120 ms), 6 (560 ms), 1 (160 ms), 0 (80 ms) |",
         "| vocabulary | 1024 pieces and blank |",

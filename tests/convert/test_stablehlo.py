@@ -232,6 +232,18 @@ def test_the_example_imports_jax_and_numpy_only():
     assert imported - sys.stdlib_module_names == {"jax", "numpy"}
 
 
+def test_the_examples_command_line(tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    given = []
+    monkeypatch.setattr(stablehlo_example, "transcribe", lambda *arguments: given.append(arguments) or [[3, 5]])
+    for options, lookahead in (([], None), (["--lookahead", "1"], 1)):
+        monkeypatch.setattr(sys, "argv", ["run.py", str(tmp_path), str(tmp_path / "a.npy"), *options])
+        stablehlo_example.main()
+        directory, (recording,), last = given[-1]
+        assert (directory, last) == (tmp_path, lookahead) and recording.dtype == np.float32 and len(recording) == 3
+    assert capsys.readouterr().out == "[3, 5]\n" * 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "weights,dtype,batches", [("beside", "float32", (1, 3)), ("inside", "float32", (3,)), ("beside", "bfloat16", (3,))]

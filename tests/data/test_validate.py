@@ -23,6 +23,7 @@ def directory(tmp_path):
     for index, (name, frames) in enumerate(FILES.items()):
         (tmp_path / name).write_bytes(encoded(wave(frames, seed=index), 16_000))
     (tmp_path / "zero.wav").write_bytes(encoded(np.zeros(16_000, np.float32), 16_000))
+    (tmp_path / "late.wav").write_bytes(encoded(wave(32_000) * (np.arange(32_000) < 10), 16_000))
     (tmp_path / "cut.wav").write_bytes(encoded(wave(16_000), 16_000)[:-2000])
     flac = bytearray(encoded(wave(64_000), 16_000, "flac"))
     flac[len(flac) // 2 :] = bytes(len(flac) - len(flac) // 2)
@@ -40,7 +41,7 @@ def found(manifests, tokenizer=None, **options):
 
 ENTRIES = [
     entry("a.wav", duration=2.0),
-    entry("b.wav", duration=2.0, text="é day, ünder"),
+    entry("b.wav", duration=2.0, text="é day, é ünder"),
     entry("b.wav", duration=2.0),
     entry("no.wav", duration=2.0),
     entry("cut.wav"),
@@ -51,6 +52,8 @@ ENTRIES = [
     "{",
     entry("zero.wav", duration=1.0, offset=0.5, text="  "),
     entry("damaged.flac", duration=4.0),
+    entry("gone.wav", duration=30.0),
+    entry("late.wav"),
 ]
 EXPECTED = [
     (2, "out of vocabulary", "the tokenizer has no piece for 'é', 'ü'"),
@@ -65,6 +68,8 @@ EXPECTED = [
     (10, "manifest", "it is not JSON"),
     (11, "duration", "the manifest says 1.00 s from 0.50 s on, the file lasts 1.00 s"),
     (11, "no text", "its text is empty"),
+    (13, "missing file", "there is no such file"),
+    (13, "too long", "it lasts 30.00 s, more than 20 s"),
 ]
 
 
@@ -85,7 +90,8 @@ def test_everything_wrong_is_listed(bad, pieces):
     assert_found(found([bad], Tokenizer(pieces)), EXPECTED, bad)
 
 
-def test_decoding_finds_what_headers_do_not_show(bad, pieces):
+def test_decoding_finds_what_headers_do_not_show(bad, pieces, monkeypatch):
+    monkeypatch.setattr(validate, "BLOCK_SAMPLES", 4000)  # late.wav has silent blocks after its sound
     more = found([bad], Tokenizer(pieces), decode=True)
     kinds = Counter((f.line, f.kind) for f in more) - Counter((line, kind) for line, kind, _ in EXPECTED)
     assert kinds == Counter({(9, "silent"): 1, (11, "silent"): 1, (12, "unreadable"): 1})
@@ -140,7 +146,7 @@ def test_the_command_prints_a_table(run, bad, directory, pieces):
     assert code == 1 and len(lines) == len(EXPECTED)
     assert len({line.index(kind) for line, (_, kind, _) in zip(lines, EXPECTED, strict=True)}) == 1  # aligned
     assert lines[2].split() == [f"{bad}:4", "missing", "file", "no.wav", "there", "is", "no", "such", "file"]
-    assert "12 entries, 10 with something wrong: 2 duration, 2 no text, 1 out of vocabulary" in err
+    assert "14 entries, 11 with something wrong: 2 missing file, 2 duration, 2 too long, 2 no text, 1 out of voc" in err
 
 
 def test_the_command_prints_json_lines(run, bad, checkpoint_directory):

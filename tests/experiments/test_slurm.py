@@ -15,7 +15,8 @@ from tests.data.corpora import write_speech
 from tests.experiments.training.runs import TEXTS, losses
 from tests.helpers import slurm
 from tests.helpers.slurm import Cluster
-from tests.recognition.test_bulk import merged, spoken  # noqa: F401  a fixture
+from tests.recognition.conftest import spoken  # noqa: F401  a fixture
+from tests.recognition.jobs import merged
 
 pytestmark = [
     pytest.mark.slow,

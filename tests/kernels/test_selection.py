@@ -152,3 +152,17 @@ def test_this_xla_knows_the_options_for_a_gpu():
     assert jax.jit(lambda x: x + 1, compiler_options=GPU_OPTIONS)(1) == 2
     with pytest.raises(jax.errors.JaxRuntimeError):
         jax.jit(lambda x: x + 1, compiler_options={"xla_gpu_no_such_option": 1})(1)
+
+
+def test_a_device_that_fails_is_reported_before_a_model_is_read(monkeypatch):
+    def missing():
+        raise ConfigError("there is no device")
+
+    monkeypatch.setattr(selection, "default_device", missing)
+    with pytest.raises(ConfigError, match="there is no device"):
+        selection.check("auto", "auto")
+
+
+def test_the_search_is_recorded_too():
+    """It is a loop with a condition."""
+    assert {"FUSION", "CUBLAS", "CONDITIONAL", "WHILE"} <= set(GPU_OPTIONS["xla_gpu_enable_command_buffer"].split(","))

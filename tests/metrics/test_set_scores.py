@@ -2,7 +2,7 @@
 
 import pytest
 
-from nemojax.metrics import normalizer
+from nemojax.metrics import bootstrap_interval, normalizer
 from nemojax.metrics.set_scores import SetScores, table
 
 
@@ -26,6 +26,7 @@ def test_counts_are_added_before_they_are_divided(scores):
         + sum(summary["characters"][kind] for kind in ("deletions", "insertions")) / 42
     )
     low, high = summary["wer_interval"]
+    assert (low, high) == bootstrap_interval(scores.words) != bootstrap_interval(scores.characters)
     assert 0 <= low <= 4 / 11 <= high
 
 

@@ -11,7 +11,7 @@ import pytest
 from nemojax.errors import ConfigError
 from nemojax.kernels.quantization import pack, quantize
 from nemojax.model.attention import Attention, AttentionCache
-from nemojax.model.parameters import named_parameters, thaw, with_config
+from nemojax.model.parameters import freeze, named_parameters, thaw, with_config
 from nemojax.recognition.recognizer import Recognizer
 
 
@@ -81,3 +81,10 @@ def test_a_layer_with_another_cache_is_one_class_and_one_line(recognizer, speech
     assert stream.finish().tokens == recognizer.transcribe(np.asarray(speech)[:40_000], 1).tokens
     counted = stream._batch._state.encoder.blocks[1].attention.frames
     assert counted.tolist() == [recognizer.config.encoder_frames(40_000)]
+
+
+def test_frozen_models_of_one_structure_are_equal(tiny_model, family_model):
+    """So that a step which is compiled for one runs the other."""
+    again = jax.tree.map(lambda x: x, tiny_model)
+    one, same, other = (freeze(model).structure for model in (tiny_model, again, family_model))
+    assert one == same and hash(one) == hash(same) and one != other

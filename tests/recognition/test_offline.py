@@ -78,3 +78,13 @@ def test_segments_are_those_that_cost_least(recognizer, seconds, contexts, monke
     scale = left / 89_600  # of the released models
     recognizer.transcribe([np.zeros(int(scale * 16_000 * s), np.float32) for s in seconds])
     assert lengths == {many * left for many in contexts}
+
+
+def test_a_row_that_ends_before_its_neighbors(recognizer, speech, monkeypatch):
+    """Its place is empty while the rows after it continue; the seconds of all rows are reported."""
+    x, seconds = np.tile(np.asarray(speech), 3), []
+    recordings = [x[:9_000], np.roll(x, 17_000)[:95_000], np.roll(x, 30_000)[:95_000], x[:95_000]]
+    alone = [recognizer.transcribe(samples, 6).tokens for samples in recordings]
+    results = dict(recognizer.transcribe_each(recordings, 6, batch_size=4, progress=seconds.append))
+    assert [results[index].tokens for index in range(4)] == alone and min(map(len, alone[1:])) > 5
+    assert np.isclose(sum(seconds), sum(map(len, recordings)) / 16_000)

@@ -272,6 +272,8 @@ def test_a_reset_after_a_pause_is_the_same_in_every_driver(recognizer, speech):
     for begin in range(0, len(speech), 7_777):
         stream.push(speech[begin : begin + 7_777])
     assert stream.finish().tokens == want.tokens
+    two_channels = np.stack([np.zeros_like(speech), speech], axis=1)
+    assert recognizer.transcribe(two_channels, 1, channel=1, **option).tokens == want.tokens
     other = copy.copy(recognizer)
     other.search = object()
     with pytest.raises(ConfigError, match="an option of Greedy, not of object"):
@@ -284,3 +286,9 @@ def test_counts_must_be_whole_numbers(recognizer, value):
         list(inspect.unwrap(Recognizer.transcribe_each)(recognizer, [], batch_size=value))
     with pytest.raises(ConfigError, match="lookahead must be a whole number"):
         inspect.unwrap(Recognizer.lookahead)(recognizer, value)
+
+
+def test_a_lookahead_must_fit_the_model(recognizer):
+    assert recognizer.lookahead(None) == 13 and recognizer.lookahead(6) == 6
+    with pytest.raises(ConfigError, match="lookahead 2 does not fit"):
+        recognizer.lookahead(2)

@@ -41,6 +41,8 @@ def test_without_a_reference_the_text_is_the_transcript():
         fields = result_fields(request_of(**keys), TRANSCRIPT, "m.jsonl")
         assert fields["text"] == fields["pred_text"] == "bin blew" and fields["reference"] is None
         assert "request" not in fields
+    fields = result_fields(request_of("", text=""), TRANSCRIPT, "m.jsonl")  # an empty reference is one
+    assert (fields["text"], fields["reference"], fields["pred_text"]) == ("", "", "bin blew")
 
 
 def test_keys_with_the_name_of_a_field_are_kept_apart():

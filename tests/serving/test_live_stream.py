@@ -3,11 +3,14 @@
 import asyncio
 import gc
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from nemojax.errors import AudioError, Backlog, ConfigError, EngineError, EngineFull
+from nemojax.recognition.hypothesis import Update
+from nemojax.serving.live_stream import Seat
 from tests.serving.running import LOOKAHEAD, alone, served, speak
 
 
@@ -167,3 +170,26 @@ def test_samples_that_were_refused_are_not_transcribed(recognizer, recordings):
 
     transcript, taken = served(recognizer, talk, backlog=2, patience_s=30.0)
     assert transcript == alone(recognizer, recordings[-1][:taken])
+
+
+def test_chunks_are_counted_once(recognizer, recordings):
+    """The end of a stream that ends with a whole chunk is no chunk."""
+
+    async def talk(engine):
+        stream = engine.open()
+        await stream.push(recordings[-1][: 3 * engine.chunk_samples - recognizer.config.history_samples])
+        while stream.chunks_done < 3:
+            await asyncio.sleep(0.01)
+        await stream.finish()
+        return stream.chunks_done
+
+    assert served(recognizer, talk) == 3
+
+
+def test_the_end_of_a_stream_shows_the_text_that_waited(recognizer):
+    """Such as a space that punctuation could have removed, or the bytes of an incomplete character."""
+    shown = [Update("a", (1,), (2,)), Update("\ufffd")]
+    hypothesis = SimpleNamespace(extend=lambda emission, slot: shown[0], finish=lambda: shown[1])
+    seat = Seat(0, hypothesis)
+    assert seat.decode(object(), False) == shown[0]
+    assert seat.decode(object(), True) == Update("a\ufffd", (1,), (2,)) and seat.decode(None, True) == shown[1]

@@ -52,7 +52,7 @@ def test_json(tokenizer, tiny_config):
     hypothesis = Hypothesis(tiny_config, tokenizer)
     labels = tokenizer.encode("the")
     hypothesis.extend(emission(labels, list(range(len(labels))), [0.0] * len(labels)), 1)
-    transcript = hypothesis.transcript(16_000, 1, "stream")
+    transcript = hypothesis.transcript(16_003, 1, "stream")
     line = transcript.to_json("übung.wav")
     assert '"übung.wav"' in line
     assert "\n" not in line and json.loads(line) == transcript.to_dict("übung.wav") == {
@@ -62,7 +62,7 @@ def test_json(tokenizer, tiny_config):
         "frames": list(range(len(labels))),
         "words": [{"word": "the", "start": 0.0, "end": round(0.08 * len(labels), 3), "confidence": 1.0}],
         "events": [],
-        "duration": 1.0,
+        "duration": 1.0001875,
         "lookahead": 1,
         "mode": "stream",
         "notes": [],

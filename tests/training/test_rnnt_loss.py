@@ -336,3 +336,10 @@ def test_mistakes_are_named(change, message):
     }
     with pytest.raises(ValueError, match=message):
         rnnt_loss(**(correct | change))
+
+
+def test_a_block_has_at_least_one_frame(monkeypatch):
+    """Also where the logits of one frame are more than a block should have."""
+    joint, labels = random_joint(), arguments(random_labels(0, len(LENGTHS)))
+    monkeypatch.setattr(losses, "BLOCK_LOGITS", 1)
+    assert jax.eval_shape(partial(fused, blank=BLANK), joint, *labels).dtype == jnp.float32

@@ -110,6 +110,7 @@ def test_a_tensor_in_two_shards(huggingface_directory):
         ({"tokenizer.json": "{}"}, "tokenizer.json is not a tokenizer"),
         ({"tokenizer.json": json.dumps(tokenizer_json.to_json(tokenizer(37)))}, "has no piece 39|40"),
         ({"tokenizer.model": tokenizer(39)}, "the tokenizer has 39 pieces, config.json requires 40 and blank"),
+        ({"tokenizer.model": tokenizer(41)}, "the tokenizer has 41 pieces, config.json requires 40 and blank"),
         ({"tokenizer.model": b"x"}, "tokenizer.model is not a SentencePiece model"),
         ({"model.safetensors": None}, "has neither model.safetensors nor model.safetensors.index.json; other formats"),
         ({"model.safetensors": b"\3"}, "model.safetensors is not a safetensors file"),

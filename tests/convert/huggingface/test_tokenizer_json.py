@@ -41,6 +41,40 @@ def test_layout_of_the_json():
         (41, "<blank>", True),
     ]
     assert JSON["model"]["vocab"]["▁e"] == 1 and JSON["model"]["merges"][:2] == [["▁", "e"], ["▁", "t"]]
+    assert {key: value for key, value in JSON["model"].items() if key not in ("vocab", "merges")} == {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": "<unk>",
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": True,
+        "byte_fallback": True,
+        "ignore_merges": False,
+    }
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    assert all(flags.items() <= token.items() for token in JSON["added_tokens"])
+    assert JSON["normalizer"] == {
+        "type": "Sequence",
+        "normalizers": [
+            {"type": "Strip", "strip_left": False, "strip_right": True},
+            {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"},
+        ],
+    }
+    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    assert JSON["pre_tokenizer"] == metaspace and JSON["decoder"]["decoders"][0] == metaspace
+    assert JSON["version"] == "1.0" and JSON["truncation"] is JSON["padding"] is JSON["post_processor"] is None
+
+
+def test_the_tokenizers_settings():
+    assert tokenizer_json.to_tokenizer_config("[UNK]") == {
+        "backend": "tokenizers",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": int(1e30),
+        "pad_token": "<pad>",
+        "processor_class": "NemotronAsrStreamingProcessor",
+        "tokenizer_class": "ParakeetTokenizer",
+        "unk_token": "[UNK]",
+    }
 
 
 def test_round_trip_decodes_the_same():

@@ -221,6 +221,8 @@ def test_values_of_supported_settings():
         ("preprocessor.window_size", 10**400, "preprocessor.window_size must be float"),
         ("preprocessor.window_stride", 2, "preprocessor.window_stride: 2 is not supported: it is longer than a second"),
         # other prediction and joint networks
+        ("decoder._target_", "nemo.collections.asr.modules.MyDecoder", "only RNNTDecoder"),
+        ("joint._target_", "nemo.collections.asr.modules.HATJoint", "only RNNTJoint"),
         ("decoder.normalization_mode", "layer", "decoder.normalization_mode: layer"),
         ("decoder.blank_as_pad", False, "decoder.blank_as_pad: false"),
         ("decoder.prednet.rnn_hidden_size", 320, "decoder.prednet.rnn_hidden_size: 320"),
