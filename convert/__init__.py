@@ -10,7 +10,7 @@ names.py      one table: our names of parameters, NeMo's, Hugging Face's, and th
 source.py     a checkpoint as read: every tensor matched to one of our parameters
 sections.py   settings files, read strictly: every entry is used, known to be harmless, or an error
 pieces.py     the pieces of a tokenizer
-files.py      read-only windows on files
+files.py      read-only parts of files
 output.py     output that is written completely or not at all
 errors.py     the one error, and how messages quote what a file holds
 """

@@ -1,4 +1,4 @@
-"""Read-only windows on files: several readers of one open file, each with its own position."""
+"""Read-only parts of files: several readers of one open file, each with its own position."""
 
 import io
 import math
@@ -11,10 +11,10 @@ from typing import Any
 from convert.errors import ConvertError, reason
 
 
-class Window(io.RawIOBase):
+class FilePart(io.RawIOBase):
     """A binary file, or `size` bytes of one from byte `start`, for reading and seeking.
 
-    Windows on one file share its descriptor; each has its own position.
+    Parts of one file share its descriptor; each has its own position.
     """
 
     def __init__(self, file: "OpenFile", start: int = 0, size: int | None = None) -> None:
@@ -45,19 +45,19 @@ class Window(io.RawIOBase):
         self.position += len(data)
         return len(data)
 
-    def part(self, start: int, size: int) -> "Window":
-        """Returns a window on `size` bytes of this one from its byte `start`."""
-        return Window(self.file, self.start + start, size)
+    def part(self, start: int, size: int) -> "FilePart":
+        """Returns the part of `size` bytes of this one from its byte `start`."""
+        return FilePart(self.file, self.start + start, size)
 
 
-class LimitedWindow(Window):
-    """A window for reading headers: after `limit` bytes in all, reading is an error.
+class LimitedPart(FilePart):
+    """A part for reading headers: after `limit` bytes in all, reading is an error.
 
     Readers of archives take the sizes of headers from the file, which may claim any size.
     """
 
-    def __init__(self, window: Window, limit: int) -> None:
-        super().__init__(window.file, window.start, window.size)
+    def __init__(self, part: FilePart, limit: int) -> None:
+        super().__init__(part.file, part.start, part.size)
         self.limit = limit
         self.left: float = limit
 
@@ -73,7 +73,7 @@ class LimitedWindow(Window):
 
 
 class OpenFile:
-    """An open file descriptor. It is closed when its last window is deleted."""
+    """An open file descriptor. It is closed when its last part is deleted."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -83,8 +83,8 @@ class OpenFile:
         close(self.descriptor)
 
 
-def open_file(path: str | Path) -> Window:
-    """Opens a regular file as a window.
+def open_file(path: str | Path) -> FilePart:
+    """Opens a regular file; all of it is one part.
 
     Raises:
       ConvertError: the file does not exist, is not a regular file, or can't be read.
@@ -93,7 +93,7 @@ def open_file(path: str | Path) -> Window:
         # reading a pipe or a device could block, or never end
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ConvertError(f"{path} is {'a directory' if os.path.isdir(path) else 'not a regular file'}")
-        return Window(OpenFile(os.open(path, os.O_RDONLY)))
+        return FilePart(OpenFile(os.open(path, os.O_RDONLY)))
     except ConvertError:
         raise
     except OSError as error:

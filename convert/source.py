@@ -164,8 +164,8 @@ def preserved(origin: Any, form: names.Form) -> dict[str, Any]:
 def sha256(path: Path) -> str:
     """Returns the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
-    window = open_file(path)
-    while piece := window.read(1 << 22):
+    file = open_file(path)
+    while piece := file.read(1 << 22):
         digest.update(piece)
     return digest.hexdigest()
 

@@ -80,10 +80,10 @@ def _file(directory: Path, name: str, limit: int = MAX_SETTINGS_BYTES) -> bytes 
     """Returns the bytes of a file of limited size, or None if there is none."""
     if not (directory / name).exists():
         return None
-    window = open_file(directory / name)
-    if window.size > limit:
+    file = open_file(directory / name)
+    if file.size > limit:
         raise ConvertError(f"{name} is larger than {limit >> 20} MB")
-    return window.read()
+    return file.read()
 
 
 def _json(directory: Path, name: str) -> Any:
@@ -120,8 +120,8 @@ def _shards(directory: Path) -> dict[str, dict[str, Tensor]]:
     for file in files:
         if file in ("", ".", "..") or any(character in file for character in "/\\\0"):
             raise ConvertError(f"{INDEX} names {short(file)}, which is not a file in this directory; refused")
-    windows = [open_file(directory / file) for file in files[:MAX_SHARDS]]
-    headers = sum(min(window.size, safetensors_format.header_bytes(window)) for window in windows)
+    opened = [open_file(directory / file) for file in files[:MAX_SHARDS]]
+    headers = sum(min(one.size, safetensors_format.header_bytes(one)) for one in opened)
     if len(files) > MAX_SHARDS or headers > safetensors_format.MAX_HEADER_BYTES:
         limits = f"at most {MAX_SHARDS} files and {safetensors_format.MAX_HEADER_BYTES >> 20} MB of headers"
         raise ConvertError(f"{INDEX} names {len(files)} files with {headers >> 20} MB of headers; {limits} are read")

@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from convert.errors import ConvertError, short
-from convert.files import Window
+from convert.files import FilePart
 from convert.source import Tensor
 
 MAX_HEADER_BYTES = 4 << 20  # 651 tensors take 0.1 MB; the format itself allows 100 MB, which takes seconds to parse
@@ -36,25 +36,25 @@ TYPES: dict[str, np.dtype] = {
 }
 
 
-def header_bytes(window: Window) -> int:
+def header_bytes(file: FilePart) -> int:
     """Returns the size of a file's header as the file gives it; it may be larger than the file."""
-    return int.from_bytes(window.part(0, 8).read().ljust(8, b"\0"), "little")
+    return int.from_bytes(file.part(0, 8).read().ljust(8, b"\0"), "little")
 
 
-def read(window: Window) -> dict[str, Tensor]:
+def read(file: FilePart) -> dict[str, Tensor]:
     """Returns the tensors of a file by name; their bytes are read when they are used.
 
     Raises:
       ConvertError: the file has another format, is damaged, or is cut short.
     """
-    length = header_bytes(window)
+    length = header_bytes(file)
     start = 8 + length
-    if length < 2 or start > window.size:
+    if length < 2 or start > file.size:
         raise ConvertError("is not a safetensors file, or is cut short in its header")
     if length > MAX_HEADER_BYTES:
         raise ConvertError(f"has a safetensors header of more than {MAX_HEADER_BYTES >> 20} MB")
     try:
-        header = json.loads(window.part(8, length).read().decode(), object_pairs_hook=_unique)
+        header = json.loads(file.part(8, length).read().decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         raise ConvertError("has a damaged safetensors header") from None
     if not isinstance(header, dict):
@@ -66,10 +66,10 @@ def read(window: Window) -> dict[str, Tensor]:
         if begin != end:
             raise ConvertError(f"has a tensor that overlaps another or leaves a gap: {short(name)}")
         end = stop
-    if start + end != window.size:
-        raise ConvertError(f"is {window.size} bytes long, its header says {start + end}")
+    if start + end != file.size:
+        raise ConvertError(f"is {file.size} bytes long, its header says {start + end}")
     return {
-        name: Tensor(shape, dtype, _loader(window, dtype, shape, start + begin, stop - begin))
+        name: Tensor(shape, dtype, _loader(file, dtype, shape, start + begin, stop - begin))
         for name, (dtype, shape, begin, stop) in places.items()
     }
 
@@ -96,12 +96,12 @@ def _place(name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...], int, int]:
     raise ConvertError(f"has a damaged entry for the tensor {short(name)}: {short(entry)}")
 
 
-def _loader(window: Window, dtype: np.dtype, shape: tuple[int, ...], start: int, size: int) -> Callable[[], np.ndarray]:
+def _loader(file: FilePart, dtype: np.dtype, shape: tuple[int, ...], start: int, size: int) -> Callable[[], np.ndarray]:
     """Returns a function that reads the `size` bytes of a tensor at byte `start` of the file."""
 
     def load() -> np.ndarray:
         try:
-            data = window.part(start, size).read()
+            data = file.part(start, size).read()
         except OSError as error:
             raise ConvertError(f"can't be read: {error.strerror}") from None
         if len(data) != size:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.errors import ConvertError, reason, short
-from convert.files import LimitedWindow, OpenFile, Window, open_file
+from convert.files import FilePart, LimitedPart, OpenFile, open_file
 
 BLOCK = tarfile.BLOCKSIZE  # bytes
 MAX_MEMBERS = 1000  # NeMo writes about five
@@ -32,11 +32,11 @@ LONG_NUMBER = re.compile(rb"[0-9]{100}")
 COPY_BYTES = 1 << 20  # decompressed at a time
 
 
-class HeaderWindow(LimitedWindow):
-    """A window from which tarfile reads headers; it refuses a header that tarfile would parse for minutes."""
+class HeaderPart(LimitedPart):
+    """A file from which tarfile reads headers; it refuses a header that tarfile would parse for minutes."""
 
-    def __init__(self, window: Window) -> None:
-        super().__init__(window, MAX_HEADER_BYTES)
+    def __init__(self, file: FilePart) -> None:
+        super().__init__(file, MAX_HEADER_BYTES)
 
     def readinto(self, buffer: Any) -> int:
         count = super().readinto(buffer)
@@ -45,7 +45,7 @@ class HeaderWindow(LimitedWindow):
         return count
 
 
-def open_nemo(path: str | Path, scratch: str | Path | None = None) -> dict[str, Window]:
+def open_nemo(path: str | Path, scratch: str | Path | None = None) -> dict[str, FilePart]:
     """Returns the regular members of a .nemo archive by name, without a leading "./".
 
     Args:
@@ -54,8 +54,8 @@ def open_nemo(path: str | Path, scratch: str | Path | None = None) -> dict[str, 
     Raises:
       ConvertError: the file is not a tar or tar.gz, is damaged or cut short, or has a member that is refused.
     """
-    window = open_file(path)
-    magic = window.read(6)
+    file = open_file(path)
+    magic = file.read(6)
     if not magic:
         raise ConvertError(f"{path} is empty")
     for first, program in OTHER_COMPRESSION.items():
@@ -65,8 +65,8 @@ def open_nemo(path: str | Path, scratch: str | Path | None = None) -> dict[str, 
         raise ConvertError(f"{path} is a zip file, not a .nemo archive (a tar); torch checkpoints are not supported")
     try:
         if magic[:2] == b"\x1f\x8b":
-            window = _decompress(window, scratch)
-        return _settings_folder(_members(window))
+            file = _decompress(file, scratch)
+        return _settings_folder(_members(file))
     except ConvertError as error:
         raise ConvertError(f"{path}: {error}") from None
     except OSError as error:
@@ -81,41 +81,41 @@ def open_nemo(path: str | Path, scratch: str | Path | None = None) -> dict[str, 
         raise ConvertError(f"{path} is not a complete .nemo archive (tar or tar.gz): {reason(error)}") from None
 
 
-def _decompress(window: Window, scratch: str | Path | None) -> Window:
-    """Decompresses a gzip file to a temporary file without a name, which is deleted with the last window on it."""
-    limit = MAX_RATIO * window.size + MAX_EXTRA_BYTES
-    window.seek(0)
+def _decompress(file: FilePart, scratch: str | Path | None) -> FilePart:
+    """Decompresses a gzip file to a temporary file without a name, which is deleted with its last part."""
+    limit = MAX_RATIO * file.size + MAX_EXTRA_BYTES
+    file.seek(0)
     with tempfile.TemporaryFile(dir=scratch) as target:
-        source = gzip.GzipFile(fileobj=window)
+        source = gzip.GzipFile(fileobj=file)
         while piece := source.read(COPY_BYTES):
             if target.tell() + len(piece) > limit:
                 raise ConvertError(f"decompresses to more than {MAX_RATIO} times its size; refused")
             target.write(piece)
         target.flush()
-        return Window(OpenFile(os.dup(target.fileno())))
+        return FilePart(OpenFile(os.dup(target.fileno())))
 
 
-def _members(window: Window) -> dict[str, Window]:
+def _members(file: FilePart) -> dict[str, FilePart]:
     """Returns the regular members of a tar by name."""
-    members: dict[str, Window] = {}
-    window.seek(0)
+    members: dict[str, FilePart] = {}
+    file.seek(0)
     end = 0
-    with tarfile.open(fileobj=HeaderWindow(window), mode="r:") as tar:
+    with tarfile.open(fileobj=HeaderPart(file), mode="r:") as tar:
         for count, info in enumerate(tar, start=1):
             if count > MAX_MEMBERS:
                 raise ConvertError(f"has more than {MAX_MEMBERS} members")
             end = info.offset_data + -(-info.size // BLOCK) * BLOCK
             name = _member_name(info)
-            if info.size < 0 or info.offset_data + info.size > window.size:
+            if info.size < 0 or info.offset_data + info.size > file.size:
                 raise ConvertError(f"is cut short in its member {short(name)}")
             if info.isdir() or name.rpartition("/")[2].startswith(LITTER):
                 continue
             if name in members:
                 raise ConvertError(f"has the member {short(name)} twice")
-            members[name] = window.part(info.offset_data, info.size)
+            members[name] = file.part(info.offset_data, info.size)
     # tarfile treats a damaged header as the end; the real end is two blocks of zeros
-    window.seek(end)
-    tail = window.read(2 * BLOCK)
+    file.seek(end)
+    tail = file.read(2 * BLOCK)
     if len(tail) < 2 * BLOCK or any(tail):
         where = f"after its member {short(name)}" if members else "at its start"
         raise ConvertError(f"is damaged or cut short {where}")
@@ -124,7 +124,7 @@ def _members(window: Window) -> dict[str, Window]:
     return members
 
 
-def _settings_folder(members: dict[str, Window]) -> dict[str, Window]:
+def _settings_folder(members: dict[str, FilePart]) -> dict[str, FilePart]:
     """Returns the members of the one folder that holds the settings, by their names in it, if they are in a folder."""
     folders = [name.removesuffix(SETTINGS) for name in members if name.endswith(f"/{SETTINGS}")]
     if SETTINGS in members or len(folders) != 1:

@@ -23,7 +23,7 @@ import numpy as np
 
 from convert import names
 from convert.errors import ConvertError, listed, reason, short
-from convert.files import Window
+from convert.files import FilePart
 from convert.nemo import recipe, settings, torch_format
 from convert.nemo.archive import open_nemo
 from convert.nemo.kinds import ADAPTER
@@ -67,7 +67,7 @@ def read(path: str | Path, scratch: str | Path | None = None, skipped: Container
         raise ConvertError(f"{path}: {error}") from None
 
 
-def _read(path: Path, members: Mapping[str, Window], skipped: Container[str]) -> Source:
+def _read(path: Path, members: Mapping[str, FilePart], skipped: Container[str]) -> Source:
     text = _member(members, settings.FILE, MAX_SETTINGS_BYTES)
     parsed = settings.parse(text)
     settings.refuse_other_kinds(parsed)  # first: what follows would name a part of it
@@ -125,7 +125,7 @@ def _in_float32(tensor: Tensor) -> Tensor:
     return Tensor(tensor.shape, np.dtype(np.float32), load)
 
 
-def _member(members: Mapping[str, Window], name: str, limit: int) -> bytes:
+def _member(members: Mapping[str, FilePart], name: str, limit: int) -> bytes:
     """Returns the bytes of a member of limited size."""
     if name not in members:
         raise ConvertError(f"has no {short(name)}")

@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from convert.errors import ConvertError, reason, short
-from convert.files import LimitedWindow, Window
+from convert.files import FilePart, LimitedPart
 from convert.nemo import torch_pickle
 from convert.nemo.torch_pickle import View
 from convert.source import Tensor
@@ -25,13 +25,13 @@ ALIGNMENT = 64  # bytes, of storages in the file, as torch writes them
 BOOKKEEPING = {"version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id"}
 
 
-def read(window: Window) -> dict[str, Tensor]:
+def read(file: FilePart) -> dict[str, Tensor]:
     """Returns the tensors of a state dict by name; their bytes are read and checked when they are used.
 
     Raises:
       ConvertError: the file has another format, is damaged, or holds anything but tensors.
     """
-    archive = _open_zip(window)
+    archive = _open_zip(file)
     entries = _entries(archive)
     views = torch_pickle.parse(_read_entry(archive, entries["data.pkl"]))
     sizes = {name: info.file_size for name, info in entries.items()}
@@ -45,14 +45,14 @@ def read(window: Window) -> dict[str, Tensor]:
     }
 
 
-def _open_zip(window: Window) -> zipfile.ZipFile:
+def _open_zip(file: FilePart) -> zipfile.ZipFile:
     """Opens the zip file. Raises ConvertError if it is another format or damaged."""
-    start = window.read(2)
+    start = file.read(2)
     if start == b"\x80\x02":
         raise ConvertError("has torch's format from before 1.6; load it and torch.save it again")
     if start != b"PK":
         raise ConvertError("is not a torch checkpoint (a zip file)")
-    limited = LimitedWindow(window, MAX_DIRECTORY_BYTES)
+    limited = LimitedPart(file, MAX_DIRECTORY_BYTES)
     try:
         archive = zipfile.ZipFile(limited)
         limited.release()

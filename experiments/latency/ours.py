@@ -17,6 +17,7 @@ from nemojax.config import FeatureConfig, ModelConfig
 from nemojax.model import features
 from nemojax.model.parameters import thaw
 from nemojax.recognition.recognizer import load
+from nemojax.recognition.stream_batch import StepInput
 from nemojax.streaming import Segment
 
 
@@ -74,11 +75,11 @@ class Nemojax:
     def _parts(self, samples: np.ndarray, lookahead: int) -> Iterator[tuple[float, float]]:
         model, constants, config = self._recognizer.model, self._recognizer.constants, self._recognizer.config
         chunk, padded = config.chunk_samples(lookahead), np.pad(samples, (config.history_samples, 0))
-        state, on = streaming.init_state(model, constants, 1), jnp.ones(1, bool)
+        state, given = streaming.init_state(model, constants, 1), StepInput.empty(config, 1, chunk)
         for one in padded[: len(padded) // chunk * chunk].reshape(-1, chunk):
             start = time.perf_counter()
-            segment = Segment(jnp.asarray(one[None]), jnp.full(1, chunk, jnp.int32), on, ~on)
-            encoded, mask, state = encode(model, constants, state, segment, lookahead)
+            given.fill(0, one, first=False)
+            encoded, mask, state = encode(model, constants, state, given.segment(), lookahead)
             jax.block_until_ready(encoded)
             middle = time.perf_counter()
             emission, prediction = decode(model, encoded, mask.sum(1), state.decoder)

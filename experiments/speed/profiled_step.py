@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.speed import trace
 from nemojax.errors import ConfigError
 from nemojax.recognition.recognizer import Recognizer
-from nemojax.recognition.stream_batch import jit_step
+from nemojax.recognition.stream_batch import StepInput, jit_step
 from nemojax.streaming import Segment, init_state
 
 STEP = "nemojax step"  # the annotation around each step in the trace
@@ -32,6 +31,7 @@ class ProfiledStep:
 
     def __init__(self, recognizer: Recognizer, samples: np.ndarray, lookahead: int, streams: int, chunks: int):
         config, self._model, self._constants = recognizer.config, recognizer.model, recognizer.constants
+        self._config = config
         self._samples, self._size = samples, chunks * config.chunk_samples(lookahead)
         self._begins = np.arange(streams) * len(samples) // streams
         self._state, self._position = init_state(self._model, self._constants, streams), 0
@@ -43,8 +43,9 @@ class ProfiledStep:
 
     def _segment(self) -> Segment:
         at = (self._begins[:, None] + self._position + np.arange(self._size)) % len(self._samples)
-        on = jnp.ones(len(at), bool)
-        return Segment(jnp.asarray(self._samples[at]), jnp.full(len(at), self._size, jnp.int32), on, ~on)
+        given = StepInput.empty(self._config, *at.shape)
+        given.fill_rows(range(len(at)), list(self._samples[at]), [False] * len(at))
+        return given.segment()
 
     def warm_up(self) -> None:
         """Runs steps until the left context is full: masked frames cost as much, but labels cost more than none."""

@@ -66,16 +66,15 @@ def count(config: ModelConfig, lookahead: int) -> dict[str, int]:
     import jax.numpy as jnp
 
     from nemojax.model.parameters import abstract_model
-    from nemojax.streaming import Segment, init_state, prepare, step
+    from nemojax.recognition.stream_batch import StepInput
+    from nemojax.streaming import init_state, prepare, step
 
     model = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), abstract_model(config))
     constants = jax.eval_shape(prepare, model)
     state = jax.eval_shape(lambda m, c: init_state(m, c, 1), model, constants)
-    shapes = {(1, config.chunk_samples(lookahead)): jnp.float32, (1,): jnp.int32}
-    samples, length = (jax.ShapeDtypeStruct(shape, kind) for shape, kind in shapes.items())
-    arrays: tuple[Any, ...] = (samples, length, *[jax.ShapeDtypeStruct((1,), jnp.bool)] * 2)
+    segment = StepInput.empty(config, 1, config.chunk_samples(lookahead)).segment()
     jitted = jax.jit(step, static_argnames="lookahead")
-    lowered = jitted.lower(model, constants, state, Segment(*arrays), lookahead=lookahead)
+    lowered = jitted.lower(model, constants, state, segment, lookahead=lookahead)
     analysis: Any = lowered.cost_analysis()
     return {
         "weights_bytes": tree_bytes(model) + tree_bytes(constants),

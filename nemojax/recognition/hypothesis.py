@@ -91,11 +91,12 @@ class Hypothesis:
         return Update(text, tokens, frames, events=events) if text or tokens else NOTHING
 
     def transcript(self, samples: int, lookahead: int, mode: str, notes: Sequence[str] = ()) -> Transcript:
-        """Returns the transcript of a stream of `samples` samples; `mode` is "offline" or "stream"."""
+        """Returns the transcript of a stream of `samples` samples, whose text ends; `mode` is "offline" or "stream"."""
+        self.finish()
         duration_s = samples / self._config.features.sample_rate_hz
         words = tuple(self._word(*word, duration_s) for word in self._tokenizer.words(self.tokens))
         return Transcript(
-            self._tokenizer.decode(self.tokens),
+            self.text,
             tuple(self.tokens),
             tuple(self.frames),
             words,

@@ -66,7 +66,6 @@ class Stream:
                 self._step(chunk)
             if (rest := self._chunker.rest()) is not None:
                 self._step(rest)
-            self._hypothesis.finish()
         return self._hypothesis.transcript(self._chunker.samples, self.lookahead, "stream", self._input.notes)
 
     def _step(self, chunk: np.ndarray) -> Update:

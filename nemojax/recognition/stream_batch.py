@@ -54,6 +54,10 @@ class StepInput:
         index = np.asarray(rows)
         self.length[index], self.active[index], self.reset[index] = ends, True, first
 
+    def segment(self) -> Segment:
+        """Returns the input on the device."""
+        return Segment(*jax.device_put((self.samples, self.length, self.active, self.reset)))
+
     def keep(self, rows: np.ndarray) -> None:
         """Keeps the rows of these indices alone."""
         self.samples, self.length = self.samples[rows], self.length[rows]
@@ -107,10 +111,9 @@ class StreamBatch:
           ProcessError: this process was forked from the one that made the batch.
         """
         check_process()
-        segment = Segment(*jax.device_put((given.samples, given.length, given.active, given.reset)))
         emission: Emission
         self._state, emission = self._step(
-            self._model, self._constants, self._state, segment, lookahead=self.lookahead, search=self._search
+            self._model, self._constants, self._state, given.segment(), lookahead=self.lookahead, search=self._search
         )
         return emission
 

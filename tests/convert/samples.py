@@ -12,7 +12,7 @@ import numpy as np
 from sentencepiece import sentencepiece_model_pb2
 
 from convert import names, nemo
-from convert.files import Window, open_file
+from convert.files import FilePart, open_file
 from convert.nemo import torch_format
 from convert.pieces import pieces
 from nemojax.config import PRESETS, EncoderConfig, FeatureConfig, JointConfig, ModelConfig, PredictionConfig, TextConfig
@@ -161,8 +161,8 @@ def header(name: str, data: bytes = b"", **changes: Any) -> tarfile.TarInfo:
     return info
 
 
-def window(data: bytes) -> Window:
-    """Returns a window on a file with these bytes."""
+def file_of(data: bytes) -> FilePart:
+    """Returns a file with these bytes."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()

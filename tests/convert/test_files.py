@@ -3,12 +3,12 @@ import os
 import pytest
 
 from convert.errors import ConvertError
-from convert.files import LimitedWindow, open_file
-from tests.convert.samples import window
+from convert.files import LimitedPart, open_file
+from tests.convert.samples import file_of
 
 
 def test_a_window_reads_like_a_file():
-    whole = window(bytes(range(100)))
+    whole = file_of(bytes(range(100)))
     part = whole.part(10, 50)
     assert part.read(3) == bytes([10, 11, 12]) and part.tell() == 3
     assert part.seek(-2, os.SEEK_END) == 48 and part.read() == bytes([58, 59]) and part.read() == b""
@@ -20,7 +20,7 @@ def test_a_window_reads_like_a_file():
 
 
 def test_the_descriptor_is_closed_with_the_last_window():
-    whole = window(b"abc")
+    whole = file_of(b"abc")
     part, descriptor = whole.part(0, 3), whole.file.descriptor
     del whole
     assert part.read() == b"abc"
@@ -49,7 +49,7 @@ def test_names_are_shown_on_one_line(tmp_path, name):
 
 
 def test_a_limited_window():
-    limited = LimitedWindow(window(bytes(range(100))), 10)
+    limited = LimitedPart(file_of(bytes(range(100))), 10)
     assert limited.read(4) == bytes([0, 1, 2, 3])
     limited.seek(98)
     assert limited.read(50) == bytes([98, 99])  # counts what there is

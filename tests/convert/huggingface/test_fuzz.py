@@ -10,27 +10,23 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 
 from convert import huggingface
-from convert.errors import ConvertError
 from convert.huggingface import safetensors_format, tokenizer_json
 from convert.pieces import pieces
 from nemojax.errors import TokenizerError
 from nemojax.text.tokenizer import Tokenizer
-from tests.convert.samples import SMALLEST, theirs, tokenizer, window
+from tests.convert import fuzzing
+from tests.convert.fuzzing import check
+from tests.convert.samples import SMALLEST, file_of, theirs, tokenizer
 
 pytestmark = pytest.mark.slow
 
 MAX_BYTES = 1_000_000_000  # of Python objects for one refusal
-fuzzed = settings(
-    max_examples=500,
-    deadline=10_000,  # milliseconds
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+fuzzed = fuzzing.fuzzed(500)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -40,14 +36,6 @@ def bounded_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < MAX_BYTES
-
-
-def check(read) -> None:
-    """Calls a function; the only error may be a ConvertError of one line."""
-    try:
-        read()
-    except ConvertError as error:
-        assert 0 < len(str(error)) < 2000 and str(error).isprintable()
 
 
 NUMBERS = st.one_of(
@@ -114,7 +102,7 @@ ENTRIES = st.dictionaries(
 def test_headers_of_safetensors(entries, size, error):
     header = dump(entries)
     made = max(0, len(header) + error).to_bytes(8, "little") + header + bytes(size)
-    check(lambda: [np.asarray(tensor) for tensor in safetensors_format.read(window(made)).values()])
+    check(lambda: [np.asarray(tensor) for tensor in safetensors_format.read(file_of(made)).values()])
 
 
 @settings(fuzzed, max_examples=150)
@@ -177,8 +165,8 @@ def test_many_tensors_many_files_many_pieces(tmp_path):
     """Sizes that would take minutes or gigabytes are refused by a count, or by a size of the file."""
     entries = {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(40_000)}
     header = dump(entries)
-    check(lambda: safetensors_format.read(window(len(header).to_bytes(8, "little") + header)))
-    check(lambda: safetensors_format.read(window((95 << 20).to_bytes(8, "little") + b"{" + b" " * (95 << 20))))
+    check(lambda: safetensors_format.read(file_of(len(header).to_bytes(8, "little") + header)))
+    check(lambda: safetensors_format.read(file_of((95 << 20).to_bytes(8, "little") + b"{" + b" " * (95 << 20))))
     piece = sentencepiece_model_pb2.ModelProto()
     piece.pieces.add(piece="a")
     check(lambda: pieces(piece.SerializeToString() * 1_000_000))

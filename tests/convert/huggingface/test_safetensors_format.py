@@ -8,7 +8,7 @@ import pytest
 
 from convert.errors import ConvertError
 from convert.huggingface import safetensors_format
-from tests.convert.samples import window
+from tests.convert.samples import file_of
 
 
 def made(header: dict | list | str, data: bytes = b"", length: int | None = None) -> bytes:
@@ -17,7 +17,7 @@ def made(header: dict | list | str, data: bytes = b"", length: int | None = None
 
 
 def read(data: bytes) -> dict[str, np.ndarray]:
-    return {name: np.asarray(tensor) for name, tensor in safetensors_format.read(window(data)).items()}
+    return {name: np.asarray(tensor) for name, tensor in safetensors_format.read(file_of(data)).items()}
 
 
 def entry(begin: int, end: int, shape: list, kind: str = "F32") -> dict:

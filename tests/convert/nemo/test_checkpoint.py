@@ -21,13 +21,13 @@ from tests.convert.samples import (
     FAMILY,
     arrays,
     converted,
+    file_of,
     nemo_members,
     rezipped,
     settings,
     theirs,
     tokenizer,
     torch_bytes,
-    window,
 )
 
 
@@ -143,7 +143,7 @@ def test_round_trip_is_the_identity(nemo_file, tmp_path):
     back = members(tmp_path / "back.nemo")
     name = nemo.settings.tokenizer_member(nemo.settings.parse(back["model_config.yaml"]))
     assert back[name] == tokenizer(CONFIG.vocabulary)
-    found = torch_format.read(window(back["model_weights.ckpt"]))
+    found = torch_format.read(file_of(back["model_weights.ckpt"]))
     assert same({name: np.asarray(tensor) for name, tensor in found.items()}, tensors)
     again = nemo.settings.parse(back["model_config.yaml"])
     assert {k: v for k, v in again.items() if k != "tokenizer"} == {k: v for k, v in made.items() if k != "tokenizer"}

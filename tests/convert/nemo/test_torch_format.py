@@ -9,13 +9,13 @@ import pytest
 
 from convert.errors import ConvertError
 from convert.nemo import torch_format
-from tests.convert.samples import rezipped, torch_bytes, window
+from tests.convert.samples import file_of, rezipped, torch_bytes
 
 HERE = Path(__file__).parent
 
 
 def read(data: bytes) -> dict[str, np.ndarray]:
-    return {name: np.asarray(tensor) for name, tensor in torch_format.read(window(data)).items()}
+    return {name: np.asarray(tensor) for name, tensor in torch_format.read(file_of(data)).items()}
 
 
 def test_a_file_saved_by_torch():
@@ -69,7 +69,7 @@ def test_storages_are_aligned_as_torch_aligns_them():
 def test_tensors_are_read_when_they_are_used():
     data = rezipped(torch_bytes({"a": np.ones(3, np.float32), "b": np.ones(2, np.float32)}), {})
     damaged = data.replace(np.ones(3, np.float32).tobytes(), b"\7" * 12)
-    tensors = torch_format.read(window(damaged))
+    tensors = torch_format.read(file_of(damaged))
     np.testing.assert_array_equal(np.asarray(tensors["b"]), 1)
     with pytest.raises(ConvertError, match=r"damaged in its entry 'archive/data/0'"):
         np.asarray(tensors["a"])
@@ -144,4 +144,4 @@ def test_a_list_of_entries_that_is_too_long(monkeypatch):
         for i in range(2000):
             made.writestr(f"archive/{i}", b"")
     with pytest.raises(ConvertError, match="has more than 0 MB of headers; refused"):
-        torch_format.read(window(target.getvalue()))
+        torch_format.read(file_of(target.getvalue()))

@@ -11,7 +11,7 @@ import pytest
 
 from convert.errors import ConvertError
 from convert.nemo import torch_format, torch_pickle
-from tests.convert.samples import rezipped, torch_bytes, window
+from tests.convert.samples import file_of, rezipped, torch_bytes
 
 STORAGE = torch_pickle._tuple(
     [
@@ -38,7 +38,7 @@ def state(*items: tuple[str, bytes]) -> bytes:
 def read(description: bytes) -> dict[str, np.ndarray]:
     """Reads a checkpoint of six numbers with this data.pkl."""
     made = rezipped(torch_bytes({"w": np.arange(6, dtype=np.float32)}), {"data.pkl": description})
-    return {name: np.asarray(tensor) for name, tensor in torch_format.read(window(made)).items()}
+    return {name: np.asarray(tensor) for name, tensor in torch_format.read(file_of(made)).items()}
 
 
 def test_hand_made_descriptions_are_read():
