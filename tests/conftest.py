@@ -38,7 +38,8 @@ jax.config.update("jax_default_matmul_precision", "highest")
 # Tracing keeps millions of objects. With Python's own thresholds, the collector takes a seventh of the tests' time.
 gc.set_threshold(200_000, 50, 50)
 
-LARGE_BYTES = 1_000_000_000  # resident memory above which it is freed
+# resident memory above which it is freed, after a module and after a test
+LARGE_BYTES, LARGEST_BYTES = 1_000_000_000, 1_700_000_000
 
 
 def random_model(config: ModelConfig, seed: int = 0, blank_bias: float = 0.0) -> Transducer:
@@ -82,17 +83,29 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def bounded_memory():
-    """Frees memory after a module if it has grown large: first what nobody uses, then compiled programs."""
-    yield
-    if resident_bytes() > LARGE_BYTES:
+def free_above(limit_bytes: int) -> None:
+    """Frees memory if this process uses more than the limit: first what nobody uses, then compiled programs."""
+    if resident_bytes() > limit_bytes:
         gc.collect()
         trim()
-    if resident_bytes() > LARGE_BYTES:  # the next use reads the programs from disk
+    if resident_bytes() > limit_bytes:  # the next use reads the programs from disk
         jax.clear_caches()
         gc.collect()
         trim()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """Frees memory after a module if it has grown large."""
+    yield
+    free_above(LARGE_BYTES)
+
+
+@pytest.fixture(autouse=True)
+def bounded_memory_within_a_module():
+    """Frees memory after a test if it has grown very large."""
+    yield
+    free_above(LARGEST_BYTES)
 
 
 @pytest.fixture(scope="session")

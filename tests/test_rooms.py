@@ -108,6 +108,18 @@ def test_an_import_the_wrong_way_is_found(module, line, mistake):
     assert any(mistake in found for found in mistakes(changed))
 
 
+def test_what_a_package_imports_for_others_is_public():
+    listed = 0
+    for name, (source, package) in sources().items():
+        body = ast.parse(source).body if package else []
+        for node in body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                found = {alias.name for other in body if isinstance(other, ast.ImportFrom) for alias in other.names}
+                assert found == set(ast.literal_eval(node.value)), name
+                listed += 1
+    assert listed > 2
+
+
 def test_all_annotated_shapes_are_checked(pytestconfig):
     """pyproject.toml names the modules whose annotations are checked at run time."""
     *checked, _ = pytestconfig.getoption("--jaxtyping-packages").split(",")

@@ -1,5 +1,6 @@
 import io
 import shutil
+import signal
 import subprocess
 from contextlib import closing
 
@@ -82,14 +83,19 @@ def test_a_failure_of_ffmpeg_is_one_line(program):
 
 
 def test_ffmpeg_is_stopped(program, monkeypatch):
+    started, popen = [], subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *given, **named: started.append(popen(*given, **named)) or started[-1]
+    )
     monkeypatch.setattr(ffmpeg, "STALL_S", 0.2)
-    program(before="exec /bin/sleep 100")
+    program(before="exec /bin/sleep 30")
     with pytest.raises(AudioError, match=r"bytes: ffmpeg decodes nothing in 0\.2 s"):
         read(M4A)
     program(OUTPUT * 20)  # more than a pipe holds: the program waits until it is closed
     audio = open_audio(M4A)
     assert len(audio.read(100)) == 100
     audio.close()
+    assert [process.returncode for process in started] == [-signal.SIGKILL] * 2
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")

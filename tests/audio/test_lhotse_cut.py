@@ -101,6 +101,7 @@ def test_members_of_lhotses_tar_files(tmp_path):
         (cut({"sources": [{"type": "file", "channels": [0], "source": 5}]}), "recording is 5, not the name of a file"),
         (cut({"sources": [{"type": "file", "channels": 0}]}), "the channels of its source are not a list of numbers"),
         (cut({"sources": []}), "its recording has no sources"),
+        (cut({"sources": ["a.wav"]}), "its recording has no sources"),
         (cut({}), "its recording has no sources"),
         (cut(recording("a.wav"), channel="0"), "its channel is '0', not a number"),
         (cut(recording("a.wav"), start="x"), "its offset is 'x', not a number of seconds"),
