@@ -14,6 +14,20 @@ def test_the_formats_that_libsndfile_reads(kind):
     assert form.sndfile and form.is_audio and form.name == READ.get(kind, "a wav file")
 
 
+@pytest.mark.parametrize(
+    "head,name",
+    [
+        (b"RIFX\0\0\0\0WAVE", "a wav file"),
+        (b"RF64\0\0\0\0WAVE", "a wav file"),
+        (b"FORM\0\0\0\0AIFC", "an AIFF file"),
+        (b"FORM\0\0\0\0AIFF", "an AIFF file"),
+    ],
+)
+def test_other_forms_of_the_formats_that_libsndfile_reads(head, name):
+    form = identify(head + bytes(8))
+    assert form.name == name and form.sndfile and form.is_audio
+
+
 ADTS = b"\xff\xf1\x50\x80\x02\x1f\xfc" + bytes(9)  # a frame of 16 bytes
 
 

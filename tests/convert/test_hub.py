@@ -1,6 +1,9 @@
-import pytest
-from huggingface_hub import constants
+from types import SimpleNamespace
 
+import pytest
+from huggingface_hub import constants, errors
+
+import convert.hub
 from convert import huggingface, nemo
 from convert.errors import ConvertError
 from convert.hub import locate, upload
@@ -89,9 +92,12 @@ def test_folders_and_files(tmp_path, huggingface_directory, nemo_file):
     assert locate(str(directory), "nemo") == directory / "model.nemo"
 
 
-def test_neither_a_place_nor_a_name(tmp_path):
+def test_neither_a_place_nor_a_name(tmp_path, monkeypatch):
     (tmp_path / "model.zip").write_bytes(b"x")
-    for name in ("nothing", "a/b/c", "../up/x", "", "owner/mo del", str(tmp_path / "model.zip")):
+    (tmp_path / "owner").mkdir()
+    (tmp_path / "owner" / "file").write_bytes(b"x")  # a file that has the form of a name on the hub
+    monkeypatch.chdir(tmp_path)
+    for name in ("nothing", "owner/file", "a/b/c", "../up/x", "", "owner/mo del", str(tmp_path / "model.zip")):
         with pytest.raises(ConvertError, match=r"is neither a directory, nor a .nemo archive, nor a name on the hub"):
             locate(name, "huggingface")
 
@@ -111,3 +117,22 @@ def test_a_hub_that_can_not_be_written_to(hub, tmp_path, monkeypatch):
     with pytest.raises(ConvertError, match=r"^owner/model can't be written to the hub: ") as caught:
         upload(tmp_path, "owner/model")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "kind,status,found",
+    [
+        (errors.GatedRepoError, 403, "accept its terms on the hub"),
+        (errors.RevisionNotFoundError, 404, "it has no revision v2"),
+        (errors.RepositoryNotFoundError, 404, "it is not there, or it is private"),
+        (errors.HfHubHTTPError, 401, "it is not there, or it is private"),
+        (errors.HfHubHTTPError, 403, "it is not there, or it is private"),
+        (errors.HfHubHTTPError, 500, None),
+        (OSError, None, None),
+    ],
+)
+def test_why_a_repository_is_refused(kind, status, found):
+    error = kind.__new__(kind)
+    error.response = SimpleNamespace(status_code=status)
+    refused = convert.hub._refusal(error, "v2")
+    assert refused is None if found is None else refused.startswith(found)

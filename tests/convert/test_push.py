@@ -74,3 +74,11 @@ def test_the_card_of_the_release():
 def test_what_is_not_a_checkpoint(tmp_path):
     with pytest.raises(checkpoint.CheckpointError, match="none is not a directory"):
         push.write(tmp_path / "none", "owner/model")
+
+
+@pytest.mark.parametrize("files", [None, {}, 3])
+def test_where_the_weights_came_from(files):
+    assert model_card._origin({"format": "nemo", "files": files}) == "The weights were made with nemo."
+    assert model_card._origin({}) == "The weights were made with nemojax."
+    listed = model_card._origin({"format": "nemo", "files": {"a.nemo": "12", "b": "34"}}).splitlines()
+    assert listed[2:] == ["- `a.nemo`, SHA-256 `12`", "- `b`, SHA-256 `34`"] and "(nemo)" in listed[0]

@@ -197,8 +197,10 @@ def test_preserved_settings_of_another_model_are_not_used(native, tmp_path):
 
 
 def test_a_place_that_is_not_a_directory(tmp_path):
-    with pytest.raises(ConvertError, match="is not a directory"):
-        huggingface.read(tmp_path / "none")
+    (tmp_path / "file").write_bytes(b"x")
+    for name in ("none", "file"):
+        with pytest.raises(ConvertError, match=f"{name} is not a directory"):
+            huggingface.read(tmp_path / name)
 
 
 def test_between_the_two_forms(nemo_file, tmp_path):

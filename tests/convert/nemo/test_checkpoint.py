@@ -14,7 +14,7 @@ from convert import nemo
 from convert.errors import ConvertError
 from convert.nemo import torch_format, torch_pickle
 from convert.nemo.archive import open_nemo
-from convert.nemo.checkpoint import FILTERS, WINDOW, preprocessor_constants
+from convert.nemo.checkpoint import FILTERS, WINDOW, _member, preprocessor_constants
 from nemojax import checkpoint
 from tests.convert.samples import (
     CONFIG,
@@ -339,3 +339,12 @@ def test_a_tokenizer_of_another_size(nemo_file):
     assert nemo.read(nemo_file(settings=made)).config == converted(CONFIG)
     with pytest.raises(ConvertError, match="the tokenizer has 41 pieces, the weights have 40 and blank"):
         nemo.read(nemo_file(settings=made, tokenizer=tokenizer(41)))
+
+
+def test_members_have_a_limit():
+    members = {"a": file_of(b"12345")}
+    assert _member(members, "a", 5) == b"12345"
+    with pytest.raises(ConvertError, match="has a 'a' of more than 0 MB"):
+        _member({"a": file_of(b"12345")}, "a", 4)
+    with pytest.raises(ConvertError, match="has no 'b'"):
+        _member(members, "b", 5)

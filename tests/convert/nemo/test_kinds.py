@@ -40,6 +40,7 @@ def test_the_release_is_of_the_family():
         ("encoder.att_context_size", [[70, 13], [70, -1]], "attention with full context"),
         ("encoder.att_context_size", None, "attention with full context"),
         ("encoder.att_context_style", "chunked_limited_with_rc", "chunks with context on the right"),
+        ("encoder.att_chunk_context_size", [[70], [7], [0]], "chunks with context on the right"),
         ("encoder.att_context_style", "regular", "attention that is not in chunks"),
         ("encoder.conv_norm_type", "batch_norm", "batch normalization"),
         ("encoder.conv_norm_type", ..., r"batch normalization \(encoder.conv_norm_type: batch_norm by default\)"),
