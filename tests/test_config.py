@@ -34,6 +34,9 @@ def test_older_checkpoints_have_no_settings_of_text():
     assert text == TextConfig(("<EOU>",), False)
     with pytest.raises(ConfigError, match=r"unknown settings: text\.event;"):
         ModelConfig.from_json(json.dumps(values | {"text": {"event": []}}))
+    for text in (3, None, [], "x"):
+        with pytest.raises(ConfigError, match="text must be an object"):
+            ModelConfig.from_json(json.dumps(values | {"text": text}))
 
 
 @pytest.mark.parametrize("lookahead", [-1, 2, 70, 99])

@@ -122,6 +122,7 @@ def test_rows_are_joined_changed_in_speed_and_padded_as_planned(plan_of, pieces)
             text = " ".join(TEXTS[utterance] for utterance in row.utterances)
             labels = batch.labels[index, : batch.label_lengths[index]].tolist()
             assert labels == Tokenizer(pieces).encode(text)
+            assert batch.utterances[index] == row.utterances[0]
     assert joined
 
 

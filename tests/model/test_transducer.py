@@ -1,9 +1,11 @@
+import math
+
 import jax
 import pytest
 from flax import nnx
 
 from nemojax.config import PRESETS
-from nemojax.model.parameters import abstract_model, freeze, parameter_count, thaw
+from nemojax.model.parameters import abstract_model, freeze, named_parameters, parameter_count, thaw
 from nemojax.model.transducer import Transducer
 
 
@@ -21,6 +23,25 @@ def test_the_114m_family():
 def test_a_model_holds_parameters_and_nothing_else(tiny_model):
     variables = jax.tree.leaves(tiny_model, is_leaf=lambda x: isinstance(x, nnx.Variable))
     assert variables and all(isinstance(variable, nnx.Param) for variable in variables)
+
+
+def test_initial_values(tiny_config):
+    """Norms change nothing, biases are zero, and a kernel's spread times the root of its inputs is its gain."""
+    gains = {}
+    for name, value in named_parameters(Transducer(tiny_config, rngs=nnx.Rngs(0))).items():
+        if name.endswith("scale"):
+            assert (value == 1).all(), name
+        elif name.endswith("bias") and not name.endswith(("conv_in.bias", "input_bias")):
+            assert not value.any(), name
+        elif name.endswith("kernel"):
+            gains[name] = float(value.std()) * math.prod(value.shape[:-1]) ** 0.5
+    for name, gain in gains.items():
+        if "subsampling" not in name:
+            normal = "depthwise" in name  # the others are uniform
+            assert gain == pytest.approx(1.0 if normal else 3**-0.5, rel=0.1), name
+    assert gains["encoder.subsampling.linear.kernel"] == pytest.approx(2**0.5, rel=0.1)
+    assert gains["encoder.subsampling.pointwise.0.kernel"] == pytest.approx(2**0.5, rel=0.2)
+    assert gains["encoder.subsampling.depthwise.0.kernel"] == pytest.approx(1.0, rel=0.2)
 
 
 def test_freezing_there_and_back(tiny_model):

@@ -79,7 +79,7 @@ def test_events_stay_in_the_labels_and_out_of_the_text():
     end = next(i for i in range(tokenizer.size) if tokenizer.piece(i) == "<EOU>")
     hypothesis = Hypothesis(CONFIG, tokenizer)
     row = [(label, 10, -0.5) for label in dog[:-1]] + [(end, 12, -3.0), (dog[-1], 14, -0.5), (end, 20, -3.0)]
-    update = hypothesis.extend(emission(row), 0)
+    update = hypothesis.extend(emission(row[:-2]), 0) + hypothesis.extend(emission(row[-2:]), 0)
     events = (Event("<EOU>", 0.96), Event("<EOU>", 1.6))
     assert update.text == "dog" and update.tokens == (*dog[:-1], end, dog[-1], end)
     assert update.events == events and (Update("", (end,), (9,), "", events[:1]) + update).events == events[:1] + events
