@@ -242,6 +242,15 @@ def test_accumulated_parts_hold_every_other_row_and_draw_anew():
         training._accumulate(compute, batch, jax.random.key(0), 4)
 
 
+def test_a_batch_is_computed_in_as_many_parts_as_the_recipe_has(config, parameters, batch, monkeypatch):
+    parts, values = [], LossValues(jnp.float32(1), {}, Counts(*jnp.array([1, 2, 3])))
+    monkeypatch.setattr(training, "_accumulate", lambda *given: parts.append(given[-1]) or (values, {}))
+    for count in (2, 4):
+        recipe = dataclasses.replace(PLAIN, accumulation=count)
+        training.value_and_gradient(parameters, batch, 6, None, config, recipe)
+    assert parts == [2, 4]
+
+
 def test_kernels_alone_are_narrowed():
     named = {"a.kernel": jnp.ones(2), "hidden_kernel": jnp.ones(2), "kernel.bias": jnp.ones(2), "scale": jnp.ones(2)}
     types = {name: value.dtype for name, value in training.narrow(named, "bfloat16").items()}
