@@ -5,14 +5,10 @@ Exit codes: 0, everything is done; 1, some recordings could not be transcribed; 
 130 and 143, it was ended by SIGINT (Ctrl-C) or SIGTERM. Then --stream, --live and a pipe have finished their text.
 """
 
-import hashlib
 import io
 import os
-import platform
-import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import tyro
 
@@ -26,20 +22,11 @@ DESCRIPTION = "A cache-aware streaming speech recognizer. `nemojax --version` pr
 
 
 def set_compilation_cache() -> None:
-    """Makes jax keep compiled programs on disk: in `$JAX_COMPILATION_CACHE_DIR`, or in the user's cache directory.
+    """Makes jax keep compiled programs of whatever size; `load` chooses the directory, see `nemojax.compilation`.
 
-    Compiled code runs on one kind of processor, and home directories are shared between machines, so each kind has its
-    own directory. It has an effect only before jax is imported.
+    It has an effect only before jax is imported.
     """
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = re.search(r"^(?:flags|Features)\s*:.*", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
-    kind = hashlib.sha256(f"{platform.machine()} {flags and flags[0]}".encode()).hexdigest()[:12]
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nemojax" / kind
-    except RuntimeError:  # there is no home directory
-        return
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
