@@ -1,4 +1,4 @@
-"""The command line: `nemojax transcribe`, `nemojax evaluate` and `nemojax info`.
+"""The command line: `nemojax transcribe`, `nemojax evaluate`, `nemojax info` and `nemojax warm`.
 
 Text goes to standard output; changes made to the audio, errors and progress go to standard error.
 Exit codes: 0, everything is done; 1, some recordings could not be transcribed; 2, the command or the model is wrong;
@@ -16,6 +16,7 @@ from nemojax import __version__
 from nemojax.cli.evaluate import evaluate
 from nemojax.cli.info import info
 from nemojax.cli.transcribe import transcribe
+from nemojax.cli.warm import warm
 from nemojax.errors import NemojaxError, shown
 
 DESCRIPTION = "A cache-aware streaming speech recognizer. `nemojax --version` prints the version."
@@ -39,7 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if list(arguments) == ["--version"]:
         print(f"nemojax {__version__}")
         return 0
-    commands: dict[str, Callable[..., int]] = {"transcribe": transcribe, "evaluate": evaluate, "info": info}
+    commands: dict[str, Callable[..., int]] = {
+        "transcribe": transcribe,
+        "evaluate": evaluate,
+        "info": info,
+        "warm": warm,
+    }
     try:
         code: int = tyro.extras.subcommand_cli_from_dict(
             commands, prog="nemojax", description=DESCRIPTION, args=arguments
