@@ -30,6 +30,7 @@ ONLY = {
     "nemojax.config": ("nemojax.settings", "nemojax.errors"),
     "nemojax.model": ("nemojax.config", "nemojax.errors"),
     "nemojax.checks": ("nemojax.errors",),
+    "nemojax.compilation": ("nemojax.errors",),
     "nemojax.decoding": ("nemojax.model", "nemojax.config", "nemojax.checks", "nemojax.errors"),
     "nemojax.streaming": ("nemojax.decoding", "nemojax.model", "nemojax.config", "nemojax.errors"),
 }

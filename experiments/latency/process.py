@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from nemojax import compilation
+
 
 class ContenderError(Exception):
     """Reports a contender whose process has ended or does not answer; says why."""
@@ -22,7 +24,7 @@ class ContenderProcess:
       name: of the contender.
       directory: of the weights and recordings.
       threads: that the contender may compute with.
-      cache: a directory for jax's compiled programs; None for jax's default.
+      cache: a directory for jax's compiled programs; None to keep none, unless the environment names one.
     """
 
     def __init__(self, name: str, directory: Path, threads: int, cache: Path | None = None):
@@ -34,7 +36,7 @@ class ContenderProcess:
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-            **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {}),
+            **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {compilation.SWITCH: "0"}),
         }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "experiments.latency.worker", name, str(directory), str(threads)],

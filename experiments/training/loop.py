@@ -35,6 +35,7 @@ from experiments.training.run_directory import (
     write_json,
 )
 from experiments.training.start import Start, start
+from nemojax import compilation
 from nemojax.audio.manifest import expand_manifest
 from nemojax.audio.source import Recording
 from nemojax.config import ModelConfig
@@ -89,7 +90,7 @@ class Run:
         self.tokenizer = Tokenizer(started.tokenizer)
         self.plan = self._plan()
         self.changed = self._keep_settings(started)
-        jax.config.update("jax_compilation_cache_dir", str((directory / COMPILED).absolute()))
+        compilation.keep(directory / COMPILED)
         self.checkpoints = Checkpoints(directory / "checkpoints", experiment.keep)
         self._prepare_step(started)
         self.dev = {label: self._dev_entries(path) for label, path in labels(experiment.dev).items()}

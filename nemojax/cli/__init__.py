@@ -1,18 +1,14 @@
-"""The command line: `nemojax transcribe`, `nemojax evaluate` and `nemojax info`.
+"""The command line: `nemojax transcribe`, `nemojax evaluate`, `nemojax info` and `nemojax warm`.
 
 Text goes to standard output; changes made to the audio, errors and progress go to standard error.
 Exit codes: 0, everything is done; 1, some recordings could not be transcribed; 2, the command or the model is wrong;
 130 and 143, it was ended by SIGINT (Ctrl-C) or SIGTERM. Then --stream, --live and a pipe have finished their text.
 """
 
-import hashlib
 import io
 import os
-import platform
-import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import tyro
 
@@ -20,26 +16,18 @@ from nemojax import __version__
 from nemojax.cli.evaluate import evaluate
 from nemojax.cli.info import info
 from nemojax.cli.transcribe import transcribe
+from nemojax.cli.warm import warm
 from nemojax.errors import NemojaxError, shown
 
 DESCRIPTION = "A cache-aware streaming speech recognizer. `nemojax --version` prints the version."
 
 
 def set_compilation_cache() -> None:
-    """Makes jax keep compiled programs on disk: in `$JAX_COMPILATION_CACHE_DIR`, or in the user's cache directory.
+    """Makes jax keep compiled programs of whatever size; `load` chooses the directory, see `nemojax.compilation`.
 
-    Compiled code runs on one kind of processor, and home directories are shared between machines, so each kind has its
-    own directory. It has an effect only before jax is imported.
+    It has an effect only before jax is imported.
     """
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = re.search(r"^(?:flags|Features)\s*:.*", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
-    kind = hashlib.sha256(f"{platform.machine()} {flags and flags[0]}".encode()).hexdigest()[:12]
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nemojax" / kind
-    except RuntimeError:  # there is no home directory
-        return
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if list(arguments) == ["--version"]:
         print(f"nemojax {__version__}")
         return 0
-    commands: dict[str, Callable[..., int]] = {"transcribe": transcribe, "evaluate": evaluate, "info": info}
+    commands: dict[str, Callable[..., int]] = {
+        "transcribe": transcribe,
+        "evaluate": evaluate,
+        "info": info,
+        "warm": warm,
+    }
     try:
         code: int = tyro.extras.subcommand_cli_from_dict(
             commands, prog="nemojax", description=DESCRIPTION, args=arguments

@@ -8,13 +8,14 @@ import ctypes
 import functools
 import hashlib
 import os
-import platform
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
 import jax
+
+from nemojax import compilation
 
 SOURCE = Path(__file__).with_name("panel_product.cc")
 PRODUCT, INT8_PRODUCT = "nemojax_panel_product", "nemojax_int8_panel_product"
@@ -46,9 +47,8 @@ def unavailable_reason() -> str | None:
 
 
 def _directory() -> Path:
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
     try:
-        return Path(cache or "~/.cache").expanduser() / "nemojax-native"
+        return (compilation.directory() or compilation.user_directory()) / "nemojax-native"
     except RuntimeError:  # there is no home directory
         return Path(tempfile.gettempdir()) / f"nemojax-native-{os.getuid()}"
 
@@ -65,14 +65,12 @@ def build_library(directory: Path) -> Path:
         raise CompileError("there is no C++ compiler here; install g++, or name one in $CXX")
     command = [*compiler.split(), *FLAGS, "-I", jax.ffi.include_dir()]
     compiler_version = subprocess.run([*compiler.split(), "--version"], capture_output=True, text=True).stdout
-    cpuinfo = Path("/proc/cpuinfo")
-    processor = cpuinfo.read_text().splitlines() if cpuinfo.exists() else [platform.processor()]
-    flags = next((fact for fact in processor if fact.startswith(("flags", "Features"))), processor[0])
-    ingredients = [SOURCE.read_text(), " ".join(command), compiler_version, jax.__version__, flags]
+    processor = compilation.processor()
+    ingredients = [SOURCE.read_text(), " ".join(command), compiler_version, jax.__version__, processor]
     library = directory / f"panels-{hashlib.sha256(chr(0).join(ingredients).encode()).hexdigest()[:16]}.so"
     if not library.exists():
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        with tempfile.TemporaryDirectory(dir=directory) as scratch, compilation.announced("the C++ kernels"):
             partial = Path(scratch) / library.name
             done = subprocess.run([*command, str(SOURCE), "-o", str(partial)], capture_output=True, text=True)
             if done.returncode:

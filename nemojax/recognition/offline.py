@@ -70,9 +70,10 @@ def transcribe_each(
             break
     if first:
         waiting = chain(((job.index, job) for job in first), jobs)
-        more = not (isinstance(sources, Sized) and len(sources) <= batch_size)
+        rows = row_count(len(first), batch_size)
+        more = rows < len(first) or not (isinstance(sources, Sized) and len(sources) <= batch_size)
         segment_samples = cheapest_length(first, config, more)
-        yield from OfflineBatch(new_batch(len(first)), waiting, segment_samples, progress).run()
+        yield from OfflineBatch(new_batch(rows), waiting, segment_samples, progress).run()
 
 
 class OfflineBatch:
@@ -161,6 +162,25 @@ def open_each(
             yield index, Job(index, audio, hypothesis())
         except AudioError as error:
             yield index, error
+
+
+def batch_sizes(batch_size: int) -> list[int]:
+    """Returns the sizes that a batch can have, largest first: few, for each is compiled at its first use."""
+    sizes = [batch_size]
+    while sizes[-1] > 1:
+        sizes.append(sizes[-1] // 2)
+    return sizes
+
+
+def row_count(recordings: int, batch_size: int) -> int:
+    """Returns the size of a batch for 1 to `batch_size` recordings.
+
+    On a CPU, where a row costs its share, no row is empty; elsewhere no recording waits.
+    """
+    sizes = batch_sizes(batch_size)
+    if jax.default_backend() == "cpu":
+        return next(size for size in sizes if size <= recordings)
+    return min(size for size in sizes if size >= recordings)
 
 
 def segment_lengths(config: ModelConfig) -> list[int]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from nemojax import checkpoint
+from nemojax import checkpoint, compilation
 from nemojax.audio.channels import Channel
 from nemojax.audio.inputs import AMBIGUOUS, Rate, is_rate_and_samples
 from nemojax.audio.raw import SampleFormat, parse_raw
@@ -43,6 +43,7 @@ def load(
     attention: str = "auto",
     compiler_options: Mapping[str, Any] | None = None,
     reset_prediction_after_s: float | None = None,
+    compilation_cache: str | Path | None = "auto",
 ) -> "Recognizer":
     """Loads a recognizer from a directory that `nemojax-convert` or training wrote, or by a name on the hub.
 
@@ -59,14 +60,18 @@ def load(
       compiler_options: XLA's options for the step; None is those of `selection.step_options`.
       reset_prediction_after_s: seconds without a label after which the prediction network begins anew, for models that
         lose words after a pause; None for never. See `Greedy`.
+      compilation_cache: where compiled steps are kept for later processes, which then need no compiler: a directory;
+        "auto", jax's own if the user has set one, or else the user's cache; or None, to leave jax's settings as they
+        are. It holds for the whole process; see `nemojax.compilation.keep`.
 
     Raises:
       CheckpointError: it is not a checkpoint, or not a complete one; or a name that can't be downloaded or converted.
-      ConfigError: `kernels` or `attention` can't be met here; says why.
+      ConfigError: `kernels` or `attention` can't be met here, or `compilation_cache` can't be made; says why.
     """
     dtypes: dict[str, Any] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "int8": jnp.float32}
     if str(dtype) not in dtypes:
         raise ValueError(f"dtype must be one of {', '.join(dtypes)}, not {dtype!r}")
+    compilation.keep(compilation_cache)
     selection.check(kernels, attention)
     search = Greedy(reset_prediction_after_s=reset_prediction_after_s)
     loaded, config, tokenizer, origin = checkpoint.load(directory, dtypes[dtype])

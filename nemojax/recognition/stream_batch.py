@@ -117,6 +117,16 @@ class StreamBatch:
         )
         return emission
 
+    def compile(self, samples: int) -> None:
+        """Compiles the step for segments of this many samples, without taking it."""
+        zeros = lambda dtype, *shape: jnp.zeros((self.size, *shape), dtype)
+        segment = jax.eval_shape(
+            lambda: Segment(zeros(jnp.float32, samples), zeros(jnp.int32), zeros(jnp.bool_), zeros(jnp.bool_))
+        )
+        self._step.lower(
+            self._model, self._constants, self._state, segment, lookahead=self.lookahead, search=self._search
+        ).compile()
+
     def keep(self, rows: np.ndarray) -> None:
         """Keeps the rows of these indices alone, in their order."""
         self._state = _kept(self._state, jax.device_put(rows.astype(np.int32)))

@@ -4,6 +4,7 @@ import pytest
 from nemojax.audio.source import open_audio
 from nemojax.decoding.state import Emission
 from nemojax.errors import AudioError
+from nemojax.recognition.offline import batch_sizes, row_count
 from nemojax.recognition.stream_batch import StreamBatch
 
 
@@ -88,3 +89,27 @@ def test_a_row_that_ends_before_its_neighbors(recognizer, speech, monkeypatch):
     results = dict(recognizer.transcribe_each(recordings, 6, batch_size=4, progress=seconds.append))
     assert [results[index].tokens for index in range(4)] == alone and min(map(len, alone[1:])) > 5
     assert np.isclose(sum(seconds), sum(map(len, recordings)) / 16_000)
+
+
+@pytest.mark.parametrize(
+    ("backend", "rows"), [("cpu", [1, 2, 2, 2, 5, 5, 5, 5, 5, 10]), ("gpu", [1, 2, 5, 5, 5, 10, 10, 10, 10, 10])]
+)
+def test_batches_have_few_sizes(monkeypatch, backend, rows):
+    """On a CPU, no row is empty at first; elsewhere, each recording has one."""
+    monkeypatch.setattr("jax.default_backend", lambda: backend)
+    assert batch_sizes(10) == [10, 5, 2, 1] and batch_sizes(1) == [1]
+    assert [row_count(recordings, 10) for recordings in range(1, 11)] == rows
+
+
+def test_three_recordings_take_turns_in_two_rows(recognizer, speech, monkeypatch):
+    recordings = [np.roll(np.asarray(speech), shift)[:20_000] for shift in (0, 5_000, 11_000)]
+    alone = [recognizer.transcribe(samples, 6).tokens for samples in recordings]
+    sizes, step = [], StreamBatch.step
+    monkeypatch.setattr(
+        StreamBatch, "step", lambda batch, given: (sizes.append(len(given.active)), step(batch, given))[1]
+    )
+    for backend, expected in (("cpu", {1, 2}), ("gpu", {4})):
+        monkeypatch.setattr("nemojax.recognition.offline.jax.default_backend", lambda backend=backend: backend)
+        assert [transcript.tokens for transcript in recognizer.transcribe(recordings, 6, batch_size=4)] == alone
+        assert set(sizes) <= expected and sizes[0] == max(expected)
+        sizes.clear()

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from experiments.training.presets import Experiment
+from nemojax import compilation
 from nemojax.data.plan import PlanConfig
 from nemojax.training.recipe import TrainingConfig
 from tests.data.corpora import write_speech
@@ -29,8 +31,10 @@ def _compile_once(tmp_path_factory):
     compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR") or tmp_path_factory.mktemp("compiled")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("experiments.training.loop.COMPILED", str(compiled))
+        patch.setattr(compilation, "for_this_processor", lambda parent: parent)
         yield
     jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
