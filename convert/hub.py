@@ -17,6 +17,7 @@ from convert.huggingface.settings import FILE
 NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 ARCHIVE = ".nemo"
 Form = Literal["huggingface", "nemo"]
+TIMEOUT_S, NEWS_TIMEOUT_S = 10.0, 3.0  # for an answer of the hub; the second where an older copy would do
 
 
 def locate(name: str, prefer: Form, revision: str | None = None) -> Path:
@@ -94,8 +95,12 @@ def _download(name: str, prefer: Form, revision: str | None) -> Path:
     """Returns the archive or the directory of a repository in the client's cache, and downloads what it lacks."""
     import huggingface_hub
 
+    downloaded = _downloaded(name, revision)
     try:
-        archive = _archive(huggingface_hub.HfApi().list_repo_files(name, revision=revision), prefer, name)
+        # with a copy here, the hub is asked for news alone
+        timeout_s = TIMEOUT_S if downloaded is None else NEWS_TIMEOUT_S
+        listed = huggingface_hub.HfApi().model_info(name, revision=revision, timeout=timeout_s).siblings or []
+        archive = _archive([file.rfilename for file in listed], prefer, name)
         patterns = FILES if archive is None else [archive]
         folder = Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
         return folder if archive is None else folder / archive
@@ -103,8 +108,7 @@ def _download(name: str, prefer: Form, revision: str | None) -> Path:
         raise
     except Exception as error:  # the hub client, its HTTP library and the system have no common type
         refused = _refusal(error, revision)
-        downloaded = None if refused else _downloaded(name, revision)
-        if downloaded is None:
+        if refused or downloaded is None:
             why = f"is not a local directory, and can't be downloaded from the hub: {refused or reason(error)}"
             raise ConvertError(f"{name} {why}") from None
     return _form_in(downloaded, prefer)
@@ -124,7 +128,7 @@ def _refusal(error: Exception, revision: str | None) -> str | None:
 
 
 def _downloaded(name: str, revision: str | None) -> Path | None:
-    """Returns the directory of a repository in the client's cache, None if it is not there."""
+    """Returns the directory of a repository in the client's cache, None if it is not there; asks no hub."""
     import huggingface_hub
 
     try:

@@ -7,16 +7,24 @@ other toolkit would use, and that nemojax leaves out.
 import json
 import shlex
 from collections.abc import Callable, Container, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from convert.errors import ConvertError, as_written, listed, reason, short
+from nemojax.config import ModelConfig
 
 MAX_SETTINGS_BYTES = 8 << 20  # of a settings file; some list a vocabulary three times
 MAX_YAML_NODES = 250_000  # values in a YAML file, with each alias counted as what it stands for
 MAX_DIGITS = 1000  # characters of a number; reading longer ones takes time that grows with their square
 MAX_NUMBER = 1 << 17  # in any setting of these models; it bounds what is computed from them
+
+
+class Settings(NamedTuple):
+    """Our settings of a model, and notes on what they leave out of the other toolkit's."""
+
+    config: ModelConfig
+    notes: list[str]
 
 
 class Everything:

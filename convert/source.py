@@ -18,17 +18,14 @@ from convert.errors import ConvertError, listed, short
 from convert.files import open_file
 from convert.pieces import Piece
 from nemojax import checkpoint
-from nemojax.config import ModelConfig, TextConfig
+from nemojax.config import EVENTS, ModelConfig, TextConfig
 from nemojax.kernels import quantization
 from nemojax.model.parameters import abstract_model, fill, named_parameters
 from nemojax.model.transducer import Transducer
 
 # supported types of parameters; each parameter keeps its own
 PARAMETER_TYPES = tuple(np.dtype(t) for t in (np.float32, np.float16, ml_dtypes.bfloat16))
-EVENTS = ("<EOU>", "<EOB>")  # end of an utterance and of a backchannel, in NeMo's EOU models
 PRESERVED = "kept"  # key in origin.json
-MAX_FILTER_VALUES = 1 << 22  # of the mel filters; the release has 32,896
-MAX_LAYERS = 128  # of the encoder and the prediction network; it bounds the time for building the model
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +100,6 @@ def match_parameters(config: ModelConfig, found: Mapping[str, Tensor], form: nam
     layers = config.encoder.layers + config.prediction.layers
     if layers > len(found):
         raise ConvertError(f"the settings name {layers} layers, but there are only {len(found)} tensors")
-    if layers > MAX_LAYERS:
-        raise ConvertError(f"the settings name {layers} layers; nemojax reads models of at most {MAX_LAYERS}")
     problems, matched, parameters = [], set(), {}
     for ours, shape in shapes(config).items():
         name, layout = names.name_in(form, ours, config.joint.dropout > 0)

@@ -7,6 +7,8 @@ weights/          orbax: one array per parameter, named by the parameter's path 
 """
 
 import json
+import math
+import os
 import shutil
 import tempfile
 import time
@@ -18,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nemojax import settings
 from nemojax.config import ModelConfig
 from nemojax.device import default_device
 from nemojax.errors import CheckpointError, ConfigError
@@ -27,6 +30,10 @@ from nemojax.model.parameters import abstract_model, check_shapes, named_paramet
 from nemojax.model.transducer import Transducer
 
 CONFIG, TOKENIZER, ORIGIN, WEIGHTS = "config.json", "tokenizer.model", "origin.json", "weights"
+METADATA = "weights/_METADATA"  # orbax's: names, shapes and types
+MAX_BYTES = {CONFIG: 8 << 20, TOKENIZER: 16 << 20, ORIGIN: 64 << 20, METADATA: 8 << 20}
+# Weights may be of this many times the bytes of their files, and of this many more. nemojax does not compress them.
+MAX_RATIO, MAX_EXTRA_BYTES = 20, 64 << 20
 CONCURRENT_GB = 0.25  # memory that orbax may use besides the arrays; more is hardly faster
 DIRECTORY_MODE = 0o755  # mkdtemp makes directories that only their owner may read
 
@@ -122,6 +129,7 @@ def read_settings(directory: str | Path) -> tuple[ModelConfig, bytes, dict[str, 
     try:
         if not directory.is_dir():
             hint = "; convert a .nemo archive with nemojax-convert first" if directory.is_file() else ""
+            hint = hint if os.path.lexists(directory) else ": there is none of this name"
             raise CheckpointError(f"{directory} is not a directory{hint}")
         missing = [name for name in (CONFIG, TOKENIZER, ORIGIN, WEIGHTS) if not (directory / name).exists()]
     except OSError as error:
@@ -132,13 +140,29 @@ def read_settings(directory: str | Path) -> tuple[ModelConfig, bytes, dict[str, 
             "nemojax-convert makes one from a NeMo or Hugging Face checkpoint"
         )
     try:
-        config = ModelConfig.from_json((directory / CONFIG).read_text())
-        origin = json.loads((directory / ORIGIN).read_text())
+        large = [name for name, limit in MAX_BYTES.items() if (directory / name).stat().st_size > limit]
+        if large:
+            raise CheckpointError(f"{directory / large[0]} is larger than {MAX_BYTES[large[0]] >> 20} MB; refused")
+        file = directory / CONFIG
+        config = ModelConfig.from_json(file.read_text())
+        file = directory / ORIGIN
+        origin = settings.parse_json(file.read_text(), ORIGIN)
+        if not isinstance(origin, dict):
+            raise ConfigError("it must be an object")
         return config, (directory / TOKENIZER).read_bytes(), origin
     except ConfigError as error:
-        raise CheckpointError(f"{directory / CONFIG}: {error}") from None
+        raise CheckpointError(f"{file}: {error}") from None
+    except CheckpointError:
+        raise
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{directory} can't be read: {error}") from None
+
+
+def _check_size(weights: Path, size: int) -> None:
+    """Raises CheckpointError for weights of `size` bytes that their files can't hold."""
+    held = sum(path.stat().st_size for path in weights.rglob("*") if path.is_file())
+    if size > MAX_RATIO * held + MAX_EXTRA_BYTES:
+        raise CheckpointError(f"its weights are of {size:,} bytes, and its files hold {held:,}; it is not complete")
 
 
 def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelConfig, bytes, dict[str, Any]]:
@@ -167,6 +191,7 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
                 model = jax.eval_shape(quantization.quantize, model)
             shapes = {name: leaf.shape for name, leaf in named_parameters(model).items()}
             check_shapes(shapes, {name: tuple(array.shape) for name, array in stored.items()})
+            _check_size(weights, sum(math.prod(array.shape) * array.dtype.itemsize for array in stored.values()))
             kept = {*quantized, *(f"{name}_scale" for name in quantized)}
             types = {name: stored[name].dtype if dtype is None or name in kept else dtype for name in shapes}
             struct: Any = jax.ShapeDtypeStruct

@@ -8,7 +8,17 @@ import json
 from dataclasses import dataclass, field
 
 from nemojax import settings
-from nemojax.errors import ConfigError
+from nemojax.errors import ConfigError, shown
+
+EVENTS = ("<EOU>", "<EOB>")  # end of an utterance and of a backchannel, in NeMo's EOU models and their manifests
+
+# Bounds on settings. They bound the time and the memory that reading a checkpoint from elsewhere takes.
+MAX_LAYERS = 128
+MAX_SIZE = 1 << 17  # of widths, of contexts in frames, of windows in samples, of the vocabulary
+MAX_RATE_HZ = 1_000_000
+MAX_FILTER_VALUES = 1 << 22  # of the mel filters; the release has 32,896
+MAX_LISTED = 1000  # look-aheads, and events
+MAX_SHOWN = 60  # characters of a number in a message
 
 
 @dataclass(frozen=True)
@@ -89,35 +99,67 @@ class ModelConfig:
     text: TextConfig = field(default_factory=TextConfig)
 
     def __post_init__(self) -> None:
-        encoder, features = self.encoder, self.features
-        positive = {
-            "encoder.layers": encoder.layers,
-            "encoder.width": encoder.width,
-            "encoder.heads": encoder.heads,
-            "encoder.feedforward_width": encoder.feedforward_width,
-            "encoder.subsampling_channels": encoder.subsampling_channels,
-            "encoder.convolution_kernel": encoder.convolution_kernel,
-            "encoder.left_context_frames": encoder.left_context_frames,
-            "features.mel_bins": features.mel_bins,
-            "prediction.width": self.prediction.width,
-            "prediction.layers": self.prediction.layers,
-            "joint.width": self.joint.width,
-            "vocabulary": self.vocabulary,
-            "max_symbols_per_frame": self.max_symbols_per_frame,
-        }
-        for name, value in positive.items():
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1, not {value}")
+        encoder = self.encoder
+        self._check_sizes()
+        self._check_features()
         if encoder.width % encoder.heads:
             raise ConfigError(f"encoder.width {encoder.width} is not a multiple of encoder.heads {encoder.heads}")
         if encoder.width % 2:
             raise ConfigError(f"encoder.width must be even for sinusoidal positions, not {encoder.width}")
-        if not features.hop_samples <= features.window_samples <= features.fft_samples:
-            raise ConfigError("features: hop_samples <= window_samples <= fft_samples does not hold")
+        for name, rate in (
+            ("encoder.dropout", encoder.dropout),
+            ("encoder.attention_dropout", encoder.attention_dropout),
+            ("prediction.dropout", self.prediction.dropout),
+            ("joint.dropout", self.joint.dropout),
+        ):
+            if not 0 <= rate <= 1:
+                raise ConfigError(f"{name} must be 0 to 1, not {shown(rate, MAX_SHOWN)}")
         if not encoder.lookaheads:
             raise ConfigError("encoder.lookaheads is empty")
+        for name, listed in (("encoder.lookaheads", encoder.lookaheads), ("text.events", self.text.events)):
+            if len(listed) > MAX_LISTED:
+                raise ConfigError(f"{name} must list at most {MAX_LISTED}, not {len(listed)}")
         for lookahead in encoder.lookaheads:
             self.chunk_frames(lookahead)
+
+    def _check_sizes(self) -> None:
+        """Raises ConfigError for a number that is not in the range of any model."""
+        encoder, features = self.encoder, self.features
+        numbers = {
+            "encoder.layers": (encoder.layers, MAX_LAYERS),
+            "encoder.width": (encoder.width, MAX_SIZE),
+            "encoder.heads": (encoder.heads, MAX_SIZE),
+            "encoder.feedforward_width": (encoder.feedforward_width, MAX_SIZE),
+            "encoder.subsampling_channels": (encoder.subsampling_channels, MAX_SIZE),
+            "encoder.convolution_kernel": (encoder.convolution_kernel, MAX_SIZE),
+            "encoder.left_context_frames": (encoder.left_context_frames, MAX_SIZE),
+            "features.sample_rate_hz": (features.sample_rate_hz, MAX_RATE_HZ),
+            "features.hop_samples": (features.hop_samples, MAX_SIZE),
+            "features.fft_samples": (features.fft_samples, MAX_SIZE),
+            "features.mel_bins": (features.mel_bins, MAX_SIZE),
+            "prediction.width": (self.prediction.width, MAX_SIZE),
+            "prediction.layers": (self.prediction.layers, MAX_LAYERS),
+            "joint.width": (self.joint.width, MAX_SIZE),
+            "vocabulary": (self.vocabulary, MAX_SIZE),
+            "max_symbols_per_frame": (self.max_symbols_per_frame, MAX_SIZE),
+        }
+        for name, (value, maximum) in numbers.items():
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {shown(value, MAX_SHOWN)}")
+            if value > maximum:
+                raise ConfigError(f"{name} must be at most {maximum}, not {shown(value, MAX_SHOWN)}")
+
+    def _check_features(self) -> None:
+        features = self.features
+        if not features.hop_samples <= features.window_samples <= features.fft_samples:
+            raise ConfigError("features: hop_samples <= window_samples <= fft_samples does not hold")
+        if self.history_samples < 0:
+            raise ConfigError(f"features: window_samples must be at most {2 * self.frame_samples}, 16 hops")
+        if features.mel_bins * (features.fft_samples // 2 + 1) > MAX_FILTER_VALUES:
+            raise ConfigError(f"features: mel_bins and fft_samples give more than {MAX_FILTER_VALUES} filter values")
+        for name, value in (("preemphasis", features.preemphasis), ("log_guard", features.log_guard)):
+            if not 0 <= value <= 1:
+                raise ConfigError(f"features.{name} must be 0 to 1, not {shown(value, MAX_SHOWN)}")
 
     @property
     def blank(self) -> int:

@@ -57,6 +57,10 @@ class DataError(NemojaxError, RuntimeError):
     """Reports training data most of which can't be read; names examples."""
 
 
+class StreamError(NemojaxError, RuntimeError):
+    """Reports a live stream whose state was lost in a step that failed; says what was transcribed."""
+
+
 class EngineError(NemojaxError):
     """Reports a live stream that can't be served; says why."""
 

@@ -18,6 +18,7 @@ from nemojax.errors import CheckpointError
 # owner/model, or owner/model@revision
 NAME = re.compile(r"(?P<owner>\w[\w.-]*)/(?P<model>\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?")
 DEFAULT_REVISION = "main"
+ARCHIVE = ".nemo"  # the end of a file's name, and of no model's
 _PACKAGES = Path(__file__).parents[1]  # where nemojax and convert are
 
 
@@ -28,15 +29,16 @@ def resolve(model: str | Path) -> Path:
     downloaded and converted when it is first used; a line on standard error says so. Later uses need no network.
 
     Raises:
-      CheckpointError: the name can't be downloaded or converted; says why.
+      CheckpointError: the name can't be downloaded or converted, or looks like a mistyped directory; says why.
     """
     name = NAME.fullmatch(str(model))
-    if name is None or os.path.lexists(model):
+    if name is None or os.path.lexists(model) or str(model).endswith(ARCHIVE):
         return Path(model)
     revision = name["revision"] or DEFAULT_REVISION
     try:
         cached = models_directory() / name["owner"] / name["model"] / revision.replace("/", "--")
         if not cached.is_dir():
+            _refuse_mistyped(str(model), name["owner"])
             cached.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(cached.parent / f".{cached.name}.lock"):
                 if not cached.is_dir():  # no other process has converted it meanwhile
@@ -47,6 +49,15 @@ def resolve(model: str | Path) -> Path:
             f"convert {model} with nemojax-convert"
         ) from None
     return cached
+
+
+def _refuse_mistyped(model: str, owner: str) -> None:
+    """Raises CheckpointError for a name whose first part is a directory here: the rest is mistyped, more likely."""
+    if os.path.isdir(owner):
+        raise CheckpointError(
+            f"there is no directory {model}, and {owner} is a directory here, so it is not looked for on the hub; "
+            f"if it is a name on the hub, convert it with: nemojax-convert hf {model.partition('@')[0]} OUT"
+        )
 
 
 def models_directory() -> Path:

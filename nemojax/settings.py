@@ -6,13 +6,16 @@ problem is a ConfigError of one sentence that names the place, such as `model.en
 
 import dataclasses
 import json
+import sys
 import types
 import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from nemojax.errors import ConfigError
+from nemojax.errors import ConfigError, shown
 
+MAX_FLOAT = sys.float_info.max
+MAX_SHOWN, MAX_NAMES = 200, 8  # characters of a value, and names, in a message
 DESCRIPTIONS = {
     bool: "true or false",
     int: "a whole number",
@@ -33,8 +36,12 @@ def parse_json(text: str | bytes, name: str) -> Any:
     """Parses JSON in UTF-8. Raises ConfigError with the document's `name` where it is not JSON."""
     try:
         return json.loads(text)
-    except ValueError as error:  # of the encoding too
+    except RecursionError:
+        raise ConfigError(f"{name} is nested too deeply") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{name} is not JSON: {error}") from None
+    except ValueError:
+        raise ConfigError(f"{name} has a number of thousands of digits") from None
 
 
 def read(kind: type[T], value: Any, defaults: T | None = None) -> T:
@@ -55,12 +62,12 @@ def read(kind: type[T], value: Any, defaults: T | None = None) -> T:
 
 def _dataclass(kind: Any, value: Any, defaults: Any, place: str) -> Any:
     if not isinstance(value, dict):
-        raise ConfigError(f"{place or 'the whole'} must be an object with settings by name, not {json.dumps(value)}")
+        raise ConfigError(f"{place or 'the whole'} must be an object with settings by name, not {_shown(value)}")
     defaults = defaults if isinstance(defaults, kind) else None
     hints, prefix = typing.get_type_hints(kind), f"{place}." if place else ""
     names = [field.name for field in dataclasses.fields(kind)]
     if unknown := [prefix + name for name in value if name not in names]:
-        raise ConfigError(f"unknown settings: {', '.join(unknown)}; the settings here are {', '.join(names)}")
+        raise ConfigError(f"unknown settings: {_listed(unknown)}; the settings here are {', '.join(names)}")
     if defaults is None and (missing := [prefix + name for name in names if name not in value]):
         raise ConfigError(f"missing settings: {', '.join(missing)}")
     read = {name: _value(hints[name], one, getattr(defaults, name, None), prefix + name) for name, one in value.items()}
@@ -90,11 +97,25 @@ def _value(kind: Any, value: Any, defaults: Any, place: str) -> Any:
         return tuple(read) if origin is tuple else kind(*read)
     elif kind is types.NoneType and value is None:
         return None
-    elif kind is float and type(value) is int:
+    elif kind is float and type(value) is int and abs(value) <= MAX_FLOAT:
         return float(value)
     elif kind in (bool, int, float, str, Path) and type(value) is (str if kind is Path else kind):
         return kind(value)
-    raise ConfigError(f"{place} must be {_description(kind)}, not {json.dumps(value)}")
+    raise ConfigError(f"{place} must be {_description(kind)}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """Returns a value for a message, as JSON has it; a long one loses its middle."""
+    try:
+        return shown(json.dumps(value), MAX_SHOWN)
+    except RecursionError:
+        return "something nested too deeply"
+
+
+def _listed(names: list[str]) -> str:
+    """Returns names for a message; the first eight, and how many more there are."""
+    more = f", and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(shown(name, MAX_SHOWN) for name in names[:MAX_NAMES]) + more
 
 
 def _is_union(kind: Any) -> bool:

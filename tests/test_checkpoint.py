@@ -154,3 +154,55 @@ def test_damaged_weights(copy):
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
     with pytest.raises(CheckpointError, match="can't be read"):
         checkpoint.load(copy)
+
+
+HOSTILE = {
+    "layers": ({"encoder": {"layers": 10**9}}, r"encoder\.layers must be at most 128"),
+    "width": ({"joint": {"width": 10**12}}, r"joint\.width must be at most"),
+    "digits": ({"vocabulary": int("1" * 4000)}, r"vocabulary must be at most \d+, not 1+ \.\.\. 1+$"),
+    "a number too large for a float": ({"features": {"preemphasis": int("1" * 4000)}}, "preemphasis must be a number"),
+    "not a number": ({"features": {"log_guard": float("nan")}}, r"log_guard must be 0 to 1, not nan"),
+    "no hop": ({"features": {"hop_samples": 0}}, r"hop_samples must be at least 1"),
+    "filters": ({"features": {"mel_bins": 10**5, "fft_samples": 2**16}}, "more than 4194304 filter values"),
+    "a window of many hops": ({"features": {"window_samples": 3000, "fft_samples": 4096}}, "at most 2560, 16 hops"),
+    "a name of two lines": ({"a\nb": 1}, r"unknown settings: a\\nb;"),
+    "many events": (
+        {"text": {"events": ["x"] * 2000, "join_punctuation": False}},
+        "text.events must list at most 1000",
+    ),
+}
+
+
+@pytest.mark.parametrize("changes,message", HOSTILE.values(), ids=HOSTILE)
+def test_settings_that_no_model_has_are_refused(copy, changes, message):
+    values = json.loads((copy / "config.json").read_text())
+    for name, value in changes.items():
+        values[name] = values[name] | value if isinstance(value, dict) and name in values else value
+    (copy / "config.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        checkpoint.read_settings(copy)
+    assert len(str(caught.value)) < 1000 and str(copy / "config.json") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "file,content,message",
+    [
+        ("config.json", "[" * 100_000, r"config\.json is nested too deeply"),
+        ("config.json", '{"vocabulary": ' + "1" * 5000 + "}", "a number of thousands of digits"),
+        ("config.json", " " * (9 << 20), r"config\.json is larger than 8 MB"),
+        ("origin.json", "[" * 100_000, r"origin\.json is nested too deeply"),
+        ("origin.json", "[1]", r"origin\.json: it must be an object"),
+        ("tokenizer.model", " " * (17 << 20), r"tokenizer\.model is larger than 16 MB"),
+        ("weights/_METADATA", " " * (9 << 20), r"_METADATA is larger than 8 MB"),
+    ],
+)
+def test_files_that_no_checkpoint_has_are_refused(copy, file, content, message):
+    (copy / file).write_text(content)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.read_settings(copy)
+
+
+def test_weights_that_their_files_cannot_hold_are_refused(copy, monkeypatch):
+    monkeypatch.setattr(checkpoint, "MAX_EXTRA_BYTES", -(1 << 30))
+    with pytest.raises(CheckpointError, match=r"its weights are of [\d,]+ bytes, and its files hold [\d,]+"):
+        checkpoint.load(copy)

@@ -66,6 +66,16 @@ def test_a_directory_comes_before_a_name(cache, commands, tmp_path):
     assert hub.resolve("owner/model") == Path("owner/model") and commands == []
 
 
+def test_a_mistyped_directory_is_not_looked_for_on_the_hub(cache, commands, tmp_path):
+    """But a model of that name that was converted before is found."""
+    (tmp_path / "nvidia").mkdir()
+    with pytest.raises(CheckpointError, match=f"there is no directory {NAME}@january, .*nemojax-convert hf {NAME} OUT"):
+        hub.resolve(f"{NAME}@january")
+    assert commands == [] and hub.resolve("nvidia/none.nemo") == Path("nvidia/none.nemo")
+    (cache / NAME / "main").mkdir(parents=True)
+    assert hub.resolve(NAME) == cache / NAME / "main"
+
+
 @pytest.mark.parametrize(
     "code,error,message",
     [

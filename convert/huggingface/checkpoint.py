@@ -61,8 +61,7 @@ def _read(directory: Path, skipped: Container[str]) -> Source:
     if text is None:
         raise ConvertError(f"has no {FILE}")
     processor, extractor = _json(directory, PROCESSOR_FILE), _json(directory, EXTRACTOR_FILE)
-    config = settings.to_config(read_json(text, FILE), processor, extractor, skipped)
-    notes = []
+    config, notes = settings.read(read_json(text, FILE), processor, extractor, skipped)
     if processor is None:
         notes.append(f"no {PROCESSOR_FILE}: look-aheads {', '.join(map(str, config.encoder.lookaheads))} are assumed")
     if processor is None and extractor is None:

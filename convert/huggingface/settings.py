@@ -8,9 +8,8 @@ from collections.abc import Container
 from typing import Any
 
 from convert.errors import ConvertError, short
-from convert.sections import Section
-from convert.source import MAX_FILTER_VALUES
-from nemojax.config import EncoderConfig, FeatureConfig, JointConfig, ModelConfig, PredictionConfig
+from convert.sections import Section, Settings
+from nemojax.config import MAX_FILTER_VALUES, EncoderConfig, FeatureConfig, JointConfig, ModelConfig, PredictionConfig
 from nemojax.errors import ConfigError
 
 FILE, PROCESSOR_FILE, EXTRACTOR_FILE = "config.json", "processor_config.json", "preprocessor_config.json"
@@ -26,6 +25,8 @@ COMMON_SKIPPED = (
     *("id2label", "label2id", "is_encoder_decoder", "use_cache", "initializer_range", "_attn_implementation"),
     *("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "tie_word_embeddings"),
 )
+# at the top: a prompt network, code of its own, weights in another form
+OTHER_MODELS = ("num_prompts", "prompt_intermediate_size", "auto_map", "quantization_config")
 ENCODER_SKIPPED = (
     *("activation_dropout", "dropout_positions", "layerdrop"),  # in training only
     "max_position_embeddings",  # initial size of a buffer
@@ -48,7 +49,15 @@ EXTRACTOR_FIXED: dict[str, tuple[Any, ...]] = {
 
 
 def to_config(settings: Any, processor: Any, extractor: Any, skipped: Container[str] = ()) -> ModelConfig:
-    """Converts parsed JSON files to our settings.
+    """Converts parsed JSON files to our settings; see `read`."""
+    return read(settings, processor, extractor, skipped).config
+
+
+def read(settings: Any, processor: Any, extractor: Any, skipped: Container[str] = ()) -> Settings:
+    """Converts parsed JSON files to our settings; returns also notes on what they leave out.
+
+    A setting of the encoder or of the features that is unknown is an error, since it could change the result. At the
+    top of config.json an unknown setting is a note.
 
     Args:
       settings: config.json.
@@ -76,12 +85,15 @@ def to_config(settings: Any, processor: Any, extractor: Any, skipped: Container[
     max_symbols = top.take("max_symbols_per_step", int, 10)
     top.only("hidden_act", ["relu"], "relu")
     top.only("durations", [[], None], [])
+    for key in OTHER_MODELS:
+        top.only(key, [None], None)
     top.skip(COMMON_SKIPPED)
-    top.close(skipped)
+    top.ignore_rest(skipped)
     top.check(FILE)
     processor_section.check(PROCESSOR_FILE)
     try:
-        return ModelConfig(features, encoder, prediction, joint, labels - 1, max_symbols)
+        config = ModelConfig(features, encoder, prediction, joint, labels - 1, max_symbols)
+        return Settings(config, top.all_notes())
     except ConfigError as error:
         raise ConvertError(f"{FILE}: {error}") from None
 

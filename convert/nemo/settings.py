@@ -7,13 +7,21 @@ the sections for decoding and for the tokenizer, an unknown setting is a note.
 """
 
 from collections.abc import Container, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from convert.errors import ConvertError, listed, short
 from convert.nemo import decoding
 from convert.nemo.kinds import TRANSDUCERS, other_kinds
-from convert.sections import MAX_NUMBER, Section, read_yaml
-from nemojax.config import EncoderConfig, FeatureConfig, JointConfig, ModelConfig, PredictionConfig
+from convert.sections import MAX_NUMBER, Section, Settings, read_yaml
+from nemojax.config import (
+    MAX_FILTER_VALUES,
+    MAX_LAYERS,
+    EncoderConfig,
+    FeatureConfig,
+    JointConfig,
+    ModelConfig,
+    PredictionConfig,
+)
 from nemojax.errors import ConfigError
 
 FILE = "model_config.yaml"
@@ -82,15 +90,6 @@ TOP_SKIPPED = (
     *("do_training", "do_testing", "init_strategy", "model_type", "streaming_mode", "restore_timestamps_model"),
 )
 NO_NORMALIZATION = ("NA", "none", "None", "", None, False)  # for NeMo also any text that names no normalization
-MAX_FILTER_VALUES = 1 << 22  # of the mel filters; the release has 32,896
-MAX_LAYERS = 128  # of the encoder, and of the prediction network
-
-
-class Settings(NamedTuple):
-    """Our settings, and notes on what they leave out."""
-
-    config: ModelConfig
-    notes: list[str]
 
 
 def parse(data: bytes) -> dict[str, Any]:

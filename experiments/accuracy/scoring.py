@@ -9,8 +9,17 @@ from experiments.harness import checks
 from experiments.harness.output import labels, spread
 from nemojax.audio.manifest import Manifest, numbered_entries
 from nemojax.audio.source import Recording, open_audio
+from nemojax.config import EVENTS
 from nemojax.errors import AudioError, ConfigError
-from nemojax.metrics import ErrorCounts, case_errors, character_errors, plain, punctuation_errors, word_errors
+from nemojax.metrics import (
+    ErrorCounts,
+    case_errors,
+    character_errors,
+    plain,
+    punctuation_errors,
+    without_events,
+    word_errors,
+)
 from nemojax.text.transcript import Transcript
 
 if TYPE_CHECKING:  # jax is imported only where a model runs
@@ -124,7 +133,7 @@ def score(
     normalize: Callable[[str], str] = plain,
     report: Callable[[AudioError], object] = lambda error: None,
 ) -> list[Scored]:
-    """Scores the results of `transcribe`; errors are reported and left out."""
+    """Scores the results of `transcribe`; errors are reported and left out. Marks of events are no words."""
     scored = []
     for index, result in sorted(results.items()):
         if isinstance(result, AudioError):
@@ -132,7 +141,8 @@ def score(
             continue
         entry = entries[index]
         assert isinstance(entry, Recording)
-        scored.append(score_text(index, entry.name, entry.text or "", result.text, result.duration_s, normalize))
+        reference = without_events(entry.text or "", {*EVENTS, *(event.name for event in result.events)})
+        scored.append(score_text(index, entry.name, reference, result.text, result.duration_s, normalize))
     return scored
 
 

@@ -6,6 +6,7 @@ Recordings are read in blocks: memory does not grow with their length.
 import os
 import stat
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -28,8 +29,8 @@ from nemojax.audio.inputs import (
     seekable_size,
     unpacked,
 )
-from nemojax.audio.pipes import decode_pipe
-from nemojax.audio.raw import MAX_CHANNELS, SampleFormat, parse_raw
+from nemojax.audio.pipes import MAX_COPY_BYTES, Pipe, decode_pipe
+from nemojax.audio.raw import BLOCK_BYTES, MAX_CHANNELS, SampleFormat, parse_raw
 from nemojax.audio.resampler import Resampler
 from nemojax.audio.window import Window
 from nemojax.config import FeatureConfig
@@ -53,6 +54,13 @@ class Recording:
     size_bytes: int | None = None  # None: up to the end of `path`
     text: str | None = None  # the reference transcript, if there is one
     channel: Channel = None  # see `channels.Mixer`
+
+
+@dataclass(frozen=True)
+class _Copy(Recording):
+    """A temporary file with the content of a pipe, which is deleted when nothing refers to it."""
+
+    copy: Any = None
 
 
 class AudioSource:
@@ -95,6 +103,7 @@ class AudioSource:
         last = frames if end is None else end
         self.name, self.rate_hz, self.channels = name, rate_hz, channels
         self.close: Callable[[], None] = lambda: None
+        self.source: Any = None  # what was opened; a temporary file is there as long as it is referred to
         self.duration_s = None if last is None else max(last - begin, 0) / rate_hz
         self._report, self._blocks = decoded.report, _part(decoded, begin, end)
         self._frame, self._ended = begin, False
@@ -249,19 +258,41 @@ def open_audio(
         except (UnnamedAudioError, OSError) as error:
             raise AudioError(f"{name}: {_reason(error)}") from None
         audio.close = stack.pop_all().close
+        audio.source = source
         return audio
 
 
 def open_channels(source: Any, **options: Any) -> list[AudioSource]:
     """Opens each channel of a recording as a recording of its own; takes and raises what `open_audio` does.
 
-    Standard input and other pipes are not taken: their channels can't be read one after the other.
+    A pipe, or a readable object, is first read to its end, since each channel reads the whole recording.
     """
-    if source == "-" if isinstance(source, str) else not isinstance(source, bytes) and as_file(source) is not None:
-        raise AudioError("channels as recordings of their own need a file, bytes or an array, not a pipe")
+    source = _readable_again(source)
     with closing(open_audio(source, **options)) as audio:
         channels = audio.channels
     return [open_audio(source, **{**options, "channel": channel}) for channel in range(channels)]
+
+
+def _readable_again(source: Any) -> Any:
+    """Returns the content of a pipe or a readable object as a file that can be opened several times; others as is."""
+    name = getattr(source, "name", "file object")
+    if isinstance(source, str) and source == "-":
+        file, name = sys.stdin.buffer, "standard input"
+    elif isinstance(source, str | os.PathLike) and Path(source).is_fifo():
+        file, name = open(source, "rb"), str(source)  # noqa: SIM115 - closed with the copy
+    elif (file := None if isinstance(source, bytes | bytearray | memoryview) else as_file(source)) is None:
+        return source
+    try:
+        copy = tempfile.NamedTemporaryFile(delete=True)  # noqa: SIM115 - it goes with the last reference to it
+        pipe = Pipe(file)
+        while data := pipe.read1(BLOCK_BYTES):
+            copy.write(data)
+            if copy.tell() > MAX_COPY_BYTES:
+                raise UnnamedAudioError(f"it has more than {MAX_COPY_BYTES >> 30} GiB; write it to a file, and name it")
+        copy.flush()
+    except (UnnamedAudioError, OSError) as error:
+        raise AudioError(f"{name}: {_reason(error)}") from None
+    return _Copy(Path(copy.name), shown(str(name)), copy=copy)
 
 
 def read_all(source: Any, sample_rate_hz: Rate = MODEL_RATE_HZ, model_rate_hz: int = MODEL_RATE_HZ) -> np.ndarray:

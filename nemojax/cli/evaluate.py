@@ -10,15 +10,31 @@ from tqdm import tqdm
 from tyro.conf import Positional, arg
 
 from nemojax import metrics
+from nemojax.audio.channels import EACH, Channel, parse_channel
 from nemojax.audio.headers import UnnamedAudioError
 from nemojax.audio.manifest import Manifest, Request
 from nemojax.audio.manifest_entry import parse_entry
+from nemojax.audio.raw import SampleFormat, parse_raw
 from nemojax.audio.shard_names import manifest_paths
 from nemojax.audio.source import Recording
 from nemojax.bundled import SMALL
-from nemojax.checks import check_count
+from nemojax.checks import check_count, check_seconds
 from nemojax.cli.model import load as load_model
-from nemojax.cli.options import MANIFESTS, Attention, BatchSize, Dtype, Json, Kernels, Lookahead, Model
+from nemojax.cli.options import (
+    EACH_ADVICE,
+    MANIFESTS,
+    Attention,
+    BatchSize,
+    ChannelText,
+    Dtype,
+    Json,
+    Kernels,
+    Lookahead,
+    Model,
+    Raw,
+    ResetPrediction,
+)
+from nemojax.config import EVENTS
 from nemojax.errors import AudioError, ConfigError, shown
 from nemojax.metrics.set_scores import SetScores, table
 from nemojax.text.json_lines import json_line
@@ -65,13 +81,21 @@ def evaluate(
     dtype: Dtype = "float32",
     kernels: Kernels = "auto",
     attention: Attention = "auto",
+    raw: Raw = None,
+    channel: ChannelText = None,
+    reset_prediction_after_s: ResetPrediction = None,
 ) -> int:
     """Measure the word and character error rates of a model on manifests."""
     if not sets:
         raise ConfigError("name at least one manifest, or the results of one")
     check_count("--batch-size", batch_size)
+    if reset_prediction_after_s is not None:
+        check_seconds("--reset-prediction-after-s", reset_prediction_after_s, positive=True)
+    layout, chosen = None if raw is None else parse_raw(raw), parse_channel(channel)
+    if chosen == EACH:
+        raise ConfigError(EACH_ADVICE)
     normalize = metrics.normalizer(normalizer)
-    load = cache(partial(load_model, model, dtype, kernels, attention))
+    load = cache(partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s))
     summaries = {}
     for name in sets:
         settings: dict[str, Any] = {"normalizer": normalizer}
@@ -80,8 +104,10 @@ def evaluate(
             results = (result for file in files for result in read_results(file))
         else:
             recognizer = load()
+            chosen_options = {"raw": raw, "channel": channel, "reset_prediction_after_s": reset_prediction_after_s}
+            settings |= {option: value for option, value in chosen_options.items() if value is not None}
             settings |= {"model": str(model), "dtype": recognizer.dtype, "lookahead": recognizer.lookahead(lookahead)}
-            results = transcribed(recognizer, name, lookahead, batch_size)
+            results = transcribed(recognizer, name, lookahead, batch_size, layout, chosen)
         summaries[name] = _score(results, normalize)
         if json:
             fields = {"manifest": name, **summaries[name], **settings}
@@ -104,10 +130,16 @@ def _score(results: Iterator[Scored | AudioError], normalize: Callable[[str], st
 
 
 def transcribed(
-    recognizer: "Recognizer", manifest: str, lookahead: int | None, batch_size: int
+    recognizer: "Recognizer",
+    manifest: str,
+    lookahead: int | None,
+    batch_size: int,
+    raw: SampleFormat | None = None,
+    channel: Channel = None,
 ) -> Iterator[Scored | AudioError]:
     """Transcribes a manifest; yields the reference and the transcript of each line, or its error."""
     waiting: dict[int, Request] = {}
+    events = {*EVENTS, *recognizer.config.text.events}
 
     def recordings() -> Iterator[Recording | AudioError]:
         requests = ((path, request) for path in manifest_paths(manifest) for request in Manifest(path).requests())
@@ -120,13 +152,16 @@ def transcribed(
                 yield recording
 
     with tqdm(unit="s", desc="audio", disable=None, leave=False) as bar:
-        for index, result in recognizer.transcribe_each(recordings(), lookahead, batch_size, progress=bar.update):
+        results = recognizer.transcribe_each(
+            recordings(), lookahead, batch_size, progress=bar.update, raw=raw, channel=channel
+        )
+        for index, result in results:
             recording = waiting.pop(index).recording
             if isinstance(result, AudioError):
                 bar.clear()
                 yield result
             elif isinstance(recording, Recording):
-                yield Scored(recording.text or "", result.text)
+                yield Scored(metrics.without_events(recording.text or "", events), result.text)
 
 
 def _result_files(name: str) -> list[str] | None:
@@ -175,4 +210,4 @@ def read_results(file: str) -> Iterator[Scored | AudioError]:
         elif not isinstance(reference, str):
             yield AudioError(f"{where}: it has no text to compare with")
         else:
-            yield Scored(reference, hypothesis)
+            yield Scored(metrics.without_events(reference, EVENTS), metrics.without_events(hypothesis, EVENTS))

@@ -58,6 +58,10 @@ Raw = Annotated[
         help_behavior_hint="(default: files have headers)",
     ),
 ]
+EACH_ADVICE = (
+    "a line of a manifest has one result, so --channel each is not possible here; write a line for each channel, with "
+    "channel_selector"
+)
 ChannelText = Annotated[
     str | None,
     arg(

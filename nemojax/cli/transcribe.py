@@ -18,6 +18,7 @@ from nemojax.cli.inputs import Input, expand
 from nemojax.cli.interrupts import Interrupts
 from nemojax.cli.model import load as load_model
 from nemojax.cli.options import (
+    EACH_ADVICE,
     MANIFESTS,
     Attention,
     BatchSize,
@@ -69,9 +70,9 @@ def transcribe(
     if output is not None:
         if stream or live or json:
             raise ConfigError("--output can't be combined with --stream, --live or --json: its results are JSON lines")
-        if raw is not None or channel is not None:
-            raise ConfigError("--output takes no --raw or --channel: write channel_selector into the manifest's lines")
-        return _transcribe_manifest(load, files, lookahead, batch_size, output, shard)
+        if channel == EACH:
+            raise ConfigError(EACH_ADVICE)
+        return _transcribe_manifest(load, files, lookahead, batch_size, output, shard, raw, channel)
     if shard is not None:
         raise ConfigError("--shard is for a manifest with --output")
     if not files:
@@ -118,11 +119,14 @@ def _transcribe_manifest(
     batch_size: int,
     output: Path,
     shard: str | None,
+    raw: str | None,
+    channel: str | None,
 ) -> int:
     from nemojax.recognition import bulk
 
     if len(files) != 1 or not files[0].endswith(MANIFESTS):
         raise ConfigError(f"--output is for one manifest ({', '.join(MANIFESTS)}), not {', '.join(files) or 'nothing'}")
+    layout, chosen = None if raw is None else parse_raw(raw), parse_channel(channel)
     place = bulk.Shard.parse(shard) if shard is not None else bulk.Shard.of_environment()
     recognizer = load()
     failed = False
@@ -134,7 +138,7 @@ def _transcribe_manifest(
 
     with tqdm(unit="s", desc=f"shard {place.index} of {place.count}", disable=None, leave=False) as bar:
         outcome = bulk.transcribe_manifest(
-            recognizer, Path(files[0]), output, lookahead, batch_size, place, bar.update, report
+            recognizer, Path(files[0]), output, lookahead, batch_size, place, bar.update, report, layout, chosen
         )
     waiting = outcome.recordings - outcome.done
     where = f"{waiting} left to other processes" if waiting else f"results are in {output / bulk.TRANSCRIPTS}"

@@ -18,7 +18,7 @@ from nemojax.metrics.error_counts import (
     total,
     word_errors,
 )
-from nemojax.metrics.normalization import MARKS, normalizer, plain
+from nemojax.metrics.normalization import MARKS, normalizer, plain, without_events
 
 __all__ = [
     "MARKS",
@@ -32,5 +32,6 @@ __all__ = [
     "plain",
     "punctuation_errors",
     "total",
+    "without_events",
     "word_errors",
 ]

@@ -1,7 +1,7 @@
 """Forms of a text in which transcripts are compared: its words and punctuation marks apart, or normalized."""
 
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from nemojax.errors import ConfigError
 
@@ -71,3 +71,11 @@ def tokens(text: str) -> Iterator[str]:
 
 def _is_word_character(character: str) -> bool:
     return character.isalnum() or unicodedata.category(character).startswith("M")
+
+
+def without_events(text: str, events: Iterable[str]) -> str:
+    """Removes the marks of events, such as "<EOU>", which end texts of some manifests and are no words."""
+    marked = [event for event in events if event in text]
+    for event in marked:
+        text = text.replace(event, " ")
+    return " ".join(text.split()) if marked else text

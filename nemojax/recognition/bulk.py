@@ -26,17 +26,20 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from nemojax.audio.channels import Channel
 from nemojax.audio.manifest import Manifest, Request
 from nemojax.audio.manifest_entry import duration_s
+from nemojax.audio.raw import SampleFormat
 from nemojax.audio.source import Recording
 from nemojax.config import ModelConfig
 from nemojax.errors import AudioError, ConfigError
-from nemojax.recognition.offline import SEGMENT_LEFT_CONTEXTS
+from nemojax.recognition.offline import SEGMENT_LEFT_CONTEXTS, Result
 from nemojax.recognition.recognizer import Recognizer
 from nemojax.recognition.results import ERROR, LINE, result_fields
 from nemojax.text.json_lines import json_line
@@ -110,6 +113,8 @@ def transcribe_manifest(
     shard: Shard = Shard(),
     progress: Callable[[float], object] = lambda seconds: None,
     report: Callable[[AudioError], object] = lambda error: None,
+    raw: SampleFormat | None = None,
+    channel: Channel = None,
 ) -> Outcome:
     """Transcribes the recordings of this process's shard that have no result yet.
 
@@ -118,6 +123,7 @@ def transcribe_manifest(
       output: a new directory, or the directory of a job to resume.
       progress: called with the seconds of audio of each step.
       report: called with the error of each recording that can't be transcribed.
+      raw, channel: as for `Recognizer.transcribe_each`.
 
     Raises:
       ConfigError: `output` holds another job, or another process has this shard, or it can't be written.
@@ -126,11 +132,16 @@ def transcribe_manifest(
     lookahead = recognizer.lookahead(lookahead)
     lines = Manifest(manifest)
     try:
-        _begin_or_resume(output, recognizer, manifest, lookahead)
+        options: dict[str, Any] = {} if raw is None else {"raw": raw}
+        options |= {} if channel is None else {"channel": channel}
+        _begin_or_resume(output, recognizer, manifest, lookahead, options)
+        transcribe = partial(
+            recognizer.transcribe_each, lookahead=lookahead, batch_size=batch_size, progress=progress, **options
+        )
         with _open_part(output, shard) as part:
             schedule = _schedule(lines, recognizer.config, shard, _finished_numbers(output))
             for group in schedule.groups:
-                for request, result in _transcribe_group(recognizer, lines, group, lookahead, batch_size, progress):
+                for request, result in _transcribe_group(transcribe, lines, group):
                     part.write(json_line(result_fields(request, result, manifest.name)).encode() + b"\n")
                     part.flush()
                     if isinstance(result, AudioError):
@@ -140,8 +151,10 @@ def transcribe_manifest(
         raise ConfigError(f"{error.filename or output} can't be read or written: {error.strerror}") from None
 
 
-def _begin_or_resume(output: Path, recognizer: Recognizer, manifest: Path, lookahead: int) -> None:
-    """Writes job.json, or checks that the job in `output` is this one."""
+def _begin_or_resume(
+    output: Path, recognizer: Recognizer, manifest: Path, lookahead: int, options: Mapping[str, Any]
+) -> None:
+    """Writes job.json, or checks that the job in `output` is this one. `options` are of `transcribe_each`."""
     (output / PARTS).mkdir(parents=True, exist_ok=True)
     with manifest.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -151,6 +164,7 @@ def _begin_or_resume(output: Path, recognizer: Recognizer, manifest: Path, looka
         "parameters": recognizer.parameters,
         "dtype": recognizer.dtype,
         "lookahead": lookahead,
+        **json.loads(json.dumps(options)),  # tuples as the file has them
     }
     path = output / JOB
     if not path.exists():
@@ -161,7 +175,8 @@ def _begin_or_resume(output: Path, recognizer: Recognizer, manifest: Path, looka
         before = dict(json.loads(path.read_text()))
     except (ValueError, TypeError):
         raise ConfigError(f"{path} is not the description of a job; name another directory") from None
-    if different := [f"{key} was {before.get(key)!r}, now {job[key]!r}" for key in job if before.get(key) != job[key]]:
+    pairs = [(key, before.get(key), job.get(key)) for key in dict.fromkeys([*job, "raw", "channel"])]
+    if different := [f"{key} was {old!r}, now {new!r}" for key, old, new in pairs if old != new]:
         raise ConfigError(f"{output} holds a job with other settings ({'; '.join(different)}); name another directory")
 
 
@@ -207,12 +222,7 @@ def _schedule(lines: Manifest, config: ModelConfig, shard: Shard, finished: set[
 
 
 def _transcribe_group(
-    recognizer: Recognizer,
-    lines: Manifest,
-    group: _Group,
-    lookahead: int,
-    batch_size: int,
-    progress: Callable[[float], object],
+    transcribe: Callable[[Iterator[Recording | AudioError]], Iterator[Result]], lines: Manifest, group: _Group
 ) -> Iterator[tuple[Request, Transcript | AudioError]]:
     """Yields each line of a group with its result, in the order of completion."""
     in_progress: dict[int, Request] = {}  # by index in the group
@@ -222,7 +232,7 @@ def _transcribe_group(
             in_progress[index] = request = lines.read(number, offset)
             yield request.recording
 
-    for index, result in recognizer.transcribe_each(recordings(), lookahead, batch_size, progress=progress):
+    for index, result in transcribe(recordings()):
         yield in_progress.pop(index), result
 
 

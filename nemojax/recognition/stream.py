@@ -1,11 +1,13 @@
 """One live stream: samples in, text out."""
 
+from collections import deque
 from typing import Any
 
 import jax
 import numpy as np
 
 from nemojax.audio.stream_input import StreamInput
+from nemojax.errors import StreamError
 from nemojax.recognition.chunker import Chunker
 from nemojax.recognition.hypothesis import NOTHING, Hypothesis, Update
 from nemojax.recognition.stream_batch import StepInput, StreamBatch
@@ -26,7 +28,9 @@ class Stream:
         self._batch, self._hypothesis = batch, hypothesis
         self._chunker = Chunker(batch.config, batch.lookahead)
         self._input = audio or StreamInput(batch.config.features.sample_rate_hz)
-        self._first, self._finished = True, False
+        self._waiting: deque[np.ndarray] = deque()  # chunks without a step that has succeeded
+        self._samples, self._rate_hz = 0, batch.config.features.sample_rate_hz  # samples transcribed
+        self._first, self._finished, self._complete = True, False, False
 
     @property
     def text(self) -> str:
@@ -41,7 +45,8 @@ class Stream:
     def push(self, samples: Any) -> Update:
         """Transcribes more samples, any number of them, at the rate that the stream was opened with.
 
-        A chunk is computed as soon as its last sample arrives. If a step fails, the stream is lost: open another.
+        A chunk is computed as soon as its last sample arrives. Where a step fails, its error is raised, and the chunk
+        and those after it wait: the next `push` or `finish` tries them again, if the step has left the state as it was.
 
         Args:
           samples: [N], [1, N] or [N, 1], float in -1 to 1, int16, int32 or uint8; and what else
@@ -49,27 +54,43 @@ class Stream:
 
         Raises:
           AudioError: the samples are not one channel, or not all audio; the stream is as it was before.
+          StreamError: a step failed before, and the state of the stream is lost; says what was transcribed.
           ValueError: the stream is finished.
         """
         if self._finished:
             raise ValueError("this stream is finished; begin another with recognizer.stream()")
-        update = NOTHING
-        for chunk in self._chunker.push(self._input.take(self._input.check(samples))):
-            update += self._step(chunk)
-        return update
+        self._waiting.extend(self._chunker.push(self._input.take(self._input.check(samples))))
+        return self._transcribe_waiting()
 
     def finish(self) -> Transcript:
         """Transcribes the samples of the last, incomplete chunk, and returns the transcript of the whole stream."""
         if not self._finished:
             self._finished = True
-            for chunk in self._chunker.push(self._input.end()):
-                self._step(chunk)
+            self._waiting.extend(self._chunker.push(self._input.end()))
             if (rest := self._chunker.rest()) is not None:
-                self._step(rest)
+                self._waiting.append(rest)
+        if not self._complete:
+            self._transcribe_waiting()
+            self._hypothesis.finish()
+            self._complete = True
         return self._hypothesis.transcript(self._chunker.samples, self.lookahead, "stream", self._input.notes)
+
+    def _transcribe_waiting(self) -> Update:
+        """Transcribes the chunks that wait; a chunk waits until its step has succeeded."""
+        if self._waiting and self._batch.is_lost:
+            raise StreamError(
+                f"a step of this stream failed, and its state is lost: {self._samples / self._rate_hz:.2f} s are "
+                "transcribed (`text`); open another stream, and push what follows again"
+            )
+        update = NOTHING
+        while self._waiting:
+            update += self._step(self._waiting[0])
+            self._samples += len(self._waiting.popleft())
+        return update
 
     def _step(self, chunk: np.ndarray) -> Update:
         given = StepInput.empty(self._batch.config, 1, self.chunk_samples)
         given.fill(0, chunk, self._first)
+        emission = jax.device_get(self._batch.step(given))
         self._first = False
-        return self._hypothesis.extend(jax.device_get(self._batch.step(given)), 0)
+        return self._hypothesis.extend(emission, 0)

@@ -104,6 +104,11 @@ class StreamBatch:
         """The number of rows."""
         return len(self._state.position)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether a step that failed has used the state up."""
+        return bool(self._state.position.is_deleted())
+
     def step(self, given: StepInput) -> Emission:
         """Advances every active row by its samples. The emission stays on the device until it is read.
 

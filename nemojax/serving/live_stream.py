@@ -181,5 +181,7 @@ class LiveStream:
     def fail(self, error: EngineError) -> None:
         """Ends the stream with an error, unless it has ended."""
         if self._transcript is None and self._error is None:
-            self._error = error
+            taken = sum(map(len, self.seat.chunks))
+            where = f" ({self._input.duration_s:.2f} s taken, {self.chunks_done} chunks transcribed)" if taken else ""
+            self._error = EngineError(f"{error}{where}") if where else error
         self._changed.set()

@@ -1,11 +1,13 @@
 """`nemojax evaluate`: of a manifest with a model, and of results without one."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from nemojax import cli
 from nemojax.bundled import SMALL_NOTE
+from nemojax.config import TextConfig
 from nemojax.errors import AudioError
 from nemojax.recognition.bulk import FAILURES, JOB, TRANSCRIPTS
 from nemojax.text.transcript import Transcript
@@ -16,6 +18,7 @@ class StubRecognizer:
     """Transcribes every recording as "bin blue"; gone.wav fails."""
 
     dtype = "float32"
+    config = SimpleNamespace(text=TextConfig(events=("<PAUSE>",)))
 
     def __init__(self):
         self.names = []
@@ -23,7 +26,8 @@ class StubRecognizer:
     def lookahead(self, lookahead):
         return 6 if lookahead is None else lookahead
 
-    def transcribe_each(self, sources, lookahead, batch_size, progress):
+    def transcribe_each(self, sources, lookahead, batch_size, progress, raw, channel):
+        self.raw, self.channel = raw, channel
         for index, source in enumerate(sources):
             if isinstance(source, AudioError):
                 yield index, source
@@ -70,6 +74,25 @@ def test_a_manifest(evaluate, tmp_path):
     assert model.names == ["a.wav", "b.wav", "gone.wav", "f.wav"]  # a recording without a text is not transcribed
     assert errors[0] == "error: gone.wav: gone" and "line 5: it has no text to compare with" in errors[1]
     assert "line 6: its duration is 1000" in errors[2] and len(errors) == 3 and max(map(len, errors)) < 600
+
+
+def test_marks_of_events_are_no_words(evaluate, tmp_path):
+    """In manifests of EOU models, and in NeMo's results; the checkpoint may name others."""
+    entries = [{"audio_filepath": "a.wav", "text": "bin<PAUSE> blue<EOU><EOB>"}]
+    code, (row,), _ = evaluate(write_manifest(tmp_path / "m.jsonl", entries), model=StubRecognizer())
+    assert code == 0 and row["wer"] == 0 and row["cer"] == 0 and row["words"]["reference"] == 2
+    results = [{"text": "bin <EOU>", "pred_text": "bin<EOU>"}, {"text": "a <b>", "pred_text": "a <b>"}]
+    for normalizer in ("none", "plain"):
+        _, (row,), _ = evaluate(write_manifest(tmp_path / "r.jsonl", results), "--normalizer", normalizer)
+        assert row["wer"] == 0 and row["words"]["reference"] == 3
+
+
+def test_choices_of_audio_are_passed_on(evaluate, tmp_path):
+    model = StubRecognizer()
+    manifest = write_manifest(tmp_path / "m.jsonl", [{"audio_filepath": "a.raw", "text": "bin blue"}])
+    _, (row,), _ = evaluate(manifest, "--raw", "mulaw,8000", "--channel", "1", model=model)
+    assert (row["raw"], row["channel"]) == ("mulaw,8000", "1")
+    assert (model.raw.rate_hz, model.channel) == (8000, 1)
 
 
 def test_shards_are_one_set(evaluate, tmp_path):

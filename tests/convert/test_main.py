@@ -70,8 +70,8 @@ def test_notes_are_printed(run, huggingface_directory, tmp_path):
         (("nemo", ".", "out"), "error: . has neither config.json, of a Hugging Face checkpoint, nor a .nemo archive\n"),
         (("hf", "none", "out"), "error: none is neither a directory, nor a .nemo archive, nor a name on the hub"),
         (("hf", ".", "out"), "error: . has neither config.json, of a Hugging Face checkpoint, nor a .nemo archive\n"),
-        (("to-nemo", "none", "out.nemo"), "error: none is not a directory\n"),
-        (("to-hf", "none", "out"), "error: none is not a directory\n"),
+        (("to-nemo", "none", "out.nemo"), "error: none is not a directory: there is none of this name\n"),
+        (("to-hf", "none", "out"), "error: none is not a directory: there is none of this name\n"),
         (("to-hf", ".", "out"), "error: . is not a nemojax checkpoint: it has no config.json, tokenizer.model,"),
     ],
 )
@@ -97,13 +97,15 @@ def test_int8(run, native, tmp_path):
 
 
 def test_arguments_are_passed_on(run, huggingface_directory, nemo_file, tmp_path, monkeypatch):
-    config = huggingface.settings.to_settings(CONFIG, "float32", 0) | {"novelty": 1}
+    config = huggingface.settings.to_settings(CONFIG, "float32", 0)
+    config["encoder_config"]["novelty"] = 1
     directory = huggingface_directory(**{"config.json": json.dumps(config)})
     places = {("owner/model", "huggingface", "v1"): directory, ("owner/model", "nemo", "v2"): nemo_file(name="v2.nemo")}
     monkeypatch.setattr(hub, "_download", lambda *asked: places[asked])
     code, _, err = run("hf", "owner/model", tmp_path / "out", "--revision", "v1")
-    assert code == 2 and "novelty is an unknown setting" in err
-    assert run("hf", "owner/model", tmp_path / "out", "--revision", "v1", "--skip-setting", "novelty")[0] == 0
+    assert code == 2 and "encoder_config.novelty is an unknown setting" in err
+    skip = ("--skip-setting", "encoder_config.novelty")
+    assert run("hf", "owner/model", tmp_path / "out", "--revision", "v1", *skip)[0] == 0
     assert run("nemo", "owner/model", tmp_path / "archived", "--revision", "v2")[0] == 0
     scratch = []
 

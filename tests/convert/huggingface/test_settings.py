@@ -5,7 +5,7 @@ import json
 import pytest
 
 from convert.errors import ConvertError
-from convert.huggingface.settings import to_config, to_processor, to_settings
+from convert.huggingface.settings import read, to_config, to_processor, to_settings
 from nemojax.config import PRESETS, FeatureConfig
 from tests.convert.samples import CONFIG, FAMILY, UNUSUAL
 
@@ -84,8 +84,9 @@ def test_feature_extractor_settings_in_a_file_of_their_own():
         ("vocab_size", "1025", "vocab_size must be int"),
         ("encoder_config", ..., "encoder_config is missing"),
         ("encoder_config", [], "encoder_config.* must be a mapping"),
-        ("flash", 1, r"flash is an unknown setting \(--skip-setting flash ignores it\)"),
-        ("auto_map", {"AutoModel": "evil.Model"}, "auto_map is an unknown setting"),
+        ("auto_map", {"AutoModel": "evil.Model"}, "auto_map: .* is not supported, only null"),
+        ("num_prompts", 128, "num_prompts: 128 is not supported, only null"),
+        ("quantization_config", {"bits": 4}, "quantization_config: .* is not supported, only null"),
         ("encoder_config.hidden_act", "relu", r"encoder_config.hidden_act: relu is not supported, only silu"),
         ("encoder_config.subsampling_factor", 4, r"encoder_config.subsampling_factor: 4"),
         ("encoder_config.subsampling_conv_kernel_size", 5, "kernel_size: 5"),
@@ -120,6 +121,11 @@ def test_unsupported_settings_are_named(path, value, message):
 def test_unsupported_settings_of_the_processor_are_named(path, value, message):
     with pytest.raises(ConvertError, match=message):
         to_config(SETTINGS, changed(path, value, PROCESSOR), None)
+
+
+def test_unknown_settings_at_the_top_are_a_note():
+    found = read(SETTINGS | {"flash": 1, "my_notes": {"a": [1]}}, PROCESSOR, None, ["my_notes"])
+    assert found == (to_config(SETTINGS, PROCESSOR, None), ["settings that nemojax does not use: flash"])
 
 
 def test_unknown_settings_can_be_skipped():

@@ -14,6 +14,7 @@ from convert.nemo.archive import open_nemo
 from tests.convert.samples import header, tar
 
 MEMBERS = {"./model_config.yaml": b"a: 1\n", "./model_weights.ckpt": b"w" * 1500, "x_tokenizer.model": b"t" * 512}
+COMPRESSED = {"gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress}
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def contents(path) -> dict[str, bytes]:
     return {name: member.read() for name, member in open_nemo(path).items()}
 
 
-@pytest.mark.parametrize("compress", [lambda data: data, gzip.compress], ids=["tar", "tar.gz"])
+@pytest.mark.parametrize("compress", [lambda data: data, *COMPRESSED.values()], ids=["tar", *COMPRESSED])
 def test_members_by_name(file, compress):
     directory = (header(".", type=tarfile.DIRTYPE), b"")
     data = tar([directory, *((header(name, data), data) for name, data in MEMBERS.items())])
@@ -141,8 +142,9 @@ def test_truncated_anywhere(file):
     assert len(contents(file(data[:end]))) == 3
 
 
-def test_truncated_gzip_anywhere(file):
-    data = gzip.compress(tar(MEMBERS))
+@pytest.mark.parametrize("compress", COMPRESSED.values(), ids=COMPRESSED)
+def test_truncated_anywhere_in_compressed_data(file, compress):
+    data = compress(tar(MEMBERS))
     for cut in range(1, len(data)):
         with pytest.raises(ConvertError):
             open_nemo(file(data[:cut]))
@@ -163,9 +165,10 @@ def test_a_member_that_claims_to_be_larger_than_the_file(file):
         open_nemo(file(data))
 
 
-def test_gzip_bombs_stop_at_a_limit(file, monkeypatch):
+@pytest.mark.parametrize("compress", COMPRESSED.values(), ids=COMPRESSED)
+def test_bombs_stop_at_a_limit(file, monkeypatch, compress):
     monkeypatch.setattr(archive, "MAX_EXTRA_BYTES", 1 << 20)
-    bomb = gzip.compress(bytes(64 << 20))
+    bomb = compress(bytes(16 << 20))
     with pytest.raises(ConvertError, match="decompresses to more than 20 times its size"):
         open_nemo(file(bomb))
 
@@ -179,8 +182,9 @@ def test_files_that_are_not_archives(file, tmp_path):
         (b"PK\3\4zip", "a zip file, not a .nemo archive"),
         (b"\x1f\x8bgarbage" * 10, r"not a complete \.nemo archive"),
         (gzip.compress(b"not a tar"), r"not a complete \.nemo archive"),
-        (bz2.compress(tar(MEMBERS)), "not with gzip as NeMo does; run bunzip2 on it first"),
-        (lzma.compress(tar(MEMBERS)), "not with gzip as NeMo does; run unxz on it first"),
+        (b"BZh9garbage" * 10, r"not a complete \.nemo archive"),
+        (b"\xfd7zXZ\0garbage" * 10, r"not a complete \.nemo archive"),
+        (b"\x28\xb5\x2f\xfdgarbage", "is compressed with zstd; run unzstd on it first"),
         (zlib.compress(tar(MEMBERS)), r"not a complete \.nemo archive"),
     ]:
         with pytest.raises(ConvertError, match=message):

@@ -1,0 +1,45 @@
+"""What a live stream keeps where a step fails."""
+
+import numpy as np
+import pytest
+
+from nemojax.errors import StreamError
+from tests.helpers.sounds import wave
+
+
+@pytest.fixture
+def stream(recognizer):
+    return recognizer.stream(1)
+
+
+def test_chunks_wait_where_a_step_fails(recognizer, stream, monkeypatch):
+    """The rest of the push, and what is pushed later, is transcribed once steps succeed again."""
+    samples = wave(7 * stream.chunk_samples + 100, 1)[:, 0]
+    expected = recognizer.transcribe(samples, 1)
+    step, failing = stream._batch.step, [2, 3]
+
+    def failing_step(given):
+        calls.append(1)
+        if len(calls) in failing:
+            raise MemoryError("no room")
+        return step(given)
+
+    calls = []
+    monkeypatch.setattr(stream._batch, "step", failing_step)
+    cut = 5 * stream.chunk_samples
+    with pytest.raises(MemoryError):
+        stream.push(samples[:cut])
+    with pytest.raises(MemoryError):
+        stream.push(samples[cut:])
+    transcript = stream.finish()
+    assert (transcript.tokens, transcript.frames) == (expected.tokens, expected.frames)
+    assert transcript.duration_s == expected.duration_s
+
+
+def test_a_lost_state_is_an_error_that_says_what_was_transcribed(stream, monkeypatch):
+    stream.push(np.zeros(stream.chunk_samples, np.float32))
+    begun_s = (stream.chunk_samples - stream._batch.config.history_samples) / 16_000
+    monkeypatch.setattr(type(stream._batch), "is_lost", True)
+    for ending in (lambda: stream.push(np.zeros(2 * stream.chunk_samples, np.float32)), stream.finish, stream.finish):
+        with pytest.raises(StreamError, match=rf"its state is lost: {begun_s:.2f} s are transcribed"):
+            ending()
