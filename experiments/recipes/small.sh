@@ -78,24 +78,19 @@ stage third --init "$out/almost" --train "$out/festival/synthetic_train.jsonl=4"
 synthesize pauses --hours 4 --seed 15 --dev 0 --new-voice 0 --format flac --programs espeak-ng flite
 synthesize pauses_more --hours 10 --seed 17 --dev 0 --new-voice 0 --format flac --programs espeak-ng flite
 synthesize pauses_festival --hours 0.6 --seed 16 --dev 0 --new-voice 0 --format flac --programs festival
-later() {  # RUN WEIGHT_OF_GRID WEIGHT_OF_DIGITS ARGUMENTS...
-  stage "$1" --train "$out"/pauses{,_more}/synthetic_train.jsonl "$out/pauses_festival/synthetic_train.jsonl=2" \
-    "$grid=$2" "$digits=$3" "${read_aloud[@]}" --filters.max-s 12 --plan.bucket-count 5 --training.ctc-weight 0.3 \
+fourth() {
+  stage fourth --init "$out/without_pauses" --train "$out"/pauses{,_more}/synthetic_train.jsonl \
+    "$out/pauses_festival/synthetic_train.jsonl=2" "$grid=4" "$digits=6" "${read_aloud[@]}" \
+    --filters.max-s 12 --plan.bucket-count 5 --training.ctc-weight 0.3 --training.average-decay 0.995 \
+    --training.learning-rate 0.125 --training.warmup-steps 300 \
     --waveform.silence-before-s 0 0.3 --waveform.silence-after-s 0 0.3 --waveform.join-across \
     --waveform.join-probability 0.7 --waveform.join-longest-s 6 --waveform.join-total-s 20 --waveform.join-parts 4 \
-    --waveform.join-gap-s 0 0.5 --waveform.pause-probability 0.2 --waveform.noise-snr-db 3 45 \
-    --waveform.noise-kinds colored colored babble hum "${@:4}"
-}
-fourth() {
-  later fourth 4 6 --init "$out/without_pauses" --waveform.noise-probability 0.5 --waveform.telephone-probability 0.15 \
-    --waveform.gain-db -20 6 --training.average-decay 0.995 --training.learning-rate 0.125 --training.warmup-steps 300 "$@"
+    --waveform.join-gap-s 0 0.5 --waveform.pause-probability 0.2 --waveform.noise-probability 0.5 \
+    --waveform.noise-kinds colored colored babble hum --waveform.noise-snr-db 3 45 \
+    --waveform.telephone-probability 0.15 --waveform.gain-db -20 6 "$@"
 }
 fourth --steps 900
 fourth --steps 1720 --training.cooldown-from 300 --training.cooldown-steps 1420
-[ -e "$out/with_pauses" ] || $python -m experiments export "$out/fourth" "$out/with_pauses" --step 1720 --dtype bfloat16
-
-# lower levels, and more of GRID and the digits
-later fifth 5 10 --init "$out/with_pauses" --waveform.noise-probability 0.4 --waveform.telephone-probability 0.1 \
-  --waveform.gain-db -30 6 --training.average-decay 0.99 --steps 850 --training.learning-rate 0.055 \
-  --training.warmup-steps 150 --training.cooldown-from 150 --training.cooldown-steps 700
-[ -e "$out/model" ] || $python -m experiments export "$out/fifth" "$out/model" --step 850 --dtype bfloat16
+# a share of the earlier weights keeps what clean speech would lose
+[ -e "$out/model" ] || $python -m experiments export "$out/fourth" "$out/model" --step 1720 --dtype bfloat16 \
+  --mix-with "$out/without_pauses" --mix-share 0.3
