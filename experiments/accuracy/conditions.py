@@ -1,8 +1,8 @@
 """Conditions that a model's accuracy may depend on, and studies, each of which changes one of them.
 
-A condition is written as `lookahead=6,left=35,dtype=int8,snr=10,warm,group=4,together`. What is not named is as the
-model was trained, in float32, without noise, each utterance alone and from an empty cache. A study is a list of
-conditions that differ in one thing; the others are compared with the first.
+A condition is written as `lookahead=6,left=35,dtype=int8,snr=10,telephone,level=-30,warm,group=4,together,pause=2`.
+What is not named is as the model was trained, in float32, with the recording as it is, each utterance alone and from an
+empty cache. A study is a list of conditions that differ in one thing; the others are compared with the first.
 """
 
 import dataclasses
@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # jax is imported only where a model runs
     from nemojax.recognition.recognizer import Recognizer
 
 DTYPES = ("float32", "bfloat16", "int8")
+PAUSE_S = 0.5
+PAUSES_S = (0.5, 2.0, 5.0, 10.0)
 
 
 @dataclass(frozen=True)
@@ -28,18 +30,24 @@ class Condition:
       left: left context in encoder frames; None for the model's own.
       dtype: of the weights.
       snr: signal-to-noise ratio of added white noise, in dB; None adds none.
+      telephone: the recording comes through a telephone line: 300 to 3400 Hz, and the 8 bits of the mu-law.
+      level: gain in dB; samples beyond full scale are clipped.
       warm: the cache holds another recording and a pause; otherwise it is empty.
       group: number of neighboring recordings of the manifest that are scored as one.
       together: transcribe the recordings of a group as one, with pauses; otherwise each alone.
+      pause: seconds of digital silence between recordings that are transcribed together.
     """
 
     lookahead: int
     left: int | None = None
     dtype: str = "float32"
     snr: float | None = None
+    telephone: bool = False
+    level: float = 0.0
     warm: bool = False
     group: int = 1
     together: bool = False
+    pause: float = PAUSE_S
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -48,6 +56,10 @@ class Condition:
             raise ConfigError(f"group must be at least 1, not {self.group}")
         if self.warm and self.together:
             raise ConfigError("warm and together exclude each other: a long recording warms its own cache")
+        if self.pause < 0:
+            raise ConfigError(f"pause must be at least 0, not {self.pause}")
+        if self.pause != PAUSE_S and not self.together:
+            raise ConfigError("pause is that between recordings transcribed together; give together too")
 
     def __str__(self) -> str:
         parts = [f"lookahead={self.lookahead}"]
@@ -60,15 +72,17 @@ class Condition:
 
 def parse(text: str) -> Condition:
     """Reads a condition as `str` writes it. Raises ConfigError, which names the part that is wrong."""
-    kinds: dict[str, Callable[[str], Any]] = {"lookahead": int, "left": int, "dtype": str, "snr": float, "group": int}
+    kinds: dict[str, Callable[[str], Any]] = {"lookahead": int, "left": int, "dtype": str, "group": int}
+    kinds |= {"snr": float, "level": float, "pause": float}
+    flags = ("telephone", "warm", "together")
     values: dict[str, Any] = {}
     for part in text.split(","):
         name, equals, value = part.strip().partition("=")
-        if name in ("warm", "together") and not equals:
+        if name in flags and not equals:
             values[name] = True
             continue
         if name not in kinds or not equals:
-            known = ", ".join([f"{kind}=..." for kind in kinds] + ["warm", "together"])
+            known = ", ".join([*(f"{kind}=..." for kind in kinds), *flags])
             raise ConfigError(f"the condition {text!r} has {part.strip()!r}, which is none of {known}")
         try:
             values[name] = kinds[name](value)
@@ -132,5 +146,8 @@ STUDIES: dict[str, Callable[[ModelConfig], list[Condition]]] = {
     "dtype": lambda config: [Condition(_best(config), dtype=dtype) for dtype in DTYPES],
     "noise": lambda config: [Condition(_best(config), snr=snr) for snr in (None, 20.0, 10.0, 5.0, 0.0)],
     "cold-start": lambda config: [Condition(_best(config), warm=warm) for warm in (False, True)],
+    "telephone": lambda config: [Condition(_best(config), telephone=flag) for flag in (False, True)],
+    "level": lambda config: [Condition(_best(config), level=level) for level in (0.0, -30.0, -15.0, 10.0)],
+    "pause": lambda config: [Condition(_best(config), group=2, together=True, pause=pause) for pause in PAUSES_S],
     "long-form": lambda config: [Condition(_best(config), group=4, together=flag) for flag in (False, True)],
 }

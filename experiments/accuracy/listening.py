@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from experiments.accuracy.conditions import Condition
+from experiments.accuracy.conditions import PAUSE_S, Condition
 from nemojax.data import waveform
 from nemojax.metrics import plain
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:  # jax is imported only where a model runs
     from nemojax.recognition.recognizer import Recognizer
 
 RATE_HZ = 16_000
-PAUSE_S = 0.5  # between recordings that are transcribed as one
 WHITE = 0.0  # exponent of the noise's spectrum
 T = TypeVar("T")
 
@@ -49,6 +48,14 @@ def noisy(samples: np.ndarray, snr_db: float | None, seed: Sequence[int]) -> np.
         return samples
     noise = waveform.colored_noise(len(samples), WHITE, np.random.default_rng(list(seed)))
     return waveform.with_noise(samples, noise, snr_db)
+
+
+def changed(samples: np.ndarray, condition: Condition, seed: Sequence[int]) -> np.ndarray:
+    """Returns a recording with the noise, the telephone line and the level of a condition."""
+    samples = noisy(samples, condition.snr, seed)
+    if condition.telephone:
+        samples = waveform.telephone(samples)
+    return np.clip(waveform.with_gain(samples, condition.level), -1, 1) if condition.level else samples
 
 
 def stream(
@@ -102,9 +109,9 @@ def grouped(items: Sequence[T], size: int) -> list[list[T]]:
     return [list(items[begin : begin + size]) for begin in range(0, len(items), size)]
 
 
-def joined(pieces: Sequence[np.ndarray]) -> tuple[np.ndarray, list[float]]:
+def joined(pieces: Sequence[np.ndarray], pause_s: float = PAUSE_S) -> tuple[np.ndarray, list[float]]:
     """Joins recordings with pauses between them; returns the samples, and where each begins in seconds."""
-    pause = np.zeros(round(PAUSE_S * RATE_HZ), np.float32)
+    pause = np.zeros(round(pause_s * RATE_HZ), np.float32)
     parts: list[np.ndarray] = []
     starts, at = [], 0
     for piece in pieces:
@@ -119,7 +126,7 @@ def stream_group(
 ) -> list[StreamedResult]:
     """Streams a group of recordings under a condition; returns a result for each, or one for all joined."""
     if condition.together:
-        return [stream(recognizer, joined(pieces)[0], condition.lookahead)]
+        return [stream(recognizer, joined(pieces, condition.pause)[0], condition.lookahead)]
     if not condition.warm:
         before = None
     elif before is not None:  # padded to whole chunks, as `stream` needs it

@@ -35,10 +35,10 @@ from experiments.accuracy.listening import (
     RATE_HZ,
     StreamedResult,
     TimedWord,
+    changed,
     delays_s,
     grouped,
     joined,
-    noisy,
     stream_group,
 )
 from experiments.accuracy.report import Bootstrap, measures, significance
@@ -57,13 +57,17 @@ from nemojax.metrics import ErrorCounts, plain, total
 if TYPE_CHECKING:  # jax is imported only where a model runs
     from nemojax.recognition.recognizer import Recognizer
 
+Study = Literal[
+    "lookahead", "left-context", "chunk", "dtype", "noise", "cold-start", "telephone", "level", "pause", "long-form"
+]
+
 
 @dataclass(frozen=True)
 class Settings:
     model: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="MODEL")]]
     """A native checkpoint."""
     manifests: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="MANIFEST...")]]
-    study: Literal["lookahead", "left-context", "chunk", "dtype", "noise", "cold-start", "long-form"] = "lookahead"
+    study: Study = "lookahead"
     """Conditions that differ in one thing; the others are compared with the first."""
     conditions: tuple[str, ...] = ()
     """In place of a study: conditions such as lookahead=6,left=35."""
@@ -161,9 +165,9 @@ def run_condition(
     delays: list[float] = []
     results: list[StreamedResult] = []
     for position, group in enumerate(grouped(range(len(utterances)), condition.group)):
-        pieces = [noisy(utterances[i].samples, condition.snr, [seed, i]) for i in group]
+        pieces = [changed(utterances[i].samples, condition, [seed, i]) for i in group]
         found = stream_group(recognizer, pieces, condition, utterances[group[0] - 1].samples)
-        delays += _delays(found, [ends[i] for i in group], pieces)
+        delays += _delays(found, [ends[i] for i in group], pieces, condition.pause)
         reference = " ".join(utterances[i].text for i in group)
         hypothesis = " ".join(one.text for one in found if one.text)
         duration_s = math.fsum(one.duration_s for one in found)
@@ -183,11 +187,11 @@ def run_condition(
 
 
 def _delays(
-    results: Sequence[StreamedResult], ends: Sequence[list[TimedWord]], pieces: Sequence[np.ndarray]
+    results: Sequence[StreamedResult], ends: Sequence[list[TimedWord]], pieces: Sequence[np.ndarray], pause_s: float
 ) -> list[float]:
     if len(results) == len(pieces):
         return [delay for one, words in zip(results, ends, strict=True) for delay in delays_s(one.out, words)]
-    _, starts = joined(pieces)
+    _, starts = joined(pieces, pause_s)
     shifted = [TimedWord(w.word, w.at_s + start) for words, start in zip(ends, starts, strict=True) for w in words]
     return delays_s(results[0].out, shifted)
 

@@ -23,6 +23,9 @@ NAMES = {
     "librispeech_clean": "LibriSpeech dev",
     "librispeech_other": "LibriSpeech test-other",
     "kept": "the new speaker",
+    "digits_in_any_order": "digit, pause, digit",
+    "grid_and_digits": "GRID, pause, digit",
+    "festival": "festival, new sentences",
 }
 LATENCY = (
     "python -m experiments compare_latency WORK --manifests MANIFEST --repeats 3 --steps 12 --seconds 14 "
@@ -35,7 +38,11 @@ RUNS = {  # question and commands, by the name of the file of rows
     ),
     "word_times": (
         "How long after its sound does it emit a word?",
-        "python -m experiments word_times nemojax/small MANIFEST",
+        "python -m experiments word_times nemojax/small MANIFEST...",
+    ),
+    "conditions": (
+        "What do pauses, noise, levels and telephone lines cost it?",
+        "experiments/recipes/conditions.sh SPEECH OUT MODEL...",
     ),
     "compare_references": (
         "Do NeMo and transformers give the same labels with its weights?",
@@ -183,6 +190,34 @@ def ablations() -> str:
     return markdown(["study", "condition", *(NAMES[label] for label in labels)], lines, left=2)
 
 
+def conditions(*studies: str) -> str:
+    """Shows the WER of each set under each condition of some studies, of the earlier weights and of the later ones."""
+    rows = [row for study in studies for row in select(read_rows("conditions"), study=study)]
+    labels, models, lines = distinct(rows, "label"), distinct(rows, "model"), []
+    for condition in distinct(rows, "condition"):
+        for model, when in zip(models, ("before", "after"), strict=True):
+            at = {row["label"]: row for row in select(rows, condition=condition, model=model)}
+            lines.append([_described(next(iter(at.values()))), when, *(rate(at[label]["wer"]) for label in labels)])
+    return markdown(["condition", "", *(NAMES[label] for label in labels)], lines, left=2)
+
+
+def _described(row: Row) -> str:
+    """Returns a condition of a recording in words."""
+    parts = [f"{row['pause']:g} s of silence between two"] if row["together"] else []
+    parts += [f"white noise, {row['snr']:g} dB"] if row["snr"] is not None else []
+    parts += ["a telephone line"] if row["telephone"] else []
+    parts += [f"{row['level']:+g} dB"] if row["level"] else []
+    return ", ".join(parts) or "as recorded"
+
+
+def times_of_words() -> str:
+    """Shows the delays of the times of words, of the earlier weights and of the later ones."""
+    rows = read_rows("word_times")
+    names = dict(zip(distinct(rows, "model"), ("before", "after"), strict=True))
+    rows = [row | {"label": f"{NAMES[row['label']]}, {names[row['model']]}"} for row in rows]
+    return word_times.table(rows)
+
+
 def latency() -> str:
     """Shows the whole step of each contender at each look-ahead, and the fastest peer's time against ours."""
     rows = read_rows("compare_latency")
@@ -280,7 +315,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "delays": delays,
     "ablations": ablations,
     "fine-tune": fine_tune,
-    "word-times": lambda: word_times.table([row | {"label": NAMES[row["label"]]} for row in read_rows("word_times")]),
+    "word-times": times_of_words,
+    "conditions": lambda: conditions("noise", "telephone", "level"),
+    "pauses": lambda: conditions("pause"),
     "latency": latency,
     "latency-steps": lambda: report.stream_table(read_rows("compare_latency")),
     "latency-more": lambda: report.stream_table(read_rows("compare_latency_more")),

@@ -31,7 +31,14 @@ from tqdm import tqdm
 
 from experiments.harness import checks
 from experiments.harness.command import command
-from experiments.synthesis.programs import RATE_HZ, SynthesisError, require, speak
+from experiments.synthesis.programs import (
+    RATE_HZ,
+    SynthesisError,
+    TimedWord,
+    require,
+    speak,
+    speak_with_times,
+)
 from experiments.synthesis.sentences import held_out, is_spoken_as_written, sentences
 from experiments.synthesis.voices import PROGRAMS, VOICES, Delivery, Program, Voice, draw_delivery
 from nemojax.data.train_tokenizer import texts_of
@@ -61,6 +68,9 @@ class Settings:
     """The share of training clips that take a text of --texts."""
     programs: tuple[Program, ...] = PROGRAMS
     """The synthesizers to use."""
+    words: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write the times of all words, `words`: [word, start, end] in seconds. Of the synthesizers only festival knows
+    them, so this needs --programs festival."""
     format: Literal["ogg", "flac"] = "ogg"
     """Opus in Ogg, or FLAC."""
     compression: float | None = None
@@ -77,6 +87,8 @@ class Settings:
             raise ConfigError(f"--compression must be from 0 to 1, not {self.compression}")
         if not self.programs:
             raise ConfigError("--programs must name at least one synthesizer")
+        if self.words and self.programs != ("festival",):
+            raise ConfigError("--words needs --programs festival: the others do not know the times of words")
 
 
 class Clip(NamedTuple):
@@ -93,6 +105,7 @@ class Spoken(NamedTuple):
     clip: Clip
     seconds: float
     encoded: bytes
+    words: Sequence[TimedWord] = ()
     problem: str = ""
 
 
@@ -112,17 +125,21 @@ def clips(
         yield Clip(text, voice, draw_delivery(voice, rng))
 
 
-def speak_clip(clip: Clip, format: str, compression: float | None) -> Spoken:
+def speak_clip(clip: Clip, format: str, compression: float | None, with_words: bool = False) -> Spoken:
     """Speaks and encodes a clip."""
+    words: Sequence[TimedWord] = ()
     try:
-        samples = speak(clip.text, clip.voice, clip.delivery)
+        if with_words:
+            samples, words = speak_with_times(clip.text, clip.voice, clip.delivery)
+        else:
+            samples = speak(clip.text, clip.voice, clip.delivery)
     except SynthesisError as error:
-        return Spoken(clip, 0.0, b"", str(error))
+        return Spoken(clip, 0.0, b"", problem=str(error))
     container, subtype = FORMATS[format]
     file = io.BytesIO()
     level = {} if compression is None else {"compression_level": compression}
     soundfile.write(file, samples, RATE_HZ, format=container, subtype=subtype, **level)
-    return Spoken(clip, len(samples) / RATE_HZ, file.getvalue())
+    return Spoken(clip, len(samples) / RATE_HZ, file.getvalue(), words)
 
 
 def speak_all(wanted: Iterator[Clip], settings: Settings) -> Generator[Spoken, None, None]:
@@ -132,7 +149,8 @@ def speak_all(wanted: Iterator[Clip], settings: Settings) -> Generator[Spoken, N
         try:
             while True:
                 for clip in islice(wanted, AHEAD * settings.workers - len(pending)):
-                    pending.append(pool.submit(speak_clip, clip, settings.format, settings.compression))
+                    how = settings.format, settings.compression, settings.words
+                    pending.append(pool.submit(speak_clip, clip, *how))
                 if not pending:
                     return
                 yield pending.pop(0).result()
@@ -204,6 +222,7 @@ def entry(file: str, result: Spoken) -> dict[str, Any]:
         "synthesizer": voice.program,
         "voice": voice.name,
         **result.clip.delivery._asdict(),
+        **({"words": result.words} if result.words else {}),
     }
 
 

@@ -1,11 +1,12 @@
 """Runs the speech synthesizers, a process for each sentence, and checks that they are installed."""
 
 import functools
+import json
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,8 @@ LISTS: dict[Program, list[str]] = {  # commands that print the names of all voic
     "festival": ["festival", "-b", "(print (voice.list))"],
 }
 
+TimedWord = tuple[str, float, float]  # a word, its beginning and its end in seconds
+
 
 class SynthesisError(NemojaxError):
     """Reports a sentence that could not be spoken; says why."""
@@ -42,11 +45,40 @@ class SynthesisError(NemojaxError):
 
 def speak(text: str, voice: Voice, delivery: Delivery) -> np.ndarray:
     """Speaks a sentence: [N] float32 at RATE_HZ, at one level for all voices. Raises SynthesisError."""
+    return _spoken(lambda wav: _command(voice, delivery, wav), text, voice, delivery)[0]
+
+
+def speak_with_times(text: str, voice: Voice, delivery: Delivery) -> tuple[np.ndarray, list[TimedWord]]:
+    """Speaks a text as one utterance of festival; returns the samples, as `speak` does, and the times of each word.
+
+    Raises:
+      SynthesisError: it could not be spoken, or festival's words are not those of the text.
+    """
+    samples, printed = _spoken(lambda wav: _timing_command(text, voice, delivery, wav), "", voice, delivery, len(text))
+    lines, words = [line.split() for line in printed.splitlines()], text.split()
+    plain = [re.sub(r"[^a-z']", "", word.lower()) for word in words]
+    if [line[0].lower() for line in lines] != plain:
+        raise SynthesisError(f"festival spoke {' '.join(line[0] for line in lines)!r}")
+    # the change of size changes times too
+    times = [[round(float(at) / delivery.size, 4) for at in line[1:]] for line in lines]
+    return samples, [(word, begin, end) for word, (begin, end) in zip(words, times, strict=True)]
+
+
+def _spoken(
+    command_of: Callable[[Path], list[str]], given: str, voice: Voice, delivery: Delivery, characters: int | None = None
+) -> tuple[np.ndarray, str]:
+    """Runs a command that writes a wav file; returns its samples, and what it printed. Raises SynthesisError.
+
+    Args:
+      given: its standard input.
+      characters: of the text, where that is not the standard input.
+    """
+    characters = len(given) if characters is None else characters
     with tempfile.TemporaryDirectory(prefix="synthesis-") as directory:
         wav = Path(directory, "spoken.wav")
-        command = _command(voice, delivery, wav)
+        command = command_of(wav)
         try:
-            done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=LIMIT_S)
+            done = subprocess.run(command, input=given.encode(), capture_output=True, timeout=LIMIT_S)
         except subprocess.TimeoutExpired:
             raise SynthesisError(f"{voice.program} took over {LIMIT_S:g} s") from None
         except OSError as error:
@@ -59,9 +91,9 @@ def speak(text: str, voice: Voice, delivery: Delivery) -> np.ndarray:
         except soundfile.LibsndfileError as error:
             raise SynthesisError(f"{voice.program} wrote no sound ({error})") from None
     samples = soxr.resample(samples.mean(1), rate_hz * delivery.size, RATE_HZ) if len(samples) else samples[:, 0]
-    if len(samples) < SHORTEST_S_PER_CHARACTER * RATE_HZ * len(text):
-        raise SynthesisError(f"{voice.program} spoke {len(text)} characters in {len(samples) / RATE_HZ:.2f} s")
-    return leveled(samples)
+    if len(samples) < SHORTEST_S_PER_CHARACTER * RATE_HZ * characters:
+        raise SynthesisError(f"{voice.program} spoke {characters} characters in {len(samples) / RATE_HZ:.2f} s")
+    return leveled(samples), done.stdout.decode(errors="replace")
 
 
 def leveled(samples: np.ndarray) -> np.ndarray:
@@ -87,12 +119,28 @@ def _command(voice: Voice, delivery: Delivery, wav: Path) -> list[str]:
             mean = ["--seti", f"int_f0_target_mean={hz}"] if hz else []
             return ["flite", "-voice", voice.name, "--setf", f"duration_stretch={stretch}", *mean, "-o", str(wav), "-"]
         case "festival":
-            steps = [f"(voice_{voice.name})", f"(Param.set 'Duration_Stretch {stretch})"]
-            if hz:
-                steps.append(f"(set! int_lr_params (cons '(target_f0_mean {hz}) int_lr_params))")
-            else:
-                steps.append(f'(set! hts_engine_params (cons \'("-r" {1 / float(stretch):.3f}) hts_engine_params))')
-            return ["text2wave", "-eval", f"(begin {' '.join(steps)})", "-o", str(wav)]
+            return ["text2wave", "-eval", f"(begin {' '.join(_festival_steps(voice, delivery))})", "-o", str(wav)]
+
+
+def _festival_steps(voice: Voice, delivery: Delivery) -> list[str]:
+    """Returns the expressions that choose a voice of festival and its delivery."""
+    stretch, hz = f"{delivery.size / delivery.speed:.3f}", round(voice.pitch_hz * delivery.pitch)
+    steps = [f"(voice_{voice.name})", f"(Param.set 'Duration_Stretch {stretch})"]
+    if hz:
+        return [*steps, f"(set! int_lr_params (cons '(target_f0_mean {hz}) int_lr_params))"]
+    return [*steps, f'(set! hts_engine_params (cons \'("-r" {1 / float(stretch):.3f}) hts_engine_params))']
+
+
+def _timing_command(text: str, voice: Voice, delivery: Delivery, wav: Path) -> list[str]:
+    """Returns the command that speaks a text, and prints each word with its beginning and end in seconds."""
+    line = '(format t "%s %f %f\\n" (item.name w) (item.feat w "word_start") (item.feat w "word_end"))'
+    steps = [
+        *_festival_steps(voice, delivery),
+        f"(set! spoken (utt.synth (Utterance Text {json.dumps(text)})))",
+        f"(utt.save.wave spoken {json.dumps(str(wav))})",
+        f"(mapcar (lambda (w) {line}) (utt.relation.items spoken 'Word))",
+    ]
+    return ["festival", "-b", f"(begin {' '.join(steps)})"]
 
 
 def require(voices: Sequence[Voice]) -> None:

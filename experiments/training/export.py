@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import jax
+import jax.numpy as jnp
 import tyro
 
 from experiments.harness.command import command
@@ -20,20 +21,32 @@ from experiments.harness.settings import from_json
 from experiments.training.run_directory import ORIGIN, SETTINGS, TOKENIZER, Checkpoints, RunError
 from nemojax import checkpoint
 from nemojax.config import ModelConfig
+from nemojax.errors import ConfigError
 from nemojax.model.parameters import abstract_model
 from nemojax.training.recipe import TrainingConfig
 from nemojax.training.state import init, model_of
 
 
-def export(run: Path, out: Path, step: int | None = None, dtype: str = "float32", replace: bool = False) -> int:
+def export(
+    run: Path,
+    out: Path,
+    step: int | None = None,
+    dtype: str = "float32",
+    replace: bool = False,
+    mix_with: Path | None = None,
+    mix_share: float = 0.0,
+) -> int:
     """Writes the weights of a step, averaged where the run takes an average, and returns the step.
 
     Args:
+      mix_with, mix_share: a native checkpoint of the same settings, and its share of the weights that are written: a
+        model that was trained on keeps more of what it knew before (Wortsman et al. 2022, "Robust fine-tuning").
       step: None for the step with the lowest dev WER, or the last step where none was evaluated.
 
     Raises:
       RunError: `run` is not a training run, or has no checkpoint of this step.
-      CheckpointError: `out` can't be written.
+      CheckpointError: `out` can't be written, or `mix_with` can't be read.
+      ConfigError: `mix_with` has other settings than the run's model.
     """
     try:
         settings = json.loads((run / SETTINGS).read_text())
@@ -54,10 +67,17 @@ def export(run: Path, out: Path, step: int | None = None, dtype: str = "float32"
         model = model_of(checkpoints.restore(like, step), config)
     finally:
         checkpoints.close()
+    origin = origin | {"step": step}
+    if mix_with is not None:
+        other, _, _, other_origin = checkpoint.load(mix_with, jnp.float32)
+        if other.config != config:
+            raise ConfigError(f"{mix_with} has other settings than the model of {run}")
+        model = jax.tree.map(lambda ours, theirs: (1 - mix_share) * ours + mix_share * theirs, model, other)
+        origin |= {"mixed": {"directory": mix_with.name, "share": mix_share, "origin": other_origin}}
     model = jax.tree.map(lambda x: x.astype(dtype), model)
     if replace and out.exists():
         shutil.rmtree(out)
-    checkpoint.save(out, model, tokenizer, origin | {"step": step})
+    checkpoint.save(out, model, tokenizer, origin)
     return step
 
 
@@ -73,11 +93,21 @@ class Settings:
     """The step to export; by default the one with the lowest dev WER, or the last where none was evaluated."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the weights."""
+    mix_with: Path | None = None
+    """A native checkpoint of the same settings, such as the one that the run started from; its weights are mixed in."""
+    mix_share: float = 0.3
+    """The share of --mix-with in the weights."""
+
+    def check(self) -> None:
+        if not 0 <= self.mix_share <= 1:
+            raise ConfigError(f"--mix-share must be from 0 to 1, not {self.mix_share}")
 
 
 def run(settings: Settings) -> int:
     """Runs the command."""
-    step = export(settings.run, settings.out, settings.step, settings.dtype)
+    settings.check()
+    mixed = {"mix_with": settings.mix_with, "mix_share": settings.mix_share}
+    step = export(settings.run, settings.out, settings.step, settings.dtype, **mixed)
     print(f"{settings.out} holds the weights of step {step}", file=sys.stderr)
     return 0
 

@@ -1,6 +1,7 @@
 """Settings of a training run, and the presets that `python -m experiments train PRESET` starts from."""
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -126,11 +127,14 @@ def changes(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> 
 
 
 def current_names(recorded: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a settings.json with former names replaced."""
+    """Returns the settings of a settings.json with former names replaced, and with those that were added since."""
     renamed = dict(recorded)
     for group, names in FORMER_NAMES.items():
         if isinstance(values := recorded.get(group), dict):
             renamed[group] = {names.get(name, name): value for name, value in values.items()}
+    if "waveform" in renamed:
+        defaults = json.loads(to_json(WaveformConfig()))
+        renamed["waveform"] = {name: defaults[name] for name in WaveformConfig.ADDED} | renamed["waveform"]
     return renamed
 
 

@@ -19,6 +19,7 @@ from nemojax.errors import AudioError, ConfigError
 
 Array = np.ndarray[Any, Any]
 NOTHING = -1  # the utterance of an empty row
+BABBLE_VOICES = 3, 8  # of babble, the last not included
 
 
 class HostBatch(NamedTuple):
@@ -100,16 +101,19 @@ class Loader:
 
     def _waveform(self, row: Row, generator: np.random.Generator) -> Samples:
         """Returns a row's waveform. Raises _Failed for the first utterance that can't be read."""
-        parts = []
-        for utterance in row.utterances:
-            try:
-                parts.append(self.decode(utterance))
-            except AudioError as error:
-                raise _Failed(Unreadable(utterance, str(error))) from None
-        samples = waveform.joined(parts, row.gap_samples)
-        samples = waveform.at_speed(samples, row.speed, self.plan.config.features.sample_rate_hz)
+        rate_hz = self.plan.config.features.sample_rate_hz
+        samples = waveform.joined([self._decoded(utterance) for utterance in row.utterances], row.gap_samples)
+        samples = waveform.at_speed(samples, row.speed, rate_hz)
         samples = waveform.with_silence(samples, row.before_samples, row.after_samples)
-        return waveform.augmented(samples, generator, self.plan.waveform, self._noise if self.noises else None)
+        recorded = self._noise if self.noises else None
+        return waveform.augmented(samples, generator, self.plan.waveform, recorded, self._babble, rate_hz)
+
+    def _decoded(self, utterance: int) -> Samples:
+        """Returns the samples of an utterance. Raises _Failed where it can't be read."""
+        try:
+            return self.decode(utterance)
+        except AudioError as error:
+            raise _Failed(Unreadable(utterance, str(error))) from None
 
     def decode(self, utterance: int) -> Samples:
         """Returns the samples of an utterance. Raises AudioError."""
@@ -133,9 +137,19 @@ class Loader:
         with closing(open_audio(part, model_rate_hz=rate_hz)) as audio:
             return audio.read(samples)
 
+    def _babble(self, samples: int, generator: np.random.Generator) -> Samples:
+        """Returns a mix of utterances of the corpus, each at one power and repeated from a random place on."""
+        mixed = np.zeros(samples, np.float32)
+        for utterance in generator.integers(len(self.plan.corpus), size=generator.integers(*BABBLE_VOICES)).tolist():
+            voice = self._decoded(utterance)
+            voice = np.resize(np.roll(voice, int(generator.integers(len(voice)))), samples)
+            power = float(np.square(voice, dtype=np.float64).mean())
+            mixed += voice / np.float32(np.sqrt(power) if power else 1.0)
+        return mixed
+
 
 class _Failed(Exception):
-    """Reports an utterance of a row that can't be read."""
+    """Reports an utterance that can't be read and that a row needs."""
 
     def __init__(self, unreadable: Unreadable):
         self.unreadable = unreadable

@@ -234,7 +234,8 @@ class Plan:
         return found
 
     def _fingerprint(self) -> str:
-        settings = repr((self.settings, self.waveform, self.buckets, np.__version__))
+        parts = [repr(self.settings), self.waveform.recorded(), repr(self.buckets), repr(np.__version__)]
+        settings = f"({', '.join(parts)})"
         for former, name in WaveformConfig.FORMER_NAMES.items():  # runs started before a renaming have the same print
             settings = settings.replace(f"{name}=", f"{former}=")
         digest = hashlib.sha256(settings.encode())
@@ -264,7 +265,12 @@ def draw_rows(
     rate_hz = config.features.sample_rate_hz
 
     def draw_samples(seconds: Range, count: int) -> IntArray:
-        return np.round(generator.uniform(*seconds, size=count) * rate_hz).astype(np.int64)
+        drawn = generator.uniform(*seconds, size=count)
+        if waveform.pause_probability:
+            low, high = np.log(waveform.pause_s).tolist()
+            pauses = np.exp(generator.uniform(low, high, size=count))
+            drawn = np.where(generator.random(count) < waveform.pause_probability, pauses, drawn)
+        return np.round(drawn * rate_hz).astype(np.int64)
 
     gaps = draw_samples(waveform.join_gap_s, len(occurrences))
     heads = _joined_heads(corpus, occurrences, gaps, generator, waveform, config, buckets)
@@ -306,10 +312,12 @@ def _joined_heads(
     sizes = generator.integers(2, waveform.join_parts, len(occurrences), endpoint=True)
     chosen &= corpus.samples[occurrences] <= waveform.join_longest_s * rate_hz
     limit = round(waveform.join_total_s * rate_hz)
-    open_rows: dict[int, tuple[int, int, int, int]] = {}  # for each source: head, members, samples, labels
+    # for each source, or for all if they are joined across: head, members, samples, labels
+    open_rows: dict[int, tuple[int, int, int, int]] = {}
     for index in np.flatnonzero(chosen).tolist():
         utterance = int(occurrences[index])
-        source, samples, labels = (int(c[utterance]) for c in (corpus.sources, corpus.samples, label_counts))
+        samples, labels = int(corpus.samples[utterance]), int(label_counts[utterance])
+        source = 0 if waveform.join_across else int(corpus.sources[utterance])
         if source in open_rows:
             head, members, so_far, labels_so_far = open_rows[source]
             joined_samples, joined_labels = so_far + int(gaps[head]) + samples, labels_so_far + labels

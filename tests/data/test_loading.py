@@ -1,5 +1,7 @@
 """A planned batch as arrays: history, padding, labels, hosts, recordings that can't be read."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -83,7 +85,9 @@ def test_hosts_batches_add_up_to_the_whole_batch(plan_of):
 
 
 def test_a_batch_depends_on_the_step_alone(plan_of):
-    first, second = Loader(plan_of(waveform=RECIPE)), Loader(plan_of(waveform=RECIPE))
+    kinds = ("colored", "hum", "babble")
+    changes = replace(RECIPE, noise_kinds=kinds, pause_probability=0.3, telephone_probability=0.5, join_across=True)
+    first, second = Loader(plan_of(waveform=changes)), Loader(plan_of(waveform=changes))
     in_order = [first(step)[0] for step in range(6)]
     for step in (5, 0, 3):
         for one, other in zip(in_order[step], second(step)[0], strict=True):
@@ -194,6 +198,24 @@ def test_noise_from_a_manifest(plan_of, tmp_path):
             assert best > 0.999  # it is a piece of a recording
     with pytest.raises(ConfigError, match=r"noise: .*missing\.jsonl: the manifest can't be read"):
         Loader(plan_of(waveform=WaveformConfig(noise_probability=0.5, noise_manifests=(tmp_path / "missing.jsonl",))))
+
+
+def test_babble_is_a_mix_of_utterances_of_the_corpus(plan_of, tmp_path):
+    config = WaveformConfig(noise_probability=1.0, noise_kinds=("babble",), noise_snr_db=(0.0, 0.0))
+    clean, noisy = (Loader(plan_of(waveform=w))(0)[0] for w in (UNCHANGED, config))
+    parts = [decoded(plan_of(), utterance) for utterance in range(len(TEXTS))]
+    for index, length in enumerate(clean.sample_lengths):
+        if length:
+            speech = clean.samples[index, 1080:length]
+            added = noisy.samples[index, 1080:length] - speech
+            assert 0.9 < np.square(speech).mean() / np.square(added).mean() < 1.1
+            middle = added[500:700] / np.linalg.norm(added[500:700])
+            windows = [np.lib.stride_tricks.sliding_window_view(part, 200) for part in parts]
+            likeness = sorted((w @ middle / np.linalg.norm(w, axis=1)).max() for w in windows)
+            assert likeness[-2] > 0.3 and likeness[-1] < 0.95  # two parts of it at least
+    (tmp_path / "speech-1.wav").unlink()
+    _, unreadable = Loader(plan_of(waveform=config))(0)
+    assert unreadable and {u.utterance for u in unreadable} == {1}
 
 
 @pytest.mark.parametrize("lookahead", CONFIG.encoder.lookaheads)

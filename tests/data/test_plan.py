@@ -19,6 +19,7 @@ from tests.data.corpora import corpus_of, random_corpus
 
 CONFIG = ModelConfig()
 SMALL = PlanConfig(batch_frames=600, bucket_count=5)
+PAUSES = replace(RECIPE, join_across=True, pause_probability=0.3)
 
 
 def epoch_batches(plan, epoch):
@@ -49,7 +50,7 @@ def cases(draw):
         "bucket_count": draw(st.integers(1, 8)),
         "rows_multiple": draw(st.sampled_from([1, 2, 6])),
     }
-    return corpus, plan, draw(st.sampled_from([UNCHANGED, RECIPE]))
+    return corpus, plan, draw(st.sampled_from([UNCHANGED, RECIPE, PAUSES]))
 
 
 def plan_of(corpus, plan_config=SMALL, waveform=UNCHANGED) -> Plan:
@@ -141,6 +142,8 @@ def test_fingerprints_differ():
         plan_of(other, SMALL),
         plan_of(corpus, replace(SMALL, seed=3)),
         plan_of(corpus, SMALL, RECIPE),
+        plan_of(corpus, SMALL, replace(RECIPE, pause_probability=0.5)),
+        plan_of(corpus, SMALL, replace(RECIPE, telephone_probability=0.5)),
         plan_of(replace(corpus, weights=corpus.weights * 2), SMALL),
         plan_of(replace(corpus, recordings=corpus.recordings[::-1]), SMALL),
         plan_of(corpus, replace(SMALL, buckets=(Bucket(280, 200, 4),))),
@@ -198,6 +201,32 @@ def test_short_utterances_are_joined_within_their_manifest():
     )
 
 
+def test_utterances_of_different_manifests_are_joined_if_asked_to():
+    count = 200
+    corpus = corpus_of([8000] * count, [3] * count, np.arange(count) % 2, (1.0, 1.0))
+    config = WaveformConfig(join_probability=1.0, join_across=True)
+    rows = [row for batch in epoch_batches(plan_of(corpus, SMALL, config), 0) for row in batch.rows if row.utterances]
+    sources = Counter(tuple(sorted({i % 2 for i in row.utterances})) for row in rows)
+    assert sources[0, 1] > 0.7 * len(rows)
+    assert sorted(i for row in rows for i in row.utterances) == list(range(count))
+
+
+def test_pauses_are_drawn_between_before_and_after_utterances():
+    corpus = corpus_of([8000] * 2000, [3] * 2000)
+    config = WaveformConfig(
+        join_probability=1.0, join_parts=2, join_total_s=30.0, join_gap_s=(0.1, 0.2), silence_before_s=(0.0, 0.1)
+    )
+    draw = lambda config: draw_rows(corpus, np.arange(2000), np.random.default_rng(1), config, CONFIG)
+    plain, rows = draw(config), draw(replace(config, pause_probability=0.3, pause_s=(1.0, 10.0)))
+    assert plain.gap_samples.max() <= 3200 and plain.before_samples.max() <= 1600 and not plain.after_samples.any()
+    for samples in (rows.gap_samples, rows.before_samples, rows.after_samples):
+        pauses = samples[samples > 3200]
+        assert len(samples) == 1000 and 250 < len(pauses) < 350
+        assert 16_000 <= pauses.min() < 20_000 and 140_000 < pauses.max() <= 160_000
+        assert 0.4 < np.mean(pauses < np.sqrt(10) * 16_000) < 0.6  # the logarithm is uniform
+    assert [row_size(corpus, rows.row(i)) for i in range(1000)] == list(zip(rows.frames, rows.labels, strict=True))
+
+
 def test_a_rows_length_counts_its_gaps_speed_and_silence():
     corpus = random_corpus(200, longest_s=2.0)
     config = WaveformConfig(
@@ -219,10 +248,16 @@ def test_a_rows_length_counts_its_gaps_speed_and_silence():
             assert unchanged and all(row.before_samples == row.after_samples == 0 for row in unchanged)
 
 
-def test_a_fingerprint_does_not_depend_on_the_name_of_a_setting():
-    """Runs that were started before `noise_colour` was renamed have the same data as now."""
+def test_a_fingerprint_does_not_depend_on_names_of_settings_and_on_settings_added_since():
+    """Runs that were started before `noise_colour` was renamed, and before pauses, have the same data as now."""
     plan = plan_of(random_corpus(5), SMALL, RECIPE)
-    text = repr((plan.settings, plan.waveform, plan.buckets, np.__version__)).replace("noise_color=", "noise_colour=")
+    waveform = (
+        "WaveformConfig(speeds=(0.9, 1.0, 1.1), silence_before_s=(0.0, 0.5), silence_after_s=(0.0, 0.5), "
+        "join_probability=0.5, join_longest_s=3.0, join_total_s=12.0, join_parts=6, join_gap_s=(0.0, 0.3), "
+        "noise_probability=0.5, noise_manifests=(), noise_snr_db=(5.0, 30.0), noise_colour=(0.0, 2.0), "
+        "gain_db=(-12.0, 6.0))"
+    )
+    text = f"({plan.settings!r}, {waveform}, {plan.buckets!r}, {np.__version__!r})"
     digest = hashlib.sha256(text.encode())
     for column in (plan.corpus.samples, plan.corpus.weights, plan.corpus.labels, plan.corpus.starts):
         digest.update(column.tobytes())

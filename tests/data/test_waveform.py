@@ -69,6 +69,45 @@ def test_the_color_of_noise_is_its_slope(color):
     ]
 
 
+def test_hum_is_harmonics_of_the_mains():
+    for seed in range(4):
+        noise = waveform.hum(32_000, np.random.default_rng(seed))
+        power = np.abs(np.fft.rfft(noise)) ** 2  # in steps of 0.5 Hz
+        base = max(range(2), key=lambda i: power[[100, 120][i] :: [100, 120][i]][:10].sum())
+        assert power[[100, 120][base] :: [100, 120][base]][:10].sum() > 0.99 * power.sum() and noise.dtype == np.float32
+
+
+def test_a_telephone_line_has_its_band_and_its_levels():
+    for hz, passes in [(100, False), (500, True), (1000, True), (3000, True), (3900, False), (6000, False)]:
+        received = waveform.telephone(tone(hz))
+        assert received.dtype == np.float32 and len(received) == 16_000
+        power = np.square(received[2000:-2000]).mean() / 0.125
+        assert power == pytest.approx(1, abs=0.05) if passes else power < 1e-3, hz
+    loud = waveform.telephone(tone(1000))
+    error = loud - tone(1000)
+    assert 30 < 10 * np.log10(0.125 / np.square(error[2000:-2000]).mean()) < 45  # of 8 bits
+    # levels are finer where the signal is faint
+    faint = waveform.telephone(tone(1000) / 100) * 100
+    assert 20 < 10 * np.log10(0.125 / np.square((faint - tone(1000))[2000:-2000]).mean()) < 45
+    assert [len(waveform.telephone(wave(length))) for length in (0, 1, 2, 999, 1001)] == [0, 1, 2, 999, 1001]
+
+
+def test_kinds_of_noise_and_telephone_lines_are_drawn():
+    config = WaveformConfig(noise_probability=1.0, noise_kinds=("hum", "babble"), noise_snr_db=(0.0, 0.0))
+    ones, draw = lambda count, generator: np.ones(count, np.float32), np.random.default_rng
+    added = [waveform.augmented(tone(300), draw(seed), config, babble=ones) - tone(300) for seed in range(40)]
+    assert 10 <= sum(np.ptp(noise) < 1e-6 for noise in added) <= 30
+    config = WaveformConfig(telephone_probability=0.5)
+    lines = [waveform.augmented(tone(6000), np.random.default_rng(seed), config) for seed in range(40)]
+    assert 10 <= sum(abs(line[2000:-2000]).max() < 0.05 for line in lines) <= 30
+
+
+def test_settings_added_since_are_recorded_where_they_are_used():
+    assert set(vars(UNCHANGED)) >= waveform.WaveformConfig.ADDED and "pause" not in UNCHANGED.recorded()
+    assert "pause_probability=0.1" in WaveformConfig(pause_probability=0.1).recorded()
+    assert "join_across" not in WaveformConfig(pause_probability=0.1).recorded()
+
+
 def test_gain():
     np.testing.assert_allclose(waveform.with_gain(tone(300), -20.0), tone(300) / 10, rtol=1e-6)
 
@@ -109,6 +148,10 @@ def test_the_default_changes_nothing():
         ({"gain_db": (3.0, -3.0)}, "gain_db must be a range"),
         ({"silence_after_s": (-1.0, 1.0)}, "silence_after_s must be a range"),
         ({"join_parts": 1}, "join_parts must be at least 2"),
+        ({"pause_probability": -0.1}, "pause_probability must be 0 to 1"),
+        ({"telephone_probability": 2.0}, "telephone_probability must be 0 to 1"),
+        ({"pause_s": (0.0, 2.0)}, "pause_s must be greater than 0"),
+        ({"noise_kinds": ("recorded",)}, "noise_kinds must have recorded if there are noise_manifests, and only then"),
     ],
 )
 def test_wrong_settings(options, message):

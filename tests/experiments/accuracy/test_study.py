@@ -6,9 +6,10 @@ import soundfile
 
 from experiments.accuracy import study
 from experiments.accuracy.conditions import STUDIES, Condition, parse, with_left_context
-from experiments.accuracy.listening import TimedWord, delays_s, grouped, joined, noisy, stream, stream_group
+from experiments.accuracy.listening import TimedWord, changed, delays_s, grouped, joined, noisy, stream, stream_group
 from experiments.accuracy.study_report import pareto
 from nemojax.config import PRESETS
+from nemojax.data import waveform
 from nemojax.errors import ConfigError
 from nemojax.kernels.quantization import pack, quantize
 from nemojax.model.parameters import thaw
@@ -48,6 +49,7 @@ def test_a_condition_is_what_it_is_written_as():
         Condition(13),
         Condition(6, left=35, dtype="int8", snr=10.0, warm=True),
         Condition(1, group=4, together=True),
+        Condition(0, telephone=True, level=-30.0, group=2, together=True, pause=10.0),
     ):
         assert parse(str(condition)) == condition
     assert str(Condition(6, snr=10.0, warm=True)) == "lookahead=6,snr=10.0,warm"
@@ -61,6 +63,8 @@ def test_a_condition_is_what_it_is_written_as():
         ("lookahead=six", "lookahead can't be 'six'"),
         ("lookahead=6,dtype=int4", "dtype must be one of"),
         ("lookahead=6,warm,together,group=2", "warm and together"),
+        ("lookahead=6,group=2,pause=2", "give together too"),
+        ("lookahead=6,group=2,together,pause=-1", "pause must be at least 0"),
     ],
 )
 def test_a_wrong_condition_is_an_error(text, complaint):
@@ -144,6 +148,8 @@ def test_audio_before_a_recording_is_not_counted(recognizer, samples):
 
 def test_a_group_together_is_one_recording(recognizer, samples):
     pieces = [samples[:20_000], samples[20_000:50_000]]
+    whole, starts = joined(pieces, 2.0)
+    assert len(whole) == 50_000 + 32_000 and starts == [0.0, (20_000 + 32_000) / 16_000]
     whole, starts = joined(pieces)
     assert len(whole) == 50_000 + 8_000 and starts == [0.0, (20_000 + 8_000) / 16_000]
     [result] = stream_group(recognizer, pieces, Condition(LOOKAHEAD, group=2, together=True), None)
@@ -161,6 +167,16 @@ def test_noise_has_its_level_and_is_a_function_of_the_seed(samples):
     loud, soft = (np.square(noisy(samples, db, [0, 3]) - samples).mean() for db in (0.0, 20.0))
     assert loud / soft == pytest.approx(100, rel=0.01)
     assert noisy(samples, None, [0, 3]) is samples
+
+
+def test_a_recording_is_changed_as_its_condition_says(samples):
+    assert changed(samples, Condition(LOOKAHEAD), [0]) is samples
+    faint = changed(samples, Condition(LOOKAHEAD, level=-30.0), [0])
+    np.testing.assert_allclose(faint, samples * 10**-1.5, rtol=1e-5)
+    loud = changed(samples, Condition(LOOKAHEAD, level=40.0), [0])
+    assert abs(loud).max() == 1 and np.mean(abs(loud) == 1) > 0.1
+    both = changed(samples, Condition(LOOKAHEAD, snr=10.0, telephone=True), [0])
+    assert np.array_equal(both, waveform.telephone(noisy(samples, 10.0, [0])))
 
 
 # The command.

@@ -171,6 +171,7 @@ def test_a_missing_voice_is_named_with_its_package(tmp_path, fake, bare_path, ca
         (["--hours", -1], "--hours must be at least 0"),
         (["--workers", 0], "--workers must be at least 1"),
         (["--texts-share", 2], "must be from 0 to 1"),
+        (["--words"], "--words needs --programs festival"),
         (["--compression", 2], "must be from 0 to 1"),
         (["--programs", "festival"], "give --new-voice 0"),
         (["--texts", "nowhere.jsonl"], "nowhere.jsonl"),
@@ -201,6 +202,17 @@ def test_clips_can_be_trained_on_and_are_the_same_again(tmp_path):
         with closing(open_audio(recording)) as audio:
             read = audio.read(10**6)
         assert len(read) == pytest.approx(samples, abs=2) and 0.02 < read.std() < 0.2
+
+
+@pytest.mark.skipif("festival" not in INSTALLED, reason="festival is not installed")
+def test_festival_writes_the_times_of_words(tmp_path):
+    installed_voices()
+    arguments = ("--hours", 0, "--dev", 2, "--new-voice", 0, "--programs", "festival", "--words")
+    assert run(tmp_path, *arguments) == 0
+    for entry in entries(tmp_path, "synthetic_dev"):
+        assert " ".join(word for word, _, _ in entry["words"]) == entry["text"]
+        times = [at for _, begin, end in entry["words"] for at in (begin, end)]
+        assert times == sorted(times) and times[0] > 0 and 0.6 * entry["duration"] < times[-1] < entry["duration"]
 
 
 def test_opus(tmp_path, fake):

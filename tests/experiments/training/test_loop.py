@@ -212,6 +212,13 @@ def test_starting_from_a_checkpoint_with_and_without_another_tokenizer(experimen
     origin = checkpoint.load(again.run / "model")[3]
     assert origin["init"]["directory"] == "first" and origin["init"]["origin"]["step"] == 4 and origin["step"] == 1
 
+    export(experiment.run, tmp_path / "mixed", mix_with=again.run / "model", mix_share=0.25)
+    mixed, _, _, origin = checkpoint.load(tmp_path / "mixed")
+    assert origin["step"] == 4 and origin["mixed"]["share"] == 0.25 and origin["mixed"]["origin"]["step"] == 1
+    ours, later = (named_parameters(model) for model in (weights, checkpoint.load(again.run / "model")[0]))
+    for name, value in named_parameters(mixed).items():
+        np.testing.assert_allclose(value, 0.75 * ours[name] + 0.25 * later[name], rtol=1e-5, atol=1e-6)
+
     from nemojax.data.train_tokenizer import train as train_tokenizer
 
     (tmp_path / "other.model").write_bytes(train_tokenizer(TEXTS, 30))

@@ -9,6 +9,7 @@ import pytest
 from experiments.training import train
 from experiments.training.presets import PRESETS, Experiment, changes, current_names, source
 from nemojax.data.corpus import Source
+from nemojax.data.waveform import WaveformConfig
 from nemojax.errors import ConfigError
 
 
@@ -44,6 +45,8 @@ def former(experiment):
     settings = recorded(experiment)
     settings["filters"]["keep_unspelled"] = settings["filters"].pop("keep_out_of_vocabulary")
     settings["waveform"]["noise_colour"] = settings["waveform"].pop("noise_color")
+    for name in WaveformConfig.ADDED:
+        del settings["waveform"][name]
     return settings
 
 
