@@ -1,4 +1,4 @@
-"""Attention to a ring as one kernel, for a GPU: keys and values are read once, where they lie, and no scores are stored.
+"""Attention to a ring as one kernel, for a GPU: keys and values are read once, in place, and no scores are stored.
 
 The plain form, `Attention.attend_in_place`, passes over the scores several times. Here one program of a Pallas kernel
 handles one head of one stream; its keys fit in on-chip memory. Scores by distance are computed before, by one matrix

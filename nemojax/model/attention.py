@@ -130,21 +130,23 @@ class Attention(nnx.Module):
         x = jnp.where(mask[..., None], x, 0.0)
         split = lambda y: y.reshape(batch, frames, *self.content_bias.shape)
         query, keys, values = split(self.query(x)), split(self.key(x)), split(self.value(x))
-        new = [ring.stored(jnp.swapaxes(y, 1, 2)) for ring, y in ((cache.keys, keys), (cache.values, values))]
-        end = cache.length + mask.sum(1, dtype=jnp.int32)
-        if key is None and frames <= cache.keys.slots - self.config.left_context_frames:
-            rings = [ring.write(y, cache.length, mask) for ring, y in zip(cache[:2], new, strict=True)]
-            y = self.attend_in_place(query, AttentionCache(*rings, end), cache.length, positions, chunk)
+        left, dtype = self.config.left_context_frames, positions.dtype
+        new_keys, new_values = (
+            ring.stored(jnp.swapaxes(y, 1, 2)) for ring, y in ((cache.keys, keys), (cache.values, values))
+        )
+        begin, end = cache.length, cache.length + mask.sum(1, dtype=jnp.int32)
+        if key is None and frames <= cache.keys.slots - left:
+            write = lambda ring, new: ring.write(new, begin, mask)
+            cache = AttentionCache(write(cache.keys, new_keys), write(cache.values, new_values), end)
+            y = self.attend_in_place(query, cache, begin, positions, chunk)
         else:
-            left, dtype = self.config.left_context_frames, positions.dtype
-            pairs = [append(ring, y, cache.length, mask, left) for ring, y in zip(cache[:2], new, strict=True)]
-            rings = [after for _, after in pairs]
-            window = [
-                jnp.swapaxes(jnp.concatenate([before.values(dtype), y.values(dtype)], axis=2), 1, 2)
-                for (before, _), y in zip(pairs, new, strict=True)
-            ]
-            y = self.attend(query, window[0], window[1], mask, cache.length, positions, chunk, key)
-        return self.output(y.reshape(batch, frames, width)), AttentionCache(rings[0], rings[1], end)
+            old_keys, key_ring = append(cache.keys, new_keys, begin, mask, left)
+            old_values, value_ring = append(cache.values, new_values, begin, mask, left)
+            cache = AttentionCache(key_ring, value_ring, end)
+            whole = lambda *rings: jnp.concatenate([jnp.swapaxes(ring.values(dtype), 1, 2) for ring in rings], axis=1)
+            keys, values = whole(old_keys, new_keys), whole(old_values, new_values)
+            y = self.attend(query, keys, values, mask, begin, positions, chunk, key)
+        return self.output(y.reshape(batch, frames, width)), cache
 
     def attend_in_place(
         self,

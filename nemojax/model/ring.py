@@ -75,7 +75,8 @@ class Ring(NamedTuple):
             heads = jnp.arange(ring.shape[1], dtype=jnp.int32)[None, :, None]
             return ring.at[rows, heads, slot[:, None]].set(frames, mode="drop", unique_indices=True)
 
-        return jax.tree.map(put, self, new)
+        written: Ring = jax.tree.map(put, self, new)
+        return written
 
     def read(self, length: Int[Array, " B"], count: int) -> "Ring":
         """Returns the `count` frames before frame `length` in their order; zeros before frame 0."""
@@ -87,7 +88,8 @@ class Ring(NamedTuple):
             )
             return jnp.where(valid, jnp.take_along_axis(ring, index, axis=2), jnp.zeros((), ring.dtype))
 
-        return jax.tree.map(take, self)
+        taken: Ring = jax.tree.map(take, self)
+        return taken
 
     def frame_of_slot(self, end: Int[Array, " B"]) -> Int[Array, "B S"]:
         """Returns which frame each slot holds once frame `end` - 1 is written: the newest ones, negative for none."""

@@ -58,7 +58,7 @@ def test_rings_are_lists_of_frames(compiled, heads):
 
 def test_positions_of_a_stream_of_a_year():
     """The slot follows from the position alone: nothing is lost after any number of frames."""
-    length = np.array([400_000_000, 2**31 - 100], np.int32)
+    length = jnp.array([400_000_000, 2**31 - 100], jnp.int32)
     ring, new = Ring.zeros(2, 1, SLOTS, 1, jnp.float32), normal(0, 2, 1, 3, 1)
     after = ring.write(Ring(jnp.asarray(new)), length, jnp.ones((2, 3), bool))
     np.testing.assert_array_equal(after.read(length + 3, 3).frames, new)
@@ -67,7 +67,7 @@ def test_positions_of_a_stream_of_a_year():
 
 def test_frames_outside_the_mask_are_not_written():
     ring = Ring.zeros(2, 1, SLOTS, 1, jnp.float32)
-    mask = np.arange(3) < np.array([2, 0])[:, None]
+    mask = jnp.array([[True, True, False], [False] * 3])
     after = ring.write(Ring(jnp.ones((2, 1, 3, 1))), jnp.zeros(2, jnp.int32), mask)
     np.testing.assert_array_equal(after.frames[:, 0, :, 0].sum(1), [2, 0])
 
