@@ -60,6 +60,11 @@ class EncoderConfig:
     def head_width(self) -> int:
         return self.width // self.heads
 
+    @property
+    def largest_chunk_frames(self) -> int:
+        """Frames of the largest chunk that the model was trained with: what a ring has room for beside its context."""
+        return max(self.lookaheads) + 1
+
 
 @dataclass(frozen=True)
 class PredictionConfig:

@@ -17,7 +17,7 @@ from nemojax.config import ModelConfig
 from nemojax.decoding.greedy import Greedy
 from nemojax.decoding.state import Emission, PredictionState, Search, initial_prediction, where_rows
 from nemojax.errors import AudioError
-from nemojax.model import features
+from nemojax.model import features, ring
 from nemojax.model.encoder import EncoderCache
 from nemojax.model.features import FeatureCache
 from nemojax.model.parameters import FrozenModel, thaw
@@ -118,7 +118,7 @@ def encode(
     chunk = config.chunk_frames(lookahead)
     with jax.named_scope("encoder"):
         encoded, mask, encoder = model.encoder.step(log_mel, mask, state.encoder, constants.positions, chunk)
-    position = state.position + encoded.shape[1]
+    position = state.position + jnp.where(segment.active, encoded.shape[1], 0)
     return encoded, mask, StreamState(position, feature_cache, encoder, state.decoder)
 
 
@@ -138,12 +138,15 @@ def step(
     """
     model = thaw(model)
     fresh = init_state(model, constants, segment.active.shape[0], search)
-    before = where_rows(segment.reset, fresh, state)
+    # a ring is never chosen row by row: that would copy it. A new stream ignores the frames that it finds in its row.
+    before = where_rows(segment.reset, ring.share(fresh, state), state)
+    # an inactive row has no valid samples, so no layer writes a frame of it
+    segment = segment._replace(length=jnp.where(segment.active, segment.length, 0))
     encoded, mask, after = encode(model, constants, before, segment, lookahead)
-    length = jnp.where(segment.active, mask.sum(1, dtype=jnp.int32), 0)
     with jax.named_scope("decoder"):
-        emission, decoder = search.decode(model, encoded, length, before.decoder)
-    after = where_rows(segment.active, after._replace(decoder=decoder), before)
+        emission, decoder = search.decode(model, encoded, mask.sum(1, dtype=jnp.int32), before.decoder)
+    after = after._replace(decoder=decoder)
+    after = where_rows(segment.active, after, ring.share(before, after))
     return after, emission._replace(frames=emission.frames + before.position[:, None])
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from nemojax import streaming
 from nemojax.errors import AudioError
+from nemojax.model.ring import Ring
 from nemojax.recognition.stream_batch import step_jit
 from nemojax.streaming import Segment
 from tests.decoding.test_greedy import double_loop
@@ -254,8 +255,9 @@ def test_bfloat16_is_close_and_streams_equal_its_whole(model, speech):
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), model)
     constants = streaming.prepare(half)
     state = streaming.init_state(half, constants, 1)
-    assert state.encoder.blocks[0].attention.keys.dtype == jnp.bfloat16
-    assert state.encoder.blocks[0].convolution.left.dtype == state.decoder.output.dtype == jnp.float32
+    block = state.encoder.blocks[0]
+    assert block.attention.keys.frames.dtype == block.convolution.frames.frames.dtype == jnp.bfloat16
+    assert state.decoder.output.dtype == jnp.float32
     [(whole, _, _)] = transcribe(half, constants, [speech], 6, chunks=12)
     [(pieces, _, _)] = transcribe(half, constants, [speech], 6, chunks=1)
     (exact, _, _), _ = transcribe(model, streaming.prepare(model), [speech, speech[:0]], 6, chunks=12)
@@ -267,6 +269,12 @@ def test_a_segment_of_part_of_a_chunk_is_refused(model, constants):
     segment = Segment(jnp.zeros((1, 1280)), jnp.full(1, 1280), jnp.ones(1, bool), jnp.zeros(1, bool))
     with pytest.raises(ValueError, match="whole chunks of 2560 samples, not 1280"):
         streaming.step(model, constants, streaming.init_state(model, constants, 1), segment, 1)
+
+
+def valid(state):
+    """Returns the state with the frames before its position in the place of whole rings."""
+    read = lambda node: node.read(state.position, 7) if isinstance(node, Ring) else node
+    return jax.tree.map(read, state, is_leaf=lambda node: isinstance(node, Ring))
 
 
 def test_a_reset_takes_effect_without_a_chunk(model, constants, speech):
@@ -287,5 +295,5 @@ def test_a_reset_takes_effect_without_a_chunk(model, constants, speech):
     assert emission.length.tolist() == [0, 0] and state.position.tolist() == [0, 21]
     jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda x: x[1], state), kept)
     state, _ = step_jit(model, constants, state, Segment(samples[3], full, jnp.array([True, False]), off), lookahead=6)
-    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True):
+    for a, b in zip(jax.tree.leaves(valid(state)), jax.tree.leaves(valid(new)), strict=True):
         np.testing.assert_array_equal(a[0], b[0])

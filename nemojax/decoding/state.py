@@ -62,6 +62,13 @@ def initial_prediction(model: Transducer) -> PredictionState:
 
 
 def where_rows(mask: Bool[Array, " B"], new: Tree, old: Tree) -> Tree:
-    """Takes the rows of `new` where `mask` is true and those of `old` elsewhere, in every array of two like pytrees."""
-    rows: Tree = jax.tree.map(lambda n, o: jnp.where(mask.reshape(mask.shape + (1,) * (n.ndim - 1)), n, o), new, old)
+    """Takes the rows of `new` where `mask` is true and those of `old` elsewhere, in every array of two like pytrees.
+
+    An array that both share stays as it is.
+    """
+
+    def choose(n: Array, o: Array) -> Array:
+        return n if n is o else jnp.where(mask.reshape(mask.shape + (1,) * (n.ndim - 1)), n, o)
+
+    rows: Tree = jax.tree.map(choose, new, old)
     return rows

@@ -1,12 +1,11 @@
-"""Attention over cache and chunk as one kernel, for a GPU: keys and values are read once, and no scores are stored.
+"""Attention to a ring as one kernel, for a GPU: keys and values are read once, in place, and no scores are stored.
 
-The plain form, `Attention.attend`, concatenates cache and chunk, and passes over them and over the scores several
-times. Here one program of a Pallas kernel handles one head of one stream; its keys fit in on-chip memory. Scores by
-distance are computed before, by one matrix product for all streams; shifting them, so that each query finds its
-distance to a key, is then a matter of where the kernel reads.
+The plain form, `Attention.attend_in_place`, passes over the scores several times. Here one program of a Pallas kernel
+handles one head of one stream; its keys fit in on-chip memory. Scores by distance are computed before, by one matrix
+product for all streams; that each query finds its distance to a slot is then a matter of where the kernel reads.
 
-It computes what the plain form does, in the same types, up to the order of sums. It is for segments of at most one left
-context, without dropout, at a look-ahead known when compiling; everything else takes the plain form.
+It computes what the plain form does, in the same types, up to the order of sums. It is for live chunks at a look-ahead
+known when compiling; everything else takes the plain form.
 """
 
 from functools import partial
@@ -16,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float, Int
 
 from nemojax.model.attention import UNSEEN, Attention, AttentionCache, Chunk
 from nemojax.model.transducer import Transducer
@@ -33,118 +32,102 @@ class FusedAttention(Attention):
                 setattr(self, name, value)
         self.interpret = interpret
 
-    def attend(
+    def attend_in_place(
         self,
         query: Float[Array, "B T H K"],
-        keys: Float[Array, "B T H K"],
-        values: Float[Array, "B T H K"],
-        mask: Bool[Array, "B T"],
         cache: AttentionCache,
+        begin: Int[Array, " B"],
         positions: Float[Array, "R H K"],
         chunk: Chunk,
-        key: Array | None,
     ) -> Float[Array, "B T H K"]:
-        """Computes what `Attention.attend` does."""
-        left, frames = cache.keys.shape[1], query.shape[1]
-        if key is not None or frames > left or not isinstance(chunk, int):
-            return super().attend(query, keys, values, mask, cache, positions, chunk, key)
-        query_BGQHK = query[:, None]  # one block
-        scores = self.position_scores(query_BGQHK, positions, left)[:, 0]
-        biased = (query_BGQHK + self._bias(self.content_bias))[:, 0].astype(keys.dtype)
-        return fused(biased, scores, keys, values, mask, cache, chunk, self.interpret)
+        """Computes what `Attention.attend_in_place` does."""
+        if not isinstance(chunk, int):
+            return super().attend_in_place(query, cache, begin, positions, chunk)
+        left = self.config.left_context_frames
+        scores = self.position_scores(query[:, None], positions, left)[:, 0]
+        biased = (query + self._bias(self.content_bias)[0]).astype(positions.dtype)
+        return fused(biased, scores, cache, begin, left, chunk, self.interpret)
 
 
 def fused(
     query: Float[Array, "B T H K"],
     position_scores: Float[Array, "B H T R"],
-    keys: Float[Array, "B T H K"],
-    values: Float[Array, "B T H K"],
-    mask: Bool[Array, "B T"],
     cache: AttentionCache,
+    begin: Int[Array, " B"],
+    left: int,
     chunk: int,
     interpret: bool = False,
 ) -> Float[Array, "B T H K"]:
-    """Attends as `Attention.attend` does, given queries with their content bias, in the keys' type, and position
-    scores.
+    """Attends as `Attention.attend_in_place` does, given queries with their content bias, in the type of products, and
+    position scores.
 
-    `position_scores` has R = C + 2 T - 1 distances, furthest first, C being the frames of the cache.
+    `position_scores` has R = left + 2 T - 1 distances, furthest first.
     """
     batch, frames, heads, width = query.shape
-    left = cache.keys.shape[1]
+    slots = cache.keys.slots
     padded = lambda count: max(MIN_ROWS, pl.next_power_of_2(count))
-    row = lambda count: pl.BlockSpec((None, padded(count), None, width), lambda b, h: (b, 0, h, 0))
+    queries = pl.BlockSpec((None, padded(frames), None, width), lambda b, h: (b, 0, h, 0))
+    ring = pl.BlockSpec((None, None, padded(slots), width), lambda b, h: (b, h, 0, 0))
+    scale = pl.BlockSpec((None, None, padded(slots)), lambda b, h: (b, h, 0))
+    number = pl.BlockSpec((None, 1), lambda b, h: (b, 0))
     flat = position_scores.reshape(batch, heads, -1)
+    scales = [] if cache.keys.scale is None else [cache.keys.scale, cache.values.scale]
     call = pl.pallas_call(
-        partial(_kernel, frames=frames, left=left, chunk=chunk),
+        partial(_kernel, frames=frames, slots=slots, left=left, chunk=chunk),
         grid=(batch, heads),
         in_specs=[
-            row(frames),
+            queries,
             pl.BlockSpec((None, None, flat.shape[2]), lambda b, h: (b, h, 0)),
-            *(row(left), row(left), row(frames), row(frames)),
-            pl.BlockSpec((None, 1), lambda b, h: (b, 0)),
-            pl.BlockSpec((None, padded(frames)), lambda b, h: (b, 0)),
+            *(number, number),
+            *(ring, ring),
+            *[scale] * len(scales),
         ],
-        out_specs=row(frames),
+        out_specs=queries,
         out_shape=jax.ShapeDtypeStruct(query.shape, jnp.float32),
         interpret=interpret,
         compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=1),
         name="attention",
     )
-    y: Array = call(query, flat, cache.keys, cache.values, keys, values, cache.length[:, None], mask.astype(jnp.int32))
+    numbers = begin[:, None], cache.length[:, None]
+    y: Array = call(query, flat, *numbers, cache.keys.frames, cache.values.frames, *scales)
     return y
 
 
-def _kernel(
-    query: Any,
-    scores: Any,
-    cached_keys: Any,
-    cached_values: Any,
-    keys: Any,
-    values: Any,
-    length: Any,
-    mask: Any,
-    out: Any,
-    *,
-    frames: int,
-    left: int,
-    chunk: int,
-) -> None:
+def _kernel(query: Any, scores: Any, begin: Any, end: Any, keys: Any, values: Any, *rest: Any, **sizes: int) -> None:
     """Computes one head of one stream.
 
     All references but `scores` have a power of two of rows, as Triton requires; rows past the ends of their arrays are
     not read.
     """
-    rows = jnp.arange(query.shape[0], dtype=jnp.int32)
-    is_query = rows < frames
-    start = rows // chunk * chunk  # first frame of the query's chunk
-    load = lambda ref, valid: plgpu.load(ref, mask=jnp.broadcast_to(valid[:, None], ref.shape), other=0.0)
+    frames, slots, left, chunk = (sizes[name] for name in ("frames", "slots", "left", "chunk"))
+    *scales, out = rest
+    row, slot = (jnp.arange(x.shape[0], dtype=jnp.int32) for x in (query, keys))
+    begin, end = begin[0], end[0]
+    last = begin + frames - 1
+    frame = last - (last - slot + 2 * slots) % slots  # the newest one of its slot; at most 2 slots - 1 are added
+    valid = (slot < slots) & (frame >= 0) & (frame < end)
+    is_query = row < frames
+    start = begin + row // chunk * chunk  # first frame of the query's chunk
+    visible = (
+        is_query[:, None]
+        & valid[None]
+        & (start[:, None] - left <= frame[None])
+        & (frame[None] < start[:, None] + chunk)
+    )
+    load = lambda ref, valid: plgpu.load(ref, mask=jnp.broadcast_to(valid[:, None], ref.shape), other=0)
     query = load(query, is_query)
+    from_furthest = left + frames - 1 - (begin + row[:, None] - frame[None])
+    index = jnp.where(visible, row[:, None] * (left + 2 * frames - 1) + from_furthest, 0)
+    position = plgpu.load(scores.at[index], mask=visible, other=0.0)
 
-    def scored(keys: Any, key: Array, valid: Array) -> Array:
-        """Scores keys; `key` is their frames, counted from the segment's first. `UNSEEN` outside a query's context."""
-        visible = (
-            is_query[:, None]
-            & valid[None]
-            & (start[:, None] - left <= key[None])
-            & (key[None] < start[:, None] + chunk)
-        )
-        distance = key[None] + left + frames - 1 - rows[:, None]
-        index = jnp.where(visible, rows[:, None] * (left + 2 * frames - 1) + distance, 0)
-        position = plgpu.load(scores.at[index], mask=visible, other=0.0)
-        score = (_product(query, load(keys, valid).T) + position) * query.shape[1] ** -0.5
-        return jnp.where(visible, score, UNSEEN)
-
-    old, new = (jnp.arange(x.shape[0], dtype=jnp.int32) for x in (cached_keys, keys))
-    valid_old = (old < left) & (old >= left - length[0])
-    valid_new = plgpu.load(mask, mask=new < frames, other=0) != 0
-    score_old, score_new = scored(cached_keys, old - left, valid_old), scored(keys, new, valid_new)
-    peak = jnp.maximum(score_old.max(1), score_new.max(1))[:, None]
-    weight_old, weight_new = (jnp.where(s > UNSEEN, jnp.exp(s - peak), 0.0) for s in (score_old, score_new))
-    total = (weight_old.sum(1) + weight_new.sum(1))[:, None]
-    total = jnp.where(total > 0, total, 1.0)
-    type_ = values.dtype
-    y = _product((weight_old / total).astype(type_), load(cached_values, valid_old))
-    y += _product((weight_new / total).astype(type_), load(values, valid_new))
+    key_scale, value_scale = (plgpu.load(x, mask=valid, other=0.0)[None] for x in scales) if scales else (None, None)
+    scaled = lambda y, scale: y if scale is None else y * scale
+    content = scaled(_product(query, load(keys, valid).astype(query.dtype).T), key_scale)
+    score = jnp.where(visible, (content + position) * query.shape[1] ** -0.5, UNSEEN)
+    weight = jnp.where(visible, jnp.exp(score - score.max(1)[:, None]), 0.0)
+    total = weight.sum(1)[:, None]
+    weight = scaled(weight / jnp.where(total > 0, total, 1.0), value_scale)
+    y = _product(weight.astype(query.dtype), load(values, valid).astype(query.dtype))
     plgpu.store(out, y, mask=jnp.broadcast_to(is_query[:, None], y.shape))
 
 

@@ -2,8 +2,10 @@
 
 A query attends to its whole chunk and to the `left_context_frames` before that chunk, nothing else. As the left
 context is a whole number of chunks, so is every window of keys, and only distances enter, not where a window begins.
-A segment is cut into blocks of at most one left context; all blocks are computed alike, and a live chunk is a segment
-of one block.
+
+There are two forms, of one result. A live chunk is written to the cache, a ring, and its queries attend to the ring
+as it lies in memory. A longer segment is cut into blocks of at most one left context, whose keys are gathered in order;
+all blocks are computed alike.
 """
 
 from typing import NamedTuple
@@ -17,17 +19,18 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nemojax.config import EncoderConfig
 from nemojax.model.layers import Linear, dropout, einsum
+from nemojax.model.ring import Ring, append
 
 UNSEEN = -1e30  # the score of a key outside a query's context
 Chunk = int | Int[Array, ""]  # frames; traced in training, so that one compilation serves every look-ahead
 
 
 class AttentionCache(NamedTuple):
-    """Projected keys and values of the last frames; only the newest `length` of them are valid."""
+    """Projected keys and values of the last frames, in rings; a query sees `left_context_frames` of them at most."""
 
-    keys: Float[Array, "B C H K"]
-    values: Float[Array, "B C H K"]
-    length: Int[Array, " B"]
+    keys: Ring
+    values: Ring
+    length: Int[Array, " B"]  # frames of each stream so far
 
 
 def sinusoids(distance_frames: np.ndarray, width: int) -> np.ndarray:
@@ -64,6 +67,18 @@ def chunk_mask(queries: int, left: int, chunk: Chunk) -> np.ndarray | Array:
     return (start - left <= key) & (key < start + chunk)
 
 
+def ring_mask(
+    frame: Int[Array, "B S"], start: Int[Array, "B T"], end: Int[Array, " B"], left: int, chunk: Chunk
+) -> Bool[Array, "B T S"]:
+    """Returns which slots queries attend to, given the frame in each slot and the first frame of each query's chunk.
+
+    `end` is the number of valid frames.
+    """
+    frame, start = frame[:, None], start[..., None]
+    valid = (frame >= 0) & (frame < end[:, None, None])
+    return valid & (start - left <= frame) & (frame < start + chunk)
+
+
 def windows(x: Array, blocks: int, queries: int, left: int) -> Array:
     """Gathers each block's left + Q keys, [B, G, left + Q, ...], out of [B, left + G * Q, ...]."""
     index = np.arange(blocks)[:, None] * queries + np.arange(left + queries)
@@ -82,12 +97,14 @@ class Attention(nnx.Module):
         self.position = Linear(width, width, use_bias=False, rngs=rngs)
         self.content_bias = nnx.Param(jnp.zeros((config.heads, config.head_width), jnp.float32))
         self.position_bias = nnx.Param(jnp.zeros((config.heads, config.head_width), jnp.float32))
+        self.cache_dtype: DTypeLike | None = None  # of keys and values in the cache; None is that of the weights
         self.config = config
 
     def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> AttentionCache:
-        """Returns the cache before the first frame: nothing in it is valid. `dtype` is that of keys and values."""
-        shape = (batch, self.config.left_context_frames, self.config.heads, self.config.head_width)
-        return AttentionCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(batch, jnp.int32))
+        """Returns the cache before the first frame. `dtype` is that of keys and values."""
+        slots = self.config.left_context_frames + self.config.largest_chunk_frames
+        ring = Ring.zeros(batch, self.config.heads, slots, self.config.head_width, self.cache_dtype or dtype)
+        return AttentionCache(ring, ring, jnp.zeros(batch, jnp.int32))
 
     def project_positions(self) -> Float[Array, "R H K"]:
         """Projects every distance that a block can hold; constant for given weights."""
@@ -109,32 +126,76 @@ class Attention(nnx.Module):
         A query without a valid key in its context gives zero before the output projection. With a PRNG `key`, as in
         every layer, dropout is applied.
         """
-        left, (batch, frames, width) = cache.keys.shape[1], x.shape
+        batch, frames, width = x.shape
         x = jnp.where(mask[..., None], x, 0.0)
         split = lambda y: y.reshape(batch, frames, *self.content_bias.shape)
         query, keys, values = split(self.query(x)), split(self.key(x)), split(self.value(x))
-        keys, values = keys.astype(cache.keys.dtype), values.astype(cache.values.dtype)
-        y = self.attend(query, keys, values, mask, cache, positions, chunk, key)
-        newest = lambda cached, new: jnp.concatenate([cached, new], axis=1)[:, frames:]
-        length = jnp.minimum(cache.length + frames, left)
-        cache = AttentionCache(newest(cache.keys, keys), newest(cache.values, values), length)
+        left, dtype = self.config.left_context_frames, positions.dtype
+        new_keys, new_values = (
+            ring.stored(jnp.swapaxes(y, 1, 2)) for ring, y in ((cache.keys, keys), (cache.values, values))
+        )
+        begin, end = cache.length, cache.length + mask.sum(1, dtype=jnp.int32)
+        if key is None and frames <= cache.keys.slots - left:
+            write = lambda ring, new: ring.write(new, begin, mask)
+            cache = AttentionCache(write(cache.keys, new_keys), write(cache.values, new_values), end)
+            y = self.attend_in_place(query, cache, begin, positions, chunk)
+        else:
+            old_keys, key_ring = append(cache.keys, new_keys, begin, mask, left)
+            old_values, value_ring = append(cache.values, new_values, begin, mask, left)
+            cache = AttentionCache(key_ring, value_ring, end)
+            whole = lambda *rings: jnp.concatenate([jnp.swapaxes(ring.values(dtype), 1, 2) for ring in rings], axis=1)
+            keys, values = whole(old_keys, new_keys), whole(old_values, new_values)
+            y = self.attend(query, keys, values, mask, begin, positions, chunk, key)
         return self.output(y.reshape(batch, frames, width)), cache
+
+    def attend_in_place(
+        self,
+        query: Float[Array, "B T H K"],
+        cache: AttentionCache,
+        begin: Int[Array, " B"],
+        positions: Float[Array, "R H K"],
+        chunk: Chunk,
+    ) -> Float[Array, "B T H K"]:
+        """Attends to a cache that the segment has been written to, without a copy of it; T is one chunk or a few.
+
+        `begin` is the number of frames before the segment.
+        """
+        left, (frames, width) = self.config.left_context_frames, query.shape[1::2]
+        frame, index = cache.keys.frame_of_slot(begin + frames), jnp.arange(frames, dtype=jnp.int32)
+        start = begin[:, None] + (index // chunk * chunk)[None]  # first frame of the query's chunk
+        visible = ring_mask(frame, start, cache.length, left, chunk)
+        distance = begin[:, None, None] + index[None, :, None] - frame[:, None]  # [B, T, S]
+        furthest = left + frames - 1
+        from_furthest = jnp.clip(furthest - distance, 0, furthest + frames - 1)
+        position = self.position_scores(query[:, None], positions, left)[:, 0]
+        position = jnp.take_along_axis(position, from_furthest[:, None], axis=3)
+
+        dtype = positions.dtype
+        scaled = lambda y, ring: y if ring.scale is None else y * ring.scale[:, :, None]
+        content = einsum("bqhk,bhsk->bhqs", query + self._bias(self.content_bias)[0], cache.keys.cast(dtype))
+        score = (scaled(content, cache.keys) + position) * width**-0.5
+        visible = visible[:, None]
+        weight = jax.nn.softmax(jnp.where(visible, score, UNSEEN), axis=-1)
+        weight = scaled(jnp.where(visible, weight, 0.0), cache.values)
+        return einsum("bhqs,bhsk->bqhk", weight, cache.values.cast(dtype))
 
     def attend(
         self,
         query: Float[Array, "B T H K"],
-        keys: Float[Array, "B T H K"],
-        values: Float[Array, "B T H K"],
+        keys: Float[Array, "B N H K"],
+        values: Float[Array, "B N H K"],
         mask: Bool[Array, "B T"],
-        cache: AttentionCache,
+        length: Int[Array, " B"],
         positions: Float[Array, "R H K"],
         chunk: Chunk,
         key: Array | None,
     ) -> Float[Array, "B T H K"]:
-        """Averages, for each query, the values of the cache and of the segment in its context, by attention weights."""
-        left, (batch, frames, *heads) = cache.keys.shape[1], query.shape
-        keys, values = (jnp.concatenate(pair, axis=1) for pair in ((cache.keys, keys), (cache.values, values)))
-        valid = jnp.concatenate([jnp.arange(left, dtype=jnp.int32)[None] >= left - cache.length[:, None], mask], axis=1)
+        """Attends to the left context and a segment of any number of chunks, N = left context + T frames in order.
+
+        Of the left context, the last `length` frames are valid.
+        """
+        left, (batch, frames, *heads) = self.config.left_context_frames, query.shape
+        valid = jnp.concatenate([jnp.arange(left, dtype=jnp.int32)[None] >= left - length[:, None], mask], axis=1)
 
         queries = min(frames, left)  # in a block
         blocks = -(-frames // queries)

@@ -6,16 +6,18 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from nemojax.config import EncoderConfig
 from nemojax.model.layers import LayerNorm, Linear, broadcast_vector, initialize
+from nemojax.model.ring import Ring, append
 
 
 class ConvolutionCache(NamedTuple):
-    """The last kernel - 1 frames after the gated linear unit, oldest first; zeros before the first frame."""
+    """The last frames after the gated linear unit, in a ring of one head; kernel - 1 of them are used."""
 
-    left: Float[Array, "B C D"]
+    frames: Ring
+    length: Int[Array, " B"]  # frames of each stream so far
 
 
 class DepthwiseConvolution(nnx.Module):
@@ -45,8 +47,9 @@ class ConvolutionModule(nnx.Module):
         self.config = config
 
     def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> ConvolutionCache:
-        """Returns the cache before the first frame: zeros. They are float32 whatever `dtype` is, as activations are."""
-        return ConvolutionCache(jnp.zeros((batch, self.config.convolution_kernel - 1, self.config.width), jnp.float32))
+        """Returns the cache before the first frame; `dtype` is that of the frames."""
+        slots = self.config.convolution_kernel - 1 + self.config.largest_chunk_frames
+        return ConvolutionCache(Ring.zeros(batch, 1, slots, self.config.width, dtype), jnp.zeros(batch, jnp.int32))
 
     def step(
         self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"], cache: ConvolutionCache
@@ -54,6 +57,10 @@ class ConvolutionModule(nnx.Module):
         gated = jax.nn.glu(self.pointwise1(x))
         # zero past the end, as the reference masks here; a NaN in the padding stops here too
         gated = jnp.where(mask[..., None], gated, 0.0)
-        window = jnp.concatenate([cache.left, gated], axis=1)
+        new = cache.frames.stored(gated[:, None])
+        context = self.config.convolution_kernel - 1
+        before, ring = append(cache.frames, new, cache.length, mask, context)
+        # rounded as in the cache, so that the result does not depend on the cut
+        window = jnp.concatenate([before.frames, new.frames], axis=2)[:, 0].astype(jnp.float32)
         y = self.pointwise2(jax.nn.silu(self.norm(self.depthwise(window))))
-        return y, ConvolutionCache(window[:, window.shape[1] - cache.left.shape[1] :])
+        return y, ConvolutionCache(ring, cache.length + mask.sum(1, dtype=jnp.int32))

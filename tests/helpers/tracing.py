@@ -142,10 +142,13 @@ class Traced:
         found = {f"subsampling{i}": stage[row, 0] for i, stage in enumerate(encoder.subsampling.stages)}
         for i, block in enumerate(encoder.blocks):
             attention, left = block.attention, self.config.encoder.left_context_frames
-            length = int(attention.length[row])
-            found[f"block{i}.keys"] = attention.keys[row, left - length :]
-            found[f"block{i}.values"] = attention.values[row, left - length :]
-            found[f"block{i}.convolution"] = block.convolution.left[row]
+            valid = min(int(attention.length[row]), left)
+            for name, ring in (("keys", attention.keys), ("values", attention.values)):
+                newest = jax.tree.map(lambda x: x[row : row + 1], ring).read(attention.length[row : row + 1], left)
+                found[f"block{i}.{name}"] = jnp.swapaxes(newest.frames[0], 0, 1)[left - valid :]
+            context = self.config.encoder.convolution_kernel - 1
+            newest = block.convolution.frames.read(block.convolution.length, context)
+            found[f"block{i}.convolution"] = newest.frames[row, 0]
         return {name: np.asarray(array) for name, array in found.items()}
 
     def decoding(self, encoded: np.ndarray, tokens: np.ndarray, looked: np.ndarray) -> dict[str, np.ndarray]:

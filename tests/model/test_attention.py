@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from nemojax.model import attention
+from nemojax.model.ring import Ring
 from tests.helpers.definitions import linear, normal
 from tests.helpers.streaming import assert_streams
 
@@ -66,7 +67,7 @@ def test_a_cache_starts_invalid(layer):
     config = layer[1]
     x, mask = normal(2, 1, 14, config.width), np.ones((1, 14), bool)
     zeros = layer[0].initial_cache(1)
-    garbage = zeros._replace(keys=zeros.keys + 3.0, values=zeros.values + 3.0)
+    garbage = zeros._replace(keys=Ring(zeros.keys.frames + 3.0), values=Ring(zeros.values.frames + 3.0))
     step = jax.jit(stepper(layer, 14))
     np.testing.assert_array_equal(step(x, mask, garbage)[0], step(x, mask, zeros)[0])
     assert not np.allclose(step(x, mask, garbage._replace(length=zeros.length + 1))[0], step(x, mask, zeros)[0])
