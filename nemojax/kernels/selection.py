@@ -21,6 +21,7 @@ from nemojax.model.transducer import Transducer
 
 KERNELS = ("auto", "xla", "native")
 ATTENTION = ("auto", "plain", "fused")
+CACHES = ("auto", "int8")
 PACKED_PARAMETERS = 20_000_000  # smaller models are fast enough in XLA, and need no compiler
 HOPPER = 9  # major compute capability of the H100
 FUSED_ATTENTION_SWITCH, COMMAND_BUFFERS_SWITCH = "NEMOJAX_FUSED_ATTENTION", "NEMOJAX_COMMAND_BUFFERS"
@@ -31,7 +32,9 @@ RECORDED = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONDIT
 GPU_OPTIONS = {"xla_gpu_enable_command_buffer": RECORDED, "xla_gpu_graph_min_graph_size": 1}
 
 
-def for_backend(model: Transducer, int8: bool = False, kernels: str = "auto", attention: str = "auto") -> Transducer:
+def for_backend(
+    model: Transducer, int8: bool = False, kernels: str = "auto", attention: str = "auto", cache: str = "auto"
+) -> Transducer:
     """Returns the same model in the form that was asked for, or in the one that is fastest on this backend.
 
     Args:
@@ -41,11 +44,13 @@ def for_backend(model: Transducer, int8: bool = False, kernels: str = "auto", at
       attention: "fused", as one kernel on a GPU; "plain"; or "auto", fused on NVIDIA's Hopper GPUs and newer ones. In
         `python -m experiments gpu` on an H100, a step of 80 ms chunks took 0.34 of the time with it for one stream, and
         0.72 for 1,024; a step of one stream of 1120 ms took 1.1 times as long.
+      cache: the type of cached keys and values: "int8", with a scale for each frame and head; or "auto", that of the
+        weights.
 
     Raises:
       ConfigError: what was asked for can't run here; says why.
     """
-    check(kernels, attention)
+    check(kernels, attention, cache)
     width = model.config.encoder.head_width
     unfit = None if width & (width - 1) == 0 else f"it needs heads whose width is a power of two, not {width}"
     if attention == "fused" and unfit is not None:
@@ -60,12 +65,15 @@ def for_backend(model: Transducer, int8: bool = False, kernels: str = "auto", at
     elif kernels == "native" or (kernels == "auto" and _packs_by_default(model)):
         model = pack(model)
     fused = attention == "fused" or (attention == "auto" and unfit is None and _fuses_by_default())
-    return _fused(model) if fused else model
+    if fused:
+        model = _fused(model)
+    return model if cache == "auto" else _with_cache(model, cache)
 
 
-def check(kernels: str, attention: str) -> None:
+def check(kernels: str, attention: str, cache: str = "auto") -> None:
     """Raises ConfigError for a request that is unknown or can't be met on this backend; no model is needed."""
-    for name, value, known in (("kernels", kernels, KERNELS), ("attention", attention, ATTENTION)):
+    choices = (("kernels", kernels, KERNELS), ("attention", attention, ATTENTION), ("cache", cache, CACHES))
+    for name, value, known in choices:
         if value not in known:
             raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}")
     default_device()
@@ -103,3 +111,11 @@ def _fused(model: Transducer) -> Transducer:
     from nemojax.kernels.fused_attention import fuse  # here, for importing Pallas takes time
 
     return fuse(model)
+
+
+def _with_cache(model: Transducer, dtype: str) -> Transducer:
+    """Returns the same model with cached keys and values of another type."""
+    model = jax.tree.map(lambda x: x, model)  # modules of its own, of the same arrays
+    for block in model.encoder.blocks:
+        block.attention.cache_dtype = dtype
+    return model

@@ -97,7 +97,7 @@ class Attention(nnx.Module):
         self.position = Linear(width, width, use_bias=False, rngs=rngs)
         self.content_bias = nnx.Param(jnp.zeros((config.heads, config.head_width), jnp.float32))
         self.position_bias = nnx.Param(jnp.zeros((config.heads, config.head_width), jnp.float32))
-        self.cache_dtype: DTypeLike | None = None  # of keys and values in the cache; None is that of the weights
+        self.cache_dtype: str | None = None  # of keys and values in the cache; None is that of the weights
         self.config = config
 
     def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> AttentionCache:

@@ -38,7 +38,7 @@ class Ring(NamedTuple):
     @classmethod
     def zeros(cls, batch: int, heads: int, slots: int, width: int, dtype: DTypeLike) -> "Ring":
         """Returns a ring of zeros."""
-        scale = jnp.zeros((batch, heads, slots), jnp.float32) if dtype == jnp.int8 else None
+        scale = jnp.zeros((batch, heads, slots), jnp.float32) if jnp.dtype(dtype) == jnp.int8 else None
         return cls(jnp.zeros((batch, heads, slots, width), dtype), scale)
 
     def stored(self, frames: Float[Array, "B H T K"]) -> "Ring":

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from nemojax import checkpoint
@@ -166,3 +167,12 @@ def test_a_device_that_fails_is_reported_before_a_model_is_read(monkeypatch):
 def test_the_search_is_recorded_too():
     """It is a loop with a condition."""
     assert {"FUSION", "CUBLAS", "CONDITIONAL", "WHILE"} <= set(GPU_OPTIONS["xla_gpu_enable_command_buffer"].split(","))
+
+
+def test_cached_keys_and_values_in_int8(tiny_model):
+    model = for_backend(tiny_model, cache="int8")
+    cache = model.encoder.initial_cache(2).blocks[1].attention
+    assert cache.keys.frames.dtype == cache.values.frames.dtype == jnp.int8 and cache.keys.scale is not None
+    assert tiny_model.encoder.initial_cache(2).blocks[1].attention.keys.frames.dtype == jnp.float32
+    with pytest.raises(ConfigError, match="cache must be one of auto, int8, not 'fp8'"):
+        for_backend(tiny_model, cache="fp8")
