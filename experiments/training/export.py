@@ -106,13 +106,9 @@ class Settings:
 def run(settings: Settings) -> int:
     """Runs the command."""
     settings.check()
+    share = settings.mix_share
     step = export(
-        settings.run,
-        settings.out,
-        settings.step,
-        settings.dtype,
-        mix_with=settings.mix_with,
-        mix_share=settings.mix_share,
+        settings.run, settings.out, settings.step, settings.dtype, mix_with=settings.mix_with, mix_share=share
     )
     print(f"{settings.out} holds the weights of step {step}", file=sys.stderr)
     return 0

@@ -11,7 +11,7 @@ class Word:
     """A word, and when the model emitted it.
 
     The times are emission times, not those of the sound: a transducer emits a label once it has enough of the sound,
-    so a word begins earlier in the audio than `start_s`: by 0.17 to 0.35 s in nine of ten digits that the small model
+    so a word begins earlier in the audio than `start_s`: by 0.17 to 0.36 s in nine of ten digits that the small model
     transcribed (`python -m experiments word_times`).
     """
 
