@@ -91,7 +91,9 @@ def test_what_is_not_valid_is_not_read(layer):
 def test_old_keys_may_weigh_most(layer):
     """Their exponentials would overflow if only the new keys' scores were compared."""
     x, mask, cache = drawn(layer[1], 2, 7, 3)
-    cache = cache._replace(keys=1000 * cache.keys, length=jnp.full(2, layer[1].left_context_frames, jnp.int32))
+    cache = cache._replace(
+        keys=Ring(1000 * cache.keys.frames), length=jnp.full(2, layer[1].left_context_frames, jnp.int32)
+    )
     (_, (plain, _)), (_, (y, _)) = ((None, step) for step in both(layer, x, mask, cache, 7))
     np.testing.assert_allclose(y, plain, atol=1e-4)
 
