@@ -128,7 +128,7 @@ def write(
 
 
 def named_arrays(tree: Any) -> dict[str, Any]:
-    """Returns the leaves of a pytree by their paths, such as "encoder.blocks.0.attention.keys.frames", in their order."""
+    """Returns the leaves of a pytree by their paths, such as "encoder.blocks.0.attention.keys.frames"."""
     join: Any = jax.tree_util.keystr
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {join(path, simple=True, separator=".").removesuffix(".value"): leaf for path, leaf in leaves}
