@@ -53,11 +53,19 @@ print(f"\none stream, {len(state.encoder.blocks)} blocks: {total / 1e6:.2f} MB, 
 
 
 # %%
+left = config.encoder.left_context_frames
+
+
+def in_order(ring, length):
+    """Returns the cached frames of one stream, [C, H, K], oldest first: frame f lies in slot f mod S of a ring."""
+    return jnp.swapaxes(ring.read(length, left).frames[0], 0, 1)
+
+
 def attention_weights(attention, x, mask, cache, positions, chunk):
     """Returns the weights of one stream, [H, T, C + T], by the formula of `Attention.step`."""
-    heads, left, frames = attention.content_bias.shape, cache.keys.shape[1], x.shape[1]
+    heads, frames = attention.content_bias.shape, x.shape[1]
     query = attention.query(x).reshape(frames, *heads)
-    keys = jnp.concatenate([cache.keys[0], attention.key(x).reshape(frames, *heads)])
+    keys = jnp.concatenate([in_order(cache.keys, cache.length), attention.key(x).reshape(frames, *heads)])
     near = (positions.shape[0] - left + 1) // 2 - frames
     positions = positions[near : positions.shape[0] - near]
     content = jnp.einsum("qhk,chk->hqc", query + attention.content_bias[...][None], keys)
@@ -70,8 +78,9 @@ def attention_weights(attention, x, mask, cache, positions, chunk):
 
 def check(attention, weights, x, mask, cache, positions, chunk):
     """Asserts that `Attention.step` uses these weights."""
-    values = attention.value(x).reshape(-1, *cache.values.shape[2:])
-    mixed = jnp.einsum("hqc,chk->qhk", weights, jnp.concatenate([cache.values[0], values]))
+    values = attention.value(x).reshape(-1, *attention.content_bias.shape)
+    values = jnp.concatenate([in_order(cache.values, cache.length), values])
+    mixed = jnp.einsum("hqc,chk->qhk", weights, values)
     expected, _ = attention.step(x, mask, cache, positions, chunk)
     np.testing.assert_allclose(attention.output(mixed.reshape(1, len(mixed), -1)), expected, atol=1e-4)
 
@@ -98,7 +107,6 @@ def look(lookahead, chunks):
     return np.asarray(weights[0].mean(0)), np.asarray(weights[-1].mean(0))
 
 
-left = config.encoder.left_context_frames
 figure, panels = plt.subplots(3, 2, figsize=(10, 6.4), sharex=True, layout="constrained")
 for row, chunks in zip(panels, (1, 3, 9), strict=True):
     for axes, weights, name in zip(row, look(6, chunks), ("first block", "last block"), strict=True):
