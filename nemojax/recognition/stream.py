@@ -30,7 +30,8 @@ class Stream:
         self._input = audio or StreamInput(batch.config.features.sample_rate_hz)
         self._waiting: deque[np.ndarray] = deque()  # chunks without a step that has succeeded
         self._samples, self._rate_hz = 0, batch.config.features.sample_rate_hz  # samples transcribed
-        self._first, self._finished, self._complete = True, False, False
+        self._unread = NOTHING  # of steps before one that failed
+        self._first, self._finished = True, False
 
     @property
     def text(self) -> str:
@@ -69,10 +70,7 @@ class Stream:
             self._waiting.extend(self._chunker.push(self._input.end()))
             if (rest := self._chunker.rest()) is not None:
                 self._waiting.append(rest)
-        if not self._complete:
-            self._transcribe_waiting()
-            self._hypothesis.finish()
-            self._complete = True
+        self._transcribe_waiting()
         return self._hypothesis.transcript(self._chunker.samples, self.lookahead, "stream", self._input.notes)
 
     def _transcribe_waiting(self) -> Update:
@@ -82,10 +80,10 @@ class Stream:
                 f"a step of this stream failed, and its state is lost: {self._samples / self._rate_hz:.2f} s are "
                 "transcribed (`text`); open another stream, and push what follows again"
             )
-        update = NOTHING
         while self._waiting:
-            update += self._step(self._waiting[0])
+            self._unread += self._step(self._waiting[0])
             self._samples += len(self._waiting.popleft())
+        update, self._unread = self._unread, NOTHING
         return update
 
     def _step(self, chunk: np.ndarray) -> Update:

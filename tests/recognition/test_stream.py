@@ -31,6 +31,8 @@ def test_chunks_wait_where_a_step_fails(recognizer, stream, monkeypatch):
         stream.push(samples[:cut])
     with pytest.raises(MemoryError):
         stream.push(samples[cut:])
+    update = stream.push(samples[:0])  # also what the first push added before its step failed
+    assert len(update.tokens) > 0 and update.tokens == tuple(stream._hypothesis.tokens)
     transcript = stream.finish()
     assert (transcript.tokens, transcript.frames) == (expected.tokens, expected.frames)
     assert transcript.duration_s == expected.duration_s
