@@ -70,7 +70,7 @@ def prepare(model: Transducer | FrozenModel) -> Constants:
 def init_state(
     model: Transducer | FrozenModel, constants: Constants, batch: int, search: Search = GREEDY
 ) -> StreamState:
-    """Returns the state of `batch` new streams; keys and values are kept in the weights' type."""
+    """Returns the state of `batch` new streams; keys and values have the weights' type, or the cache's own."""
     model = thaw(model)
     return StreamState(
         jnp.zeros(batch, jnp.int32),
@@ -118,7 +118,7 @@ def encode(
     chunk = config.chunk_frames(lookahead)
     with jax.named_scope("encoder"):
         encoded, mask, encoder = model.encoder.step(log_mel, mask, state.encoder, constants.positions, chunk)
-    position = state.position + jnp.where(segment.active, encoded.shape[1], 0)
+    position = state.position + encoded.shape[1]
     return encoded, mask, StreamState(position, feature_cache, encoder, state.decoder)
 
 

@@ -101,7 +101,7 @@ class Attention(nnx.Module):
         self.config = config
 
     def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> AttentionCache:
-        """Returns the cache before the first frame. `dtype` is that of keys and values."""
+        """Returns the cache before the first frame. `dtype` is that of keys and values, unless `cache_dtype` is set."""
         slots = self.config.left_context_frames + self.config.largest_chunk_frames
         ring = Ring.zeros(batch, self.config.heads, slots, self.config.head_width, self.cache_dtype or dtype)
         return AttentionCache(ring, ring, jnp.zeros(batch, jnp.int32))
