@@ -32,7 +32,7 @@ def compiled_step(config, dtype, cache, lookahead):
     weights = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), abstract_model(config))
     model = jax.eval_shape(lambda model: for_backend(model, kernels="xla", cache=cache), weights)
     constants, chunk = jax.eval_shape(streaming.prepare, model), config.chunk_samples(lookahead)
-    state = jax.eval_shape(lambda *given: streaming.init_state(*given, ROWS), model, constants)
+    state = jax.eval_shape(lambda *given: streaming.init_state(*given, ROWS, lookahead=lookahead), model, constants)
     array = lambda dtype, *shape: jax.ShapeDtypeStruct((ROWS, *shape), dtype)
     segment = Segment(array(jnp.float32, chunk), array(jnp.int32), array(jnp.bool_), array(jnp.bool_))
     lowered = jit_step().lower(model, constants, state, segment, lookahead=lookahead, search=streaming.GREEDY)

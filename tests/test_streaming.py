@@ -289,6 +289,19 @@ def test_caches_of_int8_are_close_and_streams_equal_their_whole(model, speech):
     assert np.abs(whole - pieces).max() < 0.2 * np.abs(whole - exact).max()
 
 
+def test_a_chunk_longer_than_the_rings_have_room_for(model, constants, speech):
+    """It is right as well: what it sees is read before it is written."""
+    segments = segments_of(speech[None, :60_000], jnp.array([60_000]), 6, 1, model.config)
+    states = [streaming.init_state(model, constants, 1, lookahead=lookahead) for lookahead in (0, None)]
+    for i in range(len(segments.length)):
+        given = jax.tree.map(lambda x, i=i: x[i], segments)
+        (encoded, mask, small, states[0]), (expected, _, emission, states[1]) = (
+            encode_and_step(model, constants, state, given, 6) for state in states
+        )
+        np.testing.assert_allclose(encoded[mask], expected[mask], atol=ATOL)
+        np.testing.assert_array_equal(small.labels, emission.labels)
+
+
 def test_a_segment_of_part_of_a_chunk_is_refused(model, constants):
     segment = Segment(jnp.zeros((1, 1280)), jnp.full(1, 1280), jnp.ones(1, bool), jnp.zeros(1, bool))
     with pytest.raises(ValueError, match="whole chunks of 2560 samples, not 1280"):

@@ -83,7 +83,7 @@ def compiled_memory(config: ModelConfig, lookahead: int, cache: Cache, streams: 
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), abstract_model(config))
     model = freeze(jax.eval_shape(laid_out, shapes))
     constants = jax.eval_shape(prepare, model)
-    state = jax.eval_shape(lambda model, constants: init_state(model, constants, streams), model, constants)
+    state = jax.eval_shape(lambda *given: init_state(*given, streams, GREEDY, lookahead), model, constants)
     array: Any = lambda dtype, *shape: jax.ShapeDtypeStruct((streams, *shape), dtype)
     given = array(jnp.float32, config.chunk_samples(lookahead)), array(jnp.int32), array(jnp.bool_), array(jnp.bool_)
     lowered = jit_step().lower(model, constants, state, Segment(*given), lookahead=lookahead, search=GREEDY)

@@ -124,3 +124,11 @@ def share(tree: Tree, source: Tree) -> Tree:
     is_ring = lambda node: isinstance(node, Ring)
     shared: Tree = jax.tree.map(lambda x, y: y if is_ring(x) else x, tree, source, is_leaf=is_ring)
     return shared
+
+
+def without_slots(tree: Tree, count: int) -> Tree:
+    """Returns `tree` with the last `count` slots of every ring left out; for rings that nothing was written to."""
+    is_ring = lambda node: isinstance(node, Ring)
+    shorter = lambda ring: jax.tree.map(lambda x: x[:, :, : ring.slots - count], ring)
+    cut: Tree = jax.tree.map(lambda x: shorter(x) if is_ring(x) else x, tree, is_leaf=is_ring)
+    return cut
