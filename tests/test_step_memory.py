@@ -10,6 +10,7 @@ import pytest
 from nemojax import streaming
 from nemojax.kernels.selection import for_backend
 from nemojax.model.parameters import abstract_model
+from nemojax.model.subsampling import bins_per_stage
 from nemojax.recognition.stream_batch import jit_step
 from nemojax.streaming import Segment
 
@@ -53,3 +54,12 @@ def test_a_step_copies_no_ring(deep_config, lookahead, dtype, cache):
     # a CPU has products of float32 alone: it makes keys and values of one layer in float32
     limit = keys if dtype == "float32" else 2.8 * keys
     assert memory.temp_size_in_bytes < limit, f"{keys} bytes are one layer's keys in float32"
+
+
+def test_subsampling_takes_little_for_many_streams(tiny_config):
+    """The first stage alone would take more memory than everything else if all streams were subsampled at once."""
+    encoder = dataclasses.replace(tiny_config.encoder, subsampling_channels=64)
+    lookahead, bins = 13, bins_per_stage(tiny_config)[1]
+    compiled, _ = compiled_step(dataclasses.replace(tiny_config, encoder=encoder), "float32", "auto", lookahead)
+    first_stage = 4 * ROWS * (4 * (lookahead + 1)) * bins * encoder.subsampling_channels
+    assert compiled.memory_analysis().temp_size_in_bytes < first_stage
