@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
@@ -28,6 +28,7 @@ from nemojax.errors import ConfigError
 
 if TYPE_CHECKING:  # jax is imported only where a model runs
     from nemojax.recognition.recognizer import Recognizer
+    from nemojax.serving.step_report import StepReport
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,9 @@ async def serve(recognizer: "Recognizer", lookahead: int, streams: int, settings
 
     done_chunks = 0
 
-    def count(stepped: Sequence[Any]) -> None:
+    def count(step: "StepReport") -> None:
         nonlocal done_chunks
-        done_chunks += len(stepped)
+        done_chunks += len(step.streams)
 
     rates = []
     emission = synthetic_emission(recognizer, lookahead, streams, settings.labels_per_frame, settings.seed)

@@ -37,6 +37,7 @@ from nemojax.errors import AudioError, Backlog, ConfigError
 if TYPE_CHECKING:  # jax is imported only where a model runs
     from nemojax.recognition.recognizer import Recognizer
     from nemojax.serving.live_stream import LiveStream
+    from nemojax.serving.step_report import StepReport
     from nemojax.text.transcript import Transcript
 
 PERCENTILES = (50, 95, 99)
@@ -106,10 +107,10 @@ async def serve(
     latencies_s: list[float] = []
     chunk_s = recognizer.config.chunk_ms(lookahead) / 1000
 
-    def note(streams: Sequence["LiveStream"]) -> None:
+    def note(step: "StepReport") -> None:
         now = loop.time()
         latencies_s.extend(
-            now - begin_s[stream] - min(stream.chunks_done * chunk_s, settings.seconds) for stream in streams
+            now - begin_s[stream] - min(stream.chunks_done * chunk_s, settings.seconds) for stream in step.streams
         )
 
     rng, refused = random.Random(settings.seed), 0

@@ -20,6 +20,12 @@ class Piece(NamedTuple):
     samples: np.ndarray  # float32 [N] at the stream's rate
     rest: bytes  # of raw samples: the beginning of the next sample
 
+    def parts(self, size: int) -> list["Piece"]:
+        """Returns it in parts of at most `size` samples, at least one."""
+        last = max(0, len(self.samples) - 1) // size * size
+        parts = [Piece(self.samples[begin : begin + size], b"") for begin in range(0, last, size)]
+        return [*parts, Piece(self.samples[last:], self.rest)]
+
 
 class StreamInput:
     """Converts the pieces of one stream; the result does not depend on where they are cut.
@@ -81,6 +87,8 @@ class StreamInput:
                 whole = len(data) // self._raw.frame_bytes * self._raw.frame_bytes
                 samples = decode_samples(data[:whole], self._raw)[:, 0] if whole else np.zeros(0, np.float32)
                 return Piece(as_mono(samples), data[whole:])
+            if isinstance(piece, np.ndarray):  # the common case, and in a hurry
+                return Piece(as_mono(piece), self._rest)
             piece, rate_hz = unpacked(piece)
             if isinstance(piece, str | os.PathLike | Recording) or as_file(piece) is not None:
                 return Piece(self._recording(piece), self._rest)

@@ -1,7 +1,5 @@
 """Cuts the samples of a live stream into chunks."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from nemojax.config import ModelConfig
@@ -16,26 +14,29 @@ class Chunker:
 
     def __init__(self, config: ModelConfig, lookahead: int):
         self._chunk_samples = config.chunk_samples(lookahead)
-        self._buffer = np.empty(self._chunk_samples - config.history_samples, np.float32)
-        self._filled, self._first, self.samples = 0, True, 0
+        self._pieces: list[np.ndarray] = []  # of the chunk that is being collected
+        self._left = self._chunk_samples - config.history_samples  # samples that it lacks
+        self._first, self.samples = True, 0
 
-    def push(self, samples: np.ndarray) -> Iterator[np.ndarray]:
-        """Takes samples, float32 [N], and yields each chunk that they complete. Read it to its end."""
+    def push(self, samples: np.ndarray) -> list[np.ndarray]:
+        """Takes samples, float32 [N], and returns the chunks that they complete, in the same memory where it can be."""
         self.samples += len(samples)
-        while len(samples):
-            piece = samples[: len(self._buffer) - self._filled]
-            self._buffer[self._filled : self._filled + len(piece)] = piece
-            self._filled += len(piece)
-            samples = samples[len(piece) :]
-            if self._filled == len(self._buffer):
-                yield self._take()
+        chunks = []
+        while len(samples) >= self._left:
+            piece, samples = samples[: self._left], samples[self._left :]
+            self._pieces.append(piece)
+            chunks.append(self._take())
+        if len(samples):
+            self._pieces.append(samples)
+            self._left -= len(samples)
+        return chunks
 
     def rest(self) -> np.ndarray | None:
         """Returns the samples of the last, incomplete chunk; None if all were in complete chunks."""
-        return self._take() if self._filled or self._first else None
+        return self._take() if self._pieces or self._first else None
 
     def _take(self) -> np.ndarray:
-        chunk = self._buffer[: self._filled]
-        self._buffer = np.empty(self._chunk_samples, np.float32)
-        self._filled, self._first = 0, False
-        return chunk
+        pieces, self._pieces, self._first, self._left = self._pieces, [], False, self._chunk_samples
+        if len(pieces) == 1:
+            return pieces[0]
+        return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)

@@ -1,6 +1,7 @@
 """One live stream: samples in, text out."""
 
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -84,7 +85,7 @@ class Stream:
             self._unread += self._step(self._waiting[0])
             self._samples += len(self._waiting.popleft())
         update, self._unread = self._unread, NOTHING
-        return update
+        return replace(update, transcribed_s=self._samples / self._rate_hz)
 
     def _step(self, chunk: np.ndarray) -> Update:
         given = StepInput.empty(self._batch.config, 1, self.chunk_samples)
