@@ -1,5 +1,6 @@
 import io
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,8 +206,15 @@ def test_declared_samples():
     assert (decoded.rate_hz, decoded.channels, decoded.frames) == (8000, 2, 3000)
     np.testing.assert_array_equal(samples_of(decoded), samples / np.float32(32768))
     assert decoded.report.notes == ["1 byte not used (a part of a sample of 4 bytes)"]
-    with pytest.raises(UnnamedAudioError, match="it was declared as raw samples, but is a wav file"):
+    later = from_file(samples.tobytes(), begin_s=0.25, raw="s16be,8000,2")
+    assert (later.first_frame, later.frames) == (2000, 3000)
+    np.testing.assert_array_equal(samples_of(later), samples[2000:] / np.float32(32768))
+    assert from_file(samples.tobytes(), begin_s=9.0, raw="s16be,8000,2").first_frame == 3000
+    with pytest.raises(UnnamedAudioError) as caught:
         from_file(wav_bytes(bytes(100)), raw="s16le")
+    assert str(caught.value) == "it was declared as raw samples, but is a wav file; leave the declaration out"
+    mp3 = encoded(wave(4000), 16_000, "mp3")  # its few first bytes may be samples
+    assert from_file(mp3, raw="u8").frames == len(mp3)
 
 
 @pytest.mark.parametrize("kind", ["wav", "wavfloat", "vorbis", "aiff"])
@@ -231,6 +239,63 @@ def test_files_that_are_not_audio(message):
         from_file(JUNK[message])
     with pytest.raises(UnnamedAudioError, match=r"it is empty \(0 bytes\)"):
         from_file(b"")
+
+
+def test_what_libsndfile_does_not_read_goes_to_ffmpeg(monkeypatch, tmp_path):
+    """Other encodings in a wav, a caf or an Ogg file; an error if there is no ffmpeg that could decode it."""
+    given = []
+    monkeypatch.setattr(decoders, "_decode_ffmpeg", lambda *arguments: given.append(arguments) or "decoded")
+    monkeypatch.setattr(decoders.shutil, "which", lambda name: name)
+    path, stack, report = tmp_path / "file", ExitStack(), Report()
+    speex = bytearray(encoded(wave(4000), 16_000, "vorbis"))
+    speex[28:35] = b"Speex  "
+    m4a = b"\0\0\0\x1cftypM4A " + bytes(200)
+    for data, demuxer in ((b"caff\0\1\0\0" + bytes(90), "caf"), (bytes(speex), "ogg"), (m4a, "mov")):
+        window = Window(io.BytesIO(data), 0, len(data))
+        assert decoders._decode_one(window, 0.0, stack, report, path) == "decoded"
+        window_given, form, *rest = given.pop()
+        assert window_given is window and form.demuxer == demuxer and rest == [path, stack, report]
+    monkeypatch.setattr(decoders.shutil, "which", lambda name: None)
+    with pytest.raises(UnnamedAudioError, match="it is an Ogg file, but damaged, or in an encoding"):
+        from_file(bytes(speex))
+    with pytest.raises(UnnamedAudioError, match="it is an AIFF file, but damaged"):
+        from_file(b"FORM\0\0\0\0AIFF" + bytes(90))
+
+
+def test_a_tag_before_another_format_is_no_part_of_it(monkeypatch):
+    """ffmpeg gets the file without the tag, and so no path of the whole."""
+    given, tag = [], b"ID3\3\0\0\0\0\0\x0a" + bytes(10)
+    monkeypatch.setattr(decoders, "_decode_ffmpeg", lambda *arguments: given.append(arguments))
+    data = tag + b"\0\0\0\x1cftypM4A " + bytes(200)
+    decoders._decode_one(Window(io.BytesIO(data), 0, len(data)), 0.0, ExitStack(), Report(), Path("file"))
+    ((window, form, path, *_),) = given
+    assert (window.size, form.demuxer, path) == (len(data) - 20, "mov", None)
+
+
+@pytest.mark.parametrize("before", [-3, 0, 1, 4, 7, 8, 9])
+def test_a_joined_flac_is_found_wherever_it_begins(before, monkeypatch):
+    """Also across the end of what is read at a time: `before` bytes of it are before that end."""
+    monkeypatch.setattr(decoders, "SEARCH_BYTES", search := 1 << 14)
+    first, second = (encoded(wave(9000, seed=seed), 16_000, "flac") for seed in (1, 2))
+    decoded = from_file(first + bytes(60_000))
+    assert len(samples_of(decoded)) == 9000
+    unused = int(decoded.report.notes[0].split()[0])
+    end = len(first) + 60_000 - unused  # what libsndfile has read, and where the first search ends
+    for rounds in (0, 1):  # the second search begins 8 bytes earlier, so that it has all of the mark
+        begin = end + rounds * (search - len(decoders.FLAC_MAGIC)) - before
+        decoded = from_file(first + bytes(begin - len(first)) + second)
+        assert len(samples_of(decoded)) == 18_000
+        assert decoded.report.notes == ["several recordings are joined in it: all are used"]
+
+
+@pytest.mark.parametrize("kind,what", [("flac", "after the samples"), ("mp3", "after the last frame")])
+def test_the_size_of_what_follows(kind, what):
+    file = encoded(wave(40_000), 16_000, kind)
+    decoded = from_file(file + b"x" * 50_001)
+    assert len(samples_of(decoded)) == 40_000
+    (note,) = decoded.report.notes
+    size = int(note.split()[0])
+    assert note == f"{size} bytes not used ({what})" and 0 < size <= 50_001 and not decoded.report.incomplete
 
 
 @pytest.mark.parametrize("kind", ["flac", "mp3", "vorbis"])

@@ -130,3 +130,34 @@ def test_one_channel_of_samples():
         with pytest.raises(UnnamedAudioError, match=message):
             as_mono(bad)
     assert len(as_mono(np.array([300, -1000], np.int32))) == 2  # near silence, not 16-bit samples
+
+
+def test_limits_of_samples():
+    """int32 samples with peaks of 16 bits are refused; floats up to 8 times full scale are not."""
+    for peak, refused in ((1024, False), (1025, True), (-1025, True), (32_768, True), (-32_768, True), (32_769, False)):
+        for dtype in (np.int32, ">i4"):
+            samples = np.array([0, peak], dtype)
+            if refused:
+                with pytest.raises(UnnamedAudioError) as caught:
+                    as_mono(samples)
+                assert str(caught.value) == (
+                    f"its int32 values are at most {abs(peak)}, and full scale is 2147483648; "
+                    "convert 16-bit samples to int16"
+                )
+            else:
+                assert len(as_mono(samples)) == 2
+    assert len(as_mono(np.array([7.99, -7.99]))) == 2
+    for value in (8.0, -8.0):
+        with pytest.raises(UnnamedAudioError, match=f"^sample 1 of those pushed is {value:g}, and full scale is 1"):
+            as_mono(np.array([0, value]))
+    assert inputs.out_of_range(9e9) == "9e+09, and full scale is 1; divide 16-bit samples by 32768"
+    assert inputs.out_of_range(-1e10) == "-1e+10, not audio"
+
+
+def test_rates():
+    for rate_hz in (8000, 8000.0, np.int16(8000), np.float32(8000)):
+        assert inputs.check_rate(rate_hz) == 8000 and type(inputs.check_rate(rate_hz)) is int
+    for rate_hz in (True, np.bool_(True), "8000", None, 0.5, float("inf"), 1 + 2j, "x" * 99):
+        with pytest.raises(UnnamedAudioError) as caught:
+            inputs.check_rate(rate_hz)
+        assert str(caught.value) == f"its sample rate is {str(rate_hz)[:60]!r}; it must be a whole number of Hz"

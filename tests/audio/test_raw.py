@@ -1,3 +1,6 @@
+import io
+import warnings
+
 import numpy as np
 import pytest
 
@@ -72,6 +75,47 @@ def test_what_is_left_of_blocks_is_noted():
     blocks = list(raw_blocks(lambda size: next(data), SampleFormat(16_000), report))
     np.testing.assert_array_equal(np.concatenate(blocks)[:, 0] * 32_768, [1, 2])
     assert report.notes == ["1 byte not used (a part of a sample of 2 bytes)"] and not report.incomplete
+
+
+@pytest.mark.parametrize(
+    "announced,there", [(None, 70_000), (70_000, 70_000), (100, 100), (7, 4), (8, 4), (9, 4), (6, 5)]
+)
+def test_reads_ask_for_no_more_than_is_announced(announced, there):
+    """What was read before counts. A part of a sample that is missing is not the end of a recording cut off."""
+    layout = SampleFormat(16_000, channels=2, frame_bytes=4, data_bytes=announced)
+    data, report = io.BytesIO(bytes(there - 2)), Report()
+
+    def read(size):
+        assert size == min(65_536, 65_536 if announced is None else announced - 2 - data.tell())
+        return data.read(size)
+
+    blocks = list(raw_blocks(read, layout, report, pending=bytes(2)))
+    assert sum(map(len, blocks)) == there // 4 and blocks[0].shape[1] == 2
+    short = f"its header announces {announced} bytes of samples, and it ends after {there}"
+    missing = [] if announced in (None, there) else [short]
+    part = [f"{there % 4} byte{'s' * (there % 4 != 1)} not used (a part of a sample of 4 bytes)"] if there % 4 else []
+    assert report.notes == missing + part and report.incomplete == (announced == 9)
+
+
+def test_layouts_in_words():
+    assert str(SampleFormat(8000)) == "16-bit samples at 8000 Hz with 1 channel"
+    assert str(SampleFormat(8000, 2, bits=24)) == "24-bit samples at 8000 Hz with 2 channels"
+
+
+def test_limits_of_speech():
+    """In means of full scale: steps of 0.3, and a mean of 0.2, of 256 to 2048 samples, in every channel."""
+    steps = lambda step, count=2048: np.tile([step / 2, -step / 2], count // 2)[:, None]
+    assert not is_unlike_speech(steps(0.29)) and is_unlike_speech(steps(0.31))
+    constant = lambda value, count=2048: np.full((count, 1), value)
+    assert not is_unlike_speech(constant(-0.19)) and is_unlike_speech(constant(-0.21))
+    assert not is_unlike_speech(constant(0.21, 255)) and is_unlike_speech(constant(0.21, 256))
+    assert not is_unlike_speech(np.concatenate([constant(0.0), constant(0.9)]))
+    both = np.concatenate([constant(0.0), constant(0.3)], axis=1)
+    assert is_unlike_speech(both) and is_unlike_speech(both[:, ::-1]) and not is_unlike_speech(both[:, :1])
+    signaling = np.full((300, 1), 0x7FA0_0000, np.uint32).view(np.float32)  # a NaN that numpy warns of
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert is_unlike_speech(signaling)
 
 
 def test_notes_are_kept_once():

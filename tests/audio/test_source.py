@@ -16,6 +16,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nemojax.audio import source as source_module
 from nemojax.audio.source import Recording, open_audio, open_channels, read_all
 from nemojax.config import FeatureConfig
 from nemojax.errors import AudioError
@@ -88,6 +89,21 @@ def test_loud_floats_are_kept_and_those_at_the_scale_of_int16_refused(tmp_path):
     for source in (tmp_path / "scaled.wav", wave(100) * 32768):
         with pytest.raises(AudioError, match=r"sample 0 .* and full scale is 1; divide 16-bit samples by 32768"):
             everything(source)
+
+
+def test_limits_of_amplitudes_and_rates():
+    for value in (7.999, -7.999):
+        assert len(everything(np.array([0, value]))) == 2
+    for value in (8.0, -8.0):
+        with pytest.raises(AudioError, match=rf"^array: sample 1 \(at 0\.000 s\) is {value:g}, and full scale is 1"):
+            everything(np.array([0, value]))
+    for rate_hz, refused in ((1000, False), (1_000_000, False), (999, True), (1_000_001, True)):
+        if refused:
+            message = f"^array: its sample rate is {rate_hz} Hz; it must be 1000 to 1000000 Hz$"
+            with pytest.raises(AudioError, match=message):
+                open_audio(wave(9), sample_rate_hz=rate_hz)
+        else:
+            assert open_audio(wave(9), sample_rate_hz=rate_hz).rate_hz == rate_hz
 
 
 def test_files_without_samples_are_an_empty_recording(tmp_path):
@@ -191,6 +207,12 @@ def test_each_channel_of_a_pipe(tmp_path, monkeypatch, kind):
     assert copy.exists()
     del each
     assert not copy.exists()
+    if kind == "a readable object":
+        monkeypatch.setattr(source_module, "MAX_COPY_BYTES", len(data))
+        assert len(open_channels(io.BytesIO(data))) == 2
+        monkeypatch.setattr(source_module, "MAX_COPY_BYTES", len(data) - 1)
+        with pytest.raises(AudioError, match=r"^file object: it has more than 0 GiB; write it to a file, and name it$"):
+            open_channels(io.BytesIO(data))
 
 
 def test_channels(tmp_path):
@@ -276,6 +298,18 @@ def test_durations_may_be_rounded(tmp_path):
             assert audio.notes == notes and len(audio.read(10**6)) == 16_123
             assert audio.duration_s == 16_123 / 16_000
     assert len(everything(Recording(path, "a", 0.0, 0.99))) == 15_840
+    path.write_bytes(encoded(wave(16_000), 16_000))
+    for end, read, notes in (
+        (15_839, 15_839, ()),
+        (15_840, 15_840, ()),  # 10 ms before the end
+        (15_841, 16_000, ()),
+        (16_160, 16_000, ()),
+        (16_161, 16_000, ("0.01 s shorter than the requested part",)),
+    ):
+        for begin in (0, 8000):
+            with closing(open_audio(Recording(path, "a", begin / 16_000, (end - begin) / 16_000))) as audio:
+                assert (len(audio.read(10**6)), audio.notes) == (read - begin, notes)
+                assert audio.duration_s == (read - begin) / 16_000
 
 
 def test_parts_outside_the_file(tmp_path):

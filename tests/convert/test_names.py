@@ -55,6 +55,43 @@ RELEASED = [
 ]  # fmt: skip
 
 
+# the parts that RELEASED leaves out of one block and of the rest: our name, NeMo's, Hugging Face's
+OTHERS = [
+    ("encoder.subsampling.depthwise.0", "encoder.pre_encode.conv.2", "encoder.subsampling.layers.0.depthwise_conv"),
+    ("encoder.subsampling.pointwise.1", "encoder.pre_encode.conv.6", "encoder.subsampling.layers.1.pointwise_conv"),
+    *(
+        (f"encoder.blocks.7.{ours}", f"encoder.layers.7.{nemo}", f"encoder.layers.7.{huggingface}")
+        for ours, nemo, huggingface in [
+            ("norm_feedforward1", "norm_feed_forward1", "norm_feed_forward1"),
+            ("feedforward1.linear1", "feed_forward1.linear1", "feed_forward1.linear1"),
+            ("feedforward1.linear2", "feed_forward1.linear2", "feed_forward1.linear2"),
+            ("norm_attention", "norm_self_att", "norm_self_att"),
+            ("attention.query", "self_attn.linear_q", "self_attn.q_proj"),
+            ("attention.key", "self_attn.linear_k", "self_attn.k_proj"),
+            ("attention.value", "self_attn.linear_v", "self_attn.v_proj"),
+            ("attention.output", "self_attn.linear_out", "self_attn.o_proj"),
+            ("norm_convolution", "norm_conv", "norm_conv"),
+            ("convolution.pointwise2", "conv.pointwise_conv2", "conv.pointwise_conv2"),
+            ("norm_feedforward2", "norm_feed_forward2", "norm_feed_forward2"),
+            ("feedforward2.linear2", "feed_forward2.linear2", "feed_forward2.linear2"),
+            ("norm_out", "norm_out", "norm_out"),
+        ]
+    ),
+]
+OTHER_NAMES = {
+    **{(f"{ours}.bias", form): f"{names[form]}.bias" for ours, *names in OTHERS for form in (0, 1)},
+    ("encoder.blocks.7.attention.position_bias", 0): "encoder.layers.7.self_attn.pos_bias_v",
+    ("encoder.blocks.7.attention.position_bias", 1): "encoder.layers.7.self_attn.bias_v",
+    ("prediction.lstm.1.hidden_kernel", 0): "decoder.prediction.dec_rnn.lstm.weight_hh_l1",
+    ("prediction.lstm.1.input_bias", 1): "decoder.lstm.bias_ih_l1",
+}
+
+
+def test_names_of_all_other_parts():
+    forms: tuple[names.Form, ...] = ("nemo", "huggingface")
+    assert {(ours, form): names.name_in(forms[form], ours)[0] for ours, form in OTHER_NAMES} == OTHER_NAMES
+
+
 def test_names_and_shapes_of_the_release():
     leaves = parameters(PRESETS["0.6b"])
     assert len(leaves) == 651

@@ -33,22 +33,33 @@ def test_a_repository_on_the_hub(hub, native):
         "tags": ["automatic-speech-recognition", "streaming", "transducer", "fastconformer", "nemojax"],
     }
     assert "--model owner/model" in card and "`my.nemo`, SHA-256 `ab12`" in card
+    assert 'pipeline("automatic-speech-recognition", model="owner/model")("speech.wav")' in card
+    assert card.count("\n# owner/model\n") == 1 and "from transformers import pipeline" in card
 
 
-def test_a_repository_in_a_folder(native, tmp_path):
-    push.write(native(), str(tmp_path / "model"))
+def test_a_repository_in_a_folder(native, tmp_path, monkeypatch):
+    sizes, new_directory = [], push.new_directory
+    monkeypatch.setattr(push, "new_directory", lambda path, size: sizes.append(size) or new_directory(path, size))
+    made, address = push.write(native(), str(tmp_path / "model"))
+    assert address == str(tmp_path / "model") and sizes == [made.nbytes]
+    assert "\n# model\n" in (tmp_path / "model" / "README.md").read_text()
     assert huggingface.read(tmp_path / "model").config == converted(CONFIG)
     assert "license" not in metadata((tmp_path / "model" / "README.md").read_text())
     with pytest.raises(ConvertError, match="model exists already"):
         push.write(tmp_path / "native", str(tmp_path / "model"))
 
 
-def test_the_form_of_nemo(hub, native, tmp_path):
+def test_the_form_of_nemo(hub, native, tmp_path, monkeypatch):
     directory = native(config=FAMILY)
     with pytest.raises(ConvertError, match="transformers has one width"):
         push.write(directory, str(tmp_path / "model"))
     assert not (tmp_path / "model").exists()
-    push.write(directory, "owner/model", "nemo", revision="second", private=True)
+    needed, uploaded = [], []
+    upload = push.hub.upload
+    monkeypatch.setattr(push, "check_room", lambda path, size: needed.append(size))
+    monkeypatch.setattr(push.hub, "upload", lambda *given: uploaded.append(given[1:]) or upload(*given))
+    made, _ = push.write(directory, "owner/model", "nemo", revision="second", private=True)
+    assert needed == [2 * made.nbytes] and uploaded == [("owner/model", "second", True)]
     assert hub.repositories["owner/model"]["second"].keys() == {"README.md", "model.nemo"}
     archive = locate("owner/model", "huggingface", "second")
     assert archive.name == "model.nemo" and nemo.read(archive).config == converted(FAMILY)

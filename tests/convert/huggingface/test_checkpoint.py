@@ -163,7 +163,9 @@ def test_write_without_an_origin(native, tmp_path):
     source = huggingface.read(tmp_path / "made")
     assert source.config == converted(CONFIG) and source.tokenizer == tokenizer(40)
     assert same(source.arrays, arrays(CONFIG, dtype=ml_dtypes.bfloat16))
-    assert json.loads((tmp_path / "made" / "config.json").read_text())["dtype"] == "bfloat16"
+    expected = huggingface.settings.to_settings(CONFIG, "bfloat16", 0)
+    assert json.loads((tmp_path / "made" / "config.json").read_text()) == expected
+    assert json.loads((tmp_path / "made" / "tokenizer_config.json").read_text())["unk_token"] == "<unk>"
 
 
 def test_type_and_special_labels_in_the_settings(huggingface_directory, tmp_path):
@@ -178,6 +180,20 @@ def test_type_and_special_labels_in_the_settings(huggingface_directory, tmp_path
         assert json.loads((tmp_path / name / "config.json").read_text())["dtype"] == "bfloat16"
         generation = json.loads((tmp_path / name / "generation_config.json").read_text())
         assert generation == {"decoder_start_token_id": CONFIG.blank, "pad_token_id": 0}
+
+
+def test_a_padding_piece_of_the_tokenizer_is_named(native, tmp_path):
+    proto = empty_model()
+    proto.ParseFromString(tokenizer(40))
+    proto.pieces[7].piece, proto.pieces[7].type = "<pad>", 3
+    sizes, new_directory = [], huggingface.checkpoint.new_directory
+    with pytest.MonkeyPatch.context() as patch:
+        keep = lambda path, size: sizes.append(size) or new_directory(path, size)
+        patch.setattr(huggingface.checkpoint, "new_directory", keep)
+        config = huggingface.write(native(model=proto.SerializeToString(), dtype=np.float16), tmp_path / "made")
+    assert config == CONFIG and sizes == [2 * sum(array.size for array in arrays(CONFIG).values())]
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((tmp_path / "made" / name).read_text())["pad_token_id"] == 7
 
 
 def test_a_model_that_transformers_can_not_express(native, tmp_path):
@@ -216,7 +232,7 @@ def test_between_the_two_forms(nemo_file, tmp_path):
     )
 
 
-def test_headers_of_all_shards_have_one_limit(huggingface_directory):
+def test_headers_of_all_shards_have_one_limit(huggingface_directory, monkeypatch):
     directory = huggingface_directory()
     (directory / "large").write_bytes((5 << 20).to_bytes(8, "little") + bytes(6 << 20))
     weight_map = dict.fromkeys(theirs(CONFIG, "huggingface"), "model.safetensors") | {"x": "large"}
@@ -229,7 +245,16 @@ def test_headers_of_all_shards_have_one_limit(huggingface_directory):
         huggingface.read(directory)
     for file in weight_map.values():
         (directory / file).write_bytes(b"")
-    with pytest.raises(ConvertError, match="names 300 files"):
+    with pytest.raises(ConvertError, match="names 300 files with 0 MB of headers; at most 256 files"):
+        huggingface.read(directory)
+    monkeypatch.setattr(huggingface.checkpoint, "MAX_SHARDS", 2)
+    tensors = theirs(CONFIG, "huggingface")
+    (directory / "model.safetensors").write_bytes(b"")
+    sharded(directory, tensors, 2)
+    assert len(huggingface.read(directory).origin["files"]) == 2
+    (directory / "model.safetensors").write_bytes(b"")
+    sharded(directory, tensors, 3)
+    with pytest.raises(ConvertError, match="names 3 files with 0 MB of headers; at most 2 files"):
         huggingface.read(directory)
 
 

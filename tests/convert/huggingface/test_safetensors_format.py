@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from convert.errors import ConvertError
+from convert.files import open_file
 from convert.huggingface import safetensors_format
 from tests.convert.samples import file_of
 
@@ -56,6 +57,7 @@ def test_tensors_are_aligned_to_8_bytes(name):
     target, arrays = io.BytesIO(), {name: np.ones(2)}
     safetensors_format.write(target, arrays.items(), arrays)
     length = int.from_bytes(target.getvalue()[:8], "little")
+    assert json.loads(target.getvalue()[8 : 8 + length])["__metadata__"] == {"format": "pt"}
     assert length % 8 == 0 and target.getvalue()[8 + length :] == np.ones(2).tobytes()
     assert json.loads(target.getvalue()[8 : 8 + length])[name]["data_offsets"] == [0, 16]
 
@@ -94,6 +96,30 @@ def test_damage_is_named(data, message):
     with pytest.raises(ConvertError, match=message) as caught:
         read(data)
     assert len(str(caught.value)) < 500
+
+
+def test_limits_of_a_header(monkeypatch):
+    assert read(made({"a": entry(0, 4, [1] * 8)}, bytes(4)))["a"].shape == (1,) * 8
+    longest = safetensors_format.read(file_of(made({"a": entry(0, 0, [0, 1 << 62])})))["a"]
+    assert (longest.shape, longest.size) == ((0, 1 << 62), 0)
+    with pytest.raises(ConvertError, match="damaged entry"):
+        read(made({"a": entry(0, 0, [0, (1 << 62) + 1])}))
+    monkeypatch.setattr(safetensors_format, "MAX_HEADER_BYTES", 2)
+    assert read(made("{}")) == {}
+    with pytest.raises(ConvertError, match=r"^has a safetensors header of more than 0 MB$"):
+        read(made("{} "))
+    assert safetensors_format.header_bytes(file_of(b"\2\1")) == 258
+
+
+def test_a_file_that_is_cut_short_while_it_is_read(tmp_path):
+    data = made({"a": entry(0, 8, [2]), "b": entry(8, 12, [1])}, bytes(12))
+    (tmp_path / "file").write_bytes(data)
+    tensors = safetensors_format.read(open_file(tmp_path / "file"))
+    with open(tmp_path / "file", "r+b") as file:
+        file.truncate(len(data) - 4)
+    np.testing.assert_array_equal(np.asarray(tensors["a"]), [0, 0])
+    with pytest.raises(ConvertError, match=r"^was cut short while it was read$"):
+        np.asarray(tensors["b"])
 
 
 def test_cut_anywhere():

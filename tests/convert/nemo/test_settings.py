@@ -169,6 +169,11 @@ def test_notes_on_what_has_no_effect(path, value, note):
 
 
 def test_values_of_supported_settings():
+    many = changed("decoder.prednet.pred_rnn_layers", 128, changed("encoder.n_layers", 128))
+    assert to_config(many, 1024).encoder.layers == to_config(many, 1024).prediction.layers == 128
+    slow = changed("sample_rate", 8000, changed("preprocessor.sample_rate", 8000))
+    assert to_config(slow, 1024).features.window_samples == 200 and to_config(slow, 1024).features.hop_samples == 80
+    assert to_config(changed("sample_rate", ..., changed("preprocessor.sample_rate", ...)), 1024) == PRESETS["0.6b"]
     assert to_config(changed("preprocessor.preemph", None), 1024).features.preemphasis == 0
     assert to_config(changed("encoder.subsampling_conv_channels", -1), 1024).encoder.subsampling_channels == 1024
     assert to_config(changed("encoder.use_bias", ...), 1024).encoder.use_bias is True
@@ -239,7 +244,12 @@ def test_values_of_supported_settings():
         ("target", "mine.Model", r"target: 'mine.Model' is a class that .* \(--skip-setting target ignores it\)"),
         ("preprocessor.normalize", True, "preprocessor.normalize: true is not supported: only NA"),
         ("preprocessor.features", 1 << 16, "preprocessor.features: 65536 is not supported: with n_fft"),
-        ("encoder.n_layers", 300, "encoder.n_layers: 300 is not supported: at most 128"),
+        ("encoder.n_layers", 129, "encoder.n_layers: 129 is not supported: at most 128"),
+        ("decoder.prednet.pred_rnn_layers", 129, "pred_rnn_layers: 129 is not supported: at most 128"),
+        ("encoder.att_context_size", [[70, -2]], "only limited contexts"),
+        ("encoder.att_context_size", [0, 0], "only limited contexts"),
+        ("encoder.subsampling_conv_channels", 0, "subsampling_channels must be at least 1"),
+        ("joint.jointnet.encoder_hidden", 512, "joint.jointnet.encoder_hidden: 512 is not supported, only 1024"),
         ("tokenizer.special_tokens", {"pad": "<pad>"}, "tokenizer.special_tokens: {'pad': '<pad>'} is not supported"),
     ],
 )

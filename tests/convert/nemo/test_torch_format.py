@@ -61,9 +61,14 @@ def test_round_trip(dtype):
 def test_storages_are_aligned_as_torch_aligns_them():
     data = torch_bytes({f"t{i}" * i: np.arange(i, dtype=np.float32) for i in range(1, 9)})
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.namelist() == [
+            f"archive/{name}" for name in ("data.pkl", "byteorder", *(f"data/{i}" for i in range(8)), "version")
+        ]
+        assert (archive.read("archive/byteorder"), archive.read("archive/version")) == (b"little", b"3\n")
         for info in archive.infolist():
             name, extra = struct.unpack("<HH", data[info.header_offset + 26 : info.header_offset + 30])
             assert (info.header_offset + 30 + name + extra) % 64 == 0
+            assert info.extra[:4] == b"FB" + struct.pack("<H", extra - 4) and set(info.extra[4:]) <= set(b"Z")
 
 
 def test_tensors_are_read_when_they_are_used():
@@ -138,6 +143,10 @@ def test_a_file_cut_anywhere_is_refused():
 
 
 def test_a_list_of_entries_that_is_too_long(monkeypatch):
+    monkeypatch.setattr(torch_format, "MAX_ENTRIES", 5)
+    assert set(read(GOOD)) == {"w", "v"}  # two storages and three more
+    with pytest.raises(ConvertError, match=r"^has more than 5 entries$"):
+        read(rezipped(GOOD, {"data/2": b""}))
     monkeypatch.setattr(torch_format, "MAX_DIRECTORY_BYTES", 1 << 16)
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as made:

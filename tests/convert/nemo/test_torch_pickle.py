@@ -45,6 +45,8 @@ def test_hand_made_descriptions_are_read():
     found = read(state(("w", tensor()), ("t", tensor(1, (2,), (2,)))))
     np.testing.assert_array_equal(found["w"], [[0, 1, 2], [3, 4, 5]])
     np.testing.assert_array_equal(found["t"], [1, 3])
+    last = read(state(("w", tensor(5, (1,) * 8, (9,) * 8))))["w"]
+    assert last.shape == (1,) * 8 and last.item() == 5
 
 
 class Call:
