@@ -13,6 +13,7 @@ from convert.sections import MAX_SETTINGS_BYTES, MAX_YAML_NODES, Everything, Sec
         (3, int, 3),
         (1 << 17, int, 1 << 17),
         (-1e5, float, -1e5),
+        (3.0, int, 3),
         (True, bool, True),
         (3, float, 3.0),
         ("1e-5", float, 1e-5),
@@ -28,7 +29,7 @@ def test_values_of_a_type(value, kind, expected):
 
 @pytest.mark.parametrize(
     "value,kind",
-    [(True, int), (False, float), (1, bool), (1.0, int), ("1", int), ("x", float), (None, int), ({}, list)],
+    [(True, int), (False, float), (1, bool), (1.5, int), ("1", int), ("x", float), (None, int), ({}, list)],
 )
 def test_values_of_another_type(value, kind):
     section = Section({"a": value}, "part.")

@@ -94,12 +94,16 @@ def test_windows_in_samples():
         ("preprocessor.preemph", None),
         ("preprocessor.log_zero_guard_value", "1e-6"),
         ("preprocessor.log_zero_guard_value", 1e-6),
+        ("preprocessor.log_zero_guard_value", "tiny"),
         ("preprocessor.highfreq", 8000),
         ("preprocessor.dither", 0.1),
         ("preprocessor.pad_to", 16),
         ("encoder.subsampling_conv_channels", -1),
         ("encoder.conv_context_size", [8, 0]),
         ("encoder.feat_out", 1024),
+        ("sample_rate", 16000.0),
+        ("preprocessor.sample_rate", 16000.0),
+        ("loss.loss_name", "graph_w_transducer"),  # its models decode as others do
         ("encoder.use_bias", ...),
         ("encoder.pos_emb_max_len", 10),
         ("decoder.prednet.forget_gate_bias", 2.0),
@@ -175,6 +179,7 @@ def test_values_of_supported_settings():
     assert to_config(slow, 1024).features.window_samples == 200 and to_config(slow, 1024).features.hop_samples == 80
     assert to_config(changed("sample_rate", ..., changed("preprocessor.sample_rate", ...)), 1024) == PRESETS["0.6b"]
     assert to_config(changed("preprocessor.preemph", None), 1024).features.preemphasis == 0
+    assert to_config(changed("preprocessor.log_zero_guard_value", "eps"), 1024).features.log_guard == 2.0**-23
     assert to_config(changed("encoder.subsampling_conv_channels", -1), 1024).encoder.subsampling_channels == 1024
     assert to_config(changed("encoder.use_bias", ...), 1024).encoder.use_bias is True
     assert to_config(changed("encoder.ff_expansion_factor", 2), 1024).encoder.feedforward_width == 2048
@@ -189,7 +194,7 @@ def test_values_of_supported_settings():
         ("preprocessor.lowfreq", 20, "preprocessor.lowfreq: 20"),
         ("preprocessor.highfreq", 4000, "preprocessor.highfreq: 4000"),
         ("preprocessor.mag_power", 1.0, "preprocessor.mag_power: 1.0"),
-        ("preprocessor.log_zero_guard_value", "eps", "preprocessor.log_zero_guard_value must be float, not 'eps'"),
+        ("preprocessor.log_zero_guard_value", "e", "preprocessor.log_zero_guard_value must be float, not 'e'"),
         ("preprocessor.frame_splicing", 2, "preprocessor.frame_splicing: 2"),
         ("preprocessor._target_", "nemo.AudioToMFCCPreprocessor", "preprocessor._target_: 'nemo.AudioToMFCCPre"),
         ("preprocessor.window_size", 0.1, "window_samples <= fft_samples"),
@@ -199,6 +204,7 @@ def test_values_of_supported_settings():
         ("encoder.subsampling", "striding", "encoder.subsampling: striding is not supported, only dw_striding"),
         ("encoder.subsampling", ..., r"encoder.subsampling: striding \(the default\)"),
         ("encoder.subsampling_factor", 4, "encoder.subsampling_factor: 4 is not supported, only 8"),
+        ("encoder.subsampling_factor", "8", "encoder.subsampling_factor: '8' is not supported, only 8"),
         ("encoder.reduction", "pooling", "encoder.reduction: pooling is not supported, only null"),
         ("encoder.untie_biases", False, "encoder.untie_biases: false"),
         ("encoder.conv_context_size", [4, 4], r"encoder.conv_context_size: \[4, 4\]"),
@@ -235,13 +241,11 @@ def test_values_of_supported_settings():
         ("decoder.prednet.gru", True, "decoder.prednet.gru is an unknown setting"),
         ("joint.jointnet.activation", "tanh", "joint.jointnet.activation: tanh is not supported, only relu"),
         ("joint.jointnet.pred_hidden", 320, "joint.jointnet.pred_hidden: 320 is not supported, only 640"),
-        # other losses
-        ("loss.loss_name", "graph_w_transducer", "loss.loss_name: graph_w_transducer"),
         # sections
         ("encoder", ..., "encoder is missing"),
         ("encoder", 3, "encoder.* must be a mapping, not 3"),
         ("target", 3, "target: 3"),
-        ("target", "mine.Model", r"target: 'mine.Model' is a class that .* \(--skip-setting target ignores it\)"),
+        ("target", "mine.Model", r"target: mine.Model is a class that .* \(--skip-setting target ignores it\)"),
         ("preprocessor.normalize", True, "preprocessor.normalize: true is not supported: only NA"),
         ("preprocessor.features", 1 << 16, "preprocessor.features: 65536 is not supported: with n_fft"),
         ("encoder.n_layers", 129, "encoder.n_layers: 129 is not supported: at most 128"),

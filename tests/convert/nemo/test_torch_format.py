@@ -40,11 +40,6 @@ def test_a_file_saved_by_torch():
         np.testing.assert_array_equal(found[name], array)
 
 
-def test_torchs_old_format_is_named():
-    with pytest.raises(ConvertError, match=r"format from before 1\.6.*torch\.save it again"):
-        read((HERE / "saved_by_old_torch.pt").read_bytes())
-
-
 @pytest.mark.parametrize(
     "dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.float64, np.int64, np.uint8, np.bool_]
 )

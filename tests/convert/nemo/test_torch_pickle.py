@@ -113,7 +113,9 @@ REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
         (state(("w", tensor(storage=TEXT("storage") + b"Q"))), "other than a storage"),
         (state(("w", tensor(storage=STORAGE + b"QQ"))), "other than a storage"),
         (state(("w", tensor(storage=b"P0\n"))), "pickle instruction PERSID"),
-        (state(("w", tensor(storage=b"N"))), "pickle instruction NONE"),
+        (state(("w", tensor(storage=b"N"))), "_rebuild_tensor_v2' in a way"),
+        (state(("w", b"N")), "more than tensors, under 'w'"),
+        (state(("w", b"]" + tensor() + b"a")), "more than tensors, under 'w'"),
         (state(("w", tensor(storage=STORAGE.replace(NUMBER(6), NUMBER(-6)) + b"Q"))), "other than a storage"),
         # attributes, items, contents
         (b"\x80\x02" + tensor() + b"}b.", "sets attributes of something"),
