@@ -27,6 +27,7 @@ COMMANDS = {
     "cost_growth": Command("speed.growth", "How does a step's cost grow?"),
     "profile_step": Command("speed.profile", "Where does a step's time go?"),
     "roofline": Command("speed.roofline", "How long must a step of many streams take at least on a device?"),
+    "capacity": Command("speed.capacity", "How many live streams does a card's memory hold?"),
     "benchmark_streams": Command("speed.streams", "How many live streams does a machine serve?"),
     "engine_overhead": Command("speed.engine_overhead", "How many chunks a second does the engine's own work allow?"),
     "gpu": Command("gpu.run", "Is it correct and how fast is it on a GPU? Stages within seven minutes."),

@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from nemojax.device import default_device
 from nemojax.errors import ConfigError
 from nemojax.kernels import native
 from nemojax.kernels.quantization import is_quantized, pack, plain_products, quantize
 from nemojax.model.parameters import parameter_count
+from nemojax.model.ring import BITS
 from nemojax.model.transducer import Transducer
 
 KERNELS = ("auto", "xla", "native")
@@ -45,7 +47,7 @@ def for_backend(
         `python -m experiments gpu` on an H100, a step of 80 ms chunks took 0.34 of the time with it for one stream, and
         0.72 for 1,024; a step of one stream of 1120 ms took 1.1 times as long.
       cache: the type of cached keys and values: "int8", with a scale for each frame and head; or "auto", that of the
-        weights.
+        weights. On a CPU, bfloat16 caches are kept as their bits, which XLA can write in place there.
 
     Raises:
       ConfigError: what was asked for can't run here; says why.
@@ -67,7 +69,10 @@ def for_backend(
     fused = attention == "fused" or (attention == "auto" and unfit is None and _fuses_by_default())
     if fused:
         model = _fused(model)
-    return model if cache == "auto" else _with_cache(model, cache)
+    as_bits = jax.default_backend() == "cpu" and model.joint.output.kernel.dtype == jnp.bfloat16
+    bits = jnp.dtype(BITS).name if as_bits else None
+    attention_cache = bits if cache == "auto" else cache
+    return model if attention_cache is None and bits is None else _with_caches(model, attention_cache, bits)
 
 
 def check(kernels: str, attention: str, cache: str = "auto") -> None:
@@ -113,9 +118,9 @@ def _fused(model: Transducer) -> Transducer:
     return fuse(model)
 
 
-def _with_cache(model: Transducer, dtype: str) -> Transducer:
-    """Returns the same model with cached keys and values of another type."""
+def _with_caches(model: Transducer, attention: str | None, convolution: str | None) -> Transducer:
+    """Returns the same model with caches of other types; None is that of the weights."""
     model = jax.tree.map(lambda x: x, model)  # modules of its own, of the same arrays
     for block in model.encoder.blocks:
-        block.attention.cache_dtype = dtype
+        block.attention.cache_dtype, block.convolution.cache_dtype = attention, convolution
     return model

@@ -104,7 +104,7 @@ class StreamBatch:
         self.lookahead, self.chunk_samples = lookahead, self.config.chunk_samples(lookahead)
         self._model, self._constants, self._search = model, constants, search
         self._step = jit_step(compiler_options)
-        self._state = init_state(model, constants, size, search)
+        self._state = init_state(model, constants, size, search, lookahead)
 
     @property
     def size(self) -> int:
@@ -146,7 +146,7 @@ class StreamBatch:
     def resize(self, size: int) -> None:
         """Keeps the first rows, or appends new ones."""
         if size != self.size:
-            fresh = init_state(self._model, self._constants, size, self._search)
+            fresh = init_state(self._model, self._constants, size, self._search, self.lookahead)
             self._state = _resized(self._state, fresh)
 
     def wait(self) -> None:
@@ -161,10 +161,10 @@ def _kept(state: StreamState, rows: Int[Array, " K"]) -> StreamState:
     return kept
 
 
-@jax.jit
+@functools.partial(jax.jit, donate_argnames="fresh")  # written in place: there are never two states of the larger size
 def _resized(state: StreamState, fresh: StreamState) -> StreamState:
-    """Returns as many rows as `fresh` has: those of `state`, then those of `fresh`."""
-    resized: StreamState = jax.tree.map(lambda x, f: jnp.concatenate([x[: len(f)], f[len(x) :]]), state, fresh)
+    """Returns as many rows as `fresh` has: those of `state`, then those of `fresh`, which is used up."""
+    resized: StreamState = jax.tree.map(lambda x, f: f.at[: min(len(x), len(f))].set(x[: len(f)]), state, fresh)
     return resized
 
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nemojax.model.ring import Ring, append, share
+from nemojax.model.ring import BITS, Ring, append, share
 from tests.helpers.definitions import normal
 
 SLOTS, CONTEXT = 7, 4
@@ -84,6 +84,17 @@ def test_int8_frames_are_within_half_a_step():
     assert (np.abs(after.values(jnp.float32) - frames) <= step / 2 * 1.001).all()
     np.testing.assert_allclose(after.values(jnp.float32), after.cast(jnp.float32) * after.scale[..., None])
     assert after.values(jnp.bfloat16).dtype == jnp.bfloat16
+
+
+def test_bits_are_those_of_bfloat16():
+    frames = jnp.asarray(normal(2, 2, 1, 3, 4)).at[0, 0, 0, 0].set(jnp.nan)
+    plain, bits = (Ring.zeros(2, 1, SLOTS, 4, dtype) for dtype in (jnp.bfloat16, BITS))
+    length, mask = jnp.array([0, 5]), jnp.ones((2, 3), bool)
+    plain, bits = (ring.write(ring.stored(frames), length, mask) for ring in (plain, bits))
+    assert bits.frames.dtype == BITS and bits.values(jnp.float32).dtype == jnp.bfloat16
+    np.testing.assert_array_equal(bits.values(jnp.float32), plain.frames)
+    np.testing.assert_array_equal(bits.cast(jnp.float32), plain.frames)
+    np.testing.assert_array_equal(bits.read(length, 6).values(jnp.float32), plain.read(length, 6).frames)
 
 
 @pytest.mark.parametrize("count", [1, 3])
