@@ -4,6 +4,8 @@ import numpy as np
 
 from nemojax.config import ModelConfig
 
+Chunk = list[np.ndarray]  # float32 samples in pieces, as they came: a chunk is copied once, into the step's input
+
 
 class Chunker:
     """Collects samples until a chunk is complete.
@@ -14,29 +16,26 @@ class Chunker:
 
     def __init__(self, config: ModelConfig, lookahead: int):
         self._chunk_samples = config.chunk_samples(lookahead)
-        self._pieces: list[np.ndarray] = []  # of the chunk that is being collected
+        self._pieces: Chunk = []  # of the chunk that is being collected
         self._left = self._chunk_samples - config.history_samples  # samples that it lacks
         self._first, self.samples = True, 0
 
-    def push(self, samples: np.ndarray) -> list[np.ndarray]:
-        """Takes samples, float32 [N], and returns the chunks that they complete, in the same memory where it can be."""
-        self.samples += len(samples)
-        chunks = []
-        while len(samples) >= self._left:
-            piece, samples = samples[: self._left], samples[self._left :]
-            self._pieces.append(piece)
-            chunks.append(self._take())
-        if len(samples):
+    def push(self, samples: np.ndarray) -> list[Chunk]:
+        """Takes samples, float32 [N], and returns the chunks that they complete, in the same memory."""
+        count, chunks = len(samples), []
+        self.samples += count
+        while count >= self._left:
+            chunks.append([*self._pieces, samples[: self._left]])
+            samples, count = samples[self._left :], count - self._left
+            self._pieces, self._left, self._first = [], self._chunk_samples, False
+        if count:
             self._pieces.append(samples)
-            self._left -= len(samples)
+            self._left -= count
         return chunks
 
-    def rest(self) -> np.ndarray | None:
+    def rest(self) -> Chunk | None:
         """Returns the samples of the last, incomplete chunk; None if all were in complete chunks."""
-        return self._take() if self._pieces or self._first else None
-
-    def _take(self) -> np.ndarray:
-        pieces, self._pieces, self._first, self._left = self._pieces, [], False, self._chunk_samples
-        if len(pieces) == 1:
-            return pieces[0]
-        return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+        if not (self._pieces or self._first):
+            return None
+        pieces, self._pieces, self._first = self._pieces, [], False
+        return pieces

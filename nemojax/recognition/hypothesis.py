@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from nemojax.config import ModelConfig
 from nemojax.decoding.state import Emission
@@ -10,8 +10,9 @@ from nemojax.text.tokenizer import Tokenizer
 from nemojax.text.transcript import Event, Transcript, Word
 
 
-@dataclass(frozen=True)
-class Update:
+class Update(
+    NamedTuple
+):  # made once or twice for every chunk of thousands of streams: a dataclass takes four times as long
     """What a step adds to a stream's transcript.
 
     `text` is final: append it to the text before; it is never taken back. `tokens` are its labels; `frames` are their
@@ -31,7 +32,11 @@ class Update:
     log_probs: tuple[float, ...] = ()
     transcribed_s: float = 0.0
 
-    def __add__(self, later: "Update") -> "Update":
+    def at(self, transcribed_s: float) -> "Update":
+        """Returns the same update with this much transcribed."""
+        return Update(*self[:-1], transcribed_s)
+
+    def __add__(self, later: "Update") -> "Update":  # type: ignore[override]  # not the sum of two tuples
         """Merges this update with the next one."""
         if self is NOTHING or (later is NOTHING and not self.tentative):  # nearly every step of a silent stream
             return later if self is NOTHING else self

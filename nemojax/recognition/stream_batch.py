@@ -1,7 +1,7 @@
 """The state of a batch of streams on the device, the compiled step, and its input on the host."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -44,10 +44,16 @@ class StepInput:
 
     def fill(self, row: int, samples: np.ndarray, first: bool) -> None:
         """Gives a row its samples, at most `room(first)`; fewer end the stream. `first` begins a new stream."""
-        begin = self._history_samples if first else 0
-        end = begin + len(samples)
-        self.samples[row, begin:end] = samples
-        self.length[row], self.active[row], self.reset[row] = end, True, first
+        self.fill_pieces(row, [samples], first)
+
+    def fill_pieces(self, row: int, pieces: Sequence[np.ndarray], first: bool) -> None:
+        """Gives a row its samples, as `fill` does, where they are in pieces."""
+        begin, samples = self._history_samples if first else 0, self.samples[row]
+        for piece in pieces:
+            end = begin + len(piece)
+            samples[begin:end] = piece
+            begin = end
+        self.length[row], self.active[row], self.reset[row] = begin, True, first
 
     def clear(self, row: int | None = None) -> None:
         """Makes a row inactive, or all; the samples stay, and are not used."""

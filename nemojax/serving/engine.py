@@ -30,21 +30,20 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from nemojax.audio.inputs import Rate
 from nemojax.audio.raw import SampleFormat
-from nemojax.audio.stream_input import StreamInput
+from nemojax.audio.stream_input import StreamInput, as_rows
 from nemojax.checks import check_count, check_seconds
 from nemojax.decoding.state import Emission
 from nemojax.errors import ConfigError, EngineError, EngineFull
 from nemojax.recognition.hypothesis import NOTHING, Update
 from nemojax.recognition.recognizer import Recognizer
 from nemojax.recognition.stream_batch import StepInput
-from nemojax.serving.live_stream import LiveStream, Seat
+from nemojax.serving.live_stream import LiveStream, Seat, SeatedChunk
 from nemojax.serving.pending_steps import PendingSteps
 from nemojax.serving.schedule import Schedule, Step
 from nemojax.serving.slots import Slots
@@ -52,7 +51,7 @@ from nemojax.serving.step_report import StepReport
 
 SHRINK_AFTER = 50  # consecutive steps for which a smaller batch would do
 IN_FLIGHT = 2  # steps whose labels wait to be read
-PREPARED = IN_FLIGHT + 3  # inputs: beside these, one step's labels are being read, one is dispatched, one fills
+PREPARED = IN_FLIGHT + 2  # inputs of steps: beside these, one step's labels are being read, and one fills
 
 
 class _Dispatched(NamedTuple):
@@ -159,6 +158,29 @@ class Engine:
         audio = self._audio(sample_rate_hz, raw)
         return self._seat(await self._slots.wait(wait_s), audio, keep_transcript)
 
+    def push_nowait(self, streams: Sequence[LiveStream], samples: Any) -> list[LiveStream]:
+        """Takes samples of many of its streams as their `push_nowait` does, in half the time.
+
+        Args:
+          streams: each at most once.
+          samples: [streams, N], at most a chunk of each, of a type that `LiveStream.push` takes.
+
+        Returns:
+          The streams of which nothing was taken: they have no room, or have ended.
+
+        Raises:
+          AudioError: the samples are not all audio; nothing was taken.
+        """
+        rows, now_s = as_rows(samples, len(streams)), time.monotonic()
+        length, chunks, left = rows.shape[1], [], []
+        for stream, row in zip(streams, rows, strict=True):
+            if stream.takes(length):
+                chunks += stream.take(row, now_s)
+            else:
+                left.append(stream)
+        self._schedule.enqueue(chunks)
+        return left
+
     def _audio(self, sample_rate_hz: Rate | None, raw: str | SampleFormat | None) -> StreamInput:
         self._close_abandoned()
         if self._stopped is not None:
@@ -222,9 +244,9 @@ class Engine:
         """Returns how many chunks of a stream wait for a step."""
         return self._schedule.waiting(seat)
 
-    def enqueue(self, seat: Seat, chunk: np.ndarray, first: bool) -> None:
-        """Takes a chunk for the next step; `first` begins the stream."""
-        self._schedule.enqueue(seat, chunk, first)
+    def enqueue(self, chunks: Iterable[SeatedChunk]) -> None:
+        """Takes chunks for the next steps."""
+        self._schedule.enqueue(chunks)
 
     def complete(self, seat: Seat) -> None:
         """Ends a stream after the chunks that wait."""

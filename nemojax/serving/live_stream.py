@@ -3,9 +3,9 @@
 import asyncio
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from nemojax.audio.stream_input import Piece, StreamInput
 from nemojax.config import ModelConfig
 from nemojax.decoding.state import Emission
 from nemojax.errors import Backlog, EngineError
-from nemojax.recognition.chunker import Chunker
+from nemojax.recognition.chunker import Chunk, Chunker
 from nemojax.recognition.hypothesis import NOTHING, Hypothesis, Update
 from nemojax.text.transcript import Transcript
 
@@ -46,6 +46,14 @@ class Seat:
             stream.fail(error)
 
 
+class SeatedChunk(NamedTuple):
+    """A chunk on its way to the engine."""
+
+    seat: Seat
+    chunk: Chunk
+    first: bool  # it begins the stream
+
+
 @runtime_checkable
 class Server(Protocol):
     """The engine as its streams see it; declared here, so that streams need not import the engine."""
@@ -55,8 +63,8 @@ class Server(Protocol):
     def waiting(self, seat: Seat) -> int:
         """Returns how many chunks of a stream wait for a step."""
 
-    def enqueue(self, seat: Seat, chunk: np.ndarray, first: bool) -> None:
-        """Takes a chunk for the next step; `first` begins the stream."""
+    def enqueue(self, chunks: Iterable[SeatedChunk]) -> None:
+        """Takes chunks for the next steps."""
 
     def complete(self, seat: Seat) -> None:
         """Ends a stream after the chunks that wait."""
@@ -127,7 +135,7 @@ class LiveStream:
           EngineError: the engine has stopped.
           ValueError: the stream is finished.
         """
-        if self._room > 0:
+        if self.room > 0:
             piece = self._input.check(samples)
             if len(piece.samples) <= self._part_samples:  # the common case, in a hurry
                 return self._push(piece)
@@ -145,7 +153,7 @@ class LiveStream:
     def push_nowait(self, samples: Any) -> None:
         """Takes more samples without waiting. Raises Backlog, with nothing taken, where `push` would wait."""
         piece = self._input.check(samples)
-        if (room := self._room) <= 0:
+        if (room := self.room) <= 0:
             raise Backlog(f"{self.backlog} chunks wait to be processed; push slower, or open fewer streams")
         if len(piece.samples) > room * self._part_samples:
             given_s, room_s = (count / self._input.rate_hz for count in (len(piece.samples), room * self._part_samples))
@@ -153,8 +161,8 @@ class LiveStream:
         self._push(piece)
 
     @property
-    def _room(self) -> int:
-        """How many more chunks may wait; none while a push waits, for none may overtake it."""
+    def room(self) -> int:
+        """Chunks that the stream takes without waiting; none while a push waits, for no other may overtake it."""
         return 0 if self._pushing.locked() else self._server.backlog - self.backlog
 
     def _push(self, piece: Piece) -> None:
@@ -163,12 +171,26 @@ class LiveStream:
         if self.seat.complete:
             raise ValueError("this stream is finished; open another")
         self.seat.samples_s = time.monotonic()
-        for chunk in self._chunker.push(self._input.take(piece)):
-            self._enqueue(chunk)
+        if chunks := self._chunker.push(self._input.take(piece)):
+            self._server.enqueue(self._seated(chunks))
 
-    def _enqueue(self, chunk: np.ndarray) -> None:
-        self._server.enqueue(self.seat, chunk, first=self.seat.chunks == 0)
-        self.seat.chunks += 1
+    def take(self, samples: np.ndarray, now_s: float) -> list[SeatedChunk]:
+        """Takes checked samples that it `takes`, and returns the chunks that they complete, for the engine."""
+        self.seat.samples_s = now_s
+        return self._seated(self._chunker.push(self._input.take_samples(samples)))
+
+    def takes(self, samples: int) -> bool:
+        """Returns whether the stream takes this many samples at once: it is open and has room, and they are few."""
+        seat, server = self.seat, self._server
+        fits = samples <= self._part_samples and self._error is None and not seat.complete
+        return fits and server.waiting(seat) < server.backlog and not self._pushing.locked()
+
+    def _seated(self, chunks: list[Chunk]) -> list[SeatedChunk]:
+        seat, seated = self.seat, []
+        for chunk in chunks:
+            seated.append(SeatedChunk(seat, chunk, seat.chunks == 0))
+            seat.chunks += 1
+        return seated
 
     async def finish(self) -> Transcript:
         """Transcribes the samples of the last, incomplete chunk and returns the transcript.
@@ -179,10 +201,9 @@ class LiveStream:
         async with self._pushing:
             if not self.seat.complete and self._error is None:
                 self.seat.complete = True
-                for chunk in self._chunker.push(self._input.end()):
-                    self._enqueue(chunk)
-                if (rest := self._chunker.rest()) is not None:
-                    self._enqueue(rest)
+                chunks = self._chunker.push(self._input.end())
+                rest = self._chunker.rest()
+                self._server.enqueue(self._seated(chunks if rest is None else [*chunks, rest]))
                 self._server.complete(self.seat)
         while self._transcript is None:
             if self._error is not None:
@@ -198,9 +219,7 @@ class LiveStream:
     async def __aiter__(self) -> AsyncIterator[Update]:
         """Yields an update after each step, until the stream ends; those that pile up between reads are merged."""
         while True:
-            if self._unread is not NOTHING or self._chunks_read < self.chunks_done:
-                update = replace(self._unread, transcribed_s=self.transcribed_s)
-                self._unread, self._chunks_read = NOTHING, self.chunks_done
+            if (update := self.read_nowait()) is not None:
                 yield update
             elif self._transcript is not None:
                 return
@@ -208,6 +227,17 @@ class LiveStream:
                 raise self._error
             else:
                 await self._change()
+
+    def read_nowait(self) -> Update | None:
+        """Returns what was added since the last read; None if no step was taken.
+
+        A program with thousands of streams reads those of a `StepReport` so, in place of a task for each.
+        """
+        if self._unread is NOTHING and self._chunks_read == self.chunks_done:
+            return None
+        update = self._unread.at(self.transcribed_s)
+        self._unread, self._chunks_read = NOTHING, self.chunks_done
+        return update
 
     async def _change(self) -> None:
         self._changed.clear()

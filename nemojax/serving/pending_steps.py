@@ -5,6 +5,7 @@ from collections import deque
 import numpy as np
 
 from nemojax.config import ModelConfig
+from nemojax.recognition.chunker import Chunk
 from nemojax.recognition.stream_batch import StepInput
 
 
@@ -30,11 +31,11 @@ class PendingSteps:
         """Allocates the inputs of `count` steps."""
         self._spare += [self._allocate() for _ in range(count)]
 
-    def append(self, slot: int, chunks_before: int, chunk: np.ndarray, first: bool) -> None:
+    def append(self, slot: int, chunks_before: int, chunk: Chunk, first: bool) -> None:
         """Adds a chunk of a stream that has `chunks_before` others waiting; `first` begins the stream."""
         if chunks_before == len(self._steps):
             self._steps.append(self._spare.pop() if self._spare else self._allocate())
-        self._steps[chunks_before].fill(slot, chunk, first)
+        self._steps[chunks_before].fill_pieces(slot, chunk, first)
         self.ready += chunks_before == 0
 
     def drop(self, slot: int) -> None:

@@ -2,15 +2,18 @@
 
 import threading
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
+from nemojax.recognition.chunker import Chunk
 from nemojax.recognition.stream_batch import StepInput
-from nemojax.serving.live_stream import Seat
+from nemojax.serving.live_stream import Seat, SeatedChunk
 from nemojax.serving.pending_steps import PendingSteps
 
-EXPECTED_CHUNKS = 1.5  # a stream whose last chunk came longer ago, in chunks, is idle
+EXPECTED_INTERVALS = 1.5  # a stream whose last chunk came longer ago, in intervals between its chunks, is idle
+LONGEST_INTERVAL = 4  # in chunks; a longer one was a pause
 
 
 class Step(NamedTuple):
@@ -28,15 +31,16 @@ class Step(NamedTuple):
 class Schedule:
     """The open streams and their chunks. A step begins when every stream that is expected to has a chunk.
 
-    Expected are the streams whose last chunk came within `EXPECTED_CHUNKS` chunks' duration, or since the step before
-    began to wait, which is longer ago where steps are slow: an idle stream delays no other. A step waits for them no
+    A stream is expected for `EXPECTED_INTERVALS` intervals after its last chunk: an idle one delays no other. Its
+    interval is that between its last two chunks, from the duration of a chunk, at which live audio comes, up to
+    `LONGEST_INTERVAL` of them, where the engine is too slow for live audio. A step waits for the expected streams no
     longer than `patience_s` after its first chunk.
 
     What is kept of each slot is in arrays, so that a step of thousands of streams costs the host little.
     """
 
     def __init__(self, pending: PendingSteps, slots: int, patience_s: float, chunk_s: float):
-        self._pending, self._patience_s, self._recent_s = pending, patience_s, EXPECTED_CHUNKS * chunk_s
+        self._pending, self._patience_s, self._duration_s = pending, patience_s, chunk_s
         self._lock = threading.Lock()  # guards what follows
         self._changed = threading.Condition(self._lock)
         self._running = True
@@ -44,6 +48,7 @@ class Schedule:
         self._open, self._complete = np.zeros(slots, bool), np.zeros(slots, bool)
         self._waiting = np.zeros(slots, np.int32)  # chunks
         self._chunk_s = np.zeros(slots)  # when the last chunk came, or the stream
+        self._until_s = np.zeros(slots)  # until when the next chunk is expected
         self._expected, self._expected_count = np.zeros(slots, bool), 0  # streams that the next step waits for
         self._ready_s = 0.0  # since when the next step has a chunk
         self._ended: list[Seat] = []  # streams that end without another chunk
@@ -64,7 +69,9 @@ class Schedule:
         with self._lock:
             self._seats[seat.slot] = seat
             self._open[seat.slot], self._complete[seat.slot] = True, False
-            self._waiting[seat.slot], self._chunk_s[seat.slot] = 0, time.monotonic()
+            now_s = time.monotonic()
+            self._waiting[seat.slot], self._chunk_s[seat.slot] = 0, now_s
+            self._until_s[seat.slot] = now_s + EXPECTED_INTERVALS * self._duration_s
 
     def leave(self, seat: Seat) -> bool:
         """Removes a stream and its chunks. Returns whether it was there."""
@@ -80,21 +87,27 @@ class Schedule:
         """Returns how many chunks of a stream wait for a step."""
         return int(self._waiting[seat.slot]) if self._seats[seat.slot] is seat else 0
 
-    def enqueue(self, seat: Seat, chunk: np.ndarray, first: bool) -> None:
-        """Adds a chunk of a stream, for the first step in which the stream has none; `first` begins the stream."""
-        slot = seat.slot
+    def enqueue(self, chunks: Iterable[SeatedChunk]) -> None:
+        """Adds chunks of streams, each for the first step in which its stream has none."""
         with self._lock:
-            if self._seats[slot] is not seat:
-                return
-            waiting = int(self._waiting[slot])
-            self._pending.append(slot, waiting, chunk, first)
-            self._waiting[slot] = waiting + 1
-            self._chunk_s[slot] = time.monotonic()
-            if waiting == 0 and self._pending.ready == 1:  # the first chunk of the next step
-                self._begin_waiting()
-                self._changed.notify()
-            else:
-                self._arrived(slot)
+            now_s = time.monotonic()
+            for chunk in chunks:
+                self._add(*chunk, now_s)
+
+    def _add(self, seat: Seat, chunk: Chunk, first: bool, now_s: float) -> None:
+        slot = seat.slot
+        if self._seats[slot] is not seat:
+            return
+        waiting = int(self._waiting[slot])
+        self._pending.append(slot, waiting, chunk, first)
+        self._waiting[slot] = waiting + 1
+        interval_s = min(max(now_s - self._chunk_s[slot], self._duration_s), LONGEST_INTERVAL * self._duration_s)
+        self._chunk_s[slot], self._until_s[slot] = now_s, now_s + EXPECTED_INTERVALS * interval_s
+        if waiting == 0 and self._pending.ready == 1:  # the first chunk of the next step
+            self._begin_waiting()
+            self._changed.notify()
+        else:
+            self._arrived(slot)
 
     def complete(self, seat: Seat) -> None:
         """Ends a stream after the chunks that wait."""
@@ -136,9 +149,8 @@ class Schedule:
         return [seat for slot in slots.tolist() if (seat := self._seats[slot]) is not None]
 
     def _begin_waiting(self) -> None:
-        now_s = time.monotonic()
-        since_s, self._ready_s = min(now_s - self._recent_s, self._ready_s), now_s
-        self._expected = self._open & ~self._complete & (self._waiting == 0) & (self._chunk_s >= since_s)
+        self._ready_s = time.monotonic()
+        self._expected = self._open & ~self._complete & (self._waiting == 0) & (self._until_s >= self._ready_s)
         self._expected_count = int(np.count_nonzero(self._expected))
 
     def _arrived(self, slot: int) -> None:

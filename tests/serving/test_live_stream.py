@@ -226,6 +226,23 @@ def test_a_long_push_goes_in_piecewise(recognizer, speech):
     assert 3 * 2560 - 1080 <= taken < len(samples) and canceled == alone(recognizer, samples[:taken])
 
 
+def test_updates_may_be_read_without_waiting(recognizer, recordings):
+    async def talk(engine):
+        stream, read = engine.open(), []
+        assert stream.read_nowait() is None
+        for piece in np.array_split(recordings[-1], 9):
+            await stream.push(piece)
+            while stream.chunks_done < stream.chunks_pushed:
+                await asyncio.sleep(0.001)
+            read.append(stream.read_nowait())
+        transcript = await stream.finish()
+        return [*read, stream.read_nowait()], stream.read_nowait(), transcript
+
+    updates, after, transcript = served(recognizer, talk)
+    assert after is None and "".join(update.text for update in updates) == transcript.text
+    assert len({update.transcribed_s for update in updates}) == len(updates) > 1
+
+
 def test_a_push_without_waiting_takes_all_or_nothing(recognizer, speech):
     async def talk(engine):
         stream = engine.open()
@@ -266,3 +283,29 @@ def test_updates_have_times_probabilities_and_how_much_is_transcribed(recognizer
     assert (forgotten.text, forgotten.tokens, forgotten.words) == ("", (), ())
     assert forgotten.duration_s == kept.duration_s
     assert forgotten.notes == ("the text was not kept: its updates have it",)
+
+
+def test_many_streams_are_pushed_at_once(recognizer, speech):
+    """Each gets what it would get alone; those that can't take their samples are returned."""
+    table = np.stack([np.roll(speech, -9_000 * row)[:25_600] for row in range(4)])
+    integers = (table * 32_767).astype(np.int16)
+
+    async def talk(engine):
+        streams = [engine.open(), engine.open(), engine.open(), engine.open()]
+        streams[3].close()
+        for begin in range(0, 25_600, 1_600):
+            waiting = list(range(4))
+            while waiting:
+                left = [streams[row] for row in waiting]
+                refused = engine.push_nowait(left, integers[waiting, begin : begin + 1_600])
+                waiting = [streams.index(stream) for stream in refused if stream is not streams[3]]
+                await asyncio.sleep(0.001)
+        assert engine.push_nowait(streams[:1], np.zeros((1, 2_561), np.float32)) == streams[:1]  # more than a chunk
+        with pytest.raises(AudioError, match="sample 2 of those pushed is nan"):
+            engine.push_nowait(streams[:2], np.array([[0, 0], [np.nan, 0]], np.float32))
+        with pytest.raises(AudioError, match=r"the shape \[2, samples\]; these have the shape \[1, 5\]"):
+            engine.push_nowait(streams[:2], np.zeros((1, 5), np.float32))
+        return [await stream.finish() for stream in streams[:3]]
+
+    for row, transcript in enumerate(served(recognizer, talk, backlog=2)):
+        assert transcript == alone(recognizer, integers[row])

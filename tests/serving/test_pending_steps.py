@@ -3,7 +3,7 @@ import numpy as np
 from nemojax.config import PRESETS
 from nemojax.serving.pending_steps import PendingSteps
 
-CHUNK = np.ones(10, np.float32)
+CHUNK = [np.ones(10, np.float32)]
 
 
 def test_memory_is_used_again_once_it_is_given_back():
