@@ -223,3 +223,6 @@ def test_names_that_are_no_texts():
     with pytest.raises(ConvertError, match="which is not a name; refused") as caught:
         read(b"\x80\x04" + deep + b"h\0\x93.")
     assert len(str(caught.value)) < 300
+    for module, name in ((TEXT("torch"), b")"), (b")", TEXT("FloatStorage"))):
+        with pytest.raises(ConvertError, match="which is not a name; refused"):
+            read(b"\x80\x04" + module + name + b"\x93.")
