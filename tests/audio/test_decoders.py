@@ -185,6 +185,8 @@ def test_declared_samples():
     assert str(caught.value) == "it was declared as raw samples, but is a wav file; leave the declaration out"
     mp3 = encoded(wave(4000), 16_000, "mp3")  # its few first bytes may be samples
     assert from_file(mp3, raw="u8").frames == len(mp3)
+    aac = (b"\xff\xf1\x50\x80\x02\x1f\xfc" + bytes(9)) * 3
+    assert from_file(aac, raw="u8").frames == len(aac)
 
 
 @pytest.mark.parametrize("kind", ["wav", "wavfloat", "vorbis", "aiff"])
