@@ -37,8 +37,8 @@ def test_encodings_that_there_are_not(text):
     with pytest.raises(ConfigError) as caught:
         parse_raw(text)
     assert str(caught.value) == (
-        f"{text[:40]!r} is not an encoding of raw samples; these are: s8, u8, s16le, s16be, s24le, s24be, s32le, s32be, "
-        "f32le, f32be, f64le, f64be, alaw, mulaw"
+        f"{text[:40]!r} is not an encoding of raw samples; these are: s8, u8, s16le, s16be, s24le, s24be, s32le, "
+        "s32be, f32le, f32be, f64le, f64be, alaw, mulaw"
     )
 
 
