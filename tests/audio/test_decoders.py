@@ -293,6 +293,8 @@ def test_damage_before_the_end_of_the_data_is_an_error(monkeypatch):
     window = Window(io.BytesIO(bytes(10)), 0, 10)  # of which nothing more is read
     with pytest.raises(UnnamedAudioError, match=r"it can't be decoded beyond 0\.250 s"):
         list(decoders._sound_blocks(Sound(250, fails=True), window, 0, 300, Report()))
+    with pytest.raises(UnnamedAudioError, match=r"it can't be decoded beyond 0\.350 s"):
+        list(decoders._sound_blocks(Sound(250, fails=True), window, 100, 500, Report()))  # from frame 100 on
 
 
 @pytest.mark.parametrize("ended,spare_frames", [(True, 0), (False, decoders.OGG_END_FRAMES)])
