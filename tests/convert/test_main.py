@@ -14,7 +14,7 @@ from convert import hub, huggingface, nemo, output, push
 from convert.errors import ConvertError
 from nemojax import checkpoint
 from nemojax.kernels import quantization
-from nemojax.model.parameters import named_parameters
+from nemojax.model.parameters import fill, named_parameters
 from tests.convert.samples import CONFIG, arrays, converted, nemo_members, settings
 
 COUNT = sum(array.size for array in arrays(CONFIG).values())
@@ -112,6 +112,9 @@ def test_int8(run, native, tmp_path):
     assert code == 0 and out.startswith(f"{tmp_path / 'out'}: {COUNT:,} parameters in ")
     model, config, _, origin = checkpoint.load(tmp_path / "out")
     assert quantization.is_quantized(model) and config == CONFIG and origin == {"format": "nemo", "int8": True}
+    expected = named_parameters(quantization.quantize(fill(CONFIG, arrays(CONFIG))))
+    for name, array in named_parameters(model).items():
+        np.testing.assert_array_equal(array, expected[name], strict=True)
     for name in ("int8", "to-hf", "to-nemo", "stablehlo"):
         code, _, err = run(name, tmp_path / "out", tmp_path / "again")
         assert code == 2 and "has weights in int8; convert the checkpoint that it was made from instead" in err

@@ -7,7 +7,7 @@ from convert import huggingface, model_card, nemo, push
 from convert.errors import ConvertError
 from convert.hub import locate
 from convert.source import Native
-from nemojax import checkpoint
+from nemojax import __version__, checkpoint
 from nemojax.config import PRESETS
 from nemojax.model.parameters import abstract_model
 from tests.convert.samples import CONFIG, FAMILY, converted
@@ -33,8 +33,10 @@ def test_a_repository_on_the_hub(hub, native):
         "tags": ["automatic-speech-recognition", "streaming", "transducer", "fastconformer", "nemojax"],
     }
     assert "--model owner/model" in card and "`my.nemo`, SHA-256 `ab12`" in card
-    assert 'pipeline("automatic-speech-recognition", model="owner/model")("speech.wav")' in card
-    assert card.count("\n# owner/model\n") == 1 and "from transformers import pipeline" in card
+    assert card.split("```")[1] == (
+        "python\nfrom transformers import pipeline\n\n"
+        'print(pipeline("automatic-speech-recognition", model="owner/model")("speech.wav")["text"])\n'
+    )
 
 
 def test_a_repository_in_a_folder(native, tmp_path, monkeypatch):
@@ -79,7 +81,22 @@ def test_the_card_of_the_release():
         "| vocabulary | 1024 pieces and blank |",
     ):
         assert row in card.splitlines()
-    assert metadata(card)["library_name"] == "nemo" and 'ASRModel.from_pretrained("owner/model")' in card
+    assert metadata(card)["library_name"] == "nemo"
+    text = card.split("---\n", 2)[2].replace(f"nemojax {__version__} ", "nemojax 1.0 ")
+    before, after = text.partition("| parameters |")[0], text.partition("mel bins |\n")[2]
+    assert before == (
+        "\n# owner/model\n\nA streaming speech recognizer: a cache-aware FastConformer transducer. Its delay is chosen "
+        "when it runs.\n\n| | |\n| --- | --- |\n"
+    )
+    assert after == (
+        "\n## Use\n\n    pip install nemojax\n    nemojax transcribe speech.wav --model owner/model\n\n"
+        "```python\nfrom nemo.collections.asr.models import ASRModel\n\n"
+        'print(ASRModel.from_pretrained("owner/model").transcribe(["speech.wav"])[0].text)\n```\n\n'
+        "## Origin\n\nThe weights were made with nemo.\n\n"
+        "nemojax 1.0 wrote these files. Accuracy on your data, and the license of the weights this model was made "
+        "from,\n"
+        "are for you to check.\n"
+    )
 
 
 def test_what_is_not_a_checkpoint(tmp_path):

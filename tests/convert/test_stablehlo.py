@@ -100,6 +100,7 @@ def test_directory(native, exported):
     assert {path.name for path in exported.iterdir()} == {
         *("manifest.json", "run.py", "step-1.mlir", "step-1.stablehlo", "tokenizer.model", "weights.safetensors")
     }
+    assert (exported / "manifest.json").read_text().endswith("}\n")
     assert (exported / "step-1.mlir").read_bytes().startswith(b"ML\xefR")  # MLIR bytecode
     assert (exported / "tokenizer.model").read_bytes() == tokenizer(SMALLEST.vocabulary)
     step = jax.export.deserialize(bytearray((exported / "step-1.stablehlo").read_bytes()))

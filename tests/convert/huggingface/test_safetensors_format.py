@@ -65,37 +65,70 @@ def test_tensors_are_aligned_to_8_bytes(name):
 @pytest.mark.parametrize(
     "data,message",
     [
-        (b"", "not a safetensors file"),
-        (b"\1\2", "not a safetensors file"),
-        (made({}, length=1 << 40), "cut short in its header"),
-        (made({}, length=(1 << 64) - 1), "cut short in its header"),
-        (made({}, length=0), "not a safetensors file"),
-        (made(" " * (4 << 20) + "{}"), "a safetensors header of more than 4 MB"),
-        (made({"a": entry(0, 0, [0] * 9)}), "damaged entry"),
-        (made("{{"), "damaged safetensors header"),
-        (made("[" * 100_000), "damaged safetensors header"),
-        (made([]), "damaged safetensors header"),
-        (made('{"a": {}, "a": {}}'), "damaged safetensors header"),
-        (made({"a": 3}), "damaged entry for the tensor 'a'"),
-        (made({"a": entry(0, 4, [1], "F8_E4M3")}, bytes(4)), "damaged entry"),
-        (made({"a": entry(0, 4, [2])}, bytes(4)), "damaged entry"),
-        (made({"a": entry(4, 0, [-1])}, bytes(4)), "damaged entry"),
-        (made({"a": entry(-4, 0, [1])}, bytes(4)), "damaged entry"),
-        (made({"a": entry(0, 4, [True])}, bytes(4)), "damaged entry"),
-        (made({"a": entry(0, 4, [1.0])}, bytes(4)), "damaged entry"),
-        (made({"a": entry(0, 1 << 62, [1 << 60])}), "bytes long, its header says"),
-        (made({"a": entry(0, 8, [2]), "b": entry(4, 12, [2])}, bytes(12)), "overlaps another or leaves a gap: 'b'"),
-        (made({"a": entry(0, 8, [2]), "b": entry(0, 8, [2])}, bytes(8)), "overlaps"),
-        (made({"a": entry(0, 4, [1]), "b": entry(8, 12, [1])}, bytes(12)), "leaves a gap"),
-        (made({"a": entry(4, 8, [1])}, bytes(8)), "leaves a gap"),
-        (made({"a": entry(0, 4, [1])}, bytes(3)), "bytes long, its header says"),
-        (made({"a": entry(0, 4, [1])}, bytes(5)), "bytes long, its header says"),
+        (b"", "is not a safetensors file, or is cut short in its header"),
+        (b"\1\2", "is not a safetensors file, or is cut short in its header"),
+        (made({}, length=1 << 40), "is not a safetensors file, or is cut short in its header"),
+        (made({}, length=(1 << 64) - 1), "is not a safetensors file, or is cut short in its header"),
+        (made({}, length=0), "is not a safetensors file, or is cut short in its header"),
+        (made(" " * (4 << 20) + "{}"), "has a safetensors header of more than 4 MB"),
+        (
+            made({"a": entry(0, 0, [0] * 9)}),
+            (
+                "has a damaged entry for the tensor 'a': {'data_offsets': [0, 0], 'dtype': 'F32', "
+                "'shape': [0, 0, 0, 0, 0, 0, ...]}"
+            ),
+        ),
+        (made("{{"), "has a damaged safetensors header"),
+        (made("[" * 100_000), "has a damaged safetensors header"),
+        (made([]), "has a damaged safetensors header"),
+        (made('{"a": {}, "a": {}}'), "has a damaged safetensors header"),
+        (made({"a": 3}), "has a damaged entry for the tensor 'a': 3"),
+        (
+            made({"a": entry(0, 4, [1], "F8_E4M3")}, bytes(4)),
+            "has a damaged entry for the tensor 'a': {'data_offsets': [0, 4], 'dtype': 'F8_E4M3', 'shape': [1]}",
+        ),
+        (
+            made({"a": entry(0, 4, [2])}, bytes(4)),
+            "has a damaged entry for the tensor 'a': {'data_offsets': [0, 4], 'dtype': 'F32', 'shape': [2]}",
+        ),
+        (
+            made({"a": entry(4, 0, [-1])}, bytes(4)),
+            "has a damaged entry for the tensor 'a': {'data_offsets': [4, 0], 'dtype': 'F32', 'shape': [-1]}",
+        ),
+        (
+            made({"a": entry(-4, 0, [1])}, bytes(4)),
+            "has a damaged entry for the tensor 'a': {'data_offsets': [-4, 0], 'dtype': 'F32', 'shape': [1]}",
+        ),
+        (
+            made({"a": entry(0, 4, [True])}, bytes(4)),
+            "has a damaged entry for the tensor 'a': {'data_offsets': [0, 4], 'dtype': 'F32', 'shape': [True]}",
+        ),
+        (
+            made({"a": entry(0, 4, [1.0])}, bytes(4)),
+            "has a damaged entry for the tensor 'a': {'data_offsets': [0, 4], 'dtype': 'F32', 'shape': [1.0]}",
+        ),
+        (made({"a": entry(0, 1 << 62, [1 << 60])}), "is 105 bytes long, its header says 4611686018427388009"),
+        (
+            made({"a": entry(0, 8, [2]), "b": entry(4, 12, [2])}, bytes(12)),
+            "has a tensor that overlaps another or leaves a gap: 'b'",
+        ),
+        (
+            made({"a": entry(0, 8, [2]), "b": entry(0, 8, [2])}, bytes(8)),
+            "has a tensor that overlaps another or leaves a gap: 'b'",
+        ),
+        (
+            made({"a": entry(0, 4, [1]), "b": entry(8, 12, [1])}, bytes(12)),
+            "has a tensor that overlaps another or leaves a gap: 'b'",
+        ),
+        (made({"a": entry(4, 8, [1])}, bytes(8)), "has a tensor that overlaps another or leaves a gap: 'a'"),
+        (made({"a": entry(0, 4, [1])}, bytes(3)), "is 72 bytes long, its header says 73"),
+        (made({"a": entry(0, 4, [1])}, bytes(5)), "is 74 bytes long, its header says 73"),
     ],
 )
 def test_damage_is_named(data, message):
-    with pytest.raises(ConvertError, match=message) as caught:
+    with pytest.raises(ConvertError) as caught:
         read(data)
-    assert len(str(caught.value)) < 500
+    assert str(caught.value) == message
 
 
 def test_limits_of_a_header(monkeypatch):

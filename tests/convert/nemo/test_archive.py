@@ -209,6 +209,7 @@ def test_files_that_are_not_archives(file, tmp_path):
         (b"\xfd7zXZ\0garbage" * 10, r"not a complete \.nemo archive"),
         (b"\x28\xb5\x2f\xfdgarbage", "is compressed with zstd; run unzstd on it first"),
         (zlib.compress(tar(MEMBERS)), r"not a complete \.nemo archive"),
+        (gzip.compress(gzip.compress(tar(MEMBERS))), r"not a complete \.nemo archive"),
     ]:
         with pytest.raises(ConvertError, match=message):
             open_nemo(file(data))

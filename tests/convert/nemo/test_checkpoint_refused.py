@@ -19,57 +19,90 @@ from tests.convert.samples import (
     theirs,
     tokenizer,
 )
+from tests.helpers.messages import is_message
 
 
 @pytest.mark.parametrize(
     "change,message",
     [
-        (lambda t: t.pop("joint.enc.bias"), r"joint\.enc\.bias is missing"),
-        (lambda t: t.update({"joint.x": np.ones(1, np.float32)}), r"'joint\.x' is not a tensor of this model"),
-        (lambda t: t.update({"joint.enc.bias": np.ones(3, np.float32)}), r"shape \[3\], the settings require \[24\]"),
-        (lambda t: t.update({"joint.enc.bias": np.ones((1, 24), np.float32)}), r"shape \[1, 24\]"),
-        (lambda t: t.update({"joint.enc.bias": np.ones(24, np.int32)}), r"joint\.enc\.bias is int32"),
+        (lambda t: t.pop("joint.enc.bias"), "the tensors do not fit the settings: joint.enc.bias is missing"),
+        (
+            lambda t: t.update({"joint.x": np.ones(1, np.float32)}),
+            "the tensors do not fit the settings: 'joint.x' is not a tensor of this model",
+        ),
+        (
+            lambda t: t.update({"joint.enc.bias": np.ones(3, np.float32)}),
+            "the tensors do not fit the settings: joint.enc.bias has the shape [3], the settings require [24]",
+        ),
+        (
+            lambda t: t.update({"joint.enc.bias": np.ones((1, 24), np.float32)}),
+            "the tensors do not fit the settings: joint.enc.bias has the shape [1, 24], the settings require [24]",
+        ),
+        (
+            lambda t: t.update({"joint.enc.bias": np.ones(24, np.int32)}),
+            "the tensors do not fit the settings: joint.enc.bias is int32, not float32, float16 or bfloat16",
+        ),
         (lambda t: t.clear(), "the settings name 4 layers, but there are only 0 tensors"),
-        (lambda t: [t.pop(name) for name in list(t)[:50]], r"; and 42 more$"),
+        (
+            lambda t: [t.pop(name) for name in list(t)[:50]],
+            (
+                "the tensors do not fit the settings: encoder.layers.0.self_attn.pos_bias_u is missing; "
+                "encoder.layers.0.self_attn.linear_k.weight is missing; "
+                "encoder.layers.0.self_attn.linear_out.weight is missing; "
+                "encoder.layers.0.self_attn.linear_pos.weight is missing; "
+                "encoder.layers.0.self_attn.pos_bias_v is missing; "
+                "encoder.layers.0.self_attn.linear_q.weight is missing; "
+                "encoder.layers.0.self_attn.linear_v.weight is missing; "
+                "encoder.layers.0.conv.depthwise_conv.weight is missing; and 42 more"
+            ),
+        ),
         (
             lambda t: t.update({"decoder.prediction.embed.weight": np.float32(1)}),
-            "the tokenizer has 40 pieces, the weights have 0 and blank; the archive holds a tokenizer of another model",
+            (
+                "the tokenizer has 40 pieces, the weights have 0 and blank; the archive holds a "
+                "tokenizer of another model"
+            ),
         ),
         (
             lambda t: t.update({"a": t.pop("joint.enc.bias"), "joint.pred.bias": np.ones(2, np.float32)}),
-            r"joint\.enc\.bias is missing; joint\.pred\.bias has the shape.*; 'a' is not a tensor",
+            (
+                "the tensors do not fit the settings: joint.enc.bias is missing; joint.pred.bias has the "
+                "shape [2], the settings require [24]; 'a' is not a tensor of this model"
+            ),
         ),
         (
             lambda t: t.update({FILTERS: preprocessor_constants(CONFIG.features)[FILTERS].astype(np.int32)}),
-            r"featurizer\.fb differs from what the preprocessor's settings give",
+            "preprocessor.featurizer.fb differs from what the preprocessor's settings give; not supported",
         ),
         (
             lambda t: t.update({WINDOW: preprocessor_constants(CONFIG.features)[WINDOW].astype(np.float16) * 1.01}),
-            r"featurizer\.window differs from what the preprocessor's settings give",
+            "preprocessor.featurizer.window differs from what the preprocessor's settings give; not supported",
         ),
         (
             lambda t: t.update({"encoder.layers.0.adapter_layer.a.module.0.weight": np.ones(3, np.float32)}),
-            "is a model with adapters, which nemojax does not run: 'encoder.layers.0.adapter_layer",
+            "is a model with adapters, which nemojax does not run: 'encoder.layers.0.adapter_layer.a.module.0.weight'",
         ),
         (
             lambda t: t.update({FILTERS: np.ones((1, 128, 257), np.float32)}),
-            r"featurizer\.fb differs from what the preprocessor's settings give",
+            "preprocessor.featurizer.fb differs from what the preprocessor's settings give; not supported",
         ),
         (
             lambda t: t.update({WINDOW: preprocessor_constants(CONFIG.features)[WINDOW] + np.float32(2e-6)}),
-            r"featurizer\.window differs from what the preprocessor's settings give",
+            "preprocessor.featurizer.window differs from what the preprocessor's settings give; not supported",
         ),
         (
             lambda t: t.update({WINDOW: np.ones(320, np.float32)}),
-            r"featurizer\.window differs from what the preprocessor's settings give",
+            "preprocessor.featurizer.window differs from what the preprocessor's settings give; not supported",
         ),
     ],
 )
 def test_tensors_that_do_not_fit(nemo_file, change, message):
     tensors = theirs(CONFIG, "nemo")
     change(tensors)
-    with pytest.raises(ConvertError, match=message):
-        nemo.read(nemo_file(tensors=tensors))
+    archive = nemo_file(tensors=tensors)
+    with pytest.raises(ConvertError) as caught:
+        nemo.read(archive)
+    assert str(caught.value) == f"{archive}: {message}"
 
 
 @pytest.mark.parametrize(
@@ -132,27 +165,44 @@ def test_weights_that_are_not_finite(nemo_file, tmp_path, value):
 @pytest.mark.parametrize(
     "change,message",
     [
-        (lambda m: m.pop("model_config.yaml"), r"has no 'model_config\.yaml'"),
-        (lambda m: m.pop("0_tokenizer.model"), r"has no '0_tokenizer\.model'"),
-        (lambda m: m.pop("model_weights.ckpt"), r"must have model_weights\.ckpt.*but has none"),
-        (lambda m: m.update({"old.ckpt": b"x"}), r"no other weights, but has 'model_weights\.ckpt', 'old\.ckpt'"),
-        (lambda m: m.update({"a/model_weights.ckpt": b"x"}), "no other weights"),
-        (lambda m: m.update({"model_weights.ckpt": b"x"}), r"model_weights\.ckpt is not a torch checkpoint"),
-        (lambda m: m.update({"0_tokenizer.model": b"x"}), r"0_tokenizer\.model is not a SentencePiece model"),
+        (lambda m: m.pop("model_config.yaml"), "has no 'model_config.yaml'"),
+        (lambda m: m.pop("0_tokenizer.model"), "has no '0_tokenizer.model'"),
+        (lambda m: m.pop("model_weights.ckpt"), "must have model_weights.ckpt and no other weights, but has none"),
+        (
+            lambda m: m.update({"old.ckpt": b"x"}),
+            "must have model_weights.ckpt and no other weights, but has 'model_weights.ckpt', 'old.ckpt'",
+        ),
+        (
+            lambda m: m.update({"a/model_weights.ckpt": b"x"}),
+            "must have model_weights.ckpt and no other weights, but has 'model_weights.ckpt', 'a/model_weights.ckpt'",
+        ),
+        (lambda m: m.update({"model_weights.ckpt": b"x"}), "model_weights.ckpt is not a torch checkpoint (a zip file)"),
+        (
+            lambda m: m.update({"0_tokenizer.model": b"x"}),
+            "0_tokenizer.model is not a SentencePiece model: ",
+        ),
         (
             lambda m: m.update({"0_tokenizer.model": tokenizer(41)}),
-            "the tokenizer has 41 pieces, the weights have 40 and blank",
+            (
+                "the tokenizer has 41 pieces, the weights have 40 and blank; the archive holds a "
+                "tokenizer of another model"
+            ),
         ),
-        (lambda m: m.update({"model_config.yaml": b"encoder: ["}), r"model_config\.yaml is not YAML"),
+        (lambda m: m.update({"model_config.yaml": b"encoder: ["}), "model_config.yaml is not YAML: "),
         (lambda m: m.update({"model_config.yaml": b"tokenizer: {type: bpe, model_path: ../x}"}), "has no 'x'"),
-        (lambda m: m.update({"model_config.yaml": b"a: " + b" " * (9 << 20)}), "of more than 8 MB"),
+        (
+            lambda m: m.update({"model_config.yaml": b"a: " + b" " * (9 << 20)}),
+            "has a 'model_config.yaml' of more than 8 MB",
+        ),
     ],
 )
 def test_archives_that_are_not_checkpoints(nemo_file, change, message):
     made = nemo_members(CONFIG)
     change(made)
-    with pytest.raises(ConvertError, match=f"model.nemo: .*{message}"):
-        nemo.read(nemo_file(made))
+    archive = nemo_file(made)
+    with pytest.raises(ConvertError) as caught:
+        nemo.read(archive)
+    assert is_message(caught.value, f"{archive}: {message}")
 
 
 def test_a_tokenizer_of_another_size(nemo_file):

@@ -10,6 +10,7 @@ import pytest
 from convert.errors import ConvertError
 from convert.nemo import torch_format
 from tests.convert.samples import file_of, rezipped, torch_bytes
+from tests.helpers.messages import is_message
 
 HERE = Path(__file__).parent
 
@@ -100,31 +101,44 @@ def with_entry(data: bytes, name: str) -> bytes:
 @pytest.mark.parametrize(
     "data,message",
     [
-        (lambda: b"", "not a torch checkpoint"),
-        (lambda: b"PK\3\4" + b"\0" * 100, "not a complete zip"),
-        (lambda: b"garbage" * 50, "not a torch checkpoint"),
-        (lambda: GOOD[:-30], "not a complete zip"),
-        (lambda: GOOD[: len(GOOD) // 2], "not a complete zip"),
-        (lambda: rezipped(GOOD, {}, compression=zipfile.ZIP_DEFLATED), "compressed entry"),
-        (lambda: rezipped(GOOD, {"data/0": bytes(100 << 20)}, compression=zipfile.ZIP_DEFLATED), "compressed entry"),
-        (lambda: encrypted(rezipped(GOOD, {})), "encrypted entry"),
-        (lambda: with_entry(GOOD, "archive/data/0"), "'archive/data/0' twice"),
-        (lambda: with_entry(GOOD, "archive/data.pkl"), r"no data\.pkl, or several"),
-        (lambda: with_entry(GOOD, "other/data.pkl"), r"no data\.pkl, or several"),
-        (lambda: rezipped(GOOD, {"data.pkl": None}), r"no data\.pkl, or several"),
-        (lambda: rezipped(GOOD, {"code/model.py": b"import os"}), r"'archive/code/model\.py', which has no place"),
-        (lambda: rezipped(GOOD, {"constants.pkl": b"."}), "which has no place"),
-        (lambda: with_entry(GOOD, "../evil"), r"'\.\./evil', which has no place"),
-        (lambda: rezipped(GOOD, {"byteorder": b"big"}), "byte order b'big'"),
-        (lambda: rezipped(GOOD, {"data/1": None}), "'v' has no storage of 16 bytes"),
-        (lambda: rezipped(GOOD, {"data/1": b"\0" * 12}), "'v' has no storage of 16 bytes"),
-        (lambda: rezipped(GOOD, {"data/1": b"\0" * 20}), "'v' has no storage of 16 bytes"),
-        (lambda: rezipped(GOOD, {"data.pkl": b"." * (9 << 20)}), r"data\.pkl of more than 2 MB"),
+        (lambda: b"", "is not a torch checkpoint (a zip file)"),
+        (lambda: b"PK\3\4" + b"\0" * 100, "is not a complete zip file: "),
+        (lambda: b"garbage" * 50, "is not a torch checkpoint (a zip file)"),
+        (lambda: GOOD[:-30], "is not a complete zip file: "),
+        (lambda: GOOD[: len(GOOD) // 2], "is not a complete zip file: "),
+        (
+            lambda: rezipped(GOOD, {}, compression=zipfile.ZIP_DEFLATED),
+            "has the compressed entry 'archive/data.pkl'; torch.save it again",
+        ),
+        (
+            lambda: rezipped(GOOD, {"data/0": bytes(100 << 20)}, compression=zipfile.ZIP_DEFLATED),
+            "has the compressed entry 'archive/data.pkl'; torch.save it again",
+        ),
+        (lambda: encrypted(rezipped(GOOD, {})), "has the encrypted entry 'archive/data.pkl'"),
+        (lambda: with_entry(GOOD, "archive/data/0"), "has the entry 'archive/data/0' twice"),
+        (lambda: with_entry(GOOD, "archive/data.pkl"), "has no data.pkl, or several; not a torch checkpoint"),
+        (lambda: with_entry(GOOD, "other/data.pkl"), "has no data.pkl, or several; not a torch checkpoint"),
+        (lambda: rezipped(GOOD, {"data.pkl": None}), "has no data.pkl, or several; not a torch checkpoint"),
+        (
+            lambda: rezipped(GOOD, {"code/model.py": b"import os"}),
+            "has the entry 'archive/code/model.py', which has no place in a state dict",
+        ),
+        (
+            lambda: rezipped(GOOD, {"constants.pkl": b"."}),
+            "has the entry 'archive/constants.pkl', which has no place in a state dict",
+        ),
+        (lambda: with_entry(GOOD, "../evil"), "has the entry '../evil', which has no place in a state dict"),
+        (lambda: rezipped(GOOD, {"byteorder": b"big"}), "is in the byte order b'big', not little"),
+        (lambda: rezipped(GOOD, {"data/1": None}), "the tensor 'v' has no storage of 16 bytes"),
+        (lambda: rezipped(GOOD, {"data/1": b"\0" * 12}), "the tensor 'v' has no storage of 16 bytes"),
+        (lambda: rezipped(GOOD, {"data/1": b"\0" * 20}), "the tensor 'v' has no storage of 16 bytes"),
+        (lambda: rezipped(GOOD, {"data.pkl": b"." * (9 << 20)}), "has a data.pkl of more than 2 MB"),
     ],
 )
 def test_zips_that_are_not_checkpoints(data, message):
-    with pytest.raises(ConvertError, match=message):
+    with pytest.raises(ConvertError) as caught:
         read(data())
+    assert is_message(caught.value, message)
 
 
 def test_old_files_without_a_byte_order_are_read():
