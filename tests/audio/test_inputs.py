@@ -5,7 +5,7 @@ import pytest
 
 from nemojax.audio import inputs
 from nemojax.audio.headers import UnnamedAudioError
-from nemojax.audio.inputs import as_mono, decode_array, is_rate_and_samples, unpacked
+from nemojax.audio.inputs import as_mono, checked_array, decode_array, is_rate_and_samples, unpacked
 from tests.audio.test_decoders import samples_of
 from tests.helpers.sounds import encoded, wave
 
@@ -130,3 +130,25 @@ def test_one_channel_of_samples():
         with pytest.raises(UnnamedAudioError, match=message):
             as_mono(bad)
     assert len(as_mono(np.array([300, -1000], np.int32))) == 2  # near silence, not 16-bit samples
+
+
+class Tensor:
+    """Like a tensor of torch, which refuses some conversions with errors of its own."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+
+
+@pytest.mark.parametrize(
+    "source,message",
+    [
+        (Tensor(), r"can't be made an array of samples \(.*Use tensor\.detach\(\)"),
+        ({"array": Tensor(), "sampling_rate": 16_000}, r"can't be made an array of samples \(.*detach"),
+        ({"array": [[1.0], [2.0, 3.0]], "sampling_rate": 16_000}, "can't be made an array of samples"),
+        (None, "it is None, not audio"),
+        ({}, "its keys are none"),
+    ],
+)
+def test_what_is_not_an_array_is_an_error_of_the_audio(source, message):
+    with pytest.raises(UnnamedAudioError, match=message):
+        checked_array(unpacked(source).source)

@@ -60,7 +60,7 @@ def test_bytes_of_declared_samples(size):
         (bytes(100), "bytes: it is not audio, .* declare them"),
         ("nowhere.wav", "nowhere.wav: there is no such file"),
         ({"samples": []}, "a dictionary holds 'array' and 'sampling_rate'"),
-        (None, "its values are object"),
+        (None, "it is None, not audio"),
     ],
 )
 def test_a_piece_that_is_refused_changes_nothing(piece, message):
