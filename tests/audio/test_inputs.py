@@ -55,7 +55,7 @@ INT16_IN_INT32 = (wave(1000) * 32767).astype(np.int32)
         (np.zeros(5, complex), "its values are complex128"),
         (np.array(["a"]), "its values are <U1.*to transcribe several recordings, pass a list"),
         (np.array([None]), "its values are object"),
-        (None, "its values are object"),
+        (None, "it is None, not audio"),
         ([0.1, 0.2], r"a list of numbers can be samples or recordings; pass numpy\.asarray\(samples\)"),
         ([[0.1], [0.1, 0.2]], "a list of numbers"),
         (INT16_IN_INT32, "its int32 values are at most .*; convert 16-bit samples to int16"),
