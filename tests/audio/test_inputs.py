@@ -5,7 +5,7 @@ import pytest
 
 from nemojax.audio import inputs
 from nemojax.audio.headers import UnnamedAudioError
-from nemojax.audio.inputs import as_mono, decode_array, is_rate_and_samples, unpacked
+from nemojax.audio.inputs import as_mono, checked_array, decode_array, is_rate_and_samples, unpacked
 from tests.audio.test_decoders import samples_of
 from tests.helpers.sounds import encoded, wave
 
@@ -70,13 +70,7 @@ INT16_IN_INT32 = (wave(1000) * 32767).astype(np.int32)
                 "transcribe several recordings, pass a list"
             ),
         ),
-        (
-            None,
-            (
-                "its values are object; samples are floats in -1 to 1, int16, int32 or uint8; to "
-                "transcribe several recordings, pass a list"
-            ),
-        ),
+        (None, "it is None, not audio"),
         ([0.1, 0.2], "a list of numbers can be samples or recordings; pass numpy.asarray(samples)"),
         ([[0.1], [0.1, 0.2]], "a list of numbers can be samples or recordings; pass numpy.asarray(samples)"),
         (
@@ -190,3 +184,25 @@ def test_rates():
         with pytest.raises(UnnamedAudioError) as caught:
             inputs.check_rate(rate_hz)
         assert str(caught.value) == f"its sample rate is {str(rate_hz)[:60]!r}; it must be a whole number of Hz"
+
+
+class Tensor:
+    """Like a tensor of torch, which refuses some conversions with errors of its own."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+
+
+@pytest.mark.parametrize(
+    "source,message",
+    [
+        (Tensor(), r"can't be made an array of samples \(.*Use tensor\.detach\(\)"),
+        ({"array": Tensor(), "sampling_rate": 16_000}, r"can't be made an array of samples \(.*detach"),
+        ({"array": [[1.0], [2.0, 3.0]], "sampling_rate": 16_000}, "can't be made an array of samples"),
+        (None, "it is None, not audio"),
+        ({}, "its keys are none"),
+    ],
+)
+def test_what_is_not_an_array_is_an_error_of_the_audio(source, message):
+    with pytest.raises(UnnamedAudioError, match=message):
+        checked_array(unpacked(source).source)

@@ -17,17 +17,7 @@ from nemojax.audio import source as source_module
 from nemojax.audio.source import Recording, open_audio, open_channels
 from nemojax.config import FeatureConfig
 from nemojax.errors import AudioError
-from tests.helpers.sounds import encoded, wav_bytes, wave
-
-
-def everything(source, block: int = 16_000, **options) -> np.ndarray:
-    with closing(open_audio(source, **options)) as audio:
-        blocks = []
-        while len(samples := audio.read(block)):
-            blocks.append(samples)
-        assert all(len(samples) == block for samples in blocks[:-1]) and not len(audio.read(block))
-        assert all(samples.dtype == np.float32 and samples.ndim == 1 for samples in blocks)
-        return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+from tests.helpers.sounds import encoded, everything, wav_bytes, wave
 
 
 @pytest.mark.parametrize("kind", ["wav", "wavfloat", "flac", "vorbis", "opus", "mp3", "aiff"])

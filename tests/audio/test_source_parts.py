@@ -13,8 +13,7 @@ import soxr
 
 from nemojax.audio.source import Recording, open_audio, read_all
 from nemojax.errors import AudioError
-from tests.audio.test_source import everything
-from tests.helpers.sounds import encoded, wave
+from tests.helpers.sounds import encoded, everything, wave
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "vorbis", "opus", "mp3"])

@@ -84,8 +84,10 @@ def test_models_of_another_type(nemo_file, tmp_path, dtype):
     kept = np.float32 if dtype == np.float64 else dtype
     assert all(array.dtype == kept for array in source.arrays.values())
     assert same(source.arrays, {name: array.astype(kept) for name, array in arrays(CONFIG, dtype=dtype).items()})
-    notes = ["weights in float64 are rounded to float32, as NeMo does when it restores them"]
-    assert source.notes == (notes if dtype == np.float64 else [])
+    name = np.dtype(dtype).name
+    own = f"the preprocessor's window and filters are rounded to {name}; nemojax computes its own in float32"
+    double = "weights in float64 are rounded to float32, as NeMo does when it restores them"
+    assert source.notes == [double if dtype == np.float64 else own]
     if dtype != np.float64:
         nemo.write(save(source, tmp_path / "native"), tmp_path / "back.nemo")
         found = torch_format.read(open_nemo(tmp_path / "back.nemo")["model_weights.ckpt"])
