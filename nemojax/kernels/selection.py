@@ -67,9 +67,7 @@ def for_backend(
             warnings.warn(f"products of int8 weights take the slower, plain path: {reason}", stacklevel=3)
     elif kernels == "native" or (kernels == "auto" and _packs_by_default(model)):
         model = pack(model)
-    if jax.default_backend() == "gpu":
-        model = _copy(model)
-        model.encoder.subsampled_frames = GPU_SUBSAMPLED_FRAMES
+    model = sized(model)
     fused = attention == "fused" or (attention == "auto" and unfit is None and _fuses_by_default())
     if fused:
         model = _fused(model)
@@ -114,6 +112,15 @@ def step_options() -> Mapping[str, Any]:
     """Returns XLA's options for the step on this backend."""
     recorded = jax.default_backend() == "gpu" and os.environ.get(COMMAND_BUFFERS_SWITCH) != "0"
     return GPU_OPTIONS if recorded else {}
+
+
+def sized(model: Transducer) -> Transducer:
+    """Returns the same model, with as many frames subsampled at a time as this backend needs."""
+    if jax.default_backend() != "gpu":
+        return model
+    model = _copy(model)
+    model.encoder.subsampled_frames = GPU_SUBSAMPLED_FRAMES
+    return model
 
 
 def _fused(model: Transducer) -> Transducer:
