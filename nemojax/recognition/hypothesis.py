@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from nemojax.config import ModelConfig
@@ -40,19 +41,27 @@ class Update(
         """Merges this update with the next one."""
         if self is NOTHING or (later is NOTHING and not self.tentative):  # nearly every step of a silent stream
             return later if self is NOTHING else self
-        return Update(
-            self.text + later.text,
-            self.tokens + later.tokens,
-            self.frames + later.frames,
-            later.tentative,
-            self.events + later.events,
-            self.times_s + later.times_s,
-            self.log_probs + later.log_probs,
-            later.transcribed_s,
-        )
+        return merged([self, later])
 
 
 NOTHING = Update()  # shared by all steps that add nothing, which are the majority
+
+
+def merged(updates: Sequence[Update]) -> Update:
+    """Merges consecutive updates, at least one, in a time that is linear in their sizes."""
+    if len(updates) == 1:
+        return updates[0]
+    joined = lambda name: tuple(chain.from_iterable(getattr(update, name) for update in updates))
+    return Update(
+        "".join(update.text for update in updates),
+        joined("tokens"),
+        joined("frames"),
+        updates[-1].tentative,
+        joined("events"),
+        joined("times_s"),
+        joined("log_probs"),
+        updates[-1].transcribed_s,
+    )
 
 
 class Hypothesis:

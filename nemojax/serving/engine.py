@@ -159,7 +159,7 @@ class Engine:
         return self._seat(await self._slots.wait(wait_s), audio, keep_transcript)
 
     def push_nowait(self, streams: Sequence[LiveStream], samples: Any) -> list[LiveStream]:
-        """Takes samples of many of its streams as their `push_nowait` does, in half the time.
+        """Takes samples of many of its streams as their `push_nowait` does, in less time than one by one.
 
         Args:
           streams: each at most once.

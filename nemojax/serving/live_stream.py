@@ -14,7 +14,7 @@ from nemojax.config import ModelConfig
 from nemojax.decoding.state import Emission
 from nemojax.errors import Backlog, EngineError
 from nemojax.recognition.chunker import Chunk, Chunker
-from nemojax.recognition.hypothesis import NOTHING, Hypothesis, Update
+from nemojax.recognition.hypothesis import NOTHING, Hypothesis, Update, merged
 from nemojax.text.transcript import Transcript
 
 
@@ -86,7 +86,8 @@ class LiveStream:
         self._rate_hz = config.features.sample_rate_hz
         self._part_samples = max(1, self._chunk_samples * audio.rate_hz // self._rate_hz)  # at most a chunk
         self._pushing = asyncio.Lock()  # pushes and the end wait for each other
-        self._unread, self._chunks_read = NOTHING, 0
+        self._unread: list[Update] = []
+        self._chunks_read = 0
         self._changed = asyncio.Event()
         self._transcript: Transcript | None = None
         self._error: EngineError | None = None
@@ -233,11 +234,11 @@ class LiveStream:
 
         A program with thousands of streams reads those of a `StepReport` so, in place of a task for each.
         """
-        if self._unread is NOTHING and self._chunks_read == self.chunks_done:
+        if not self._unread and self._chunks_read == self.chunks_done:
             return None
-        update = self._unread.at(self.transcribed_s)
-        self._unread, self._chunks_read = NOTHING, self.chunks_done
-        return update
+        update = merged(self._unread) if self._unread else NOTHING
+        self._unread, self._chunks_read = [], self.chunks_done
+        return update.at(self.transcribed_s)
 
     async def _change(self) -> None:
         self._changed.clear()
@@ -251,7 +252,7 @@ class LiveStream:
 
     def publish(self, update: Update) -> None:
         """Gives the caller what a step has added; `wake` follows."""
-        self._unread += update
+        self._unread.append(update)
 
     def wake(self) -> None:
         """Lets those that wait for the stream look at it again."""
