@@ -1,6 +1,7 @@
 """The one error of conversions, and how messages quote what a file holds."""
 
 import json
+import re
 import reprlib
 from collections.abc import Sequence
 
@@ -9,6 +10,8 @@ from nemojax.errors import NemojaxError, shown
 MAX_LISTED = 8  # problems that one message names; further ones are counted
 MAX_REASON_CHARACTERS = 200
 MAX_MESSAGE = 1800  # characters
+# a text that stays a text without quotes: no number, null, true or false, no space at an end
+PLAIN_TEXT = re.compile(r"(?!(?i:null|true|false|yes|no|on|off)$)[^\W\d](.*\S)?|[/$].*\S", re.DOTALL)
 
 
 class ConvertError(NemojaxError, ValueError):
@@ -28,8 +31,10 @@ def short(value: object) -> str:
 
 
 def as_written(value: object) -> str:
-    """Returns a value as a settings file writes it, for a message."""
-    return json.dumps(value) if value is None or isinstance(value, bool) else short(value).strip("'")
+    """Returns a value as a settings file writes it, for a message; a text that looks like another type has quotes."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return short(value) if isinstance(value, str) and not PLAIN_TEXT.fullmatch(value) else short(value).strip("'")
 
 
 def listed(problems: Sequence[str], separator: str = "; ") -> str:

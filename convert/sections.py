@@ -60,6 +60,8 @@ class Section:
                 return kind()
             return default
         value = self.values[key]
+        if kind is int and isinstance(value, float) and value.is_integer():  # 16000.0
+            value = int(value)
         try:
             if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
                 value = float(value)  # YAML 1.1 reads 1e-5 as a string

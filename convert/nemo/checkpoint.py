@@ -90,6 +90,14 @@ def _read(path: Path, members: Mapping[str, FilePart], skipped: Container[str]) 
         raise ConvertError(f"is a model with adapters, which nemojax does not run: {found}")
     _check_labels(tensors, config)
     constants = _constants(tensors, config.features)
+    rounded = {
+        str(tensors[name].dtype) for name in (WINDOW, FILTERS) if name in tensors and not _is_exact(tensors[name])
+    }
+    if rounded:
+        notes.append(
+            f"the preprocessor's window and filters are rounded to {' and '.join(sorted(rounded))}; "
+            "nemojax computes its own in float32"
+        )
     auxiliary = [name for name in tensors if name.startswith("ctc_decoder.")]
     rest = {name: tensor for name, tensor in tensors.items() if name not in (WINDOW, FILTERS, *auxiliary)}
     if auxiliary:
@@ -166,9 +174,14 @@ def _constants(tensors: Mapping[str, Tensor], features: FeatureConfig) -> dict[s
         stored = np.asarray(tensors[name]).astype(np.float32) if computed and dtype.kind in "fV" else None
         if stored is None or not _close(stored, computed[name].astype(dtype).astype(np.float32), dtype):
             raise ConvertError(f"{name} differs from what the preprocessor's settings give; not supported")
-        if dtype.itemsize >= 4 and not np.array_equal(stored, computed[name]):
+        if _is_exact(tensors[name]) and not np.array_equal(stored, computed[name]):
             packed[name] = base64.b64encode(zlib.compress(stored.tobytes())).decode()
     return packed
+
+
+def _is_exact(tensor: Tensor) -> bool:
+    """Returns whether the type of a tensor has the precision of float32."""
+    return tensor.dtype.itemsize >= 4
 
 
 def _close(stored: np.ndarray, expected: np.ndarray, dtype: Any = np.float32) -> bool:

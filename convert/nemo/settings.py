@@ -9,7 +9,7 @@ the sections for decoding and for the tokenizer, an unknown setting is a note.
 from collections.abc import Container, Mapping
 from typing import Any
 
-from convert.errors import ConvertError, listed, short
+from convert.errors import ConvertError, as_written, listed, short
 from convert.nemo import decoding
 from convert.nemo.kinds import TRANSDUCERS, other_kinds
 from convert.sections import MAX_NUMBER, Section, Settings, read_yaml
@@ -89,6 +89,7 @@ TOP_SKIPPED = (
     *("freeze_encoder", "char_labels", "adapters", "nemo_file_path"),
     *("do_training", "do_testing", "init_strategy", "model_type", "streaming_mode", "restore_timestamps_model"),
 )
+LOG_GUARDS = {"tiny": 2.0**-126, "eps": 2.0**-23}  # NeMo's names for numbers of float32
 NO_NORMALIZATION = ("NA", "none", "None", "", None, False)  # for NeMo also any text that names no normalization
 
 
@@ -132,7 +133,7 @@ def read(settings: Mapping[str, Any], pieces: int, skipped: Container[str] = ())
     joint = _joint(top.section("joint"), encoder, prediction, skipped)
     max_symbols = decoding.max_symbols(top.section("decoding", optional=True), skipped)
     _tokenizer(top.section("tokenizer", optional=True), skipped)
-    _check_top(top, skipped)
+    _check_top(top, features.sample_rate_hz, skipped)
     _note_vocabulary(top, pieces)
     top.check(FILE)
     try:
@@ -214,12 +215,22 @@ def _features(section: Section, skipped: Container[str]) -> FeatureConfig:
         fft_samples=fft,
         mel_bins=section.take("features", int, 64),
         preemphasis=preemphasis,
-        log_guard=section.take("log_zero_guard_value", float, 2.0**-24),
+        log_guard=_log_guard(section),
     )
     size = config.mel_bins * (config.fft_samples // 2 + 1)
     section.require("features", size <= MAX_FILTER_VALUES, "with n_fft it gives too many mel filters")
     _close(section, PREPROCESSOR_FIXED, PREPROCESSOR_SKIPPED, skipped)
     return config
+
+
+def _log_guard(section: Section) -> float:
+    """Returns what is added to energies before the logarithm: a number, or a name of one of float32."""
+    value = section.values.get("log_zero_guard_value")
+    if isinstance(value, str) and value in LOG_GUARDS:
+        section.skip(["log_zero_guard_value"])
+        return LOG_GUARDS[value]
+    guard: float = section.take("log_zero_guard_value", float, 2.0**-24)
+    return guard
 
 
 def _encoder(section: Section, features: FeatureConfig, skipped: Container[str]) -> EncoderConfig:
@@ -294,19 +305,16 @@ def _joint(
     return config
 
 
-def _check_top(top: Section, skipped: Container[str]) -> None:
+def _check_top(top: Section, rate_hz: int, skipped: Container[str]) -> None:
     """Checks the settings beside the sections of the model's parts."""
     target = top.values.get("target", TRANSDUCERS[0])
     if (not isinstance(target, str) or target.rpartition(".")[2] not in TRANSDUCERS) and "target" not in skipped:
         top.problems.append(
-            f"target: {short(target)} is a class that nemojax does not know, other than {', '.join(TRANSDUCERS)} "
+            f"target: {as_written(target)} is a class that nemojax does not know, other than {', '.join(TRANSDUCERS)} "
             "(--skip-setting target ignores it)"
         )
-    loss = top.values.get("loss")
-    if isinstance(loss, Mapping) and loss.get("loss_name") == "graph_w_transducer":
-        top.problems.append("loss.loss_name: graph_w_transducer is not supported, only losses of plain transducers")
-    preprocessor, rate = top.values.get("preprocessor"), top.take("sample_rate", int, 16_000)
-    if isinstance(preprocessor, Mapping) and preprocessor.get("sample_rate", 16_000) != rate:
+    rate = top.take("sample_rate", int, rate_hz)
+    if rate not in (0, rate_hz):  # 0 if it is no number, which is a problem already
         top.problems.append(f"sample_rate: {rate} differs from the preprocessor's")
     top.skip(TOP_SKIPPED)
     top.ignore_rest(skipped)

@@ -1,6 +1,7 @@
 """Reads and writes torch.save's format for a state dict, without torch.
 
 The file is a zip: `data.pkl` describes the tensors (see torch_pickle.py); `data/0`, `data/1`, ... are their storages.
+Before torch 1.6 it was another one, which is only read (see torch_old_format.py).
 """
 
 import struct
@@ -12,13 +13,13 @@ import numpy as np
 
 from convert.errors import ConvertError, reason, short
 from convert.files import FilePart, LimitedPart
-from convert.nemo import torch_pickle
-from convert.nemo.torch_pickle import View
+from convert.nemo import torch_old_format, torch_pickle
+from convert.nemo.torch_pickle import MAX_DESCRIPTION_BYTES, View
 from convert.source import Tensor
 
-MAX_DESCRIPTION_BYTES = 2 << 20  # of data.pkl; 651 tensors take 0.1 MB
 MAX_DIRECTORY_BYTES = 8 << 20  # of the zip file's list of entries; 651 take 0.1 MB
 MAX_ENTRIES = 100_000
+PICKLE = b"\x80"  # the first byte of torch's format from before 1.6
 ALIGNMENT = 64  # bytes, of storages in the file, as torch writes them
 
 # zip entries other than data.pkl and the storages
@@ -31,6 +32,8 @@ def read(file: FilePart) -> dict[str, Tensor]:
     Raises:
       ConvertError: the file has another format, is damaged, or holds anything but tensors.
     """
+    if file.part(0, 1).read() == PICKLE:
+        return torch_old_format.read(file)
     archive = _open_zip(file)
     entries = _entries(archive)
     views = torch_pickle.parse(_read_entry(archive, entries["data.pkl"]))
@@ -47,10 +50,7 @@ def read(file: FilePart) -> dict[str, Tensor]:
 
 def _open_zip(file: FilePart) -> zipfile.ZipFile:
     """Opens the zip file. Raises ConvertError if it is another format or damaged."""
-    start = file.read(2)
-    if start == b"\x80\x02":
-        raise ConvertError("has torch's format from before 1.6; load it and torch.save it again")
-    if start != b"PK":
+    if file.part(0, 2).read() != b"PK":
         raise ConvertError("is not a torch checkpoint (a zip file)")
     limited = LimitedPart(file, MAX_DIRECTORY_BYTES)
     try:

@@ -1,4 +1,4 @@
-"""Parses and writes data.pkl, the pickle in torch.save's format that describes the tensors of a state dict.
+"""Parses and writes the pickle in torch.save's format (data.pkl) that describes the tensors of a state dict.
 
 A pickle is a program for a machine that can call any Python function. It is parsed as data instead of being run. Only
 the instructions that a dictionary of tensors needs are interpreted, on strings, whole numbers, tuples and dictionaries.
@@ -9,20 +9,21 @@ import math
 import pickletools
 import struct
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from convert.errors import ConvertError, listed, reason, short
 
+MAX_DESCRIPTION_BYTES = 2 << 20  # 651 tensors take 0.1 MB
 MAX_DIMENSIONS = 8
 
 ORDERED_DICT = ("collections", "OrderedDict")
 REBUILD_TENSOR = ("torch._utils", "_rebuild_tensor_v2")
 REBUILD_PARAMETER = ("torch._utils", "_rebuild_parameter")
 STORAGES: dict[tuple[str, str], np.dtype] = {
-    ("torch", f"{name}Storage"): np.dtype(dtype).newbyteorder("<") if name != "BFloat16" else np.dtype(dtype)
+    ("torch", f"{name}Storage"): np.dtype(dtype)  # jax runs on little-endian machines alone, as torch writes
     for name, dtype in {
         "Float": np.float32,
         "Half": np.float16,
@@ -69,14 +70,21 @@ def parse(description: bytes) -> dict[str, View]:
     Raises:
       ConvertError: it is damaged, or holds anything but tensors.
     """
-    return _state_dict(_run(description))
+    return tensors_of(run(description))
 
 
 MARK = object()  # on the stack: where a tuple or a list of items begins
 
 
-def _run(description: bytes) -> Any:
-    """Returns the value that data.pkl describes: dictionaries, tuples, strings, whole numbers and `View`s."""
+def run(description: bytes | IO[bytes]) -> Any:
+    """Returns the value of a pickle: dictionaries, tuples, lists, strings, whole numbers, None and `View`s.
+
+    Args:
+      description: the pickle, or a file that is read up to its end.
+
+    Raises:
+      ConvertError: it is damaged, or has an instruction that tensors do not need.
+    """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     try:
@@ -86,7 +94,7 @@ def _run(description: bytes) -> Any:
     except ConvertError:
         raise
     except (ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError) as error:
-        raise ConvertError(f"has a damaged description of its tensors (data.pkl): {reason(error)}") from None
+        raise ConvertError(f"has a damaged description of its tensors: {reason(error)}") from None
     return result
 
 
@@ -99,10 +107,20 @@ def _step(instruction: str, argument: Any, stack: list[Any], memo: dict[int, Any
             stack.append(argument)
         case "NEWTRUE" | "NEWFALSE":
             stack.append(instruction == "NEWTRUE")
+        case "NONE":
+            stack.append(None)
         case "MARK":
             stack.append(MARK)
         case "EMPTY_DICT":
             stack.append({})
+        case "EMPTY_LIST":
+            stack.append([])
+        case "APPENDS":
+            items = _pop_to_mark(stack)
+            _append(stack[-1], items)
+        case "APPEND":
+            item = stack.pop()
+            _append(stack[-1], [item])
         case "EMPTY_TUPLE":
             stack.append(())
         case "TUPLE1" | "TUPLE2" | "TUPLE3":
@@ -159,6 +177,13 @@ def _pop_to_mark(stack: list[Any]) -> list[Any]:
     raise ValueError("no mark")
 
 
+def _append(target: Any, items: list[Any]) -> None:
+    """Adds items to a list."""
+    if type(target) is not list:
+        raise ConvertError("adds items to something that is not a list; refused")
+    target += items
+
+
 def _set_items(target: Any, items: list[Any]) -> None:
     """Adds keys and values, which alternate in `items`, to a dictionary."""
     if type(target) is not dict or len(items) % 2:
@@ -172,9 +197,14 @@ def _set_items(target: Any, items: list[Any]) -> None:
 
 
 def _storage(identity: Any) -> Storage:
-    """Returns the storage that a persistent id describes: ("storage", type, key, device, number of elements)."""
+    """Returns the storage that a persistent id describes: ("storage", type, key, device, number of elements).
+
+    In the format from before torch 1.6, None follows.
+    """
     match identity:
-        case ("storage", Global() as kind, str() as key, str(), int() as size) if kind in STORAGES and size >= 0:
+        case ("storage", Global() as kind, str() as key, str(), int() as size, *rest) if (
+            kind in STORAGES and size >= 0 and rest in ([], [None])
+        ):
             return Storage(STORAGES[kind], key, size)
     raise ConvertError(f"has something other than a storage of numbers: {short(identity)}; refused")
 
@@ -209,8 +239,8 @@ def _view(storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[
     return View(storage, offset, shape, strides)
 
 
-def _state_dict(description: Any) -> dict[str, View]:
-    """Returns the description if it is a dictionary of tensors and nothing else, also one under "state_dict"."""
+def tensors_of(description: Any) -> dict[str, View]:
+    """Returns the value of a pickle if it is a dictionary of tensors and nothing else, also one under "state_dict"."""
     if type(description) is dict and description.keys() == {"state_dict"}:
         description = description["state_dict"]
     if type(description) is not dict:

@@ -14,7 +14,7 @@ import soundfile
 
 from nemojax.audio import headers, mp3, ogg
 from nemojax.audio.ffmpeg import ADVICE, FfmpegOutput
-from nemojax.audio.formats import ADTS, HEAD_BYTES, MPEG, Format, identify
+from nemojax.audio.formats import ADTS, HEAD_BYTES, MPEG, TEXT, Format, audio_begin, identify
 from nemojax.audio.headers import UnnamedAudioError
 from nemojax.audio.raw import Report, SampleFormat, raw_blocks
 from nemojax.audio.window import PatchedWindow, Window
@@ -101,6 +101,10 @@ def _joined(decoded: DecodedAudio, stack: ExitStack) -> Iterator[np.ndarray]:
 
 def _decode_one(window: Window, begin_s: float, stack: ExitStack, report: Report, path: Path | None) -> DecodedAudio:
     form = identify(window.bytes_at(0, HEAD_BYTES))
+    if form in (None, TEXT) and (begin := audio_begin(window.bytes_at(0, SEARCH_BYTES))):
+        report.unused(begin, "before the audio")
+        window, path = window.part(begin), None
+        form = identify(window.bytes_at(0, HEAD_BYTES))
     if form is MPEG and (tag := mp3.tag_bytes(window)):  # other formats may have a tag before them, too
         tagged = identify(window.bytes_at(tag, HEAD_BYTES))
         if tagged is not None and tagged.is_audio and tagged is not MPEG:
@@ -207,6 +211,11 @@ def _decode_flac(window: Window, begin_s: float, stack: ExitStack, report: Repor
 
 
 def _decode_mp3(window: Window, stack: ExitStack, report: Report) -> DecodedAudio:
+    if begin := mp3.first_frame(window):
+        if begin != mp3.tag_bytes(window):
+            report.note("the size of its ID3 tag is wrong")
+        window = window.part(begin)
+    window = mp3.repaired(window, report)
     if not mp3.has_frame_count(window):
         stretched = mp3.StretchedWindow(window)
         sound = _open(stretched, MPEG, stack)

@@ -28,7 +28,7 @@ TEXT = Format("text")
 FORMATS = [
     (re.compile(pattern, re.DOTALL), form)
     for pattern, form in (
-        (rb"(RIFF|RIFX|RF64)....WAVE", Format("a wav file", True, "wav")),
+        (rb"(RIFF|RIFX|RF64|BW64)....WAVE", Format("a wav file", True, "wav")),
         (rb"fLaC", Format("a flac file", True)),
         (rb"OggS", Format("an Ogg file", True, "ogg")),
         (rb"FORM....AIF[FC]", Format("an AIFF file", True)),
@@ -65,6 +65,16 @@ FORMATS = [
         (rb"SQLite format 3", Format("a database")),
     )
 ]
+
+
+# Audio that begins after other data; the patterns are longer than in FORMATS.
+BEGINNINGS = re.compile(rb"(RIFF|RIFX|RF64|BW64)....WAVE|fLaC\0\0\0\x22|OggS\0\x02|caff\0\x01\0\0desc", re.DOTALL)
+
+
+def audio_begin(data: bytes) -> int | None:
+    """Returns where audio begins in data that begin with something else; None if none is found."""
+    found = BEGINNINGS.search(data)
+    return mp3.find_frames(data) if found is None else found.start()
 
 
 def identify(head: bytes) -> Format | None:

@@ -19,8 +19,10 @@ from nemojax.audio.window import PatchedWindow, Window
 UNKNOWN_BYTES = 0x7FFF_F000
 UNKNOWN_W64_BYTES = 2**62
 W64_MAGIC = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb"  # Sony's wav with 64-bit sizes
+LONG_MAGICS = (b"RF64", b"BW64")  # wavs with 64-bit sizes in a chunk of their own
 EXTENSIBLE = 0xFFFE  # this encoding refers to the subformat in the same chunk
 HEADER_ITSELF_BYTES = 44  # of a wav without other chunks; some programs count them among the samples
+AU_HEADER_BYTES = 24  # without a text
 MAX_CHUNKS = 10_000
 MAX_FORMAT_BYTES = 4096
 SKIP_BYTES = 1 << 20
@@ -34,7 +36,7 @@ class UnnamedAudioError(ValueError):
 
 def is_wav(head: bytes) -> bool:
     """Returns whether the first 12 bytes of a file are those of a wav."""
-    return head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE"
+    return head[:4] in (b"RIFF", b"RIFX", *LONG_MAGICS) and head[8:12] == b"WAVE"
 
 
 def read_wav_header(
@@ -80,7 +82,7 @@ def read_wav_header(
     (riff_bytes,) = struct.unpack(order + "I", head[4:8])
     more_chunks = position < riff_bytes + 8 < UNKNOWN_BYTES
     unknown = size >= UNKNOWN_BYTES or (size == 0 and not more_chunks)
-    data_bytes = long_bytes if head[:4] == b"RF64" and long_bytes else None if unknown else size
+    data_bytes = long_bytes if head[:4] in LONG_MAGICS and long_bytes else None if unknown else size
     return SampleFormat(rate_hz, channels, encoding, bits, big_endian, frame_bytes, data_bytes, position)
 
 
@@ -126,6 +128,8 @@ def sample_bytes(window: Window, wav: SampleFormat, report: Report) -> int:
         return available
     if kind == "unknown":
         report.unused(available - announced, "after the samples")
+    if kind == "chunks" and (more := _more_samples(window, end, wav.big_endian)):
+        report.unused(more, "of samples in further chunks", incomplete=True)
     return announced
 
 
@@ -149,18 +153,39 @@ def following(window: Window, end: int, wav: SampleFormat) -> str:
     return "samples" if long_enough and not is_unlike_speech(decode_samples(data, wav)) else "unknown"
 
 
+def _more_samples(window: Window, position: int, big_endian: bool) -> int:
+    """Returns the size of the chunks of samples after the first one, which end at byte `position`."""
+    total, form = 0, ">4sI" if big_endian else "<4sI"
+    for _ in range(MAX_CHUNKS):
+        position += position % 2
+        head = window.bytes_at(position, 8)
+        if len(head) < 8:
+            break
+        name, size = struct.unpack(form, head)
+        total += size if name == b"data" else 0
+        position += 8 + size
+    return total
+
+
 def announced_end(window: Window) -> int | None:
-    """Returns the end of an AIFF, au or w64 file as its header has it; None for other files."""
+    """Returns the end of an AIFF, au, caf or w64 file as its header has it; None for other files."""
     head = window.bytes_at(0, 24)
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return 8 + int.from_bytes(head[4:8], "big")
     if head[:4] == b".snd":
         return int.from_bytes(head[4:8], "big") + int.from_bytes(head[8:12], "big")
+    if head[:4] == b"caff":
+        position = 8
+        for _ in range(MAX_CHUNKS):
+            chunk = window.bytes_at(position, 12)
+            if len(chunk) < 12 or chunk[:4] == b"caff":
+                return position
+            position += 12 + int.from_bytes(chunk[4:], "big")
     return int.from_bytes(head[16:24], "little") if head[:12] == W64_MAGIC else None
 
 
 def joined_file(window: Window) -> Window | None:
-    """Returns the file of the same format that follows an AIFF, au or w64 file."""
+    """Returns the file of the same format that follows an AIFF, au, caf or w64 file."""
     end = announced_end(window)
     magic = window.bytes_at(0, 4)
     for begin in () if end is None else (end, end + end % 2):
@@ -227,9 +252,9 @@ def repaired(window: Window, report: Report) -> Window:
         _compare(announced, window.size, report, unknown=(0,))
         return window
     if head[:4] == b".snd":
-        announced, begin = int.from_bytes(head[8:12], "big"), int.from_bytes(head[4:8], "big")
+        announced, begin = int.from_bytes(head[8:12], "big"), max(int.from_bytes(head[4:8], "big"), AU_HEADER_BYTES)
         _compare(announced, window.size - begin, report, unknown=(0xFFFF_FFFF, 0))
-        return PatchedWindow(window, {8: b"\xff\xff\xff\xff"})
+        return PatchedWindow(window, {4: begin.to_bytes(4, "big"), 8: b"\xff\xff\xff\xff"})
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return _with_data_size(window, 12, ">4sI", b"SSND", report)
     if head[:4] == b"caff":

@@ -11,6 +11,7 @@ from nemojax.audio.decoders import BLOCK_FRAMES, DecodedAudio
 from nemojax.audio.formats import HEAD_BYTES, identify
 from nemojax.audio.headers import UnnamedAudioError
 from nemojax.audio.raw import MAX_CHANNELS, Report
+from nemojax.errors import shown
 
 # The value of silence and full scale, by type
 INTEGERS = {np.dtype(np.uint8): (128, 2**7), np.dtype(np.int16): (0, 2**15), np.dtype(np.int32): (0, 2**31)}
@@ -60,11 +61,11 @@ def unpacked(source: Any) -> Sampled:
         if source.get(name) is not None:
             if source.get("sampling_rate") is None:
                 raise UnnamedAudioError(f"it has {name!r}, but no 'sampling_rate'")
-            return Sampled(np.asarray(source[name]), check_rate(source["sampling_rate"]))
+            return Sampled(_as_array(source[name]), check_rate(source["sampling_rate"]))
     for name in ("bytes", "path"):  # datasets that are not decoded
         if source.get(name) is not None:
             return Sampled(source[name], None)
-    keys = ", ".join(map(repr, list(source)[:5]))
+    keys = ", ".join(map(repr, list(source)[:5])) or "none"
     raise UnnamedAudioError(
         f"a dictionary holds 'array' and 'sampling_rate', or 'bytes' or 'path'; its keys are {keys}"
     )
@@ -107,13 +108,22 @@ def decode_array(source: Any, rate_hz: int) -> DecodedAudio:
     return DecodedAudio(map(to_float32, parts), rate_hz, table.shape[1], len(table), 0, Report())
 
 
+def _as_array(source: Any) -> np.ndarray:
+    """Returns what numpy makes of an input. Raises UnnamedAudioError."""
+    if source is None:
+        raise UnnamedAudioError("it is None, not audio")
+    try:
+        return np.asarray(source)
+    except Exception as error:  # a tensor of torch raises errors of several types
+        raise UnnamedAudioError(f"it can't be made an array of samples ({shown(str(error), 200)})") from None
+
+
 def checked_array(source: Any) -> np.ndarray:
     """Returns an array whose type samples can have. Raises UnnamedAudioError."""
-    try:
-        array = np.asarray(source)
-    except (TypeError, ValueError) as error:
-        raise UnnamedAudioError(f"it can't be made an array of samples ({error})") from None
-    if array.dtype.kind != "f" and array.dtype.newbyteorder("=") not in INTEGERS:
+    array = _as_array(source)
+    if array.dtype.kind == "f":
+        return array
+    if array.dtype.newbyteorder("=") not in INTEGERS:
         hint = "; to transcribe several recordings, pass a list" if array.dtype.kind in "OUS" else ""
         raise UnnamedAudioError(f"its values are {array.dtype}; {SAMPLE_TYPES}{hint}")
     if array.dtype == np.uint8:
@@ -135,6 +145,8 @@ def to_float32(samples: np.ndarray) -> np.ndarray:
         zero, scale = INTEGERS[samples.dtype.newbyteorder("=")]
         wide: np.ndarray[Any, np.dtype[np.float64]] = samples.astype(np.float64)
         return ((wide - zero) / scale).astype(np.float32)
+    if samples.dtype == np.float32:
+        return samples.copy()
     with np.errstate(over="ignore"):  # infinity is an error where the values are checked
         return samples.astype(np.float32)
 
@@ -154,7 +166,8 @@ def as_mono(samples: Any) -> np.ndarray:
     if array.ndim != 1:
         raise UnnamedAudioError(f"a stream takes one channel of samples, [N]; these have the shape {list(array.shape)}")
     array = to_float32(array)
-    if len(array) and not (array.max() < MAX_AMPLITUDE and array.min() > -MAX_AMPLITUDE):  # a fast check of all
+    energy = float(np.dot(array, array))  # a bound of all samples in one fast pass; what is not a number fails it
+    if not energy < MAX_AMPLITUDE**2 and not (np.abs(array) < MAX_AMPLITUDE).all():
         invalid = int(np.argmax(~(np.abs(array) < MAX_AMPLITUDE)))
         raise UnnamedAudioError(f"sample {invalid} of those pushed is {out_of_range(float(array[invalid]))}")
     return array

@@ -6,18 +6,23 @@ loses the end of the recording. Such a file is decoded through a `StretchedWindo
 too long, and decoding ends with the data.
 
 With a count, libsndfile decodes no further than the count. Files that are joined have the count of the first one: they
-are decoded one by one.
+are decoded one by one. A count that is too small is replaced by the real one.
 """
 
 from collections.abc import Callable
 
-from nemojax.audio.window import Window
+from nemojax.audio.raw import Report
+from nemojax.audio.window import PatchedWindow, Window
 
 STRETCH = 100  # times the real size
 TAG_HEADER_BYTES = 10
 FRAME_BYTES = 1024  # enough to reach the count in the first frame
 MAX_TAGS = 16
 SEARCH_BYTES = 65_536  # maximum distance to the next frame
+COUNT_BYTES = 64  # of a frame, in which the name of its counts is
+COUNTS = (b"Xing", b"Info", b"VBRI")
+FRAMES_IN_A_ROW, ROW_BYTES = 4, 8192  # frames without an announcement: other data do not look like so many
+READ_BYTES = 1 << 20
 KBITS = {  # by (MPEG-1, layer): the bit rates in kbit/s from index 1 on
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -87,10 +92,82 @@ def tag_bytes(window: Window) -> int:
     return min(position, window.size)
 
 
+def first_frame(window: Window) -> int | None:
+    """Returns where the frames begin: after the ID3 tags, or where the size of a tag is wrong, after its header.
+
+    None if there are no frames.
+    """
+    begin = tag_bytes(window)
+    if has_frames(window.bytes_at(begin, ROW_BYTES), frame_bytes):
+        return begin
+    found = find_frames(window.bytes_at(TAG_HEADER_BYTES, SEARCH_BYTES + ROW_BYTES))
+    return None if found is None else TAG_HEADER_BYTES + found
+
+
+def find_frames(data: bytes) -> int | None:
+    """Returns where the first of several frames in a row begins; None if there are none."""
+    at = data.find(b"\xff")
+    while at >= 0:
+        position = at
+        for _ in range(FRAMES_IN_A_ROW):
+            size = frame_bytes(data[position : position + 4])
+            position += size
+            if not size:
+                break
+        else:
+            return at
+        at = data.find(b"\xff", at + 1)
+    return None
+
+
+def repaired(window: Window, report: Report) -> Window:
+    """Returns an mp3 that begins with a frame, with the counts in that frame that it really has.
+
+    The count of frames is replaced if it is too small. One that is too large is kept: the file is cut.
+    """
+    frame = window.bytes_at(0, FRAME_BYTES)
+    at = max(frame.find(b"Xing"), frame.find(b"Info"))
+    flags = frame[at + 7] if 0 <= at <= len(frame) - 16 else 0
+    if not flags & 1:  # it has no count of frames, or is of another layout
+        return window
+    frames, end = _walk(window)
+    frames -= 1  # the first one has no audio
+    if (following := next_mp3(window, end)) is not None:
+        begin = window.bytes_at(following, COUNT_BYTES)
+        if begin[:3] != b"ID3" and not any(name in begin for name in COUNTS):
+            return window  # damaged at `end`, and not joined there
+    announced = int.from_bytes(frame[at + 8 : at + 12], "big")
+    patches = {at + 12: end.to_bytes(4, "big")} if flags & 2 and end < 1 << 32 else {}
+    if frames > announced:
+        report.note(f"its header announces {announced} MPEG frames, and it holds {frames}: all are used")
+        patches[at + 8] = frames.to_bytes(4, "big")
+    return PatchedWindow(window, patches)
+
+
+def _walk(window: Window) -> tuple[int, int]:
+    """Returns the number of frames in a row from the beginning, up to another file, and where they end.
+
+    A part of a frame at the end of the data is no frame; the end is then that of the data.
+    """
+    frames = position = begin = 0
+    buffer = b""
+    while position < window.size:
+        offset = position - begin
+        if offset + COUNT_BYTES > len(buffer):
+            buffer, begin, offset = window.bytes_at(position, READ_BYTES), position, 0
+        start = buffer[offset : offset + COUNT_BYTES]
+        size = frame_bytes(start)
+        if not size or (frames and any(name in start[:size] for name in COUNTS)):
+            break
+        frames += position + size <= window.size
+        position += size
+    return frames, min(position, window.size)
+
+
 def has_frame_count(window: Window) -> bool:
     """Returns whether the first frame of an mp3 counts all frames."""
     frame = window.bytes_at(tag_bytes(window), FRAME_BYTES)
-    return any(name in frame for name in (b"Xing", b"Info", b"VBRI"))
+    return any(name in frame for name in COUNTS)
 
 
 def counted_bytes(window: Window) -> int | None:

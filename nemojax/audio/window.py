@@ -72,6 +72,9 @@ class PatchedWindow(Window):
         super().__init__(window._file, window._first, window.size)
         self._patches = patches
 
+    def part(self, begin: int, end: int | None = None) -> Window:
+        return PatchedWindow(super().part(begin, end), {at - begin: patch for at, patch in self._patches.items()})
+
     def bytes_at(self, position: int, size: int) -> bytes:
         data = bytearray(super().bytes_at(position, size))
         for at, patch in self._patches.items():

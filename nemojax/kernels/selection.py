@@ -25,6 +25,7 @@ KERNELS = ("auto", "xla", "native")
 ATTENTION = ("auto", "plain", "fused")
 CACHES = ("auto", "int8")
 PACKED_PARAMETERS = 20_000_000  # smaller models are fast enough in XLA, and need no compiler
+GPU_SUBSAMPLED_FRAMES = 4096  # at a time: few would not keep a GPU busy; these take 2.4 GB
 HOPPER = 9  # major compute capability of the H100
 FUSED_ATTENTION_SWITCH, COMMAND_BUFFERS_SWITCH = "NEMOJAX_FUSED_ATTENTION", "NEMOJAX_COMMAND_BUFFERS"
 
@@ -66,6 +67,7 @@ def for_backend(
             warnings.warn(f"products of int8 weights take the slower, plain path: {reason}", stacklevel=3)
     elif kernels == "native" or (kernels == "auto" and _packs_by_default(model)):
         model = pack(model)
+    model = sized(model)
     fused = attention == "fused" or (attention == "auto" and unfit is None and _fuses_by_default())
     if fused:
         model = _fused(model)
@@ -112,15 +114,30 @@ def step_options() -> Mapping[str, Any]:
     return GPU_OPTIONS if recorded else {}
 
 
+def sized(model: Transducer) -> Transducer:
+    """Returns the same model, with as many frames subsampled at a time as this backend needs."""
+    if jax.default_backend() != "gpu":
+        return model
+    model = _copy(model)
+    model.encoder.subsampled_frames = GPU_SUBSAMPLED_FRAMES
+    return model
+
+
 def _fused(model: Transducer) -> Transducer:
     from nemojax.kernels.fused_attention import fuse  # here, for importing Pallas takes time
 
     return fuse(model)
 
 
+def _copy(model: Transducer) -> Transducer:
+    """Returns a model of modules of its own, with the same arrays."""
+    copy: Transducer = jax.tree.map(lambda x: x, model)
+    return copy
+
+
 def _with_caches(model: Transducer, attention: str | None, convolution: str | None) -> Transducer:
     """Returns the same model with caches of other types; None is that of the weights."""
-    model = jax.tree.map(lambda x: x, model)  # modules of its own, of the same arrays
+    model = _copy(model)
     for block in model.encoder.blocks:
         block.attention.cache_dtype, block.convolution.cache_dtype = attention, convolution
     return model

@@ -33,6 +33,7 @@ class Encoder(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs | None):
         self.config = config.encoder
         self.subsampling = Subsampling(config, rngs=rngs)
+        self.subsampled_frames = SUBSAMPLED_FRAMES
         # not stacked: a scan over stacked weights would copy every layer's weights out of the stack at each step
         self.blocks = nnx.List([ConformerBlock(config.encoder, rngs=rngs) for _ in range(config.encoder.layers)])
 
@@ -82,7 +83,7 @@ class Encoder(nnx.Module):
         given = log_mel, mask, cache.subsampling
         with jax.named_scope("subsampling"):
             if key is None and isinstance(chunk, int):  # not in training, whose rows may lie on several devices
-                rows = max(1, SUBSAMPLED_FRAMES * FACTOR // log_mel.shape[1])
+                rows = max(1, self.subsampled_frames * FACTOR // log_mel.shape[1])
                 x, mask, subsampling = by_rows(self.subsampling.step, rows, *given)
             else:
                 x, mask, subsampling = self.subsampling.step(*given)

@@ -46,10 +46,10 @@ def by_rows(function: Callable[..., Tree], count: int, *trees: Any) -> Tree:
     """Computes a function of arrays with a leading axis B for at most `count` rows at a time, one part after the other.
 
     Its temporary memory is that of one part. Parts are of one size where that does not make them much smaller, so that
-    the function is compiled once.
+    the function is compiled once. A symbolic number of rows, as in an exported program, is one part.
     """
     rows = jax.tree.leaves(trees)[0].shape[0]
-    if rows <= count:
+    if not isinstance(rows, int) or rows <= count:
         return function(*trees)
     divisor = max(size for size in range(1, count + 1) if rows % size == 0)
     count = divisor if 2 * divisor >= count else count

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import jax
@@ -43,16 +44,28 @@ class StepInput:
 
     def fill(self, row: int, samples: np.ndarray, first: bool) -> None:
         """Gives a row its samples, at most `room(first)`; fewer end the stream. `first` begins a new stream."""
-        self.fill_rows([row], [samples], [first])
+        self.fill_pieces(row, [samples], first)
 
-    def fill_rows(self, rows: Sequence[int], samples: Sequence[np.ndarray], first: Sequence[bool]) -> None:
-        """Fills many rows as `fill` does, in less time than one by one."""
-        begins = [self._history_samples if new else 0 for new in first]
-        ends = [begin + len(piece) for begin, piece in zip(begins, samples, strict=True)]
-        for row, piece, begin, end in zip(rows, samples, begins, ends, strict=True):
-            self.samples[row, begin:end] = piece
-        index = np.asarray(rows)
-        self.length[index], self.active[index], self.reset[index] = ends, True, first
+    def fill_pieces(self, row: int, pieces: Sequence[np.ndarray], first: bool) -> None:
+        """Gives a row its samples, as `fill` does, where they are in pieces."""
+        begin, samples = self._history_samples if first else 0, self.samples[row]
+        for piece in pieces:
+            end = begin + len(piece)
+            samples[begin:end] = piece
+            begin = end
+        self.length[row], self.active[row], self.reset[row] = begin, True, first
+
+    def clear(self, row: int | None = None) -> None:
+        """Makes a row inactive, or all; the samples stay, and are not used."""
+        rows = slice(None) if row is None else row
+        self.length[rows], self.active[rows], self.reset[rows] = 0, False, False
+
+    def head(self, size: int) -> "StepInput":
+        """Returns the first `size` rows, in the same memory."""
+        head = copy(self)
+        head.samples, head.length = self.samples[:size], self.length[:size]
+        head.active, head.reset = self.active[:size], self.reset[:size]
+        return head
 
     def segment(self) -> Segment:
         """Returns the input on the device."""

@@ -1,5 +1,6 @@
 """Commands and options: mistakes, defaults, help."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -17,8 +18,77 @@ from nemojax.errors import ConfigError
 
 def test_info(run, capsys, checkpoint_directory):
     assert cli.main(["info", str(checkpoint_directory)]) == 0
-    out = capsys.readouterr().out
-    assert "13 (1120 ms), 6 (560 ms), 1 (160 ms), 0 (80 ms)" in out and "made.nemo" in out and "52,201" in out
+    assert capsys.readouterr().out.splitlines() == [
+        "parameters           52,201",
+        "encoder              2 layers of width 32, 4 heads",
+        "left context         70 frames of 80 ms",
+        "look-aheads (chunk)  13 (1120 ms), 6 (560 ms), 1 (160 ms), 0 (80 ms); any R where R + 1 divides 70",
+        "prediction network   LSTM, 2 x 24",
+        "vocabulary           64 pieces and blank",
+        "audio                16000 Hz, 128 mel bins",
+        "origin: source       made.nemo",
+    ]
+
+
+@pytest.mark.parametrize(
+    "error,code,message",
+    [
+        (ConfigError("two\nlines"), 2, "error: two\\nlines\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (BrokenPipeError(), 0, ""),
+    ],
+)
+def test_how_a_command_ends(capsys, monkeypatch, error, code, message):
+    def info() -> int:
+        raise error
+
+    replaced, null = [], os.open(os.devnull, os.O_WRONLY)
+    monkeypatch.setattr(cli, "info", info)
+    monkeypatch.setattr(cli.os, "open", lambda *asked: replaced.append(asked) or null)
+    monkeypatch.setattr(cli.os, "dup2", lambda *descriptors: replaced.append(descriptors))
+    monkeypatch.setattr(sys.stdout, "fileno", lambda: 99, raising=False)
+    assert cli.main(["info"]) == code and capsys.readouterr() == ("", message)
+    # what is still in the buffer of standard output goes nowhere
+    assert replaced == ([(os.devnull, os.O_WRONLY), (null, 99)] if code == 0 else [])
+    os.close(null)
+
+
+def test_characters_that_the_terminal_does_not_have(monkeypatch):
+    out, err = io.BytesIO(), io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, "ascii"))
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(err, "ascii"))
+    monkeypatch.setattr(sys, "argv", ["nemojax", "transcribe", "é.jsonl", "--output", "out", "--json"])
+    assert cli.main() == 2
+    print("é", file=sys.stdout)
+    assert cli.main(["info", "é"]) == 2
+    sys.stdout.flush()
+    sys.stderr.flush()
+    assert out.getvalue() == b"\\xe9\n" and b"--output can't be combined with" in err.getvalue()
+    assert b"error: \\xe9 is not a directory" in err.getvalue()
+
+
+def test_options_of_recordings_reach_the_recognizer(capsys, monkeypatch, tmp_path):
+    given = []
+
+    class Recognizer:
+        def lookahead(self, lookahead):
+            return lookahead or 13
+
+        def with_reset(self, seconds):
+            given.append(seconds)
+            return self
+
+        def transcribe_each(self, sources, lookahead, batch_size, progress):
+            given.append((lookahead, batch_size))
+            return ((index, source) for index, source in enumerate(sources))
+
+    monkeypatch.setattr("nemojax.recognition.recognizer.load", lambda *arguments: Recognizer())
+    model = ["--model", str(tmp_path)]
+    assert cli.main(["transcribe", "gone.wav", *model]) == 1
+    options = ["--lookahead", "1", "--batch-size", "3", "--reset-prediction-after-s", "2.5"]
+    assert cli.main(["transcribe", "gone.wav", *model, *options]) == 1
+    assert given == [(13, 8), 2.5, (1, 3)]
+    assert capsys.readouterr() == ("", "error: gone.wav: there is no such file\n" * 2)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,12 @@
 
 import io
 import struct
+from contextlib import closing
 
 import numpy as np
 import soundfile
+
+from nemojax.audio.source import open_audio
 
 RATES = {"OPUS": 48_000}
 KINDS = {
@@ -55,3 +58,14 @@ def without_frame_count(mp3: bytes) -> bytes:
     """An mp3 without its first frame, which holds the count of the others and no sound."""
     header = max(mp3.find(b"Xing"), mp3.find(b"Info"))
     return mp3[mp3.find(mp3[:2], header) :]
+
+
+def everything(source, block: int = 16_000, **options) -> np.ndarray:
+    """Reads a source in blocks to its end, and checks their sizes and types."""
+    with closing(open_audio(source, **options)) as audio:
+        blocks = []
+        while len(samples := audio.read(block)):
+            blocks.append(samples)
+        assert all(len(samples) == block for samples in blocks[:-1]) and not len(audio.read(block))
+        assert all(samples.dtype == np.float32 and samples.ndim == 1 for samples in blocks)
+        return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)

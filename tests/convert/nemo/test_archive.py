@@ -11,7 +11,7 @@ import pytest
 from convert.errors import ConvertError
 from convert.nemo import archive
 from convert.nemo.archive import open_nemo
-from tests.convert.samples import header, tar
+from tests.convert.samples import file_of, header, tar
 
 MEMBERS = {"./model_config.yaml": b"a: 1\n", "./model_weights.ckpt": b"w" * 1500, "x_tokenizer.model": b"t" * 512}
 COMPRESSED = {"gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress}
@@ -31,8 +31,10 @@ def contents(path) -> dict[str, bytes]:
     return {name: member.read() for name, member in open_nemo(path).items()}
 
 
+@pytest.mark.parametrize("piece_bytes", [1 << 20, 100])
 @pytest.mark.parametrize("compress", [lambda data: data, *COMPRESSED.values()], ids=["tar", *COMPRESSED])
-def test_members_by_name(file, compress):
+def test_members_by_name(file, compress, piece_bytes, monkeypatch):
+    monkeypatch.setattr(archive, "COPY_BYTES", piece_bytes)
     directory = (header(".", type=tarfile.DIRTYPE), b"")
     data = tar([directory, *((header(name, data), data) for name, data in MEMBERS.items())])
     expected = {name.removeprefix("./"): data for name, data in MEMBERS.items()}
@@ -128,6 +130,7 @@ def test_members_in_a_folder(file):
 
 def test_too_many_members(file, monkeypatch):
     monkeypatch.setattr(archive, "MAX_MEMBERS", 20)
+    assert len(contents(file(tar({f"m{i}": b"" for i in range(20)})))) == 20
     with pytest.raises(ConvertError, match="more than 20 members"):
         open_nemo(file(tar({f"m{i}": b"" for i in range(21)})))
 
@@ -171,6 +174,26 @@ def test_bombs_stop_at_a_limit(file, monkeypatch, compress):
     bomb = compress(bytes(16 << 20))
     with pytest.raises(ConvertError, match="decompresses to more than 20 times its size"):
         open_nemo(file(bomb))
+    data = tar(MEMBERS)
+    compressed = compress(data)
+    monkeypatch.setattr(archive, "MAX_RATIO", 2)
+    monkeypatch.setattr(archive, "MAX_EXTRA_BYTES", len(data) - 2 * len(compressed))
+    assert len(contents(file(compressed))) == 3
+    monkeypatch.setattr(archive, "MAX_EXTRA_BYTES", len(data) - 2 * len(compressed) - 1)
+    with pytest.raises(ConvertError, match=r"model\.nemo: decompresses to more than 2 times its size; refused$"):
+        open_nemo(file(compressed))
+
+
+def test_the_memory_of_decompression_has_a_limit(file, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_XZ_BYTES", 1 << 10)
+    with pytest.raises(ConvertError, match=r"not a complete \.nemo archive .*: Memory usage limit exceeded"):
+        open_nemo(file(lzma.compress(tar(MEMBERS))))
+
+
+def test_numbers_in_headers_have_fewer_than_a_hundred_digits():
+    assert archive.HeaderPart(file_of(b"9" * 99 + b"x" + b"9" * 99)).read(199) == b"9" * 99 + b"x" + b"9" * 99
+    with pytest.raises(ConvertError, match=r"^has a number of a hundred digits in a header; refused$"):
+        archive.HeaderPart(file_of(b"9" * 100)).read(100)
 
 
 def test_files_that_are_not_archives(file, tmp_path):
@@ -186,6 +209,7 @@ def test_files_that_are_not_archives(file, tmp_path):
         (b"\xfd7zXZ\0garbage" * 10, r"not a complete \.nemo archive"),
         (b"\x28\xb5\x2f\xfdgarbage", "is compressed with zstd; run unzstd on it first"),
         (zlib.compress(tar(MEMBERS)), r"not a complete \.nemo archive"),
+        (gzip.compress(gzip.compress(tar(MEMBERS))), r"not a complete \.nemo archive"),
     ]:
         with pytest.raises(ConvertError, match=message):
             open_nemo(file(data))

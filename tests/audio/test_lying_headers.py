@@ -1,0 +1,106 @@
+"""Files whose headers, tags and counts contradict their bytes: the bytes count, and the difference is a note."""
+
+import io
+import struct
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+
+from nemojax.audio.decoders import decode_file
+from nemojax.audio.window import Window
+from tests.helpers.sounds import encoded, wav_bytes, wave
+
+FRAMES = 40_000
+
+
+def decoded(data: bytes) -> tuple[np.ndarray, list[str]]:
+    found = decode_file(Window(io.BytesIO(data), 0, len(data)), 0.0, ExitStack())
+    samples = np.concatenate(list(found.blocks))
+    return samples[:, 0], found.report.notes
+
+
+def mp3() -> bytes:
+    return encoded(wave(FRAMES), 16_000, "mp3")
+
+
+def tag(size: int, content: bytes) -> bytes:
+    return b"ID3\4\0\0" + bytes(size >> shift & 127 for shift in (21, 14, 7, 0)) + content
+
+
+@pytest.mark.parametrize(
+    "before",
+    [tag(1 << 27, b"TIT2abc"), tag(5000, b"TIT2abc"), tag(10, bytes(500)), tag(3, b"abc") + tag(900, b"T")],
+)
+def test_a_tag_of_another_size_than_it_says(before, capfd):
+    expected, _ = decoded(mp3())
+    samples, notes = decoded(before + mp3())
+    assert notes == ["the size of its ID3 tag is wrong"]
+    np.testing.assert_array_equal(samples, expected)
+    assert capfd.readouterr().err == ""  # libmpg123 would print a warning
+
+
+def test_a_tag_of_which_libmpg123_would_print_a_warning(capfd):
+    frame_too_large = b"APIC" + struct.pack(">I", 1 << 20) + bytes(2) + bytes(100)
+    samples, notes = decoded(tag(len(frame_too_large), frame_too_large) + mp3())
+    assert len(samples) == FRAMES and notes == [] and capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("frames", [0, 1, 20])
+def test_a_count_of_frames_that_is_too_small(frames):
+    data = mp3()
+    at = max(data.find(b"Xing"), data.find(b"Info")) + 8
+    held = int.from_bytes(data[at : at + 4], "big")
+    expected, _ = decoded(data)
+    samples, notes = decoded(data[:at] + frames.to_bytes(4, "big") + data[at + 4 :])
+    assert notes == [f"its header announces {frames} MPEG frames, and it holds {held}: all are used"]
+    np.testing.assert_array_equal(samples, expected)
+
+
+@pytest.mark.parametrize("size", [0, 3000, 1 << 31])
+def test_a_count_of_bytes_that_is_wrong(size, capfd):
+    data = mp3()
+    at = max(data.find(b"Xing"), data.find(b"Info")) + 12
+    samples, notes = decoded(data[:at] + size.to_bytes(4, "big") + data[at + 4 :])
+    assert len(samples) == FRAMES and notes == [] and capfd.readouterr().err == ""
+
+
+def test_an_mp3_that_is_cut_prints_nothing(capfd):
+    samples, notes = decoded(mp3()[:-1000])
+    assert 0.8 * FRAMES < len(samples) < FRAMES and "and it ends after" in notes[0]
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "vorbis", "opus", "mp3", "caf"])
+def test_audio_that_begins_after_other_data(kind):
+    data = encoded(wave(FRAMES), 16_000 if kind != "opus" else 48_000, kind)
+    expected, _ = decoded(data)
+    for before in (b"HTTP/1.1 200 OK\r\n\r\n", b"\0\xff\xfb" * 300):
+        samples, notes = decoded(before + data)
+        assert notes == [f"{len(before)} bytes not used (before the audio)"]
+        np.testing.assert_array_equal(samples, expected)
+
+
+def test_joined_caf_files():
+    first = encoded(wave(3000), 16_000, "caf")
+    samples, notes = decoded(first + first)
+    assert len(samples) == 6000 and notes == ["several recordings are joined in it: all are used"]
+
+
+def test_an_au_file_whose_samples_begin_inside_its_header():
+    data = encoded(wave(3000), 16_000, "au")
+    samples, notes = decoded(data[:4] + bytes(4) + data[8:])
+    np.testing.assert_array_equal(samples, decoded(data)[0])
+    assert notes == []
+
+
+def test_a_wav_with_a_second_chunk_of_samples():
+    samples = (wave(3000) * 32767).astype("<i2").tobytes()
+    data = wav_bytes(samples) + b"data" + struct.pack("<I", 200) + bytes(200)
+    found, notes = decoded(data)
+    assert len(found) == 3000 and notes == ["200 bytes not used (of samples in further chunks)"]
+
+
+def test_a_wav_of_64_bit_sizes_by_its_other_name():
+    data = encoded(wave(3000), 16_000, "rf64")
+    np.testing.assert_array_equal(decoded(b"BW64" + data[4:])[0], decoded(data)[0])
