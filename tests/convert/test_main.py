@@ -254,3 +254,19 @@ def test_nothing_is_written_if_nothing_was_read(run, tmp_path):
 def test_the_package_does_not_need_the_converters():
     code = "import sys, nemojax.recognition.recognizer, nemojax.checkpoint; sys.exit('convert' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\nb", "\x1b[31m", "a\udcffb"])
+def test_names_are_shown_on_one_line_and_cut(tmp_path, capsys, name):
+    for arguments in (["nemo", name, "out"], ["to-nemo", name, str(tmp_path / "out")]):
+        with pytest.raises(SystemExit) as exit_:
+            command.main(arguments)
+        error = capsys.readouterr().err
+        assert exit_.value.code == 2 and error.startswith("error: ") and len(error) < 2500
+        assert error[:-1].isprintable()
+
+
+def test_a_name_of_an_output_that_is_not_text(nemo_file, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        command.main(["nemo", str(nemo_file()), str(tmp_path / "a\udcff")])
+    assert r"a\udcff can't be written: its name is not UTF-8" in capsys.readouterr().err
