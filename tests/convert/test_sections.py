@@ -193,3 +193,9 @@ def test_ignored_settings_are_one_note():
     assert top.problems == []
     names = ", ".join(f"part.b{i}" for i in range(1, 9))
     assert top.all_notes() == [f"settings that nemojax does not use: {names}, and 12 more"]
+
+
+def test_a_key_that_a_mapping_has_twice():
+    with pytest.raises(ConvertError, match=r"model_config\.yaml is not YAML: it has the key 'b' twice"):
+        read_yaml(b"a: {b: 1, c: 2, b: 1}", "model_config.yaml")
+    assert read_yaml(b"a: &a {b: 1}\nc: {<<: *a, b: 2}\nd: {<<: [*a, *a]}", "x")["c"] == {"b": 2}  # it is merged

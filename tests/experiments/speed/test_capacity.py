@@ -16,9 +16,12 @@ def test_streams_fill_what_the_weights_leave():
 
 
 def test_the_command_compiles_and_allocates_nothing(tmp_path, capsys):
-    """What a stream takes is its state, its samples and its labels, and temporary memory besides."""
+    """What a stream takes is its state, its samples and its labels, and temporary memory besides.
+
+    Both sizes are subsampled in parts, so that temporary memory grows evenly.
+    """
     output = tmp_path / "rows.jsonl"
-    sizes = ["--lookaheads", "13", "--caches", "bfloat16", "--streams", "16", "32", "--cards-gb", "0.1", "1"]
+    sizes = ["--lookaheads", "13", "--caches", "bfloat16", "--streams", "36", "72", "--cards-gb", "0.1", "1"]
     assert capacity.main(["--preset", "tiny", *sizes, "--output", str(output)]) == 0
     [row] = map(json.loads, output.read_text().splitlines())
     each, known = row["stream_bytes"], count(PRESETS["tiny"], 13)
