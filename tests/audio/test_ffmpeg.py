@@ -84,7 +84,12 @@ def test_a_failure_of_ffmpeg_is_one_line(program):
     program(b"", "warning\nmoov atom not found\n", 1)
     with pytest.raises(AudioError, match=r"^bytes: ffmpeg can't decode it: moov atom not found$"):
         read(M4A)
-    for message, shown in (("", "it gives no reason"), ("x" * 300 + "\n \n", "x" * 200)):
+    warnings = "a warning\n" * 190  # of 1,900 bytes
+    for message, shown in (
+        ("", "it gives no reason"),
+        ("x" * 300 + "\n \n", "x" * 200),
+        (warnings + "the reason\n", "the reason"),
+    ):
         program(b"", message, 1)
         with pytest.raises(AudioError, match=f"^bytes: ffmpeg can't decode it: {shown}$"):
             read(M4A)
