@@ -113,6 +113,12 @@ def test_shards_are_one_set(evaluate, tmp_path):
     for name, model in (("m", StubRecognizer()), ("r", None)):
         code, (row,), _ = evaluate(tmp_path / f"{name}__OP_0..1_CL_.json", model=model)
         assert code == 0 and (row["utterances"], row["wer"]) == (2, 0.5)
+    write_manifest(
+        tmp_path / "m_1.json", [{"audio_filepath": "a.wav", "text": "bin blue"}, {"audio_filepath": "b.wav"}]
+    )
+    code, (row,), errors = evaluate(tmp_path / "m__OP_0..1_CL_.json", model=StubRecognizer())
+    assert code == 1 and (row["utterances"], row["failed"]) == (2, 1)
+    assert errors[1:] == [f"error: {tmp_path / 'm_1.json'}: line 2: it has no text to compare with"]
 
 
 def test_results_without_a_model(evaluate, tmp_path):
