@@ -11,6 +11,7 @@ from nemojax.audio.decoders import DecodedAudio, decode_file
 from nemojax.audio.headers import UnnamedAudioError
 from nemojax.audio.raw import Report, parse_raw
 from nemojax.audio.window import Window
+from tests.helpers.messages import whole
 from tests.helpers.sounds import encoded, wav_bytes, wave, without_frame_count
 
 
@@ -106,7 +107,7 @@ def test_a_file_that_holds_nothing_of_what_it_announces(kind):
 
 def test_a_part_beyond_the_end_of_a_truncated_file():
     file = encoded(wave(160_000), 16_000, "flac")
-    with pytest.raises(UnnamedAudioError, match=r"can't be decoded beyond 9\.900 s"):
+    with pytest.raises(UnnamedAudioError, match=whole("truncated or damaged: it can't be decoded beyond 9.900 s")):
         from_file(file[: len(file) // 2], begin_s=9.9)
 
 
@@ -238,9 +239,21 @@ def test_what_libsndfile_does_not_read_goes_to_ffmpeg(monkeypatch, tmp_path):
         window_given, form, *rest = given.pop()
         assert window_given is window and form.demuxer == demuxer and rest == [path, stack, report]
     monkeypatch.setattr(decoders.shutil, "which", lambda name: None)
-    with pytest.raises(UnnamedAudioError, match="it is an Ogg file, but damaged, or in an encoding"):
+    with pytest.raises(
+        UnnamedAudioError,
+        match=whole(
+            "it is an Ogg file, but damaged, or in an encoding that libsndfile does not read; convert "
+            "it with: ffmpeg -i FILE -ac 1 -ar 16000 OUT.wav"
+        ),
+    ):
         from_file(bytes(speex))
-    with pytest.raises(UnnamedAudioError, match="it is an AIFF file, but damaged"):
+    with pytest.raises(
+        UnnamedAudioError,
+        match=whole(
+            "it is an AIFF file, but damaged, or in an encoding that libsndfile does not read; convert "
+            "it with: ffmpeg -i FILE -ac 1 -ar 16000 OUT.wav"
+        ),
+    ):
         from_file(b"FORM\0\0\0\0AIFF" + bytes(90))
 
 
@@ -301,9 +314,9 @@ def test_the_end_is_compared_with_the_announced_one(sound, frames, spare_frames,
 
 def test_damage_before_the_end_of_the_data_is_an_error(monkeypatch):
     window = Window(io.BytesIO(bytes(10)), 0, 10)  # of which nothing more is read
-    with pytest.raises(UnnamedAudioError, match=r"it can't be decoded beyond 0\.250 s"):
+    with pytest.raises(UnnamedAudioError, match=whole("truncated or damaged: it can't be decoded beyond 0.250 s")):
         list(decoders._sound_blocks(Sound(250, fails=True), window, 0, 300, Report()))
-    with pytest.raises(UnnamedAudioError, match=r"it can't be decoded beyond 0\.350 s"):
+    with pytest.raises(UnnamedAudioError, match=whole("truncated or damaged: it can't be decoded beyond 0.350 s")):
         list(decoders._sound_blocks(Sound(250, fails=True), window, 100, 500, Report()))  # from frame 100 on
 
 

@@ -13,6 +13,7 @@ from nemojax.audio.headers import UnnamedAudioError
 from nemojax.audio.manifest import Manifest, expand_manifest, numbered_entries
 from nemojax.audio.source import Recording, open_audio, read_all
 from nemojax.errors import AudioError
+from tests.helpers.messages import whole
 from tests.helpers.sounds import encoded, wave
 
 
@@ -64,7 +65,7 @@ def test_members_of_the_tar_file_beside_the_manifest(tmp_path):
             assert len(read_all(entry)) == 50
         else:
             np.testing.assert_allclose(read_all(entry), samples, atol=1e-4)
-    with pytest.raises(AudioError, match="no: there is no such file"):
+    with pytest.raises(AudioError, match=whole("no: there is no such file")):
         open_audio(entries[5])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["3.flac", "dev.jsonl", "dev.tar"]  # nothing is unpacked
 
@@ -152,11 +153,11 @@ def test_limits_of_lines(tmp_path, monkeypatch):
     monkeypatch.undo()
     nested = lambda depth: ('{"a": ' + "[" * depth + "]" * depth + "}").encode()
     assert manifest_entry.parse_entry(nested(49))
-    with pytest.raises(UnnamedAudioError, match="nested too deeply"):
+    with pytest.raises(UnnamedAudioError, match=whole("it is not JSON that can be read: it is nested too deeply")):
         manifest_entry.parse_entry(nested(50))
     objects = b'{"a": ' * 49 + b"1" + b"}" * 49
     assert manifest_entry.parse_entry(objects)
-    with pytest.raises(UnnamedAudioError, match="nested too deeply"):
+    with pytest.raises(UnnamedAudioError, match=whole("it is not JSON that can be read: it is nested too deeply")):
         manifest_entry.parse_entry(b'{"a": ' + objects + b"}")
     (tmp_path / "long").write_bytes(b"x" * 2**20)
     (entry,) = expand_manifest(write(tmp_path / "m.json", {"audio_filepath": "a.wav", "text_filepath": "long"}))
