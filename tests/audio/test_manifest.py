@@ -257,11 +257,15 @@ def test_gzip(tmp_path):
         assert manifest.read(number, offset) == manifest.parse(number, line) and line in content
     (error,) = expand_manifest(write(tmp_path / "no.jsonl.gz", "\x1f"))
     assert "it is not JSON" in str(error)
-    damage = {"cut short": packed.read_bytes()[:-9], "damaged": packed.read_bytes()[:-8] + bytes(8)}
-    for word, data in damage.items():
-        packed.write_bytes(data)
+    data = packed.read_bytes()
+    for word, damaged in [
+        ("cut short", data[:-9]),
+        ("damaged", data[:-8] + bytes(8)),  # not of that sum
+        ("damaged", data[:10] + b"\xff" * 20 + data[30:]),  # no blocks
+    ]:
+        packed.write_bytes(damaged)
         (error,) = expand_manifest(packed)
-        assert f"m.jsonl.gz: the manifest can't be read (its gzip data are {word})" in str(error)
+        assert str(error) == f"{packed}: the manifest can't be read (its gzip data are {word})"
 
 
 def test_gzip_that_decompresses_to_far_more(tmp_path, monkeypatch):
@@ -300,9 +304,11 @@ def test_a_request_has_all_keys_of_its_line(tmp_path):
 def test_byte_order_marks_and_invalid_utf8(tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_bytes(
-        b'\xef\xbb\xbf{"audio_filepath": "a"}\r\n{"audio_filepath": "\xff"}\r\n{"audio_filepath": "b\\u0000"}'
+        b'\xef\xbb\xbf{"audio_filepath": "a"}\r\n{"audio_filepath": "\xff"}\r\n{"audio_filepath": "b\\u0000"}\n'
+        b'{"audio_filepath": "\\ud800"}'
     )
-    first, second, strange = expand_manifest(path)
+    first, second, strange, surrogate = expand_manifest(path)
+    assert str(surrogate) == f"{path}: line 4: '\\ud800' can't be the name of a file"
     assert isinstance(first, Recording) and first.name == "a"
     assert isinstance(second, Recording) and os.fsencode(second.path) == os.fsencode(tmp_path) + b"/\xff"
     with pytest.raises(AudioError, match="null byte"):

@@ -262,11 +262,16 @@ def test_preserved_settings_of_another_model_are_not_used(native, tmp_path):
     assert huggingface.read(tmp_path / "x").config == converted(CONFIG)
 
 
-def test_a_place_that_is_not_a_directory(tmp_path):
+def test_places_that_are_not_files_or_directories(tmp_path, huggingface_directory):
     (tmp_path / "file").write_bytes(b"x")
     for name in ("none", "file"):
-        with pytest.raises(ConvertError, match=f"{name} is not a directory"):
+        with pytest.raises(ConvertError, match=whole(f"{tmp_path / name} is not a directory")):
             huggingface.read(tmp_path / name)
+    weights = huggingface_directory() / "model.safetensors"
+    weights.unlink()
+    weights.mkdir()
+    with pytest.raises(ConvertError, match=whole(f"{weights.parent}: {weights} is a directory")):
+        huggingface.read(weights.parent)
 
 
 def test_between_the_two_forms(nemo_file, tmp_path):

@@ -196,6 +196,12 @@ def test_the_memory_of_decompression_has_a_limit(file, monkeypatch):
         open_nemo(file(lzma.compress(tar(MEMBERS))))
 
 
+def test_a_machine_out_of_memory_is_not_a_damaged_file(file, monkeypatch):
+    monkeypatch.setattr(archive, "_members", lambda source: [bytearray(1 << 60)])
+    with pytest.raises(MemoryError):
+        open_nemo(file(tar(MEMBERS)))
+
+
 def test_numbers_in_headers_have_fewer_than_a_hundred_digits():
     assert archive.HeaderPart(file_of(b"9" * 99 + b"x" + b"9" * 99)).read(199) == b"9" * 99 + b"x" + b"9" * 99
     with pytest.raises(ConvertError, match=r"^has a number of a hundred digits in a header; refused$"):
