@@ -11,6 +11,7 @@ from nemojax.audio.manifest import expand_manifest
 from nemojax.audio.source import read_all
 from nemojax.errors import AudioError
 from tests.audio.test_manifest import tarred
+from tests.helpers.messages import whole
 from tests.helpers.sounds import encoded, wave
 
 
@@ -88,7 +89,7 @@ def test_members_of_lhotses_tar_files(tmp_path):
         name="cuts.000001.jsonl.gz",
     )
     assert found.name == "a.b" and len(read_all(found)) == 16_000
-    with pytest.raises(AudioError, match="b: there is no such file"):
+    with pytest.raises(AudioError, match=whole("b: there is no such file")):
         read_all(lost)
 
 

@@ -48,13 +48,14 @@ def test_what_was_downloaded_is_used_where_the_hub_is_not_reached(hub, archive, 
     monkeypatch.setattr(HfApi, "model_info", model_info)
     path = locate(NAME, "huggingface")
     locate(NAME, "huggingface")
-    assert [timeout for timeout in asked if timeout] == [
-        10,
-        3,
-    ]  # seconds: with a copy here, the hub is asked for news alone
+    # seconds: with a copy here, the hub is asked for news alone
+    assert [timeout for timeout in asked if timeout] == [10, 3]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert locate(NAME, "huggingface") == locate(NAME, "nemo") == path
-    with pytest.raises(ConvertError, match=r"^owner/other is not a local directory, and can't be downloaded from"):
+    with pytest.raises(
+        ConvertError,
+        match=r"^owner/other is not a local directory, and can't be downloaded from the hub: .*offline mode is enabled",
+    ):
         locate("owner/other", "huggingface")
 
 
