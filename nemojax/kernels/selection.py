@@ -26,6 +26,7 @@ ATTENTION = ("auto", "plain", "fused")
 CACHES = ("auto", "int8")
 PACKED_PARAMETERS = 20_000_000  # smaller models are fast enough in XLA, and need no compiler
 GPU_SUBSAMPLED_FRAMES = 4096  # at a time: few would not keep a GPU busy; these take 2.4 GB
+PRODUCT_ROWS = 16  # at least, of a product on a GPU
 HOPPER = 9  # major compute capability of the H100
 FUSED_ATTENTION_SWITCH, COMMAND_BUFFERS_SWITCH = "NEMOJAX_FUSED_ATTENTION", "NEMOJAX_COMMAND_BUFFERS"
 
@@ -121,6 +122,15 @@ def sized(model: Transducer) -> Transducer:
     model = _copy(model)
     model.encoder.subsampled_frames = GPU_SUBSAMPLED_FRAMES
     return model
+
+
+def step_rows(streams: int, frames: int) -> int:
+    """Returns how many rows a batch of live streams has on this backend, for chunks of `frames` frames.
+
+    On a GPU they are so many that a product has 16 rows. XLA turns each product of one row into a multiplication and a
+    sum of its own: on an H100, an 80 ms step of one stream took 6.3 ms, and one of 16 rows, one of them active, 4.5.
+    """
+    return max(streams, -(-PRODUCT_ROWS // frames)) if jax.default_backend() == "gpu" else streams
 
 
 def _fused(model: Transducer) -> Transducer:
