@@ -1,5 +1,6 @@
 """The model card of a repository: README.md with the metadata that the hub reads."""
 
+import math
 from typing import Any
 
 import yaml
@@ -35,7 +36,7 @@ def write(native: Native, name: str, form: Form, license: str | None, language: 
     """
     config = native.config
     encoder, prediction, features = config.encoder, config.prediction, config.features
-    parameters = sum(_size(shape) for shape in shapes(config).values())
+    parameters = sum(math.prod(shape) for shape in shapes(config).values())
     chunks = ", ".join(f"{lookahead} ({config.chunk_ms(lookahead):.0f} ms)" for lookahead in encoder.lookaheads)
     metadata = {
         **({} if language is None else {"language": [language]}),
@@ -83,13 +84,6 @@ A streaming speech recognizer: a cache-aware FastConformer transducer. Its delay
 nemojax {__version__} wrote these files. Accuracy on your data, and the license of the weights this model was made from,
 are for you to check.
 """
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
 
 
 def _origin(origin: dict[str, Any]) -> str:

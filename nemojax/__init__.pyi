@@ -24,7 +24,9 @@ from .recognition.stream import Stream as Stream
 from .recognition.stream_batch import StepInput as StepInput
 from .recognition.stream_batch import StreamBatch as StreamBatch
 from .serving.engine import Engine as Engine
+from .serving.engines import open_engines as open_engines
 from .serving.live_stream import LiveStream as LiveStream
+from .serving.step_report import StepReport as StepReport
 from .streaming import Segment as Segment
 from .streaming import StreamState as StreamState
 from .streaming import init_state as init_state

@@ -66,16 +66,27 @@ def prepare(model: Transducer | FrozenModel) -> Constants:
 
 
 # jitted, so that the state is placed on the weights' device like every later state; else the step compiles twice
-@functools.partial(jax.jit, static_argnames=("batch", "search"))
+@functools.partial(jax.jit, static_argnames=("batch", "search", "lookahead"))
 def init_state(
-    model: Transducer | FrozenModel, constants: Constants, batch: int, search: Search = GREEDY
+    model: Transducer | FrozenModel,
+    constants: Constants,
+    batch: int,
+    search: Search = GREEDY,
+    lookahead: int | None = None,
 ) -> StreamState:
-    """Returns the state of `batch` new streams; keys and values have the weights' type, or the cache's own."""
+    """Returns the state of `batch` new streams; keys and values have the weights' type, or the cache's own.
+
+    Its rings have room for the largest chunk of the settings; with `lookahead`, for a chunk at that one, which takes
+    less memory. Steps at a longer look-ahead give the same result then, but copy the rings.
+    """
     model = thaw(model)
+    encoder = model.encoder.initial_cache(batch, model.joint.output.kernel.dtype)
+    largest = model.config.encoder.largest_chunk_frames
+    chunk = largest if lookahead is None else min(largest, model.config.chunk_frames(lookahead))
     return StreamState(
         jnp.zeros(batch, jnp.int32),
         features.initial_cache(model.config.features, batch),
-        model.encoder.initial_cache(batch, model.joint.output.kernel.dtype),
+        ring.without_slots(encoder, largest - chunk),
         search.initial_state(constants.prediction, batch),
     )
 

@@ -17,10 +17,13 @@ def test_counts():
 
 
 def test_seconds():
-    for good in (0, 0.5, 3, np.float32(0.5), np.int64(3)):
+    for good in (0, 0.5, 3, np.float32(0.5), np.int64(3), 1e9):
         check_seconds("wait_s", good)
     for bad in (*NOT_NUMBERS, 1e300, np.float32("nan")):
         with pytest.raises(ConfigError, match="wait_s must be at least 0 and at most "):
             check_seconds("wait_s", bad)
-    with pytest.raises(ConfigError, match="wait_s must be more than 0 "):
-        check_seconds("wait_s", 0.0, positive=True)
+    check_seconds("wait_s", 1e-9, positive=True)
+    for value, positive, least in ((0.0, True, "more than 0"), (-1, True, "more than 0"), (2e9, False, "at least 0")):
+        with pytest.raises(ConfigError) as caught:
+            check_seconds("wait_s", value, positive=positive)
+        assert str(caught.value) == f"wait_s must be {least} and at most 1e+09 seconds, not {value!r}"

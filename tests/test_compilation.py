@@ -89,6 +89,20 @@ def test_a_directory_that_cannot_be_made(no_cache, monkeypatch, tmp_path):
         assert compilation.keep() is None
 
 
+def test_the_kind_of_a_processor(monkeypatch, tmp_path):
+    """Its architecture and its instructions; not its number or its speed."""
+    text = "processor\t: 0\nmodel name\t: A\nflags\t\t: fpu avx2\nbugs\t: x\n\nprocessor\t: 1\nflags\t\t: other\n"
+    for name, flags in (("flags\t\t", "flags"), ("Features\t", "Features")):
+        (tmp_path / "cpuinfo").write_text(text.replace("flags\t\t", name))
+        with monkeypatch.context() as patch:
+            patch.setattr(compilation, "Path", lambda path: tmp_path / "cpuinfo")
+            patch.setattr(compilation.platform, "machine", lambda: "x86_64")
+            patch.setattr(compilation.platform, "processor", lambda: "unknown")
+            assert compilation.processor().replace("\t", "") == f"x86_64 {flags}: fpu avx2"
+            (tmp_path / "cpuinfo").unlink()
+            assert compilation.processor() == "x86_64 unknown"
+
+
 def test_each_kind_of_processor_has_its_own(monkeypatch, tmp_path):
     here = compilation.for_this_processor(tmp_path)
     assert here == compilation.for_this_processor(tmp_path) and here.parent == tmp_path
@@ -122,7 +136,18 @@ def test_what_is_read_is_not_reported(no_cache):
     assert watch.read == [Program("step", 0.5, read=True)] and not watch.compiled and not reports
 
 
-def test_it_waits_longer_for_a_program_of_which_one_is_kept(no_cache, tmp_path):
+def test_it_waits_longer_for_a_program_of_which_one_is_kept(no_cache, tmp_path, monkeypatch):
+    for notice_s, kept, waits_s in ((1.0, False, 1.0), (1.0, True, 3.0), (5.0, True, 5.0)):
+        monkeypatch.setattr(compilation, "_is_kept", lambda name, kept=kept: kept)
+        watch = Watch(notice_s=notice_s)
+        watch._begin(COMPILE, 0.0, fun_name="jit(a(b))")
+        (active,) = watch._active.values()
+        assert (active.name, active.timer.interval, active.timer.daemon) == ("a(b)", waits_s, True)
+        watch._begin(COMPILE, 0.0)  # without a name, in the place of the first
+        assert next(iter(watch._active.values())).name == "a program"
+        for thread in (active.timer, *(each.timer for each in watch._active.values())):
+            thread.cancel()
+    monkeypatch.undo()
     path = compilation.keep(tmp_path)
     assert path is not None and not compilation._is_kept("step")
     (path / "jit_step-0123-cache").touch()

@@ -27,9 +27,12 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def commands(monkeypatch, checkpoint_directory):
     """Replaces the converters by a link to a checkpoint; returns their command lines."""
-    run = []
+    run, paths = [], [str(ROOT), "mine"]
+    monkeypatch.setenv("PYTHONPATH", "mine")
 
     def convert(command, **options):
+        assert options.pop("env") == os.environ | {"PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"}
+        assert options == {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
         run.append(command)
         Path(command[6]).symlink_to(checkpoint_directory)
         return subprocess.CompletedProcess(command, 0, "a note\nOUT: 3 parameters\n", "progress")
@@ -98,10 +101,17 @@ def test_what_a_killed_conversion_left_is_removed(cache, commands):
     assert not left.exists()
 
 
-def test_a_cache_that_can_not_be_written(cache, tmp_path):
+def test_a_cache_that_can_not_be_written(cache, tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("not a directory")
-    with pytest.raises(CheckpointError, match=r"the cache of models can't be used: .*set XDG_CACHE_HOME"):
+    expected = (
+        r"^the cache of models can't be used: .*; set XDG_CACHE_HOME to a directory that can be written, or convert "
+        r"owner/model with nemojax-convert$"
+    )
+    with pytest.raises(CheckpointError, match=expected):
         hub.resolve("owner/model")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert hub.models_directory() == tmp_path / "home" / ".cache" / "nemojax" / "models"
 
 
 @pytest.mark.slow

@@ -71,8 +71,10 @@ def _class(settings: Mapping[str, Any]) -> Iterator[str]:
         yield f"a transducer of characters: it has no SentencePiece tokenizer (target: {short(name)})"
     elif kind is not None:
         yield f"{kind} (target: {short(name)})"
-    elif any(isinstance(key, str) and key.startswith(("spk_kernel", "bg_spk_kernel")) for key in settings):
-        yield f"{CLASSES['MultiTalker']} (spk_kernel_type)"
+    elif kernels := [
+        key for key in settings if isinstance(key, str) and key.startswith(("spk_kernel", "bg_spk_kernel"))
+    ]:
+        yield f"{CLASSES['MultiTalker']} ({as_written(kernels[0])})"
     elif "num_prompts" in settings:
         yield f"{CLASSES['Prompt']} (num_prompts)"
 
@@ -114,8 +116,10 @@ def _encoder(section: Section) -> Iterator[str]:
     if full:
         yield f"attention with full context {section.quote('att_context_size')}"
     style = section.get("att_context_style", "regular")
-    if style == "chunked_limited_with_rc" or section.get("att_chunk_context_size") is not None:
-        yield f"chunks with context on the right {section.quote('att_context_style', 'regular')}"
+    if style == "chunked_limited_with_rc":
+        yield f"chunks with context on the right {section.quote('att_context_style')}"
+    elif section.get("att_chunk_context_size") is not None:
+        yield f"chunks with context on the right {section.quote('att_chunk_context_size')}"
     elif style == "regular" and attention == "rel_pos" and not full:
         yield f"attention that is not in chunks {section.quote('att_context_style', 'regular')}"
     if section.get("conv_norm_type", "batch_norm") == "batch_norm":

@@ -23,7 +23,7 @@ ORDERED_DICT = ("collections", "OrderedDict")
 REBUILD_TENSOR = ("torch._utils", "_rebuild_tensor_v2")
 REBUILD_PARAMETER = ("torch._utils", "_rebuild_parameter")
 STORAGES: dict[tuple[str, str], np.dtype] = {
-    ("torch", f"{name}Storage"): np.dtype(dtype).newbyteorder("<") if name != "BFloat16" else np.dtype(dtype)
+    ("torch", f"{name}Storage"): np.dtype(dtype)  # jax runs on little-endian machines alone, as torch writes
     for name, dtype in {
         "Float": np.float32,
         "Half": np.float16,

@@ -57,13 +57,18 @@ class Bench:
     def weights_bytes(self) -> int:
         return tree_bytes(self._models["plain"]) + tree_bytes(self.constants)
 
-    @functools.cached_property
-    def state_bytes(self) -> int:
-        """The bytes of one stream's state."""
-        return tree_bytes(self._state_shape(1))
+    def state_bytes(self, lookahead: int) -> int:
+        """Returns the bytes of one stream's state."""
+        return tree_bytes(self._state_shape(1, lookahead))
 
-    def _state_shape(self, streams: int) -> Any:
-        return jax.eval_shape(lambda m, c: init_state(m, c, streams), self._models["plain"], self.constants)
+    def state(self, point: Point) -> StreamState:
+        """Returns the state of a point's new streams."""
+        state: StreamState = init_state(self.model(point), self.constants, point.streams, GREEDY, point.lookahead)
+        return state
+
+    def _state_shape(self, streams: int, lookahead: int) -> Any:
+        shape = lambda model, constants: init_state(model, constants, streams, GREEDY, lookahead)
+        return jax.eval_shape(shape, self._models["plain"], self.constants)
 
     def model(self, point: Point) -> FrozenModel:
         """Returns the point's variant, with the bias on blank of its look-ahead."""
@@ -93,7 +98,7 @@ class Bench:
             shape((streams,), jnp.int32),
             *(shape((streams,), jnp.bool) for _ in range(2)),
         )
-        function, state = self.function(point), self._state_shape(streams)
+        function, state = self.function(point), self._state_shape(streams, point.lookahead)
         model = self._models[point.variant]
         return function.func.lower(model, self.constants, state, Segment(*arrays), **function.keywords)
 

@@ -12,7 +12,6 @@ from experiments.gpu.kernels import Kernel, busy_ns, record
 from experiments.gpu.points import Point
 from experiments.gpu.programs import Program, Programs
 from nemojax.recognition.stream_batch import StepInput, StreamBatch
-from nemojax.streaming import init_state
 
 SECONDS, MIN_STEPS, MAX_STEPS = 0.6, 8, 60  # of timed steps
 TRACED = 4  # steps
@@ -24,7 +23,7 @@ class Live:
     def __init__(self, bench: Bench, point: Point):
         self.model, self.point, self._bench = bench.model(point), point, bench
         self._function, self._segments = bench.function(point), bench.segments(point)
-        self._state = init_state(self.model, bench.constants, point.streams)
+        self._state = bench.state(point)
         self._number = 0
 
     def dispatch(self) -> Any:

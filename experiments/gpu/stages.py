@@ -145,8 +145,9 @@ class Run:
         row, self._kernels[point] = live.measure(self.bench, point, self.programs)
         row["largest"] = kernels.largest(self._kernels[point], live.TRACED, LARGEST)
         if self._ceilings is not None and point.part == "step":
-            bench, total = self.bench, point.streams * ceilings.operations(self.config, point.lookahead)
-            floor = ceilings.floor(bench.weights_bytes, bench.state_bytes, point.streams, total, self._ceilings)
+            total = point.streams * ceilings.operations(self.config, point.lookahead)
+            moved = self.bench.weights_bytes, self.bench.state_bytes(point.lookahead)
+            floor = ceilings.floor(*moved, point.streams, total, self._ceilings)
             row["operations"] = total
             row["floor_bytes_ms"] = round(floor.bytes_ms, 4)
             row["floor_operations_ms"] = round(floor.operations_ms, 4)

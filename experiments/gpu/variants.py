@@ -6,6 +6,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from nemojax.kernels.fused_attention import fuse
+from nemojax.kernels.selection import sized
 from nemojax.model.layers import Linear
 from nemojax.model.transducer import Transducer
 
@@ -39,6 +40,7 @@ def variant(model: Transducer, name: str) -> Transducer:
 
     Without a GPU the kernel is interpreted, which is slow.
     """
+    model = sized(model)
     if name == "plain":
         return model
     if name == "narrow":

@@ -5,7 +5,10 @@ growth_bench.py      its timed steps
 profile.py           a command: where a step's time goes
 profiled_step.py     its step, run under jax's profiler
 trace.py             a profiler's trace, read by named scope
+versions.py          a command: a step in several versions of the code
+versions_worker.py   its process of one version
 roofline.py          a command: the least time of a step on a device
+capacity.py          a command: how many live streams a card's memory holds
 streams.py           a command: how many live streams a machine serves
 engine_overhead.py   a command: what the engine's own work allows
 zero_cost_engine.py  its engine, whose device costs no time

@@ -44,7 +44,8 @@ class ProfiledStep:
     def _segment(self) -> Segment:
         at = (self._begins[:, None] + self._position + np.arange(self._size)) % len(self._samples)
         given = StepInput.empty(self._config, *at.shape)
-        given.fill_rows(range(len(at)), list(self._samples[at]), [False] * len(at))
+        for row, samples in enumerate(self._samples[at]):
+            given.fill(row, samples, first=False)
         return given.segment()
 
     def warm_up(self) -> None:

@@ -14,6 +14,7 @@ Exit codes: 0, all done; 1, a text differed; 2, the command, the model or the sp
 
 import asyncio
 import heapq
+import itertools
 import random
 import sys
 from collections.abc import Callable, Sequence
@@ -32,15 +33,17 @@ from experiments.harness.output import drawing, markdown
 from experiments.harness.rows import Row, Rows, distinct, select
 from nemojax.audio.manifest import expand_manifest
 from nemojax.audio.source import read_all
-from nemojax.errors import AudioError, Backlog, ConfigError
+from nemojax.errors import AudioError, ConfigError
 
 if TYPE_CHECKING:  # jax is imported only where a model runs
     from nemojax.recognition.recognizer import Recognizer
     from nemojax.serving.live_stream import LiveStream
+    from nemojax.serving.step_report import StepReport
     from nemojax.text.transcript import Transcript
 
 PERCENTILES = (50, 95, 99)
 BACKLOG = 8  # chunks; a stream this far behind is not live
+TOGETHER = 256  # packets that are due and are pushed at once
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,10 @@ async def serve(
     latencies_s: list[float] = []
     chunk_s = recognizer.config.chunk_ms(lookahead) / 1000
 
-    def note(streams: Sequence["LiveStream"]) -> None:
+    def note(step: "StepReport") -> None:
         now = loop.time()
         latencies_s.extend(
-            now - begin_s[stream] - min(stream.chunks_done * chunk_s, settings.seconds) for stream in streams
+            now - begin_s[stream] - min(stream.chunks_done * chunk_s, settings.seconds) for stream in step.streams
         )
 
     rng, refused = random.Random(settings.seed), 0
@@ -121,25 +124,22 @@ async def serve(
             due.append((begin_s[stream] + chunk_s, index, 0))
         heapq.heapify(due)
         finishing: dict[int, asyncio.Task[Transcript]] = {}  # by the stream's index: they end in another order
-        while due:
-            moment_s, index, at = due[0]
-            if (wait_s := moment_s - loop.time()) > 0:
-                await asyncio.sleep(wait_s)
-                continue
-            stream, voice, size = streams[index], voices[index % len(voices)], engine.chunk_samples
-            try:
-                stream.push_nowait(voice[at : at + size])
-            except Backlog:
-                refused += 1
-                break  # these streams are not live any more
-            if at + size < len(voice):
-                next_s = min(moment_s + chunk_s, begin_s[stream] + settings.seconds)
-                heapq.heapreplace(due, (next_s, index, at + size))
-            else:
-                heapq.heappop(due)
-                finishing[index] = asyncio.create_task(stream.finish())
-            if not len(due) % 64:
-                await asyncio.sleep(0)  # lets the engine publish its updates
+        size = engine.chunk_samples
+        while due and not refused:
+            await asyncio.sleep(max(0.0, due[0][0] - loop.time()))  # lets the engine publish its updates, too
+            packets: list[tuple[float, int, int]] = []
+            while due and due[0][0] <= loop.time() and len(packets) < TOGETHER:
+                packets.append(heapq.heappop(due))
+            for length, group in itertools.groupby(packets, lambda packet: min(size, len(voices[0]) - packet[2])):
+                members = list(group)
+                samples = np.stack([voices[index % len(voices)][at : at + length] for _, index, at in members])
+                refused += len(engine.push_nowait([streams[index] for _, index, _ in members], samples))
+                for moment_s, index, at in members:
+                    if at + length < len(voices[0]):
+                        next_s = min(moment_s + chunk_s, begin_s[streams[index]] + settings.seconds)
+                        heapq.heappush(due, (next_s, index, at + length))
+                    else:
+                        finishing[index] = asyncio.create_task(streams[index].finish())
         transcripts = [] if refused else await asyncio.gather(*(finishing[index] for index in range(count)))
         steps = engine.steps
     measured: Row = {"streams": count, "chunks": len(latencies_s), "refused": refused, "steps": steps}

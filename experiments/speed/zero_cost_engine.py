@@ -9,7 +9,7 @@ from nemojax.recognition.recognizer import Recognizer
 from nemojax.recognition.stream_batch import StepInput, StreamBatch
 from nemojax.serving.engine import Engine
 
-BACKLOG = 4  # chunks of a stream that may wait
+BACKLOG = 2  # chunks of a stream that may wait
 
 
 def synthetic_emission(

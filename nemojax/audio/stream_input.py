@@ -20,6 +20,24 @@ class Piece(NamedTuple):
     samples: np.ndarray  # float32 [N] at the stream's rate
     rest: bytes  # of raw samples: the beginning of the next sample
 
+    def parts(self, size: int) -> list["Piece"]:
+        """Returns it in parts of at most `size` samples, at least one."""
+        last = max(0, len(self.samples) - 1) // size * size
+        parts = [Piece(self.samples[begin : begin + size], b"") for begin in range(0, last, size)]
+        return [*parts, Piece(self.samples[last:], self.rest)]
+
+
+def as_rows(samples: Any, count: int) -> np.ndarray:
+    """Converts samples of `count` streams, [count, N], to float32. Raises AudioError."""
+    table = np.asarray(samples)
+    if table.ndim != 2 or len(table) != count:
+        shape = list(table.shape)
+        raise AudioError(f"samples of {count} streams have the shape [{count}, samples]; these have the shape {shape}")
+    try:
+        return as_mono(table.reshape(-1)).reshape(table.shape)
+    except UnnamedAudioError as error:
+        raise AudioError(f"streams: {error}") from None
+
 
 class StreamInput:
     """Converts the pieces of one stream; the result does not depend on where they are cut.
@@ -48,7 +66,7 @@ class StreamInput:
         if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
             raise ConfigError(f"the sample rate of a stream is {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz, not {rate_hz}")
         self.rate_hz = rate_hz
-        self._resampler = Resampler(rate_hz, model_rate_hz)
+        self._resampler = None if rate_hz == model_rate_hz else Resampler(rate_hz, model_rate_hz)
         self._notes = () if rate_hz == model_rate_hz else (f"resampled from {rate_hz} Hz",)
         self._rest, self._samples, self._ended = b"", 0, False
 
@@ -81,6 +99,8 @@ class StreamInput:
                 whole = len(data) // self._raw.frame_bytes * self._raw.frame_bytes
                 samples = decode_samples(data[:whole], self._raw)[:, 0] if whole else np.zeros(0, np.float32)
                 return Piece(as_mono(samples), data[whole:])
+            if isinstance(piece, np.ndarray):  # the common case, and in a hurry
+                return Piece(as_mono(piece), self._rest)
             piece, rate_hz = unpacked(piece)
             if isinstance(piece, str | os.PathLike | Recording) or as_file(piece) is not None:
                 return Piece(self._recording(piece), self._rest)
@@ -92,16 +112,21 @@ class StreamInput:
 
     def take(self, piece: Piece) -> np.ndarray:
         """Returns the samples that are known with this piece, float32 [N] at the model's rate."""
-        self._samples += len(piece.samples)
         self._rest = piece.rest
-        return self._resampler.resample(piece.samples)
+        return self.take_samples(piece.samples)
+
+    def take_samples(self, samples: np.ndarray) -> np.ndarray:
+        """Does what `take` does, of samples that have been checked and are whole."""
+        self._samples += len(samples)
+        return samples if self._resampler is None else self._resampler.resample(samples)
 
     def end(self) -> np.ndarray:
         """Returns the samples that are left once the stream has ended."""
         if self._ended:
             return np.zeros(0, np.float32)
         self._ended = True
-        return self._resampler.resample(np.zeros(0, np.float32), last=True)
+        nothing = np.zeros(0, np.float32)
+        return nothing if self._resampler is None else self._resampler.resample(nothing, last=True)
 
     def _recording(self, source: Any) -> np.ndarray:
         with closing(open_audio(source, model_rate_hz=self.rate_hz)) as audio:

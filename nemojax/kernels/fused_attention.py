@@ -18,6 +18,7 @@ from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Float, Int
 
 from nemojax.model.attention import UNSEEN, Attention, AttentionCache, Chunk
+from nemojax.model.ring import from_bits
 from nemojax.model.transducer import Transducer
 
 MIN_ROWS = 16  # of a matrix product on a GPU
@@ -122,12 +123,13 @@ def _kernel(query: Any, scores: Any, begin: Any, end: Any, keys: Any, values: An
 
     key_scale, value_scale = (plgpu.load(x, mask=valid, other=0.0)[None] for x in scales) if scales else (None, None)
     scaled = lambda y, scale: y if scale is None else y * scale
-    content = scaled(_product(query, load(keys, valid).astype(query.dtype).T), key_scale)
+    cached = lambda ref: from_bits(load(ref, valid)).astype(query.dtype)
+    content = scaled(_product(query, cached(keys).T), key_scale)
     score = jnp.where(visible, (content + position) * query.shape[1] ** -0.5, UNSEEN)
     weight = jnp.where(visible, jnp.exp(score - score.max(1)[:, None]), 0.0)
     total = weight.sum(1)[:, None]
     weight = scaled(weight / jnp.where(total > 0, total, 1.0), value_scale)
-    y = _product(weight.astype(query.dtype), load(values, valid).astype(query.dtype))
+    y = _product(weight.astype(query.dtype), cached(values))
     plgpu.store(out, y, mask=jnp.broadcast_to(is_query[:, None], y.shape))
 
 

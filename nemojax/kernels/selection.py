@@ -11,18 +11,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from nemojax.device import default_device
 from nemojax.errors import ConfigError
 from nemojax.kernels import native
 from nemojax.kernels.quantization import is_quantized, pack, plain_products, quantize
 from nemojax.model.parameters import parameter_count
+from nemojax.model.ring import BITS
 from nemojax.model.transducer import Transducer
 
 KERNELS = ("auto", "xla", "native")
 ATTENTION = ("auto", "plain", "fused")
 CACHES = ("auto", "int8")
 PACKED_PARAMETERS = 20_000_000  # smaller models are fast enough in XLA, and need no compiler
+GPU_SUBSAMPLED_FRAMES = 4096  # at a time: few would not keep a GPU busy; these take 2.4 GB
 HOPPER = 9  # major compute capability of the H100
 FUSED_ATTENTION_SWITCH, COMMAND_BUFFERS_SWITCH = "NEMOJAX_FUSED_ATTENTION", "NEMOJAX_COMMAND_BUFFERS"
 
@@ -45,7 +48,7 @@ def for_backend(
         `python -m experiments gpu` on an H100, a step of 80 ms chunks took 0.34 of the time with it for one stream, and
         0.72 for 1,024; a step of one stream of 1120 ms took 1.1 times as long.
       cache: the type of cached keys and values: "int8", with a scale for each frame and head; or "auto", that of the
-        weights.
+        weights. On a CPU, bfloat16 caches are kept as their bits, which XLA can write in place there.
 
     Raises:
       ConfigError: what was asked for can't run here; says why.
@@ -64,10 +67,14 @@ def for_backend(
             warnings.warn(f"products of int8 weights take the slower, plain path: {reason}", stacklevel=3)
     elif kernels == "native" or (kernels == "auto" and _packs_by_default(model)):
         model = pack(model)
+    model = sized(model)
     fused = attention == "fused" or (attention == "auto" and unfit is None and _fuses_by_default())
     if fused:
         model = _fused(model)
-    return model if cache == "auto" else _with_cache(model, cache)
+    as_bits = jax.default_backend() == "cpu" and model.joint.output.kernel.dtype == jnp.bfloat16
+    bits = jnp.dtype(BITS).name if as_bits else None
+    attention_cache = bits if cache == "auto" else cache
+    return model if attention_cache is None and bits is None else _with_caches(model, attention_cache, bits)
 
 
 def check(kernels: str, attention: str, cache: str = "auto") -> None:
@@ -107,15 +114,30 @@ def step_options() -> Mapping[str, Any]:
     return GPU_OPTIONS if recorded else {}
 
 
+def sized(model: Transducer) -> Transducer:
+    """Returns the same model, with as many frames subsampled at a time as this backend needs."""
+    if jax.default_backend() != "gpu":
+        return model
+    model = _copy(model)
+    model.encoder.subsampled_frames = GPU_SUBSAMPLED_FRAMES
+    return model
+
+
 def _fused(model: Transducer) -> Transducer:
     from nemojax.kernels.fused_attention import fuse  # here, for importing Pallas takes time
 
     return fuse(model)
 
 
-def _with_cache(model: Transducer, dtype: str) -> Transducer:
-    """Returns the same model with cached keys and values of another type."""
-    model = jax.tree.map(lambda x: x, model)  # modules of its own, of the same arrays
+def _copy(model: Transducer) -> Transducer:
+    """Returns a model of modules of its own, with the same arrays."""
+    copy: Transducer = jax.tree.map(lambda x: x, model)
+    return copy
+
+
+def _with_caches(model: Transducer, attention: str | None, convolution: str | None) -> Transducer:
+    """Returns the same model with caches of other types; None is that of the weights."""
+    model = _copy(model)
     for block in model.encoder.blocks:
-        block.attention.cache_dtype = dtype
+        block.attention.cache_dtype, block.convolution.cache_dtype = attention, convolution
     return model

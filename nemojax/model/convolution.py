@@ -44,12 +44,14 @@ class ConvolutionModule(nnx.Module):
         self.depthwise = DepthwiseConvolution(width, config.convolution_kernel, use_bias, rngs=rngs)
         self.norm = LayerNorm(width)
         self.pointwise2 = Linear(width, width, use_bias, rngs=rngs)
+        self.cache_dtype: str | None = None  # of the frames in the cache; None is that of the weights
         self.config = config
 
     def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> ConvolutionCache:
-        """Returns the cache before the first frame; `dtype` is that of the frames."""
+        """Returns the cache before the first frame. `dtype` is that of the frames, unless `cache_dtype` is set."""
         slots = self.config.convolution_kernel - 1 + self.config.largest_chunk_frames
-        return ConvolutionCache(Ring.zeros(batch, 1, slots, self.config.width, dtype), jnp.zeros(batch, jnp.int32))
+        ring = Ring.zeros(batch, 1, slots, self.config.width, self.cache_dtype or dtype)
+        return ConvolutionCache(ring, jnp.zeros(batch, jnp.int32))
 
     def step(
         self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"], cache: ConvolutionCache
@@ -61,6 +63,6 @@ class ConvolutionModule(nnx.Module):
         context = self.config.convolution_kernel - 1
         before, ring = append(cache.frames, new, cache.length, mask, context)
         # rounded as in the cache, so that the result does not depend on the cut
-        window = jnp.concatenate([before.frames, new.frames], axis=2)[:, 0].astype(jnp.float32)
+        window = jnp.concatenate([ring.values(jnp.float32) for ring in (before, new)], axis=2)[:, 0].astype(jnp.float32)
         y = self.pointwise2(jax.nn.silu(self.norm(self.depthwise(window))))
         return y, ConvolutionCache(ring, cache.length + mask.sum(1, dtype=jnp.int32))

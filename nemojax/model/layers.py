@@ -5,12 +5,15 @@ accumulates in float32: with float32 weights it is exact float32 on every device
 weights it costs one pass of the matrix unit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
+
+Tree = TypeVar("Tree")
 
 
 def einsum(equation: str, x: Array, y: Array) -> Array:
@@ -37,6 +40,28 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
 def split_key(key: Array | None, count: int) -> Sequence[Array | None]:
     """Splits a PRNG key for the parts of a layer; without a key, every part gets None."""
     return [None] * count if key is None else list(jax.random.split(key, count))
+
+
+def by_rows(function: Callable[..., Tree], count: int, *trees: Any) -> Tree:
+    """Computes a function of arrays with a leading axis B for at most `count` rows at a time, one part after the other.
+
+    Its temporary memory is that of one part. Parts are of one size where that does not make them much smaller, so that
+    the function is compiled once. A symbolic number of rows, as in an exported program, is one part.
+    """
+    rows = jax.tree.leaves(trees)[0].shape[0]
+    if not isinstance(rows, int) or rows <= count:
+        return function(*trees)
+    divisor = max(size for size in range(1, count + 1) if rows % size == 0)
+    count = divisor if 2 * divisor >= count else count
+    parts, rest = divmod(rows, count)
+    split = jax.tree.map(lambda x: x[: parts * count].reshape(parts, count, *x.shape[1:]), trees)
+    y = jax.lax.map(lambda part: function(*part), split)
+    y = jax.tree.map(lambda x: x.reshape(parts * count, *x.shape[2:]), y)
+    if rest:
+        last = function(*jax.tree.map(lambda x: x[parts * count :], trees))
+        y = jax.tree.map(lambda *both: jnp.concatenate(both), y, last)
+    whole: Tree = y
+    return whole
 
 
 def initialize(initializer: jax.nn.initializers.Initializer, rngs: nnx.Rngs | None, shape: Sequence[int]) -> Array:

@@ -17,14 +17,16 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 INT8_MAX = 127
+# Frames of bfloat16 as their bits. XLA on a CPU writes into a bfloat16 array by way of a float32 copy of the whole.
+BITS = jnp.uint16
 Tree = TypeVar("Tree")
 
 
 class Ring(NamedTuple):
     """The frames in S slots, one vector of width K for each of H heads.
 
-    Frames of int8 are multiples of `scale`, one for each frame and head; frames of another type have no scale. T new
-    frames, which are not in a ring yet, have the same form, with S = T.
+    Frames of int8 are multiples of `scale`, one for each frame and head; frames of another type have no scale. Frames
+    of type `BITS` are the bits of bfloat16. T new frames, which are not in a ring yet, have the same form, with S = T.
     """
 
     frames: Array  # [B, H, S, K]; frames of a head lie side by side, as products of batches need them
@@ -45,7 +47,10 @@ class Ring(NamedTuple):
         """Returns new frames in the type of this ring; zero where they are not finite."""
         frames = jnp.where(jnp.isfinite(frames), frames, 0.0)
         if self.scale is None:
-            return Ring(frames.astype(self.frames.dtype))
+            dtype = self.frames.dtype
+            if dtype == BITS:
+                return Ring(jax.lax.bitcast_convert_type(frames.astype(jnp.bfloat16), BITS))
+            return Ring(frames.astype(dtype))
         scale = jnp.abs(frames).max(-1) / INT8_MAX
         multiples = jnp.round(frames / jnp.where(scale > 0, scale, 1.0)[..., None])
         return Ring(multiples.astype(jnp.int8), scale)
@@ -53,12 +58,12 @@ class Ring(NamedTuple):
     def values(self, dtype: DTypeLike) -> Float[Array, "B H S K"]:
         """Returns the frames as numbers: those of int8 in the type `dtype`, others in their own."""
         if self.scale is None:
-            return self.frames
+            return from_bits(self.frames)
         return (self.frames.astype(jnp.float32) * self.scale[..., None]).astype(dtype)
 
     def cast(self, dtype: DTypeLike) -> Float[Array, "B H S K"]:
         """Returns the frames before their scale as numbers: those of int8 in the type `dtype`, others in their own."""
-        return self.frames if self.scale is None else self.frames.astype(dtype)
+        return from_bits(self.frames) if self.scale is None else self.frames.astype(dtype)
 
     def write(self, new: "Ring", length: Int[Array, " B"], mask: Bool[Array, "B T"]) -> "Ring":
         """Writes new frames, of the type of this ring, after the first `length` ones.
@@ -97,6 +102,11 @@ class Ring(NamedTuple):
         return last - (last - jnp.arange(self.slots, dtype=jnp.int32)[None]) % self.slots
 
 
+def from_bits(frames: Array) -> Array:
+    """Returns frames of type `BITS` as bfloat16; others as they are."""
+    return jax.lax.bitcast_convert_type(frames, jnp.bfloat16) if frames.dtype == BITS else frames
+
+
 def append(
     ring: Ring, new: Ring, length: Int[Array, " B"], mask: Bool[Array, "B T"], context: int
 ) -> tuple[Ring, Ring]:
@@ -114,3 +124,11 @@ def share(tree: Tree, source: Tree) -> Tree:
     is_ring = lambda node: isinstance(node, Ring)
     shared: Tree = jax.tree.map(lambda x, y: y if is_ring(x) else x, tree, source, is_leaf=is_ring)
     return shared
+
+
+def without_slots(tree: Tree, count: int) -> Tree:
+    """Returns `tree` with the last `count` slots of every ring left out; for rings that nothing was written to."""
+    is_ring = lambda node: isinstance(node, Ring)
+    shorter = lambda ring: jax.tree.map(lambda x: x[:, :, : ring.slots - count], ring)
+    cut: Tree = jax.tree.map(lambda x: shorter(x) if is_ring(x) else x, tree, is_leaf=is_ring)
+    return cut

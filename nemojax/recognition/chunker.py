@@ -1,10 +1,10 @@
 """Cuts the samples of a live stream into chunks."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from nemojax.config import ModelConfig
+
+Chunk = list[np.ndarray]  # float32 samples in pieces, as they came: a chunk is copied once, into the step's input
 
 
 class Chunker:
@@ -16,26 +16,26 @@ class Chunker:
 
     def __init__(self, config: ModelConfig, lookahead: int):
         self._chunk_samples = config.chunk_samples(lookahead)
-        self._buffer = np.empty(self._chunk_samples - config.history_samples, np.float32)
-        self._filled, self._first, self.samples = 0, True, 0
+        self._pieces: Chunk = []  # of the chunk that is being collected
+        self._left = self._chunk_samples - config.history_samples  # samples that it lacks
+        self._first, self.samples = True, 0
 
-    def push(self, samples: np.ndarray) -> Iterator[np.ndarray]:
-        """Takes samples, float32 [N], and yields each chunk that they complete. Read it to its end."""
-        self.samples += len(samples)
-        while len(samples):
-            piece = samples[: len(self._buffer) - self._filled]
-            self._buffer[self._filled : self._filled + len(piece)] = piece
-            self._filled += len(piece)
-            samples = samples[len(piece) :]
-            if self._filled == len(self._buffer):
-                yield self._take()
+    def push(self, samples: np.ndarray) -> list[Chunk]:
+        """Takes samples, float32 [N], and returns the chunks that they complete, in the same memory."""
+        count, chunks = len(samples), []
+        self.samples += count
+        while count >= self._left:
+            chunks.append([*self._pieces, samples[: self._left]])
+            samples, count = samples[self._left :], count - self._left
+            self._pieces, self._left, self._first = [], self._chunk_samples, False
+        if count:
+            self._pieces.append(samples)
+            self._left -= count
+        return chunks
 
-    def rest(self) -> np.ndarray | None:
+    def rest(self) -> Chunk | None:
         """Returns the samples of the last, incomplete chunk; None if all were in complete chunks."""
-        return self._take() if self._filled or self._first else None
-
-    def _take(self) -> np.ndarray:
-        chunk = self._buffer[: self._filled]
-        self._buffer = np.empty(self._chunk_samples, np.float32)
-        self._filled, self._first = 0, False
-        return chunk
+        if not (self._pieces or self._first):
+            return None
+        pieces, self._pieces, self._first = self._pieces, [], False
+        return pieces

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
 
 from nemojax.config import ModelConfig
 from nemojax.decoding.state import Emission
@@ -10,14 +11,17 @@ from nemojax.text.tokenizer import Tokenizer
 from nemojax.text.transcript import Event, Transcript, Word
 
 
-@dataclass(frozen=True)
-class Update:
+class Update(
+    NamedTuple
+):  # made once or twice for every chunk of thousands of streams: a dataclass takes four times as long
     """What a step adds to a stream's transcript.
 
-    `text` is final: append it to the text before; it is never taken back. `tokens` are its labels and `frames` their
-    encoder frames. `tentative` is text that may still change: it follows the final text and replaces the `tentative`
-    of the update before. Greedy search has none. `events` are the labels among `tokens` that mark an event, such as the
-    end of an utterance; they are no part of the text.
+    `text` is final: append it to the text before; it is never taken back. `tokens` are its labels; `frames` are their
+    encoder frames, `times_s` where those begin in the stream, and `log_probs` the labels' log-probabilities, one for
+    each token. `tentative` is text that may still change: it follows the final text and replaces the `tentative` of the
+    update before. Greedy search has none. `events` are the labels among `tokens` that mark an event, such as the end of
+    an utterance; they are no part of the text. `transcribed_s` is how much of the stream has been transcribed, silence
+    included; `Stream` and `LiveStream` fill it in.
     """
 
     text: str = ""
@@ -25,33 +29,55 @@ class Update:
     frames: tuple[int, ...] = ()
     tentative: str = ""
     events: tuple[Event, ...] = ()
+    times_s: tuple[float, ...] = ()
+    log_probs: tuple[float, ...] = ()
+    transcribed_s: float = 0.0
 
-    def __add__(self, later: "Update") -> "Update":
+    def at(self, transcribed_s: float) -> "Update":
+        """Returns the same update with this much transcribed."""
+        return Update(*self[:-1], transcribed_s)
+
+    def __add__(self, later: "Update") -> "Update":  # type: ignore[override]  # not the sum of two tuples
         """Merges this update with the next one."""
         if self is NOTHING or (later is NOTHING and not self.tentative):  # nearly every step of a silent stream
             return later if self is NOTHING else self
-        return Update(
-            self.text + later.text,
-            self.tokens + later.tokens,
-            self.frames + later.frames,
-            later.tentative,
-            self.events + later.events,
-        )
+        return merged([self, later])
 
 
 NOTHING = Update()  # shared by all steps that add nothing, which are the majority
 
 
-class Hypothesis:
-    """The labels of one stream with their encoder frames and log-probabilities, and their text."""
+def merged(updates: Sequence[Update]) -> Update:
+    """Merges consecutive updates, at least one, in a time that is linear in their sizes."""
+    if len(updates) == 1:
+        return updates[0]
+    joined = lambda name: tuple(chain.from_iterable(getattr(update, name) for update in updates))
+    return Update(
+        "".join(update.text for update in updates),
+        joined("tokens"),
+        joined("frames"),
+        updates[-1].tentative,
+        joined("events"),
+        joined("times_s"),
+        joined("log_probs"),
+        updates[-1].transcribed_s,
+    )
 
-    def __init__(self, config: ModelConfig, tokenizer: Tokenizer):
+
+class Hypothesis:
+    """The labels of one stream with their encoder frames and log-probabilities, and their text.
+
+    With `keep` false it forgets what each update had, so that its size does not grow with the stream.
+    """
+
+    def __init__(self, config: ModelConfig, tokenizer: Tokenizer, keep: bool = True):
         self.tokens: list[int] = []
         self.frames: list[int] = []
         self.log_probs: list[float] = []
         self.events: list[Event] = []
         self._pieces: list[str] = []  # of the text: adding to one long string would copy it at every step
         self._config, self._tokenizer, self._detokenizer = config, tokenizer, tokenizer.incremental()
+        self._keep, self._has_events = keep, bool(tokenizer.settings.events)
 
     @property
     def text(self) -> str:
@@ -65,16 +91,20 @@ class Hypothesis:
         if not length:
             return NOTHING
         tokens, frames = emission.labels[row, :length].tolist(), emission.frames[row, :length].tolist()
-        self.tokens += tokens
-        self.frames += frames
-        self.log_probs += emission.log_probs[row, :length].tolist()
-        events = self._events(tokens, frames)
-        self.events += events
-        return self._appended(self._detokenizer.push(tokens), tuple(tokens), tuple(frames), events)
+        log_probs = emission.log_probs[row, :length].tolist()
+        events = self._events(tokens, frames) if self._has_events else ()
+        if self._keep:
+            self.tokens += tokens
+            self.frames += frames
+            self.log_probs += log_probs
+            self.events += events
+        text, times_s = self._appended(self._detokenizer.push(tokens)), tuple(map(self._time_s, frames))
+        return Update(text, tuple(tokens), tuple(frames), "", events, times_s, tuple(log_probs))
 
     def finish(self) -> Update:
         """Ends the text: bytes of an incomplete character become replacement characters."""
-        return self._appended(self._detokenizer.finish())
+        text = self._appended(self._detokenizer.finish())
+        return Update(text) if text else NOTHING
 
     def _events(self, tokens: list[int], frames: list[int]) -> tuple[Event, ...]:
         named = [(self._tokenizer.event(label), frame) for label, frame in zip(tokens, frames, strict=True)]
@@ -83,16 +113,19 @@ class Hypothesis:
     def _time_s(self, frame: int) -> float:
         return round(frame * self._config.frame_ms / 1000, 3)
 
-    def _appended(
-        self, text: str, tokens: tuple[int, ...] = (), frames: tuple[int, ...] = (), events: tuple[Event, ...] = ()
-    ) -> Update:
-        if text:
+    def _appended(self, text: str) -> str:
+        if text and self._keep:
             self._pieces.append(text)
-        return Update(text, tokens, frames, events=events) if text or tokens else NOTHING
+        return text
 
     def transcript(self, samples: int, lookahead: int, mode: str, notes: Sequence[str] = ()) -> Transcript:
-        """Returns the transcript of a stream of `samples` samples, whose text ends; `mode` is "offline" or "stream"."""
+        """Returns the transcript of a stream of `samples` samples, whose text ends; `mode` is "offline" or "stream".
+
+        Where the hypothesis does not keep its text, the transcript is empty and has a note of that.
+        """
         self.finish()
+        if not self._keep:
+            notes = [*notes, "the text was not kept: its updates have it"]
         duration_s = samples / self._config.features.sample_rate_hz
         words = tuple(self._word(*word, duration_s) for word in self._tokenizer.words(self.tokens))
         return Transcript(

@@ -162,9 +162,9 @@ class Recognizer:
             self.model, self.constants, self.lookahead(lookahead), size, self.search, self.compiler_options
         )
 
-    def hypothesis(self) -> Hypothesis:
-        """Returns the empty hypothesis of a new stream."""
-        return Hypothesis(self.config, self.tokenizer)
+    def hypothesis(self, keep: bool = True) -> Hypothesis:
+        """Returns the empty hypothesis of a new stream; see `Hypothesis` for `keep`."""
+        return Hypothesis(self.config, self.tokenizer, keep)
 
     def stream(
         self,
@@ -172,6 +172,7 @@ class Recognizer:
         sample_rate_hz: Rate | None = None,
         raw: str | SampleFormat | None = None,
         reset_prediction_after_s: float | None = None,
+        keep_transcript: bool = True,
     ) -> Stream:
         """Opens a live stream of mono audio.
 
@@ -179,14 +180,17 @@ class Recognizer:
           sample_rate_hz: the rate of the samples that will be pushed, 1 kHz to 1 MHz; None is the model's.
           raw: the layout of bytes that will be pushed, as in "mulaw,8000"; see `nemojax.audio.raw.parse_raw`.
           reset_prediction_after_s: as for `load`; None is the recognizer's own.
+          keep_transcript: if false, the stream forgets what its updates had: its size does not grow, and the transcript
+            at its end is empty.
 
         Raises:
           ConfigError: the look-ahead, the rate or the layout does not fit.
         """
         if reset_prediction_after_s is not None:
-            return self.with_reset(reset_prediction_after_s).stream(lookahead, sample_rate_hz, raw)
+            reset = self.with_reset(reset_prediction_after_s)
+            return reset.stream(lookahead, sample_rate_hz, raw, keep_transcript=keep_transcript)
         audio = StreamInput(self.config.features.sample_rate_hz, sample_rate_hz, raw)
-        return Stream(self.batch(1, lookahead), self.hypothesis(), audio)
+        return Stream(self.batch(1, lookahead), self.hypothesis(keep_transcript), audio)
 
     def transcribe(
         self,

@@ -4,11 +4,10 @@ from collections import deque
 from typing import Any
 
 import jax
-import numpy as np
 
 from nemojax.audio.stream_input import StreamInput
 from nemojax.errors import StreamError
-from nemojax.recognition.chunker import Chunker
+from nemojax.recognition.chunker import Chunk, Chunker
 from nemojax.recognition.hypothesis import NOTHING, Hypothesis, Update
 from nemojax.recognition.stream_batch import StepInput, StreamBatch
 from nemojax.text.transcript import Transcript
@@ -28,7 +27,7 @@ class Stream:
         self._batch, self._hypothesis = batch, hypothesis
         self._chunker = Chunker(batch.config, batch.lookahead)
         self._input = audio or StreamInput(batch.config.features.sample_rate_hz)
-        self._waiting: deque[np.ndarray] = deque()  # chunks without a step that has succeeded
+        self._waiting: deque[Chunk] = deque()  # chunks without a step that has succeeded
         self._samples, self._rate_hz = 0, batch.config.features.sample_rate_hz  # samples transcribed
         self._unread = NOTHING  # of steps before one that failed
         self._first, self._finished = True, False
@@ -82,13 +81,13 @@ class Stream:
             )
         while self._waiting:
             self._unread += self._step(self._waiting[0])
-            self._samples += len(self._waiting.popleft())
+            self._samples += sum(map(len, self._waiting.popleft()))
         update, self._unread = self._unread, NOTHING
-        return update
+        return update.at(self._samples / self._rate_hz)
 
-    def _step(self, chunk: np.ndarray) -> Update:
+    def _step(self, chunk: Chunk) -> Update:
         given = StepInput.empty(self._batch.config, 1, self.chunk_samples)
-        given.fill(0, chunk, self._first)
+        given.fill_pieces(0, chunk, self._first)
         emission = jax.device_get(self._batch.step(given))
         self._first = False
         return self._hypothesis.extend(emission, 0)

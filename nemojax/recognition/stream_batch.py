@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import jax
@@ -43,16 +44,28 @@ class StepInput:
 
     def fill(self, row: int, samples: np.ndarray, first: bool) -> None:
         """Gives a row its samples, at most `room(first)`; fewer end the stream. `first` begins a new stream."""
-        self.fill_rows([row], [samples], [first])
+        self.fill_pieces(row, [samples], first)
 
-    def fill_rows(self, rows: Sequence[int], samples: Sequence[np.ndarray], first: Sequence[bool]) -> None:
-        """Fills many rows as `fill` does, in less time than one by one."""
-        begins = [self._history_samples if new else 0 for new in first]
-        ends = [begin + len(piece) for begin, piece in zip(begins, samples, strict=True)]
-        for row, piece, begin, end in zip(rows, samples, begins, ends, strict=True):
-            self.samples[row, begin:end] = piece
-        index = np.asarray(rows)
-        self.length[index], self.active[index], self.reset[index] = ends, True, first
+    def fill_pieces(self, row: int, pieces: Sequence[np.ndarray], first: bool) -> None:
+        """Gives a row its samples, as `fill` does, where they are in pieces."""
+        begin, samples = self._history_samples if first else 0, self.samples[row]
+        for piece in pieces:
+            end = begin + len(piece)
+            samples[begin:end] = piece
+            begin = end
+        self.length[row], self.active[row], self.reset[row] = begin, True, first
+
+    def clear(self, row: int | None = None) -> None:
+        """Makes a row inactive, or all; the samples stay, and are not used."""
+        rows = slice(None) if row is None else row
+        self.length[rows], self.active[rows], self.reset[rows] = 0, False, False
+
+    def head(self, size: int) -> "StepInput":
+        """Returns the first `size` rows, in the same memory."""
+        head = copy(self)
+        head.samples, head.length = self.samples[:size], self.length[:size]
+        head.active, head.reset = self.active[:size], self.reset[:size]
+        return head
 
     def segment(self) -> Segment:
         """Returns the input on the device."""
@@ -97,7 +110,7 @@ class StreamBatch:
         self.lookahead, self.chunk_samples = lookahead, self.config.chunk_samples(lookahead)
         self._model, self._constants, self._search = model, constants, search
         self._step = jit_step(compiler_options)
-        self._state = init_state(model, constants, size, search)
+        self._state = init_state(model, constants, size, search, lookahead)
 
     @property
     def size(self) -> int:
@@ -139,7 +152,7 @@ class StreamBatch:
     def resize(self, size: int) -> None:
         """Keeps the first rows, or appends new ones."""
         if size != self.size:
-            fresh = init_state(self._model, self._constants, size, self._search)
+            fresh = init_state(self._model, self._constants, size, self._search, self.lookahead)
             self._state = _resized(self._state, fresh)
 
     def wait(self) -> None:
@@ -154,10 +167,10 @@ def _kept(state: StreamState, rows: Int[Array, " K"]) -> StreamState:
     return kept
 
 
-@jax.jit
+@functools.partial(jax.jit, donate_argnames="fresh")  # written in place: there are never two states of the larger size
 def _resized(state: StreamState, fresh: StreamState) -> StreamState:
-    """Returns as many rows as `fresh` has: those of `state`, then those of `fresh`."""
-    resized: StreamState = jax.tree.map(lambda x, f: jnp.concatenate([x[: len(f)], f[len(x) :]]), state, fresh)
+    """Returns as many rows as `fresh` has: those of `state`, then those of `fresh`, which is used up."""
+    resized: StreamState = jax.tree.map(lambda x, f: f.at[: min(len(x), len(f))].set(x[: len(f)]), state, fresh)
     return resized
 
 

@@ -1,5 +1,10 @@
 """Many live streams on one device:
 
-engine.py       takes a step for all streams at once
-live_stream.py  one of its streams, as its caller sees it
+engine.py         takes a step for all streams at once
+engines.py        an engine for each of several look-aheads
+schedule.py       when a step begins, and whose chunks it takes
+pending_steps.py  the chunks that wait, in the memory that steps read
+slots.py          which slots are free, and who waits for one
+live_stream.py    one of its streams, as its caller sees it
+step_report.py    what is reported about a step
 """

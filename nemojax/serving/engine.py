@@ -6,21 +6,23 @@
         async for update in stream: ...
         transcript = await stream.finish()
 
-Streams join and leave at any step. A step begins when every open stream has a chunk, or `patience_s` after the first
-one had: a stream without a chunk keeps its state and delays the others by that much at most. Each stream gets what
-`Recognizer.stream` would give it alone, token for token; in int8, where activations are rounded, near-ties apart.
+Streams join and leave at any step. A step begins when every stream that is expected to has a chunk, or `patience_s`
+after the first one had: an idle stream delays no other, see `Schedule`. A stream without a chunk keeps its state. Each
+stream gets what `Recognizer.stream` would give it alone, token for token; in int8, where activations are rounded,
+near-ties apart.
 
 A stream keeps its slot until it is finished or closed. `async with engine.open() as stream:` closes it at the end of
 the block, also where the task is canceled. A stream that nobody refers to any more is closed, and with `idle_limit_s`
 one that gets no samples for that long.
 
-Three threads share the work, so that none waits for another's: the caller's event loop cuts samples into chunks, the
-stepper gathers a chunk of each stream and dispatches the step, the reader waits for its labels and makes them text.
-All state stays on the device.
+An engine has one look-ahead. Engines of one recognizer share its weights: see `open_engines`.
+
+Three threads share the work, so that none waits for another's: the caller's event loop cuts samples into chunks and
+puts each into its row of a step's input, the stepper dispatches the steps, the reader waits for their labels and makes
+them text. All state stays on the device.
 """
 
 import asyncio
-import heapq
 import queue
 import threading
 import time
@@ -28,33 +30,38 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from nemojax.audio.inputs import Rate
 from nemojax.audio.raw import SampleFormat
-from nemojax.audio.stream_input import StreamInput
+from nemojax.audio.stream_input import StreamInput, as_rows
 from nemojax.checks import check_count, check_seconds
 from nemojax.decoding.state import Emission
 from nemojax.errors import ConfigError, EngineError, EngineFull
-from nemojax.recognition.hypothesis import Update
+from nemojax.recognition.hypothesis import NOTHING, Update
 from nemojax.recognition.recognizer import Recognizer
 from nemojax.recognition.stream_batch import StepInput
-from nemojax.serving.live_stream import LiveStream, Seat
+from nemojax.serving.live_stream import LiveStream, Seat, SeatedChunk
+from nemojax.serving.pending_steps import PendingSteps
+from nemojax.serving.schedule import Schedule, Step
+from nemojax.serving.slots import Slots
+from nemojax.serving.step_report import StepReport
 
 SHRINK_AFTER = 50  # consecutive steps for which a smaller batch would do
 IN_FLIGHT = 2  # steps whose labels wait to be read
-BUFFERS = IN_FLIGHT + 2  # beside these, one step's labels are being read and one step is being gathered
+PREPARED = IN_FLIGHT + 2  # inputs of steps: beside these, one step's labels are being read, and one fills
 
 
-class _StepResult(NamedTuple):
-    """A step whose labels the reader makes text of."""
+class _Dispatched(NamedTuple):
+    """A step that the device has been given, whose labels the reader makes text of."""
 
+    step: Step
     emission: Emission | None  # on the device; None where no stream had a chunk
-    stepped: list[Seat]  # of the streams that had a chunk in this step
-    ended: list[Seat]  # of the streams that end with this step
+    rows: int  # of the batch
+    gathered_s: float
+    dispatched_s: float
 
 
 class Engine:
@@ -65,16 +72,22 @@ class Engine:
       lookahead: in encoder frames; None is the model's default.
       slots: batch sizes to compile. The largest is the maximum number of streams; each step runs at the smallest size
         that covers every open slot.
-      patience_s: how long a step waits for streams that have no chunk yet.
+      patience_s: how long a step waits for expected streams that have no chunk yet.
       backlog: maximum queued chunks per stream; `push` waits while the queue is full.
-      on_step: called in the event loop, after each step's updates, with the streams that had a chunk in it.
+      on_step: called in the event loop, after each step's updates, with a report of it.
       idle_limit_s: a stream that gets no samples for this long is closed, and its slot is free; None for no limit.
       reset_prediction_after_s: seconds without a label after which the prediction network begins anew, see `Greedy`;
         None for what the recognizer does.
 
+    Attributes:
+      failed: a future of the running engine: await it to learn of a failure. Its result is the error, or None once the
+        engine has stopped without one.
+
     Raises:
       ConfigError: an argument is not a number in its range.
     """
+
+    failed: "asyncio.Future[EngineError | None]"
 
     def __init__(
         self,
@@ -83,7 +96,7 @@ class Engine:
         slots: Sequence[int] = (8, 64),
         patience_s: float = 0.01,
         backlog: int = 4,
-        on_step: Callable[[Sequence[LiveStream]], object] = lambda streams: None,
+        on_step: Callable[[StepReport], object] | None = None,
         idle_limit_s: float | None = None,
         reset_prediction_after_s: float | None = None,
     ):
@@ -103,41 +116,85 @@ class Engine:
         self.on_step, self.steps, self.idle_limit_s = on_step, 0, idle_limit_s
         self._batch = recognizer.batch(self.sizes[0], self.lookahead)
         self._spare_steps = 0
-        self._buffers: list[np.ndarray] = []  # of samples, used in turn
-        self._wake = threading.Condition()  # guards the fields up to the queue
-        self._running = False
-        self._free = list(range(self.sizes[-1]))  # a heap: low slots first, so that batches stay small
-        self._open: dict[int, Seat] = {}  # by slot; streams themselves are held by their callers alone
-        self._ready: dict[Seat, None] = {}  # of the streams with a chunk, in order of arrival
-        self._ready_since_s = 0.0
-        self._ended: list[Seat] = []
-        self._results: queue.Queue[_StepResult | None] = queue.Queue(IN_FLIGHT)
-        self._unfinished: set[Seat] = set()  # only used in the event loop
+        self._stopped: EngineError | None = EngineError("the engine is not running")
+        self._pending = PendingSteps(recognizer.config, self.sizes[-1], self.chunk_samples)
+        chunk_s = recognizer.config.chunk_ms(self.lookahead) / 1000
+        self._schedule = Schedule(self._pending, self.sizes[-1], patience_s, chunk_s)
+        self._results: queue.Queue[_Dispatched | None] = queue.Queue(IN_FLIGHT)
+        self._slots = Slots(self.sizes[-1])  # this and what follows is only used in the event loop
+        self._unfinished: set[Seat] = set()
         self._abandoned: deque[Seat] = deque()  # of streams that nobody refers to any more
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._stepper, self._reader)]
 
     @property
     def open_streams(self) -> int:
         """Number of slots in use."""
-        return len(self._open)
+        return self._schedule.open_streams
 
-    def open(self, sample_rate_hz: Rate | None = None, raw: str | SampleFormat | None = None) -> LiveStream:
+    def open(
+        self,
+        sample_rate_hz: Rate | None = None,
+        raw: str | SampleFormat | None = None,
+        keep_transcript: bool = True,
+    ) -> LiveStream:
         """Opens a stream; the arguments are those of `Recognizer.stream`.
 
         Raises:
           EngineFull: all slots are taken.
           ConfigError: the rate or the layout does not fit.
         """
-        audio = StreamInput(self.recognizer.config.features.sample_rate_hz, sample_rate_hz, raw)
+        audio = self._audio(sample_rate_hz, raw)
+        return self._seat(self._slots.take(), audio, keep_transcript)
+
+    async def open_within(
+        self,
+        wait_s: float,
+        sample_rate_hz: Rate | None = None,
+        raw: str | SampleFormat | None = None,
+        keep_transcript: bool = True,
+    ) -> LiveStream:
+        """Opens a stream as `open` does, and waits up to `wait_s` seconds for a slot; first come, first served."""
+        check_seconds("wait_s", wait_s)
+        audio = self._audio(sample_rate_hz, raw)
+        return self._seat(await self._slots.wait(wait_s), audio, keep_transcript)
+
+    def push_nowait(self, streams: Sequence[LiveStream], samples: Any) -> list[LiveStream]:
+        """Takes samples of many of its streams as their `push_nowait` does, in less time than one by one.
+
+        Args:
+          streams: each at most once.
+          samples: [streams, N], at most a chunk of each, of a type that `LiveStream.push` takes.
+
+        Returns:
+          The streams of which nothing was taken: they have no room, or have ended.
+
+        Raises:
+          AudioError: the samples are not all audio; nothing was taken.
+        """
+        rows, now_s = as_rows(samples, len(streams)), time.monotonic()
+        length, chunks, left = rows.shape[1], [], []
+        for stream, row in zip(streams, rows, strict=True):
+            if stream.takes(length):
+                chunks += stream.take(row, now_s)
+            else:
+                left.append(stream)
+        self._schedule.enqueue(chunks)
+        return left
+
+    def _audio(self, sample_rate_hz: Rate | None, raw: str | SampleFormat | None) -> StreamInput:
         self._close_abandoned()
-        with self._wake:
-            if not self._running:
-                raise EngineError("the engine is not running")
-            if not self._free:
-                raise EngineFull(f"all {self.sizes[-1]} slots are taken; try again when a stream has ended")
-            seat = Seat(heapq.heappop(self._free), self.recognizer.hypothesis())
-            stream = LiveStream(self, seat, self.recognizer.config, self.lookahead, audio)
-            self._open[seat.slot] = seat
+        if self._stopped is not None:
+            raise self._stopped
+        return StreamInput(self.recognizer.config.features.sample_rate_hz, sample_rate_hz, raw)
+
+    def _seat(self, slot: int | None, audio: StreamInput, keep_transcript: bool) -> LiveStream:
+        if self._stopped is not None:
+            raise self._stopped
+        if slot is None:
+            raise EngineFull(f"all {self.sizes[-1]} slots are taken; try again when a stream has ended")
+        seat = Seat(slot, self.recognizer.hypothesis(keep_transcript))
+        stream = LiveStream(self, seat, self.recognizer.config, self.lookahead, audio)
+        self._schedule.join(seat)
         self._unfinished.add(seat)
         weakref.finalize(stream, self._abandon, seat).atexit = False
         return stream
@@ -145,7 +202,8 @@ class Engine:
     async def __aenter__(self) -> "Engine":
         self._loop = asyncio.get_running_loop()
         await self._loop.run_in_executor(None, self._compile)
-        self._running = True
+        self.failed = self._loop.create_future()
+        self._stopped = None
         for thread in self._threads:
             thread.start()
         if self.idle_limit_s is not None:
@@ -153,74 +211,52 @@ class Engine:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        self._stop("the engine has stopped")
+        self._stop(EngineError("the engine has stopped"), failed=False)
         for thread in self._threads:
             await self._loop.run_in_executor(None, thread.join)
 
     def _compile(self) -> None:
-        """Compiles everything that steps will need, so that none of them waits."""
+        """Compiles and allocates everything that steps will need, so that none of them waits."""
         for size in (*self.sizes, *reversed(self.sizes)):
             self._resize(size)
             self._batch.step(StepInput.empty(self.recognizer.config, size, self.chunk_samples))
         self._batch.wait()
-        self._allocate()
+        self._pending.prepare(PREPARED)
 
-    def _allocate(self) -> None:
-        """Allocates and touches the sample buffers once: page faults on fresh memory would slow every step."""
-        shape = (self.sizes[-1], self.chunk_samples)
-        self._buffers = [np.full(shape, 0, np.float32) for _ in range(BUFFERS)]
-
-    def _stop(self, reason: str) -> None:
+    def _stop(self, error: EngineError, failed: bool) -> None:
         """Stops the threads and fails every stream that has not ended; from any thread, any number of times."""
-        with self._wake:
-            self._running = False
-            self._wake.notify_all()
+        self._stopped = self._stopped or error
+        self._schedule.stop()
         with suppress(RuntimeError):  # the loop is closed: no caller is left
-            self._loop.call_soon_threadsafe(self._fail_all, EngineError(reason))
+            self._loop.call_soon_threadsafe(self._fail_all, error, failed)
 
-    def _fail_all(self, error: EngineError) -> None:
+    def _fail_all(self, error: EngineError, failed: bool) -> None:
         for seat in self._unfinished:
             seat.fail(error)
         self._unfinished.clear()
+        self._slots.close(error)
+        if not self.failed.done():
+            self.failed.set_result(error if failed else None)
 
     # Called by streams, in the event loop.
 
-    def enqueue(self, seat: Seat, chunk: np.ndarray) -> None:
-        """Takes a chunk for the next step."""
-        with self._wake:
-            if seat not in self._ready:
-                if not self._ready:
-                    self._ready_since_s = time.monotonic()
-                self._ready[seat] = None
-            seat.chunks.append(chunk)
-            if len(self._ready) in (1, len(self._open)):
-                self._wake.notify()
+    def waiting(self, seat: Seat) -> int:
+        """Returns how many chunks of a stream wait for a step."""
+        return self._schedule.waiting(seat)
+
+    def enqueue(self, chunks: Iterable[SeatedChunk]) -> None:
+        """Takes chunks for the next steps."""
+        self._schedule.enqueue(chunks)
 
     def complete(self, seat: Seat) -> None:
         """Ends a stream after the chunks that wait."""
-        with self._wake:
-            seat.complete = True
-            if not seat.chunks:
-                self._end(seat)
-            self._wake.notify()
+        self._schedule.complete(seat)
 
     def cancel(self, seat: Seat) -> None:
         """Ends a stream at once; chunks that wait are dropped."""
         self._unfinished.discard(seat)
-        with self._wake:
-            seat.chunks.clear()
-            self._leave(seat)
-            self._wake.notify()
-
-    def _end(self, seat: Seat) -> None:
-        self._ended.append(seat)
-        self._leave(seat)
-
-    def _leave(self, seat: Seat) -> None:
-        if self._open.get(seat.slot) is seat:  # else it has left, and another may have the slot
-            del self._open[seat.slot]
-            heapq.heappush(self._free, seat.slot)
-        self._ready.pop(seat, None)
+        if self._schedule.leave(seat):
+            self._slots.give_back(seat.slot)
 
     # Streams that their callers have left behind.
 
@@ -236,13 +272,13 @@ class Engine:
 
     def _close_idle(self, limit_s: float) -> None:
         """Closes the streams that got no samples for `limit_s`, and comes back when the next one may be due."""
-        if not self._running:
+        if self._stopped is not None:
             return
         now_s, next_s = time.monotonic(), limit_s
         for seat in list(self._unfinished):
-            if seat.chunks or seat.complete:  # it waits for the engine, not for its caller
-                seat.last_s = now_s
-            left_s = seat.last_s + limit_s - now_s
+            if self.waiting(seat) or seat.complete:  # it waits for the engine, not for its caller
+                seat.samples_s = now_s
+            left_s = seat.samples_s + limit_s - now_s
             if left_s <= 0:
                 seat.fail(EngineError(f"the stream was closed: it got no samples for {limit_s:g} s; open another"))
                 self.cancel(seat)
@@ -254,58 +290,25 @@ class Engine:
 
     def _stepper(self) -> None:
         try:
-            while (result := self._next()) is not None:
-                self._results.put(result)
+            while (step := self._schedule.next()) is not None:
+                gathered_s, emission = time.monotonic(), None
+                if step.given is not None:
+                    emission = self._batch.step(step.given.head(self._fit(step.slots)))
+                    self.steps += 1
+                self._results.put(_Dispatched(step, emission, self._batch.size, gathered_s, time.monotonic()))
         except Exception as error:
-            self._stop(f"the engine failed: {error}")
+            self._stop(EngineError(f"the engine failed: {error}"), failed=True)
             raise
         finally:
             self._results.put(None)
 
-    def _next(self) -> _StepResult | None:
-        with self._wake:
-            stepping = self._wait()
-            if stepping is None:
-                return None
-            taken = [(seat, seat.chunks.popleft()) for seat in self._ready] if stepping else []
-            slots = max(self._open, default=-1) + 1  # before any of them leaves
-            for seat, _ in taken:
-                if not seat.chunks:
-                    del self._ready[seat]
-                    if seat.complete:
-                        self._end(seat)
-            if stepping:  # a result with ends alone must not make the streams that are ready wait longer
-                self._ready_since_s = time.monotonic()
-            ended, self._ended = self._ended, []
-        return _StepResult(self._run_step(taken, slots) if taken else None, [seat for seat, _ in taken], ended)
-
-    def _wait(self) -> bool | None:
-        """Waits until there is work. Returns whether it is a step; None to stop."""
-        while self._running:
-            left_s = self._ready_since_s + self.patience_s - time.monotonic()
-            if self._ready and (len(self._ready) == len(self._open) or left_s <= 0):
-                return True
-            if self._ended:
-                return False
-            self._wake.wait(left_s if self._ready else None)
-        return None
-
-    def _run_step(self, taken: list[tuple[Seat, np.ndarray]], slots: int) -> Emission:
+    def _fit(self, slots: int) -> int:
+        """Changes the batch's size where the slots need another; returns it."""
         fitting = next(size for size in self.sizes if size >= slots)
-        size = self._batch.size
-        self._spare_steps = self._spare_steps + 1 if fitting < size else 0
-        if fitting > size or self._spare_steps > SHRINK_AFTER:
-            self._resize(size := fitting)
-        # rows that are not filled hold what was there before, which no inactive stream uses
-        given = StepInput(self.recognizer.config, self._buffers[self.steps % BUFFERS][:size])
-        seats = [seat for seat, _ in taken]
-        given.fill_rows(
-            [seat.slot for seat in seats], [chunk for _, chunk in taken], [not seat.begun for seat in seats]
-        )
-        for seat in seats:
-            seat.begun = True
-        self.steps += 1
-        return self._batch.step(given)
+        self._spare_steps = self._spare_steps + 1 if fitting < self._batch.size else 0
+        if fitting > self._batch.size or self._spare_steps > SHRINK_AFTER:
+            self._resize(fitting)
+        return self._batch.size
 
     def _resize(self, size: int) -> None:
         self._batch.resize(size)
@@ -316,22 +319,45 @@ class Engine:
     def _reader(self) -> None:
         try:
             while (result := self._results.get()) is not None:
-                emission, stepped, ended = jax.device_get(result.emission), set(result.stepped), set(result.ended)
-                updates = [
-                    (seat, seat.decode(emission if seat in stepped else None, seat in ended))
-                    for seat in dict.fromkeys([*result.stepped, *result.ended])
-                ]
-                self._loop.call_soon_threadsafe(self._publish, updates, result.stepped, ended)
+                self._read(result)
         except Exception as error:
-            self._stop(f"the engine failed: {error}")
+            self._stop(EngineError(f"the engine failed: {error}"), failed=True)
             while self._results.get() is not None:  # so that the stepper can end
                 pass
             raise
 
-    def _publish(self, updates: list[tuple[Seat, Update]], stepped: list[Seat], ended: set[Seat]) -> None:
-        self._unfinished -= ended
-        for index, (seat, update) in enumerate(updates):  # streams that had a chunk come first
+    def _read(self, dispatched: _Dispatched) -> None:
+        """Waits for a step's labels, makes them text, and has it published."""
+        step = dispatched.step
+        emission, ended = jax.device_get(dispatched.emission), set(step.ended)
+        read_s = time.monotonic()
+        if step.given is not None:
+            self._pending.give_back(step.given)
+        lengths = () if emission is None else emission.length[step.rows].tolist()
+        updates = [
+            (seat, seat.decode(emission, seat in ended))
+            for seat, length in zip(step.stepped, lengths, strict=True)
+            if length or seat in ended
+        ]
+        updates += [(seat, seat.decode(None, True)) for seat in ended.difference(step.stepped)]
+        moments_s = step.ready_s, step.begun_s, *dispatched[3:], read_s, time.monotonic()
+        self._loop.call_soon_threadsafe(self._publish, updates, dispatched, moments_s)
+
+    def _publish(
+        self, updates: list[tuple[Seat, Update]], dispatched: _Dispatched, moments_s: tuple[float, ...]
+    ) -> None:
+        for seat, update in updates:
+            if update is not NOTHING and (stream := seat.stream()) is not None:
+                stream.publish(update)
+        stepped = dispatched.step.stepped
+        for seat in stepped:
+            seat.chunks_done += 1
+            if seat.awaited:
+                seat.awaited[0].wake()
+        for seat in dispatched.step.ended:
+            self.cancel(seat)
             if (stream := seat.stream()) is not None:
-                stream.publish(update, int(index < len(stepped)), seat in ended)
-        if stepped:
-            self.on_step([stream for seat in stepped if (stream := seat.stream()) is not None])
+                stream.end()
+        if stepped and self.on_step is not None:
+            streams = [stream for seat in stepped if (stream := seat.stream()) is not None]
+            self.on_step(StepReport(streams, dispatched.rows, *moments_s))

@@ -3,10 +3,9 @@
 import asyncio
 import time
 import weakref
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,26 +13,25 @@ from nemojax.audio.stream_input import Piece, StreamInput
 from nemojax.config import ModelConfig
 from nemojax.decoding.state import Emission
 from nemojax.errors import Backlog, EngineError
-from nemojax.recognition.chunker import Chunker
-from nemojax.recognition.hypothesis import NOTHING, Hypothesis, Update
+from nemojax.recognition.chunker import Chunk, Chunker
+from nemojax.recognition.hypothesis import NOTHING, Hypothesis, Update, merged
 from nemojax.text.transcript import Transcript
 
 
 @dataclass(eq=False)
 class Seat:
-    """A stream's place in an engine: its row of the batch, the chunks that wait, and its hypothesis.
+    """A stream's place in an engine: its row of the batch, its hypothesis, and how far it is.
 
     The engine holds seats, and a seat does not hold its stream, so a stream that its caller forgets is collected.
-    The engine guards `chunks` and `complete` by its lock. `begun` belongs to the thread that steps, `hypothesis` to the
-    thread that reads emissions, `last_s` to the event loop.
+    `hypothesis` belongs to the thread that reads emissions, the other fields to the event loop.
     """
 
     slot: int
     hypothesis: Hypothesis
-    chunks: deque[np.ndarray] = field(default_factory=deque)
-    begun: bool = False  # a step has had its first chunk
-    complete: bool = False  # the chunks that wait are the last ones
-    last_s: float = field(default_factory=time.monotonic)  # when it last got samples
+    chunks: int = 0  # given to the engine so far
+    chunks_done: int = 0  # of these, transcribed
+    complete: bool = False  # it takes no more samples
+    samples_s: float = field(default_factory=time.monotonic)  # when it last got samples
     stream: "Callable[[], LiveStream | None]" = lambda: None  # None once nobody refers to it any more
     awaited: "list[LiveStream]" = field(default_factory=list)  # held while a task waits: nothing else may hold the task
 
@@ -48,14 +46,25 @@ class Seat:
             stream.fail(error)
 
 
+class SeatedChunk(NamedTuple):
+    """A chunk on its way to the engine."""
+
+    seat: Seat
+    chunk: Chunk
+    first: bool  # it begins the stream
+
+
 @runtime_checkable
 class Server(Protocol):
     """The engine as its streams see it; declared here, so that streams need not import the engine."""
 
     backlog: int  # chunks of a stream that may wait
 
-    def enqueue(self, seat: Seat, chunk: np.ndarray) -> None:
-        """Takes a chunk for the next step."""
+    def waiting(self, seat: Seat) -> int:
+        """Returns how many chunks of a stream wait for a step."""
+
+    def enqueue(self, chunks: Iterable[SeatedChunk]) -> None:
+        """Takes chunks for the next steps."""
 
     def complete(self, seat: Seat) -> None:
         """Ends a stream after the chunks that wait."""
@@ -73,12 +82,15 @@ class LiveStream:
     def __init__(self, server: Server, seat: Seat, config: ModelConfig, lookahead: int, audio: StreamInput):
         self.seat, self.lookahead, self._input = seat, lookahead, audio
         self._server, self._chunker = server, Chunker(config, lookahead)
-        self._finished = False  # no more samples are taken
-        self._unread: Update | None = None
+        self._chunk_samples, self._history_samples = config.chunk_samples(lookahead), config.history_samples
+        self._rate_hz = config.features.sample_rate_hz
+        self._part_samples = max(1, self._chunk_samples * audio.rate_hz // self._rate_hz)  # at most a chunk
+        self._pushing = asyncio.Lock()  # pushes and the end wait for each other
+        self._unread: list[Update] = []
+        self._chunks_read = 0
         self._changed = asyncio.Event()
         self._transcript: Transcript | None = None
         self._error: EngineError | None = None
-        self.chunks_done = 0
         seat.stream = weakref.ref(self)
 
     async def __aenter__(self) -> "LiveStream":
@@ -91,36 +103,95 @@ class LiveStream:
     @property
     def backlog(self) -> int:
         """Chunks that wait for a step."""
-        return len(self.seat.chunks)
+        return self._server.waiting(self.seat)
+
+    @property
+    def chunks_pushed(self) -> int:
+        """Chunks that the samples taken so far have completed."""
+        return self.seat.chunks
+
+    @property
+    def chunks_done(self) -> int:
+        """Chunks transcribed so far."""
+        return self.seat.chunks_done
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of audio taken so far."""
+        return self._input.duration_s
+
+    @property
+    def transcribed_s(self) -> float:
+        """Seconds of audio transcribed so far."""
+        samples = self.chunks_done * self._chunk_samples - self._history_samples  # which begin the first chunk
+        return max(0, min(samples, self._chunker.samples)) / self._rate_hz
 
     async def push(self, samples: Any) -> None:
-        """Takes more samples, as `Stream.push` does, once there is room for them.
+        """Takes more samples, as `Stream.push` does, a chunk at a time as there is room for it.
+
+        Where it is canceled, `duration_s` tells how much was taken.
 
         Raises:
           AudioError: the samples are not one channel, or not all audio; the stream is as it was before.
           EngineError: the engine has stopped.
           ValueError: the stream is finished.
         """
-        piece = self._input.check(samples)
-        while self.backlog >= self._server.backlog and self._error is None:
-            await self._change()
-        self._push(piece)
+        if self.room > 0:
+            piece = self._input.check(samples)
+            if len(piece.samples) <= self._part_samples:  # the common case, in a hurry
+                return self._push(piece)
+            async with self._pushing:
+                return await self._push_parts(piece)
+        async with self._pushing:
+            await self._push_parts(self._input.check(samples))
+
+    async def _push_parts(self, piece: Piece) -> None:
+        for part in piece.parts(self._part_samples):
+            while self.backlog >= self._server.backlog and self._error is None:
+                await self._change()
+            self._push(part)
 
     def push_nowait(self, samples: Any) -> None:
         """Takes more samples without waiting. Raises Backlog, with nothing taken, where `push` would wait."""
         piece = self._input.check(samples)
-        if self.backlog >= self._server.backlog:
+        if (room := self.room) <= 0:
             raise Backlog(f"{self.backlog} chunks wait to be processed; push slower, or open fewer streams")
+        if len(piece.samples) > room * self._part_samples:
+            given_s, room_s = (count / self._input.rate_hz for count in (len(piece.samples), room * self._part_samples))
+            raise Backlog(f"{given_s:.3f} s of samples are more than there is room for ({room_s:.3f} s); await push()")
         self._push(piece)
+
+    @property
+    def room(self) -> int:
+        """Chunks that the stream takes without waiting; none while a push waits, for no other may overtake it."""
+        return 0 if self._pushing.locked() else self._server.backlog - self.backlog
 
     def _push(self, piece: Piece) -> None:
         if self._error is not None:
             raise self._error
-        if self._finished:
+        if self.seat.complete:
             raise ValueError("this stream is finished; open another")
-        self.seat.last_s = time.monotonic()
-        for chunk in self._chunker.push(self._input.take(piece)):
-            self._server.enqueue(self.seat, chunk)
+        self.seat.samples_s = time.monotonic()
+        if chunks := self._chunker.push(self._input.take(piece)):
+            self._server.enqueue(self._seated(chunks))
+
+    def take(self, samples: np.ndarray, now_s: float) -> list[SeatedChunk]:
+        """Takes checked samples that it `takes`, and returns the chunks that they complete, for the engine."""
+        self.seat.samples_s = now_s
+        return self._seated(self._chunker.push(self._input.take_samples(samples)))
+
+    def takes(self, samples: int) -> bool:
+        """Returns whether the stream takes this many samples at once: it is open and has room, and they are few."""
+        seat, server = self.seat, self._server
+        fits = samples <= self._part_samples and self._error is None and not seat.complete
+        return fits and server.waiting(seat) < server.backlog and not self._pushing.locked()
+
+    def _seated(self, chunks: list[Chunk]) -> list[SeatedChunk]:
+        seat, seated = self.seat, []
+        for chunk in chunks:
+            seated.append(SeatedChunk(seat, chunk, seat.chunks == 0))
+            seat.chunks += 1
+        return seated
 
     async def finish(self) -> Transcript:
         """Transcribes the samples of the last, incomplete chunk and returns the transcript.
@@ -128,13 +199,13 @@ class LiveStream:
         Raises:
           EngineError: the engine has stopped, or the stream was closed.
         """
-        if not self._finished and self._error is None:
-            self._finished = True
-            for chunk in self._chunker.push(self._input.end()):
-                self._server.enqueue(self.seat, chunk)
-            if (rest := self._chunker.rest()) is not None:
-                self._server.enqueue(self.seat, rest)
-            self._server.complete(self.seat)
+        async with self._pushing:
+            if not self.seat.complete and self._error is None:
+                self.seat.complete = True
+                chunks = self._chunker.push(self._input.end())
+                rest = self._chunker.rest()
+                self._server.enqueue(self._seated(chunks if rest is None else [*chunks, rest]))
+                self._server.complete(self.seat)
         while self._transcript is None:
             if self._error is not None:
                 raise self._error
@@ -147,10 +218,9 @@ class LiveStream:
         self._server.cancel(self.seat)
 
     async def __aiter__(self) -> AsyncIterator[Update]:
-        """Yields updates until the stream ends; updates that pile up between reads are merged into one."""
+        """Yields an update after each step, until the stream ends; those that pile up between reads are merged."""
         while True:
-            if self._unread is not None:
-                update, self._unread = self._unread, None
+            if (update := self.read_nowait()) is not None:
                 yield update
             elif self._transcript is not None:
                 return
@@ -158,6 +228,17 @@ class LiveStream:
                 raise self._error
             else:
                 await self._change()
+
+    def read_nowait(self) -> Update | None:
+        """Returns what was added since the last read; None if no step was taken.
+
+        A program with thousands of streams reads those of a `StepReport` so, in place of a task for each.
+        """
+        if not self._unread and self._chunks_read == self.chunks_done:
+            return None
+        update = merged(self._unread) if self._unread else NOTHING
+        self._unread, self._chunks_read = [], self.chunks_done
+        return update.at(self.transcribed_s)
 
     async def _change(self) -> None:
         self._changed.clear()
@@ -169,19 +250,24 @@ class LiveStream:
 
     # The engine calls these, in the event loop.
 
-    def publish(self, update: Update, chunks: int, ended: bool) -> None:
-        """Gives the caller what a step of `chunks` chunks of this stream, 0 or 1, has added; and the end."""
-        self._unread = update if self._unread is None else self._unread + update
-        self.chunks_done += chunks
-        if ended and self._error is None:
+    def publish(self, update: Update) -> None:
+        """Gives the caller what a step has added; `wake` follows."""
+        self._unread.append(update)
+
+    def wake(self) -> None:
+        """Lets those that wait for the stream look at it again."""
+        self._changed.set()
+
+    def end(self) -> None:
+        """Ends the stream: all its updates are published."""
+        if self._error is None:
             samples, notes = self._chunker.samples, self._input.notes
             self._transcript = self.seat.hypothesis.transcript(samples, self.lookahead, "stream", notes)
-        self._changed.set()
+        self.wake()
 
     def fail(self, error: EngineError) -> None:
         """Ends the stream with an error, unless it has ended."""
         if self._transcript is None and self._error is None:
-            taken = sum(map(len, self.seat.chunks))
-            where = f" ({self._input.duration_s:.2f} s taken, {self.chunks_done} chunks transcribed)" if taken else ""
+            where = f" ({self.duration_s:.2f} s taken, {self.chunks_done} chunks transcribed)" if self.backlog else ""
             self._error = EngineError(f"{error}{where}") if where else error
-        self._changed.set()
+        self.wake()

@@ -10,6 +10,7 @@ import pytest
 from nemojax.audio import ffmpeg
 from nemojax.audio.source import Recording, open_audio
 from nemojax.errors import AudioError
+from tests.helpers.messages import whole
 from tests.helpers.sounds import encoded, wav_bytes, wave
 
 M4A = b"\0\0\0\x1cftypM4A " + bytes(2000)
@@ -59,7 +60,14 @@ def test_a_format_that_ffmpeg_decodes(program, tmp_path):
         assert notes == ("resampled from 44100 Hz", "mixed down from 2 channels")
         assert (tmp_path / "input").read_bytes() == M4A
         arguments = (tmp_path / "arguments").read_text().split("\n")
-        assert arguments[arguments.index("-f") + 1] == "mov"  # no other demuxer, which could read other files
+        place = arguments.index("-i")
+        whole = source == tmp_path / "-i m.m4a"  # the file itself; else a copy
+        assert (arguments[place + 1] == f"file:{tmp_path / '-i m.m4a'}") == whole
+        assert arguments[:place] + arguments[place + 2 : -1] == [
+            *("-nostdin", "-hide_banner", "-loglevel", "error", "-max_alloc", "268435456"),
+            *("-f", "mov"),  # no other demuxer, which could read other files
+            *("-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"),
+        ]
     part = Recording(tmp_path / "-i m.m4a", "part", offset_s=0.25, duration_s=0.5)
     assert len(read(part)[0]) == 8000
 
@@ -77,6 +85,15 @@ def test_a_failure_of_ffmpeg_is_one_line(program):
     program(b"", "warning\nmoov atom not found\n", 1)
     with pytest.raises(AudioError, match=r"^bytes: ffmpeg can't decode it: moov atom not found$"):
         read(M4A)
+    warnings = "a warning\n" * 190  # of 1,900 bytes
+    for message, shown in (
+        ("", "it gives no reason"),
+        ("x" * 300 + "\n \n", "x" * 200),
+        (warnings + "the reason\n", "the reason"),
+    ):
+        program(b"", message, 1)
+        with pytest.raises(AudioError, match=f"^bytes: ffmpeg can't decode it: {shown}$"):
+            read(M4A)
     program(OUTPUT[:-4000], "Invalid data found\n", 69)
     samples, notes = read(M4A)
     assert len(samples) and notes[-1] == "ffmpeg ended early: Invalid data found"
@@ -89,7 +106,7 @@ def test_ffmpeg_is_stopped(program, monkeypatch):
     )
     monkeypatch.setattr(ffmpeg, "STALL_S", 0.2)
     program(before="exec /bin/sleep 30")
-    with pytest.raises(AudioError, match=r"bytes: ffmpeg decodes nothing in 0\.2 s"):
+    with pytest.raises(AudioError, match=whole("bytes: ffmpeg decodes nothing in 0.2 s")):
         read(M4A)
     program(OUTPUT * 20)  # more than a pipe holds: the program waits until it is closed
     audio = open_audio(M4A)

@@ -41,11 +41,30 @@ ADTS = b"\xff\xf1\x50\x80\x02\x1f\xfc" + bytes(9)  # a frame of 16 bytes
         (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
         (b"RIFF\0\0\0\0AVI LIST", "avi"),
         ((b"G" + bytes(187)) * 3, "mpegts"),
+        (b"\0\0\0\x08moov", "mov"),
+        (b"\0\0\0\x08mdat", "mov"),
+        (b"FLV\x01", "flv"),
+        (b"wvpk", "wv"),
+        (b"MAC \x96\x0f", "ape"),
     ],
 )
 def test_the_formats_that_only_ffmpeg_reads(head, demuxer):
     form = identify(head)
     assert form.demuxer == demuxer and form.is_audio and not form.sndfile
+    assert identify(b"x" + head) is not form  # at the beginning only
+
+
+def test_formats_that_libsndfile_and_ffmpeg_read():
+    """A wav, an Ogg and a caf file can have encodings that only ffmpeg decodes."""
+    found = {kind: identify(encoded(wave(3000), 16_000, kind)[:HEAD_BYTES]).demuxer for kind in KINDS}
+    assert {kind: demuxer for kind, demuxer in found.items() if demuxer} == {
+        **dict.fromkeys(("wav", "wav24", "wavfloat", "wavulaw", "wavima", "rf64"), "wav"),
+        **dict.fromkeys(("vorbis", "opus"), "ogg"),
+        "caf": "caf",
+    }
+    for head in (b"NIST_1A\n   1024\n", b"ID3\x02", b"ID3\x04"):
+        assert identify(head).sndfile and not identify(head).demuxer
+    assert identify(b"ID3\x05\0") is None and identify(b"ID3\x01\0") is None
 
 
 @pytest.mark.parametrize(
@@ -53,6 +72,9 @@ def test_the_formats_that_only_ffmpeg_reads(head, demuxer):
     [
         (b"\x89PNG\r\n\x1a\n", "a PNG image"),
         (b"PK\3\4", "a zip archive"),
+        (b"\xff\xd8\xff\xe0", "a JPEG image"),
+        (b"GIF89a", "a GIF image"),
+        (b"RIFF\0\0\0\0WEBP", "a WebP image"),
         (b"\x1f\x8b\x08", "data compressed by gzip"),
         (b"%PDF-1.7", "a PDF document"),
         (bytes(257) + b"ustar", "a tar archive"),
@@ -86,4 +108,5 @@ def test_samples_have_no_format():
 
 
 def test_text():
+    assert is_text("\ufeffa\f".encode()) and not is_text(b"\xc3\xa9\xc3" + b"a") and not is_text(b"a\x1b")
     assert is_text(b"a\tb\r\n") and not is_text(b"") and not is_text(b"a\0b") and not is_text(b"\xff\xfe")

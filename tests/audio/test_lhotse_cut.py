@@ -6,10 +6,12 @@ import json
 import numpy as np
 import pytest
 
+from nemojax.audio.lhotse_cut import is_cut
 from nemojax.audio.manifest import expand_manifest
 from nemojax.audio.source import read_all
 from nemojax.errors import AudioError
 from tests.audio.test_manifest import tarred
+from tests.helpers.messages import whole
 from tests.helpers.sounds import encoded, wave
 
 
@@ -39,7 +41,7 @@ def test_parts_and_texts(tmp_path):
         tmp_path,
         cut(recording(tmp_path / "a.wav"), texts=[(0.5, "two"), (0.0, "one"), (0.7, None)]),
         cut(recording("a.wav"), 0.25, 0.5, texts=[(0, "")]),
-        {**cut(recording("a.wav")), "supervisions": None, "type": None},
+        {**cut(recording("a.wav", transforms=[])), "supervisions": None, "type": None},
         cut(recording("a.wav", (0, 1)), channel=[0, 1], kind="MultiCut"),
     )
     assert [entry.text for entry in (whole, part, silent, multi)] == ["one two", "", None, None]
@@ -87,29 +89,75 @@ def test_members_of_lhotses_tar_files(tmp_path):
         name="cuts.000001.jsonl.gz",
     )
     assert found.name == "a.b" and len(read_all(found)) == 16_000
-    with pytest.raises(AudioError, match="b: there is no such file"):
+    with pytest.raises(AudioError, match=whole("b: there is no such file")):
         read_all(lost)
 
 
 @pytest.mark.parametrize(
     "entry, message",
     [
-        ({"type": "MixedCut", "tracks": []}, "it is a MixedCut without a recording of its own"),
-        ({"type": "PaddingCut", "duration": 1.0}, "it is a PaddingCut without a recording"),
-        (cut(recording("a.wav", transforms=[{"name": "Speed"}])), "its recording has transforms"),
-        (cut(recording("cat a.wav", kind="command")), "the source of its recording is 'command', not a file"),
-        (cut({"sources": [{"type": "file", "channels": [0], "source": 5}]}), "recording is 5, not the name of a file"),
+        (
+            {"type": "MixedCut", "tracks": []},
+            "it is a MixedCut without a recording of its own; only MonoCut and MultiCut can be read",
+        ),
+        (
+            {"type": "PaddingCut", "duration": 1.0},
+            "it is a PaddingCut without a recording of its own; only MonoCut and MultiCut can be read",
+        ),
+        (
+            cut(recording("a.wav", transforms=[{"name": "Speed"}])),
+            "its recording has transforms; save the transformed audio to files first",
+        ),
+        (
+            cut(recording("cat a.wav", kind="command")),
+            "the source of its recording is 'command', not a file; save the audio to files",
+        ),
+        (
+            cut({"sources": [{"type": "file", "channels": [0], "source": 5}]}),
+            "the source of its recording is 5, not the name of a file",
+        ),
         (cut({"sources": [{"type": "file", "channels": 0}]}), "the channels of its source are not a list of numbers"),
+        (cut(recording(5, kind=None)), "the source of its recording is None, not a file; save the audio to files"),
+        (cut(recording("")), "the source of its recording is '', not the name of a file"),
+        (cut(recording("a.wav", ("0",))), "the channels of its source are not a list of numbers"),
+        (cut(recording("a.wav"), channel=[0, "1"]), "its channel is [0, '1'], not a number or a list of numbers"),
+        (cut(recording("a.wav"), channel=True), "its channel is True, not a number or a list of numbers"),
+        (cut(recording("a.wav"), channel=1000), "its channel is 1000, not a number or a list of numbers"),
+        (cut(recording("a.wav"), channel=999), "no source of its recording has channel 999"),
         (cut({"sources": []}), "its recording has no sources"),
         (cut({"sources": ["a.wav"]}), "its recording has no sources"),
         (cut({}), "its recording has no sources"),
-        (cut(recording("a.wav"), channel="0"), "its channel is '0', not a number"),
+        (cut(recording("a.wav"), channel="0"), "its channel is '0', not a number or a list of numbers"),
         (cut(recording("a.wav"), start="x"), "its offset is 'x', not a number of seconds"),
         (cut(recording("a.wav"), texts=[(0, 5)]), "a text of its supervisions is 5, not a string"),
-        (cut(recording("", kind="shar"), id=5), "its id is 5, not the name of a member"),
+        (cut(recording("", kind="shar"), id=5), "its id is 5, not the name of a member of a tar file"),
     ],
 )
 def test_cuts_that_can_not_be_read(tmp_path, entry, message):
     first, bad, last = entries(tmp_path, cut(recording("a.wav")), entry, cut(recording("b.wav")))
     assert (first.name, last.name) == ("a.wav", "b.wav")
-    assert isinstance(bad, AudioError) and "line 2: " in str(bad) and message in str(bad)
+    assert isinstance(bad, AudioError) and str(bad) == f"{tmp_path / 'cuts.jsonl.gz'}: line 2: {message}"
+
+
+def test_texts_are_in_the_order_of_their_times(tmp_path):
+    """A supervision without a time of its own comes first; two at one time stay in their order."""
+    one = cut(recording("a.wav"), texts=[(2.0, "d"), (1, "b"), (1.0, "c")])
+    one["supervisions"] += [{"text": "a", "start": "soon"}, "no supervision", {"start": 9.0}]
+    (entry,) = entries(tmp_path, one)
+    assert entry.text == "a b c d"
+    for supervisions in ([], "x", [{}]):
+        assert entries(tmp_path, {**one, "supervisions": supervisions})[0].text is None
+
+
+def test_what_is_a_cut():
+    named, audio = {"audio_filepath": "a.wav"}, {"recording": {}}
+    for entry, found in (
+        ({"type": "MonoCut"}, True),
+        ({"type": "PaddingCut"}, True),
+        (audio, True),
+        ({"recording": "a.wav"}, False),
+        ({"type": "Cutlet"}, False),
+        ({"type": 5}, False),
+        (named | audio | {"type": "MonoCut"}, False),
+    ):
+        assert is_cut(entry) is found, entry

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from nemojax.audio import manifest as manifest_module
+from nemojax.audio import manifest_entry
+from nemojax.audio.headers import UnnamedAudioError
 from nemojax.audio.manifest import Manifest, expand_manifest, numbered_entries
 from nemojax.audio.source import Recording, open_audio, read_all
 from nemojax.errors import AudioError
+from tests.helpers.messages import whole
 from tests.helpers.sounds import encoded, wave
 
 
@@ -62,7 +65,7 @@ def test_members_of_the_tar_file_beside_the_manifest(tmp_path):
             assert len(read_all(entry)) == 50
         else:
             np.testing.assert_allclose(read_all(entry), samples, atol=1e-4)
-    with pytest.raises(AudioError, match="no: there is no such file"):
+    with pytest.raises(AudioError, match=whole("no: there is no such file")):
         open_audio(entries[5])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["3.flac", "dev.jsonl", "dev.tar"]  # nothing is unpacked
 
@@ -78,32 +81,52 @@ def test_names_of_members_begin_with_or_without_the_directory(tmp_path):
 @pytest.mark.parametrize(
     "line,message",
     [
-        ("{", "it is not JSON"),
+        ("{", "it is not JSON ("),
         ('{"a": ' + "9" * 5000 + "}", "it is not JSON that can be read: a number has thousands of digits"),
         ('{"a": ' + "[" * 60 + "]" * 60 + "}", "it is not JSON that can be read: it is nested too deeply"),
         ('{"audio_filepath": "' + "x" * 2**23 + '"}', "it is longer than 8388608 bytes"),
-        ("[" * 100_000, "it is not JSON"),
+        ("[" * 100_000, "it is not JSON that can be read: it is nested too deeply"),
         ("[1]", "it is list, not a JSON object"),
         ("{}", "its audio_filepath is None, not the name of a file"),
-        ({"audio_filepath": 3}, "its audio_filepath is 3"),
-        ({"audio_filepath": ""}, "its audio_filepath is ''"),
+        ({"audio_filepath": 3}, "its audio_filepath is 3, not the name of a file"),
+        ({"audio_filepath": ""}, "its audio_filepath is '', not the name of a file"),
         ({"audio_filepath": "a.wav", "offset": -1}, "its offset is -1, not a number of seconds"),
-        ({"audio_filepath": "a.wav", "offset": "1"}, "its offset is '1', not"),
-        ({"audio_filepath": "a.wav", "duration": True}, "its duration is True, not"),
-        ({"audio_filepath": "a.wav", "duration": float("nan")}, "its duration is nan, not"),
-        ({"audio_filepath": "a.wav", "duration": float("inf")}, "its duration is inf, not"),
-        ({"audio_filepath": "a.wav", "offset": 10**400}, "its offset is 10"),
+        ({"audio_filepath": "a.wav", "offset": "1"}, "its offset is '1', not a number of seconds"),
+        ({"audio_filepath": "a.wav", "duration": True}, "its duration is True, not a number of seconds"),
+        ({"audio_filepath": "a.wav", "duration": float("nan")}, "its duration is nan, not a number of seconds"),
+        ({"audio_filepath": "a.wav", "duration": float("inf")}, "its duration is inf, not a number of seconds"),
+        (
+            {"audio_filepath": "a.wav", "offset": 10**400},
+            f"its offset is 1{'0' * 99} ... {'0' * 100}, not a number of seconds",
+        ),
         ({"audio_filename": "", "duration": 1}, "its audio_filename is '', not the name of a file"),
         ({"audio_filepath": "a\ud800.wav"}, r"'a\ud800.wav' can't be the name of a file"),
         ({"audio_filepath": "a.wav", "text": "\udce4"}, r"its text has characters that are not Unicode: \udce4"),
         ({"audio_filepath": "a.wav", "text": ["a"]}, "its text is ['a'], not a string"),
         ({"audio_filepath": "a.wav", "text_filepath": 7}, "its text_filepath is 7, not the name of a file"),
-        ({"audio_filepath": "a.wav", "text_filepath": "no.txt"}, "its text_filepath no.txt can't be read (there is no"),
+        (
+            {"audio_filepath": "a.wav", "text_filepath": "no.txt"},
+            "its text_filepath no.txt can't be read (there is no such file)",
+        ),
         ({"audio_filepath": "a.wav", "text_filepath": "."}, "its text_filepath . can't be read (it is not a file)"),
-        ({"audio_filepath": "a.wav", "text_filepath": "/dev/zero"}, "its text_filepath /dev/zero can't be read (it is"),
-        ({"audio_filepath": "a.wav", "text_filepath": "latin1"}, "its text_filepath latin1 can't be read (it is not"),
-        ({"audio_filepath": "a.wav", "text_filepath": "long"}, "its text_filepath long can't be read (it has more"),
+        (
+            {"audio_filepath": "a.wav", "text_filepath": "/dev/zero"},
+            "its text_filepath /dev/zero can't be read (it is not a file)",
+        ),
+        (
+            {"audio_filepath": "a.wav", "text_filepath": "latin1"},
+            "its text_filepath latin1 can't be read (it is not UTF-8)",
+        ),
+        (
+            {"audio_filepath": "a.wav", "text_filepath": "long"},
+            "its text_filepath long can't be read (it has more than 1048576 bytes)",
+        ),
         ({"audio_filepath": "a.wav", "duration": 0}, "its duration is 0"),
+        ({"audio_filepath": "a.wav", "duration": 1e9}, "its duration is 1000000000.0, not a number of seconds"),
+        (
+            {"audio_filepath": "a.wav", "channel_selector": "left"},
+            "'left' does not choose channels: write an index from 0 on, several, or 'average'",
+        ),
         ({"audio_filepath": "a.wav", "text": 5}, "its text is 5, not a string"),
     ],
 )
@@ -114,9 +137,45 @@ def test_an_invalid_line_is_named_and_the_others_are_read(tmp_path, line, messag
     path = write(tmp_path / "m.json", {"audio_filepath": "a.wav"}, "", line, {"audio_filepath": "b.wav"})
     first, bad, last = expand_manifest(path)
     assert isinstance(first, Recording) and isinstance(last, Recording) and last.name == "b.wav"
-    assert isinstance(bad, AudioError) and str(bad).startswith(f"{path}: line 3: {message}")
+    found = str(bad).removeprefix(f"{path}: line 3: ")
+    assert isinstance(bad, AudioError) and (found.startswith(message) if message.endswith("(") else found == message)
     assert "\n" not in str(bad) and len(str(bad)) < 1000
     assert [number for number, _ in numbered_entries(path)] == [1, 3, 4]
+
+
+def test_limits_of_lines(tmp_path, monkeypatch):
+    """Of their length, of their depth, and of a text in a file of its own."""
+    line = '{"audio_filepath": "a.wav"}'
+    monkeypatch.setattr(manifest_entry, "MAX_LINE_BYTES", len(line))
+    assert manifest_entry.parse_entry(line.encode()) == {"audio_filepath": "a.wav"}
+    with pytest.raises(UnnamedAudioError, match=f"it is longer than {len(line)} bytes"):
+        manifest_entry.parse_entry(line.encode() + b" ")
+    monkeypatch.undo()
+    nested = lambda depth: ('{"a": ' + "[" * depth + "]" * depth + "}").encode()
+    assert manifest_entry.parse_entry(nested(49))
+    with pytest.raises(UnnamedAudioError, match=whole("it is not JSON that can be read: it is nested too deeply")):
+        manifest_entry.parse_entry(nested(50))
+    objects = b'{"a": ' * 49 + b"1" + b"}" * 49
+    assert manifest_entry.parse_entry(objects)
+    with pytest.raises(UnnamedAudioError, match=whole("it is not JSON that can be read: it is nested too deeply")):
+        manifest_entry.parse_entry(b'{"a": ' + objects + b"}")
+    (tmp_path / "long").write_bytes(b"x" * 2**20)
+    (entry,) = expand_manifest(write(tmp_path / "m.json", {"audio_filepath": "a.wav", "text_filepath": "long"}))
+    assert entry.text == "x" * 2**20
+    times = {"audio_filepath": "a.wav", "offset": 999_999_999.9, "duration": 1e-9, "channel_selector": [1, 0]}
+    (entry,) = expand_manifest(write(tmp_path / "m.json", times))
+    assert (entry.offset_s, entry.duration_s, entry.channel) == (999_999_999.9, 1e-9, (1, 0))
+
+
+def test_durations_of_lines():
+    for content, seconds in (
+        ('{"duration": 3}', 3.0),
+        ('{"duration": 0}', 0.0),
+        ('{"duration": "x"}', None),
+        ("{}", None),
+        ("[", None),
+    ):
+        assert manifest_entry.duration_s(content.encode()) == seconds
 
 
 def test_nemos_other_keys(tmp_path):
@@ -198,11 +257,15 @@ def test_gzip(tmp_path):
         assert manifest.read(number, offset) == manifest.parse(number, line) and line in content
     (error,) = expand_manifest(write(tmp_path / "no.jsonl.gz", "\x1f"))
     assert "it is not JSON" in str(error)
-    damage = {"cut short": packed.read_bytes()[:-9], "damaged": packed.read_bytes()[:-8] + bytes(8)}
-    for word, data in damage.items():
-        packed.write_bytes(data)
+    data = packed.read_bytes()
+    for word, damaged in [
+        ("cut short", data[:-9]),
+        ("damaged", data[:-8] + bytes(8)),  # not of that sum
+        ("damaged", data[:10] + b"\xff" * 20 + data[30:]),  # no blocks
+    ]:
+        packed.write_bytes(damaged)
         (error,) = expand_manifest(packed)
-        assert f"m.jsonl.gz: the manifest can't be read (its gzip data are {word})" in str(error)
+        assert str(error) == f"{packed}: the manifest can't be read (its gzip data are {word})"
 
 
 def test_gzip_that_decompresses_to_far_more(tmp_path, monkeypatch):
@@ -241,9 +304,11 @@ def test_a_request_has_all_keys_of_its_line(tmp_path):
 def test_byte_order_marks_and_invalid_utf8(tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_bytes(
-        b'\xef\xbb\xbf{"audio_filepath": "a"}\r\n{"audio_filepath": "\xff"}\r\n{"audio_filepath": "b\\u0000"}'
+        b'\xef\xbb\xbf{"audio_filepath": "a"}\r\n{"audio_filepath": "\xff"}\r\n{"audio_filepath": "b\\u0000"}\n'
+        b'{"audio_filepath": "\\ud800"}'
     )
-    first, second, strange = expand_manifest(path)
+    first, second, strange, surrogate = expand_manifest(path)
+    assert str(surrogate) == f"{path}: line 4: '\\ud800' can't be the name of a file"
     assert isinstance(first, Recording) and first.name == "a"
     assert isinstance(second, Recording) and os.fsencode(second.path) == os.fsencode(tmp_path) + b"/\xff"
     with pytest.raises(AudioError, match="null byte"):

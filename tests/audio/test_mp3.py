@@ -4,6 +4,7 @@ import pytest
 
 from nemojax.audio.mp3 import (
     StretchedWindow,
+    adts_frame_bytes,
     counted_bytes,
     frame_bytes,
     has_frame_count,
@@ -68,6 +69,88 @@ def test_tags_end_after_their_size_and_their_footer():
     assert tag_bytes(whole(tag(200, 0)[:50])) == 50 and tag_bytes(whole(b"ID3\4\0")) == 0
     assert next_mp3(whole(b"xx" + tag(6, 0) + (HEADER + bytes(413)) * 2), 0) == 2
     assert next_mp3(whole(b"xx" + tag(6, 0)), 0) is None
+
+
+def mpeg_header(version: int, layer: int, index: int, rate: int, padding: int = 0) -> bytes:
+    """The 4 bytes of a frame: version 3 is MPEG-1, 2 MPEG-2, 0 MPEG-2.5."""
+    return bytes([0xFF, 0xE1 | version << 3 | (4 - layer) << 1, index << 4 | rate << 2 | padding << 1, 0])
+
+
+# bit rates in kbit/s of index 1 to 14, from the standard (ISO 11172-3, 13818-3)
+HALVES = [8 * i for i in range(1, 9)] + [16 * i for i in range(5, 11)]
+BIT_RATES = {
+    (3, 1): [32 * i for i in range(1, 15)],
+    (3, 2): [32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384],
+    (3, 3): [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320],
+    (2, 1): [32, *range(48, 65, 8), *range(80, 193, 16), 224, 256],
+    (2, 2): HALVES,
+    (2, 3): HALVES,
+}
+
+
+def test_sizes_of_mpeg_frames():
+    """A frame has 384 samples in layer 1, 576 in layer 3 of MPEG-2 and 2.5, else 1152."""
+    for version, divisor in ((3, 1), (2, 2), (0, 4)):
+        for layer in (1, 2, 3):
+            samples = 384 if layer == 1 else 576 if layer == 3 and version != 3 else 1152
+            slot = 4 if layer == 1 else 1  # bytes
+            for rate, rate_hz in enumerate((44_100, 48_000, 32_000)):
+                for index, kbits in enumerate(BIT_RATES[version or 2, layer], start=1):
+                    slots = samples * kbits * 1000 // (8 * slot * (rate_hz // divisor))
+                    for padding in (0, 1):
+                        header = mpeg_header(version, layer, index, rate, padding)
+                        assert frame_bytes(header) == (slots + padding) * slot, (version, layer, rate, index)
+    assert frame_bytes(HEADER) == 417
+    for header in (
+        mpeg_header(1, 3, 9, 0),  # no version
+        mpeg_header(3, 4, 9, 0),  # no layer
+        mpeg_header(3, 3, 0, 0),  # a free bit rate
+        mpeg_header(3, 3, 15, 0),
+        mpeg_header(3, 3, 9, 3),  # no sample rate
+        HEADER[:3],
+        b"\xfe" + HEADER[1:],
+        b"\xff\xdb" + HEADER[2:],
+    ):
+        assert frame_bytes(header) == 0
+
+
+def aac_header(size: int, rate: int = 4, sync: int = 0xFFF1) -> bytes:
+    return sync.to_bytes(2, "big") + bytes([1 << 6 | rate << 2, 0x80 | size >> 11, size >> 3 & 255, (size & 7) << 5])
+
+
+def test_sizes_of_aac_frames():
+    for size in (8, 9, 255, 2048, 8191):
+        for sync in (0xFFF1, 0xFFF0, 0xFFF9):  # with a checksum or without, MPEG-4 or MPEG-2
+            assert adts_frame_bytes(aac_header(size, sync=sync)) == size
+    assert adts_frame_bytes(aac_header(500, rate=12)) == 500
+    for header in (
+        aac_header(500, rate=13),  # no sample rate
+        aac_header(7),  # smaller than a header
+        aac_header(500, sync=0xFFF3),  # a layer, as in an mp3
+        aac_header(500, sync=0xFFE1),
+        aac_header(500, sync=0xFEF1),
+        aac_header(500)[:5],
+    ):
+        assert adts_frame_bytes(header) == 0
+
+
+def test_large_and_many_tags():
+    """Sizes have 4 times 7 bits; no more than 16 tags are passed over."""
+    for shift in (0, 7, 14, 21):
+        size = bytes(1 if shift == place else 0 for place in (21, 14, 7, 0))
+        data = b"ID3\4\0\0" + size + bytes((1 << shift) + 5)
+        assert tag_bytes(whole(data)) == 10 + (1 << shift)
+    tag = b"ID3\4\0\0\0\0\0\1x"
+    assert tag_bytes(whole(tag * 20)) == 16 * 11 and tag_bytes(whole(b"ID4" + tag)) == 0
+
+
+def test_the_next_mp3_is_at_a_frame_or_its_tag():
+    frames = (HEADER + bytes(413)) * 3
+    for before in (0, 1, 500):
+        assert next_mp3(whole(b"x" * 10 + bytes(before) + frames), 10) == 10 + before
+        assert next_mp3(whole(b"x" * 10 + bytes(before) + b"ID3\4\0\0\0\0\0\6" + bytes(6) + frames), 3) == 10 + before
+    assert next_mp3(whole(frames), 1) == 417 and next_mp3(whole(bytes(70_000) + frames), 0) is None
+    assert next_mp3(whole(HEADER), 0) == 0 and next_mp3(whole(HEADER[:3]), 0) is None
 
 
 def test_a_frame_needs_another_one_after_it():

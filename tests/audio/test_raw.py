@@ -1,3 +1,6 @@
+import io
+import warnings
+
 import numpy as np
 import pytest
 
@@ -26,26 +29,36 @@ def test_declarations():
     assert len(names) == 14 and all(parse_raw(name).subtype for name in names)
 
 
+FORM = "ENCODING,RATE,CHANNELS, such as s16le,16000,1"
+
+
+@pytest.mark.parametrize("text", ["s16", "u8le", "mp3", "", "x" * 5000, "s16le2"])
+def test_encodings_that_there_are_not(text):
+    with pytest.raises(ConfigError) as caught:
+        parse_raw(text)
+    assert str(caught.value) == (
+        f"{text[:40]!r} is not an encoding of raw samples; these are: s8, u8, s16le, s16be, s24le, s24be, s32le, "
+        "s32be, f32le, f32be, f64le, f64be, alaw, mulaw"
+    )
+
+
 @pytest.mark.parametrize(
-    "text,message",
+    "rest,message",
     [
-        ("s16", "'s16' is not an encoding of raw samples; these are: s8, u8, s16le, s16be, "),
-        ("u8le", "'u8le' is not an encoding"),
-        ("mp3", "'mp3' is not an encoding"),
-        ("", "'' is not an encoding"),
-        ("x" * 5000, "'x{40}' is not an encoding"),
-        ("s16le,16 kHz", "declared as ENCODING,RATE,CHANNELS, such as s16le,16000,1; not as 's16le,16 kHz'"),
-        ("s16le,8000,1,1", "declared as ENCODING"),
-        ("s16le,-8000", "declared as ENCODING"),
-        ("s16le,99999999", "declared as ENCODING"),
-        ("s16le,٣", "declared as ENCODING"),
-        ("s16le,0", "raw samples need a rate and at least one channel"),
-        ("s16le,8000,0", "raw samples need a rate and at least one channel"),
+        *(
+            (rest, f"raw samples are declared as {FORM}; not as 's16le,{rest[:54]}'")
+            for rest in ("16 kHz", "8000,1,1", "-8000", "99999999", "\u0663", "x" * 60)
+        ),
+        *(
+            (rest, f"raw samples need a rate and at least one channel: {FORM}; not 's16le,{rest}'")
+            for rest in ("0", "8000,0")
+        ),
     ],
 )
-def test_declarations_that_are_refused(text, message):
-    with pytest.raises(ConfigError, match=message):
-        parse_raw(text)
+def test_rates_and_channels_that_are_refused(rest, message):
+    with pytest.raises(ConfigError) as caught:
+        parse_raw(f"s16le,{rest}")
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("name", ["s8", "u8", "s16le", "s16be", "s32le", "s32be", "f32le", "f32be", "f64le", "f64be"])
@@ -72,6 +85,47 @@ def test_what_is_left_of_blocks_is_noted():
     blocks = list(raw_blocks(lambda size: next(data), SampleFormat(16_000), report))
     np.testing.assert_array_equal(np.concatenate(blocks)[:, 0] * 32_768, [1, 2])
     assert report.notes == ["1 byte not used (a part of a sample of 2 bytes)"] and not report.incomplete
+
+
+@pytest.mark.parametrize(
+    "announced,there", [(None, 70_000), (70_000, 70_000), (100, 100), (7, 4), (8, 4), (9, 4), (6, 5)]
+)
+def test_reads_ask_for_no_more_than_is_announced(announced, there):
+    """What was read before counts. A part of a sample that is missing is not the end of a recording cut off."""
+    layout = SampleFormat(16_000, channels=2, frame_bytes=4, data_bytes=announced)
+    data, report = io.BytesIO(bytes(there - 2)), Report()
+
+    def read(size):
+        assert size == min(65_536, 65_536 if announced is None else announced - 2 - data.tell())
+        return data.read(size)
+
+    blocks = list(raw_blocks(read, layout, report, pending=bytes(2)))
+    assert sum(map(len, blocks)) == there // 4 and blocks[0].shape[1] == 2
+    short = f"its header announces {announced} bytes of samples, and it ends after {there}"
+    missing = [] if announced in (None, there) else [short]
+    part = [f"{there % 4} byte{'s' * (there % 4 != 1)} not used (a part of a sample of 4 bytes)"] if there % 4 else []
+    assert report.notes == missing + part and report.incomplete == (announced == 9)
+
+
+def test_layouts_in_words():
+    assert str(SampleFormat(8000)) == "16-bit samples at 8000 Hz with 1 channel"
+    assert str(SampleFormat(8000, 2, bits=24)) == "24-bit samples at 8000 Hz with 2 channels"
+
+
+def test_limits_of_speech():
+    """In means of full scale: steps of 0.3, and a mean of 0.2, of 256 to 2048 samples, in every channel."""
+    steps = lambda step, count=2048: np.tile([step / 2, -step / 2], count // 2)[:, None]
+    assert not is_unlike_speech(steps(0.29)) and is_unlike_speech(steps(0.31))
+    constant = lambda value, count=2048: np.full((count, 1), value)
+    assert not is_unlike_speech(constant(-0.19)) and is_unlike_speech(constant(-0.21))
+    assert not is_unlike_speech(constant(0.21, 255)) and is_unlike_speech(constant(0.21, 256))
+    assert not is_unlike_speech(np.concatenate([constant(0.0), constant(0.9)]))
+    both = np.concatenate([constant(0.0), constant(0.3)], axis=1)
+    assert is_unlike_speech(both) and is_unlike_speech(both[:, ::-1]) and not is_unlike_speech(both[:, :1])
+    signaling = np.full((300, 1), 0x7FA0_0000, np.uint32).view(np.float32)  # a NaN that numpy warns of
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert is_unlike_speech(signaling)
 
 
 def test_notes_are_kept_once():

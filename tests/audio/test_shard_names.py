@@ -6,6 +6,7 @@ import pytest
 
 from nemojax.audio.manifest import numbered_entries
 from nemojax.audio.shard_names import manifest_paths
+from nemojax.errors import AudioError
 from tests.data.corpora import write_manifest
 
 
@@ -32,6 +33,10 @@ def test_a_file_with_such_a_name_is_itself(tmp_path):
 
 
 def test_too_many_shards_are_one_error():
+    assert len(manifest_paths("m_{5000..14999}.json")) == len(manifest_paths("{0..99}{1..100}")) == 10_000
+    for name in ("m_{5000..15000}.json", "{0..99}{0..100}"):
+        with pytest.raises(AudioError, match=r"the name stands for more than 10000 manifests$"):
+            manifest_paths(name)
     for name in ("m_{0..999999}.json", "{0..99}{0..99}{0..99}.json"):
         (line,) = numbered_entries(name)
         assert line.number == 0 and str(line.recording) == f"{name}: the name stands for more than 10000 manifests"

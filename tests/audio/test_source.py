@@ -1,10 +1,7 @@
 import io
 import os
-import subprocess
-import sys
 import tempfile
 import threading
-import tracemalloc
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +13,11 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemojax.audio.source import Recording, open_audio, open_channels, read_all
+from nemojax.audio import source as source_module
+from nemojax.audio.source import Recording, open_audio, open_channels
 from nemojax.config import FeatureConfig
 from nemojax.errors import AudioError
+from tests.helpers.messages import whole
 from tests.helpers.sounds import encoded, everything, wav_bytes, wave
 
 
@@ -78,6 +77,21 @@ def test_loud_floats_are_kept_and_those_at_the_scale_of_int16_refused(tmp_path):
     for source in (tmp_path / "scaled.wav", wave(100) * 32768):
         with pytest.raises(AudioError, match=r"sample 0 .* and full scale is 1; divide 16-bit samples by 32768"):
             everything(source)
+
+
+def test_limits_of_amplitudes_and_rates():
+    for value in (7.999, -7.999):
+        assert len(everything(np.array([0, value]))) == 2
+    for value in (8.0, -8.0):
+        with pytest.raises(AudioError, match=rf"^array: sample 1 \(at 0\.000 s\) is {value:g}, and full scale is 1"):
+            everything(np.array([0, value]))
+    for rate_hz, refused in ((1000, False), (1_000_000, False), (999, True), (1_000_001, True)):
+        if refused:
+            message = f"^array: its sample rate is {rate_hz} Hz; it must be 1000 to 1000000 Hz$"
+            with pytest.raises(AudioError, match=message):
+                open_audio(wave(9), sample_rate_hz=rate_hz)
+        else:
+            assert open_audio(wave(9), sample_rate_hz=rate_hz).rate_hz == rate_hz
 
 
 def test_files_without_samples_are_an_empty_recording(tmp_path):
@@ -142,13 +156,24 @@ def test_bytes_and_readable_objects(tmp_path):
         ahead = io.BytesIO(b"before" + data)
         ahead.seek(6)
         np.testing.assert_array_equal(everything(ahead), expected)
+        ahead.seek(6)
+        with closing(open_audio(ahead)) as audio:  # and no byte after the end
+            assert len(audio.read(10**6)) == len(expected) and audio.notes == ("resampled from 8000 Hz",)
     raw = (samples * 32767).astype("<i2").tobytes()
     assert len(everything(raw, raw="s16le,8000")) == 10_000
-    with pytest.raises(AudioError, match=r"^bytes: it is not audio, .* declare them"):
+    with pytest.raises(
+        AudioError,
+        match=whole(
+            "bytes: it is not audio, or is damaged, or is in a format that libsndfile does not read; "
+            "if it holds samples without a header, declare them (--raw, in Python raw='s16le,16000,1')"
+        ),
+    ):
         open_audio(raw)
-    with pytest.raises(AudioError, match=r"^file object: reading it gives str, not bytes; open it in binary mode"):
+    with pytest.raises(AudioError, match=whole("file object: reading it gives str, not bytes; open it in binary mode")):
         open_audio(io.StringIO("text"))
-    with pytest.raises(AudioError, match="array: an array has its type"):
+    with pytest.raises(
+        AudioError, match=whole("array: an array has its type; raw samples are bytes, files and pipes without a header")
+    ):
         open_audio(samples, raw="s16le")
 
 
@@ -159,7 +184,7 @@ def test_samples_with_their_rate():
         np.testing.assert_array_equal(everything(source), expected)
     for rate_hz in (8000.0, np.int64(8000)):
         np.testing.assert_array_equal(everything(samples, sample_rate_hz=rate_hz), expected)
-    with pytest.raises(AudioError, match=r"array: its sample rate is '8000\.5'"):
+    with pytest.raises(AudioError, match=whole("array: its sample rate is '8000.5'; it must be a whole number of Hz")):
         open_audio(samples, sample_rate_hz=8000.5)
 
 
@@ -181,6 +206,12 @@ def test_each_channel_of_a_pipe(tmp_path, monkeypatch, kind):
     assert copy.exists()
     del each
     assert not copy.exists()
+    if kind == "a readable object":
+        monkeypatch.setattr(source_module, "MAX_COPY_BYTES", len(data))
+        assert len(open_channels(io.BytesIO(data))) == 2
+        monkeypatch.setattr(source_module, "MAX_COPY_BYTES", len(data) - 1)
+        with pytest.raises(AudioError, match=r"^file object: it has more than 0 GiB; write it to a file, and name it$"):
+            open_channels(io.BytesIO(data))
 
 
 def test_channels(tmp_path):
@@ -197,7 +228,10 @@ def test_channels(tmp_path):
     np.testing.assert_array_equal(everything(own, channel=1), samples[:, 2])
     with pytest.raises(AudioError, match=r"three\.wav: it has no channel 3: its channels are 0 to 2"):
         open_audio(tmp_path / "three.wav", channel=3)
-    with pytest.raises(AudioError, match="array: 'left' does not choose channels"):
+    with pytest.raises(
+        AudioError,
+        match=whole("array: 'left' does not choose channels: write an index from 0 on, several, or 'average'"),
+    ):
         open_audio(samples, channel="left")
 
 
@@ -232,80 +266,10 @@ def test_arrays_name_themselves():
     for source in (None, 0.5, [["a"]], np.zeros((3, 4, 5)), object()):
         with pytest.raises(AudioError, match=r"^array: "):
             open_audio(source)
-    with pytest.raises(AudioError, match="array: its sample rate is 0 Hz"):
+    with pytest.raises(AudioError, match=whole("array: its sample rate is 0 Hz; it must be 1000 to 1000000 Hz")):
         open_audio(wave(5), sample_rate_hz=0)
 
 
 def test_an_error_as_a_source_is_raised():
-    with pytest.raises(AudioError, match="line 3"):
+    with pytest.raises(AudioError, match=whole("a.jsonl: line 3: nonsense")):
         open_audio(AudioError("a.jsonl: line 3: nonsense"))
-
-
-def test_closing_closes_the_file(tmp_path, monkeypatch):
-    (tmp_path / "a.wav").write_bytes(encoded(wave(50_000), 16_000))
-    (tmp_path / "b.wav").write_bytes(b"no audio")
-    files, plain = [], Path.open
-    monkeypatch.setattr(Path, "open", lambda *arguments: files.append(plain(*arguments)) or files[-1])
-    audio = open_audio(tmp_path / "a.wav")
-    assert not files[0].closed
-    audio.close()
-    assert files[0].closed
-    with pytest.raises(AudioError):
-        open_audio(tmp_path / "b.wav")
-    assert files[1].closed
-
-
-def test_read_all_reads_to_the_end_and_closes(tmp_path, monkeypatch):
-    path, files, plain = tmp_path / "a.flac", [], Path.open
-    data = encoded(wave(50_000), 8000, "flac")
-    path.write_bytes(data)
-    monkeypatch.setattr(Path, "open", lambda *arguments, **named: files.append(plain(*arguments, **named)) or files[-1])
-    samples = read_all(path)
-    assert [file.closed for file in files] == [True]
-    np.testing.assert_array_equal(samples, everything(path))
-    assert len(read_all(path, model_rate_hz=8000)) == len(read_all(wave(25_000), sample_rate_hz=8000)) == 50_000
-    (tmp_path / "bad.flac").write_bytes(data[:100])
-    with pytest.raises(AudioError, match=r"bad\.flac: truncated"):
-        read_all(tmp_path / "bad.flac")
-    assert files[-1].closed
-
-
-def test_memory_does_not_grow_with_length(tmp_path):
-    def peak(seconds: int) -> int:
-        with soundfile.SoundFile(tmp_path / "long.flac", "w", 44_100, 2) as file:
-            for _ in range(seconds):
-                file.write(wave(44_100, 2))
-        tracemalloc.start()
-        with closing(open_audio(tmp_path / "long.flac")) as audio:
-            while len(audio.read(89_600)):
-                pass
-        size = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return size
-
-    assert peak(60) < 1.1 * peak(20) < 8e6
-
-
-@pytest.mark.slow
-def test_twenty_minutes_in_constant_memory(tmp_path):
-    """The memory of the whole process, libsndfile and soxr included."""
-    with soundfile.SoundFile(tmp_path / "long.flac", "w", 44_100, 2) as file:
-        for part in range(120):
-            file.write(wave(441_000, 2, seed=part % 2))
-    program = """
-import resource, sys
-from nemojax.audio.source import Recording, open_audio
-from pathlib import Path
-audio = open_audio(Recording(Path(sys.argv[1]), "long", 0.0, float(sys.argv[2])))
-while len(audio.read(89_600)): pass
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-    peak = lambda seconds: int(
-        subprocess.run(
-            [sys.executable, "-c", program, tmp_path / "long.flac", str(seconds)],
-            capture_output=True,
-            check=True,
-            text=True,
-        ).stdout
-    )
-    assert peak(1200) < 1.05 * peak(60)

@@ -158,5 +158,36 @@ def test_the_number_of_headers_is_limited(tmp_path, monkeypatch):
     assert index_of(tmp_path, with_end(*[header(f"{n}", 2048) + bytes(2048) for n in range(99)])).error == ""
 
 
+def test_limits_of_extended_headers(tmp_path, monkeypatch):
+    monkeypatch.setattr(tar_index, "MAX_EXTENSION_BYTES", 600)
+    monkeypatch.setattr(tar_index, "MAX_RECORDS", 3)
+    long = lambda size: header("n", size, tarfile.GNUTYPE_LONGNAME) + padded(b"x" * size)
+    assert list(index_of(tmp_path, with_end(long(600), header())).members) == ["x" * 600]
+    assert index_of(tmp_path, with_end(long(601), header())).error == (
+        "the extended headers before byte 512 are too many or too large"
+    )
+    eight = with_end(*[LONG] * 8, header(), *[LONG] * 8, header("b"))  # the count begins anew
+    assert index_of(tmp_path, eight).error == "" and index_of(tmp_path, eight).find("name") is not None
+    assert index_of(tmp_path, with_end(pax(a=1, b=2, path="c"), header())).find("c") is not None
+    assert "pax records" in index_of(tmp_path, with_end(pax(a=1, b=2, c=3, path="d"), header())).error
+    size = "0" * 17 + "123"  # 20 digits
+    assert index_of(tmp_path, with_end(pax(size=size), header(), bytes(BLOCK))).find("a.wav") == (
+        3 * BLOCK - BLOCK * 0,
+        123,
+    )
+    assert "not a number of bytes" in index_of(tmp_path, with_end(pax(size="0" + size), header())).error
+
+
+def test_what_an_extended_header_says_is_of_one_member(tmp_path):
+    parts = pax(path="first", size=5), header("x"), padded(b"12345"), header("second", 3), padded(b"abc")
+    index = index_of(tmp_path, with_end(*parts))
+    assert index.members == {"first": (3 * BLOCK, 5), "second": (5 * BLOCK, 3)} and index.error == ""
+    for kind in (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE):
+        index = index_of(tmp_path, with_end(header("no bytes", 9, kind), header("a", 1), padded(b"x")))
+        assert index.members == {"a": (2 * BLOCK, 1)}, kind
+    index = index_of(tmp_path, with_end(header("of another kind", 9, b"V"), bytes(BLOCK), header("a", 1), padded(b"x")))
+    assert index.members["a"] == (3 * BLOCK, 1)
+
+
 def test_a_missing_file(tmp_path):
     assert TarIndex(tmp_path / "none.tar").error == "No such file or directory"

@@ -1,12 +1,13 @@
 """`nemojax evaluate`: of a manifest with a model, and of results without one."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
 
 from nemojax import cli
-from nemojax.bundled import SMALL_NOTE
+from nemojax.bundled import SMALL, SMALL_NOTE
 from nemojax.config import TextConfig
 from nemojax.errors import AudioError
 from nemojax.recognition.bulk import FAILURES, JOB, TRANSCRIPTS
@@ -27,7 +28,7 @@ class StubRecognizer:
         return 6 if lookahead is None else lookahead
 
     def transcribe_each(self, sources, lookahead, batch_size, progress, raw, channel):
-        self.raw, self.channel = raw, channel
+        self.raw, self.channel, self.batch_size = raw, channel, batch_size
         for index, source in enumerate(sources):
             if isinstance(source, AudioError):
                 yield index, source
@@ -91,8 +92,18 @@ def test_choices_of_audio_are_passed_on(evaluate, tmp_path):
     model = StubRecognizer()
     manifest = write_manifest(tmp_path / "m.jsonl", [{"audio_filepath": "a.raw", "text": "bin blue"}])
     _, (row,), _ = evaluate(manifest, "--raw", "mulaw,8000", "--channel", "1", model=model)
-    assert (row["raw"], row["channel"]) == ("mulaw,8000", "1")
     assert (model.raw.rate_hz, model.channel) == (8000, 1)
+    assert {key: row[key] for key in ("raw", "channel", "model", "dtype", "lookahead", "normalizer")} == {
+        "raw": "mulaw,8000",
+        "channel": "1",
+        "model": str(SMALL),
+        "dtype": "float32",
+        "lookahead": 6,
+        "normalizer": "plain",
+    }
+    assert "reset_prediction_after_s" not in row and model.batch_size == 8
+    evaluate(manifest, "--batch-size", 3, model=model)
+    assert model.batch_size == 3 and model.raw is model.channel is None
 
 
 def test_shards_are_one_set(evaluate, tmp_path):
@@ -102,6 +113,12 @@ def test_shards_are_one_set(evaluate, tmp_path):
     for name, model in (("m", StubRecognizer()), ("r", None)):
         code, (row,), _ = evaluate(tmp_path / f"{name}__OP_0..1_CL_.json", model=model)
         assert code == 0 and (row["utterances"], row["wer"]) == (2, 0.5)
+    write_manifest(
+        tmp_path / "m_1.json", [{"audio_filepath": "a.wav", "text": "bin blue"}, {"audio_filepath": "b.wav"}]
+    )
+    code, (row,), errors = evaluate(tmp_path / "m__OP_0..1_CL_.json", model=StubRecognizer())
+    assert code == 1 and (row["utterances"], row["failed"]) == (2, 1)
+    assert errors[1:] == [f"error: {tmp_path / 'm_1.json'}: line 2: it has no text to compare with"]
 
 
 def test_results_without_a_model(evaluate, tmp_path):
@@ -143,15 +160,21 @@ def test_a_table_of_several_sets(capsys, tmp_path):
     names = [write_manifest(tmp_path / name, [row] * 2) for name in ("one.jsonl", "two.json")]
     assert cli.main(["evaluate", *map(str, names)]) == 0
     header, *lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:5] for line in lines] == [[str(name), "2", "0", "8", "25.00"] for name in names]
-    assert "WER %" in header and "CER %" in header
+    interval = ["25.00", "to", "25.00"]
+    counts = ["0", "2", "0", "14", "28.57"]
+    assert [line.split() for line in lines] == [
+        [str(name), "2", "0", "8", "25.00", *interval, *counts] for name in names
+    ]
+    assert re.split("  +", header.strip()) == [
+        *("utterances", "failed", "words", "WER %", "95 % interval", "sub", "del", "ins", "characters", "CER %")
+    ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "name at least one manifest, or the results of one"),
-        (["a.wav"], "a.wav is not a manifest or results"),
+        (["a.wav"], "a.wav is not a manifest or results (.jsonl, .json, .jsonl.gz, .json.gz), and not a directory"),
         (["nowhere.jsonl"], "nowhere.jsonl: the manifest can't be read (No such file or directory)"),
         (["m.jsonl", "--batch-size", "0"], "--batch-size must be a whole number of at least 1, not 0"),
     ],
@@ -159,5 +182,4 @@ def test_a_table_of_several_sets(capsys, tmp_path):
 def test_mistakes_are_one_sentence(capsys, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["evaluate", *arguments]) == 2
-    out, err = capsys.readouterr()
-    assert err.startswith("error: ") and message in err and err.count("\n") == 1 and not out
+    assert capsys.readouterr() == ("", f"error: {message}\n")

@@ -1,5 +1,6 @@
 """Commands and options: mistakes, defaults, help."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -17,8 +18,77 @@ from nemojax.errors import ConfigError
 
 def test_info(run, capsys, checkpoint_directory):
     assert cli.main(["info", str(checkpoint_directory)]) == 0
-    out = capsys.readouterr().out
-    assert "13 (1120 ms), 6 (560 ms), 1 (160 ms), 0 (80 ms)" in out and "made.nemo" in out and "52,201" in out
+    assert capsys.readouterr().out.splitlines() == [
+        "parameters           52,201",
+        "encoder              2 layers of width 32, 4 heads",
+        "left context         70 frames of 80 ms",
+        "look-aheads (chunk)  13 (1120 ms), 6 (560 ms), 1 (160 ms), 0 (80 ms); any R where R + 1 divides 70",
+        "prediction network   LSTM, 2 x 24",
+        "vocabulary           64 pieces and blank",
+        "audio                16000 Hz, 128 mel bins",
+        "origin: source       made.nemo",
+    ]
+
+
+@pytest.mark.parametrize(
+    "error,code,message",
+    [
+        (ConfigError("two\nlines"), 2, "error: two\\nlines\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (BrokenPipeError(), 0, ""),
+    ],
+)
+def test_how_a_command_ends(capsys, monkeypatch, error, code, message):
+    def info() -> int:
+        raise error
+
+    replaced, null = [], os.open(os.devnull, os.O_WRONLY)
+    monkeypatch.setattr(cli, "info", info)
+    monkeypatch.setattr(cli.os, "open", lambda *asked: replaced.append(asked) or null)
+    monkeypatch.setattr(cli.os, "dup2", lambda *descriptors: replaced.append(descriptors))
+    monkeypatch.setattr(sys.stdout, "fileno", lambda: 99, raising=False)
+    assert cli.main(["info"]) == code and capsys.readouterr() == ("", message)
+    # what is still in the buffer of standard output goes nowhere
+    assert replaced == ([(os.devnull, os.O_WRONLY), (null, 99)] if code == 0 else [])
+    os.close(null)
+
+
+def test_characters_that_the_terminal_does_not_have(monkeypatch):
+    out, err = io.BytesIO(), io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, "ascii"))
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(err, "ascii"))
+    monkeypatch.setattr(sys, "argv", ["nemojax", "transcribe", "é.jsonl", "--output", "out", "--json"])
+    assert cli.main() == 2
+    print("é", file=sys.stdout)
+    assert cli.main(["info", "é"]) == 2
+    sys.stdout.flush()
+    sys.stderr.flush()
+    assert out.getvalue() == b"\\xe9\n" and b"--output can't be combined with" in err.getvalue()
+    assert b"error: \\xe9 is not a directory" in err.getvalue()
+
+
+def test_options_of_recordings_reach_the_recognizer(capsys, monkeypatch, tmp_path):
+    given = []
+
+    class Recognizer:
+        def lookahead(self, lookahead):
+            return lookahead or 13
+
+        def with_reset(self, seconds):
+            given.append(seconds)
+            return self
+
+        def transcribe_each(self, sources, lookahead, batch_size, progress):
+            given.append((lookahead, batch_size))
+            return ((index, source) for index, source in enumerate(sources))
+
+    monkeypatch.setattr("nemojax.recognition.recognizer.load", lambda *arguments: Recognizer())
+    model = ["--model", str(tmp_path)]
+    assert cli.main(["transcribe", "gone.wav", *model]) == 1
+    options = ["--lookahead", "1", "--batch-size", "3", "--reset-prediction-after-s", "2.5"]
+    assert cli.main(["transcribe", "gone.wav", *model, *options]) == 1
+    assert given == [(13, 8), 2.5, (1, 3)]
+    assert capsys.readouterr() == ("", "error: gone.wav: there is no such file\n" * 2)
 
 
 @pytest.mark.parametrize(
@@ -32,14 +102,38 @@ def test_info(run, capsys, checkpoint_directory):
         ),
         (
             ["transcribe", "a.wav", "--reset-prediction-after-s", "nan"],
-            "after-s must be more than 0",
+            "--reset-prediction-after-s must be more than 0 and at most 1e+09 seconds, not nan",
         ),
-        (["transcribe", "a.wav", "--reset-prediction-after-s", "0"], "after-s must be more than 0"),
-        (["transcribe", "a.wav", "--model", "nowhere"], "nowhere is not a directory"),
-        (["transcribe", "a.wav", "--model", "model.nemo"], "convert a .nemo archive with nemojax-convert first"),
-        (["transcribe", "a.wav", "--model", "."], ". is not a nemojax checkpoint: it has no config.json"),
-        (["transcribe", "a.wav", "--lookahead", "2"], "lookahead 2 does not fit"),
-        (["transcribe", "a.wav", "--lookahead", "-1"], "lookahead -1 does not fit"),
+        (
+            ["transcribe", "a.wav", "--reset-prediction-after-s", "0"],
+            "--reset-prediction-after-s must be more than 0 and at most 1e+09 seconds, not 0.0",
+        ),
+        (["transcribe", "a.wav", "--model", "nowhere"], "nowhere is not a directory: there is none of this name"),
+        (
+            ["transcribe", "a.wav", "--model", "model.nemo"],
+            "model.nemo is not a directory; convert a .nemo archive with nemojax-convert first",
+        ),
+        (
+            ["transcribe", "a.wav", "--model", "."],
+            (
+                ". is not a nemojax checkpoint: it has no config.json, tokenizer.model, origin.json, "
+                "weights; nemojax-convert makes one from a NeMo or Hugging Face checkpoint"
+            ),
+        ),
+        (
+            ["transcribe", "a.wav", "--lookahead", "2"],
+            (
+                "lookahead 2 does not fit: lookahead + 1 must divide the left context of 70 frames; this "
+                "model was trained with (13, 6, 1, 0)"
+            ),
+        ),
+        (
+            ["transcribe", "a.wav", "--lookahead", "-1"],
+            (
+                "lookahead -1 does not fit: lookahead + 1 must divide the left context of 70 frames; "
+                "this model was trained with (13, 6, 1, 0)"
+            ),
+        ),
         (
             ["transcribe", "a.wav", "--output", "out"],
             "--output is for one manifest (.jsonl, .json, .jsonl.gz, .json.gz), not a.wav",
@@ -48,23 +142,68 @@ def test_info(run, capsys, checkpoint_directory):
             ["transcribe", "--output", "out"],
             "--output is for one manifest (.jsonl, .json, .jsonl.gz, .json.gz), not nothing",
         ),
-        (["transcribe", "a.jsonl", "b.jsonl", "--output", "out"], "not a.jsonl, b.jsonl"),
-        (["transcribe", "a.jsonl", "--output", "out", "--stream"], "can't be combined with --stream"),
-        (["transcribe", "a.jsonl", "--output", "out", "--json"], "can't be combined with --stream, --live or --json"),
+        (
+            ["transcribe", "a.jsonl", "b.jsonl", "--output", "out"],
+            "--output is for one manifest (.jsonl, .json, .jsonl.gz, .json.gz), not a.jsonl, b.jsonl",
+        ),
+        (
+            ["transcribe", "a.jsonl", "--output", "out", "--stream"],
+            "--output can't be combined with --stream, --live or --json: its results are JSON lines",
+        ),
+        (
+            ["transcribe", "a.jsonl", "--output", "out", "--json"],
+            "--output can't be combined with --stream, --live or --json: its results are JSON lines",
+        ),
         (["transcribe", "a.wav", "--shard", "0/2"], "--shard is for a manifest with --output"),
-        (["transcribe", "a.jsonl", "--output", "out", "--shard", "2/2"], "INDEX from 0 to COUNT - 1, not 2/2"),
-        (["transcribe", "a.jsonl", "--output", "out", "--channel", "each"], "write a line for each channel"),
-        (["transcribe", "a.jsonl", "--output", "out", "--raw", "s17le"], "'s17le' is not an encoding"),
-        (["evaluate", "a.jsonl", "--channel", "each"], "write a line for each channel"),
-        (["transcribe", "a.wav", "--raw", "s16"], "'s16' is not an encoding of raw samples"),
-        (["transcribe", "a.wav", "--channel", "left"], "--channel is an index from 0 on, several such as 0,1, average"),
-        (["transcribe", "a.jsonl", "--output", "out", "--shard", "half"], "written as INDEX/COUNT, such as 0/8"),
-        (["transcribe", "nowhere.jsonl", "--output", "out"], "nowhere.jsonl: the manifest can't be read"),
+        (
+            ["transcribe", "a.jsonl", "--output", "out", "--shard", "2/2"],
+            "a shard is INDEX/COUNT with INDEX from 0 to COUNT - 1, not 2/2",
+        ),
+        (
+            ["transcribe", "a.jsonl", "--output", "out", "--channel", "each"],
+            (
+                "a line of a manifest has one result, so --channel each is not possible here; write a "
+                "line for each channel, with channel_selector"
+            ),
+        ),
+        (
+            ["transcribe", "a.jsonl", "--output", "out", "--raw", "s17le"],
+            (
+                "'s17le' is not an encoding of raw samples; these are: s8, u8, s16le, s16be, s24le, "
+                "s24be, s32le, s32be, f32le, f32be, f64le, f64be, alaw, mulaw"
+            ),
+        ),
+        (
+            ["evaluate", "a.jsonl", "--channel", "each"],
+            (
+                "a line of a manifest has one result, so --channel each is not possible here; write a "
+                "line for each channel, with channel_selector"
+            ),
+        ),
+        (
+            ["transcribe", "a.wav", "--raw", "s16"],
+            (
+                "'s16' is not an encoding of raw samples; these are: s8, u8, s16le, s16be, s24le, s24be, "
+                "s32le, s32be, f32le, f32be, f64le, f64be, alaw, mulaw"
+            ),
+        ),
+        (
+            ["transcribe", "a.wav", "--channel", "left"],
+            "--channel is an index from 0 on, several such as 0,1, average or each; not 'left'",
+        ),
+        (
+            ["transcribe", "a.jsonl", "--output", "out", "--shard", "half"],
+            "a shard is written as INDEX/COUNT, such as 0/8, not 'half'",
+        ),
+        (
+            ["transcribe", "nowhere.jsonl", "--output", "out"],
+            "nowhere.jsonl: the manifest can't be read (No such file or directory)",
+        ),
         (
             ["transcribe", "a.jsonl", "--output", "model.nemo"],
             "model.nemo/parts can't be read or written: Not a directory",
         ),
-        (["info", "nowhere"], "nowhere is not a directory"),
+        (["info", "nowhere"], "nowhere is not a directory: there is none of this name"),
     ],
 )
 def test_mistakes_are_one_sentence(capsys, checkpoint_directory, tmp_path, monkeypatch, arguments, message):
@@ -74,8 +213,7 @@ def test_mistakes_are_one_sentence(capsys, checkpoint_directory, tmp_path, monke
     if arguments[0] == "transcribe" and "--model" not in arguments:
         arguments = [*arguments, "--model", str(checkpoint_directory)]
     assert cli.main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert err.startswith("error: ") and message in err and err.count("\n") == 1 and not out
+    assert capsys.readouterr() == ("", f"error: {message}\n")
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,8 @@
+import re
+import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 
 from nemojax import cli, compilation
@@ -15,9 +20,20 @@ def test_what_was_compiled_is_printed(run, monkeypatch, tmp_path):
 
     monkeypatch.setattr("nemojax.warm.warm", warm)
     monkeypatch.setattr("nemojax.compilation.directory", lambda: tmp_path)
-    code, out, err = run("warm", "--lookahead", "0", "13", "--streams", "8", "64", "--dtype", "bfloat16")
-    assert code == 0 and requests == [("bfloat16", (0, 13), 8, (8, 64))], err
-    assert " programs compiled, " in out and out.endswith(f"; kept in {tmp_path}\n")
+    for batch_size in (8, 0):
+        options = ["--lookahead", "0", "13", "--streams", "8", "64", "--dtype", "bfloat16"]
+        code, out, err = run("warm", *options, *([] if batch_size else ["--batch-size", "0"]))
+        assert code == 0 and requests.pop() == ("bfloat16", (0, 13), batch_size, (8, 64)), err
+        assert re.fullmatch(rf"\d+ programs compiled, \d+ found, in \d+ s; kept in {tmp_path}\n", out)
+    module = sys.modules["nemojax.cli.warm"]  # the package has a function of this name
+    monkeypatch.setattr(module, "load", lambda *given: requests.append(given) or SimpleNamespace(dtype="x"))
+    clock = iter([100.0, 107.6])
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    watch = SimpleNamespace(compiled=["a", "b"], read=["c"])
+    monkeypatch.setattr("nemojax.compilation.Watch", lambda: nullcontext(watch))
+    code, out, err = run("warm", "--kernels", "xla", "--attention", "plain", "--reset-prediction-after-s", "2")
+    assert (code, out) == (0, f"2 programs compiled, 1 found, in 8 s; kept in {tmp_path}\n"), err
+    assert requests[0][1:] == ("float32", "xla", "plain", 2.0) and requests[1] == ("x", (), 8, ())
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
-from huggingface_hub import constants, errors
+from huggingface_hub import HfApi, constants, errors
 
 import convert.hub
 from convert import huggingface, nemo
@@ -39,10 +39,23 @@ def test_a_repository_with_an_archive_alone(hub, archive, prefer):
 
 def test_what_was_downloaded_is_used_where_the_hub_is_not_reached(hub, archive, monkeypatch):
     hub.add(NAME, {"model.nemo": archive})
+    asked, ask = [], HfApi.model_info
+
+    def model_info(*arguments, timeout, **more):
+        asked.append(timeout)
+        return ask(*arguments, timeout=timeout, **more)
+
+    monkeypatch.setattr(HfApi, "model_info", model_info)
     path = locate(NAME, "huggingface")
+    locate(NAME, "huggingface")
+    # seconds: with a copy here, the hub is asked for news alone
+    assert [timeout for timeout in asked if timeout] == [10, 3]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert locate(NAME, "huggingface") == locate(NAME, "nemo") == path
-    with pytest.raises(ConvertError, match=r"^owner/other is not a local directory, and can't be downloaded from"):
+    with pytest.raises(
+        ConvertError,
+        match=r"^owner/other is not a local directory, and can't be downloaded from the hub: .*offline mode is enabled",
+    ):
         locate("owner/other", "huggingface")
 
 
@@ -60,9 +73,13 @@ def test_a_hub_that_does_not_answer(hub, archive, monkeypatch):
 def test_names_that_the_hub_does_not_have(hub, archive, name, revision, why):
     hub.add(NAME, {"model.nemo": archive})
     locate(NAME, "nemo")
-    with pytest.raises(ConvertError, match=f"{name} is not a local directory.*{why}") as caught:
+    expected = f"^{name} is not a local directory, and can't be downloaded from the hub: {why}"
+    with pytest.raises(ConvertError, match=expected) as caught:
         locate(name, "huggingface", revision)
     assert "\n" not in str(caught.value)
+    del hub.repositories[NAME]  # a copy is here, but the hub refuses it
+    with pytest.raises(ConvertError, match=f"^{NAME} is not a local directory.* hub: it is not there, or"):
+        locate(NAME, "nemo")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +87,7 @@ def test_names_that_the_hub_does_not_have(hub, archive, name, revision, why):
     [
         ({}, "has neither config.json, of a Hugging Face checkpoint, nor a .nemo archive"),
         ({"pytorch_model.bin": b"x"}, "has neither config.json"),
-        ({"a.nemo": b"x", "b.nemo": b"x"}, "has several archives: 'a.nemo', 'b.nemo'; name the file of one"),
+        ({"b.nemo": b"x", "a.nemo": b"x"}, "has several archives: 'a.nemo', 'b.nemo'; name the file of one"),
     ],
 )
 def test_places_without_a_checkpoint(hub, tmp_path, files, message):
@@ -104,14 +121,18 @@ def test_neither_a_place_nor_a_name(tmp_path, monkeypatch):
             locate(name, "huggingface")
 
 
-def test_writing_to_the_hub(hub, tmp_path):
+def test_writing_to_the_hub(hub, tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     address = upload(tmp_path / "model", "owner/model")
     assert address.startswith(f"{hub.address}/owner/model/commit/")
     assert hub.repositories["owner/model"]["main"] == {"config.json": b"{}"}
-    upload(tmp_path / "model", "owner/model", "second")
+    created, create = [], HfApi.create_repo
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, *a, **more: created.append(more) or create(self, *a, **more))
+    for private in (True, False):
+        upload(tmp_path / "model", "owner/model", "second", private)
     assert hub.repositories["owner/model"]["second"] == {"config.json": b"{}"}
+    assert created == [{"private": private, "exist_ok": True} for private in (True, False)]
 
 
 def test_a_hub_that_can_not_be_written_to(hub, tmp_path, monkeypatch):

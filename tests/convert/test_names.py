@@ -55,6 +55,61 @@ RELEASED = [
 ]  # fmt: skip
 
 
+# the parts that RELEASED leaves out of one block and of the rest: our name, NeMo's, Hugging Face's, and the weight's
+# shape in the release
+SQUARE, WIDE = (1024, 1024), (4096, 1024)
+OTHERS = [
+    (
+        "encoder.subsampling.depthwise.0",
+        "encoder.pre_encode.conv.2",
+        "encoder.subsampling.layers.0.depthwise_conv",
+        (256, 1, 3, 3),
+    ),
+    (
+        "encoder.subsampling.pointwise.1",
+        "encoder.pre_encode.conv.6",
+        "encoder.subsampling.layers.1.pointwise_conv",
+        (256, 256, 1, 1),
+    ),
+    *(
+        (f"encoder.blocks.7.{ours}", f"encoder.layers.7.{nemo}", f"encoder.layers.7.{huggingface}", shape)
+        for ours, nemo, huggingface, shape in [
+            ("norm_feedforward1", "norm_feed_forward1", "norm_feed_forward1", None),
+            ("feedforward1.linear1", "feed_forward1.linear1", "feed_forward1.linear1", WIDE),
+            ("feedforward1.linear2", "feed_forward1.linear2", "feed_forward1.linear2", WIDE[::-1]),
+            ("norm_attention", "norm_self_att", "norm_self_att", None),
+            ("attention.query", "self_attn.linear_q", "self_attn.q_proj", SQUARE),
+            ("attention.key", "self_attn.linear_k", "self_attn.k_proj", SQUARE),
+            ("attention.value", "self_attn.linear_v", "self_attn.v_proj", SQUARE),
+            ("attention.output", "self_attn.linear_out", "self_attn.o_proj", SQUARE),
+            ("norm_convolution", "norm_conv", "norm_conv", None),
+            ("convolution.pointwise2", "conv.pointwise_conv2", "conv.pointwise_conv2", (*SQUARE, 1)),
+            ("norm_feedforward2", "norm_feed_forward2", "norm_feed_forward2", None),
+            ("feedforward2.linear2", "feed_forward2.linear2", "feed_forward2.linear2", WIDE[::-1]),
+            ("norm_out", "norm_out", "norm_out", None),
+        ]
+    ),
+]
+OTHER_NAMES = {
+    **{(f"{ours}.bias", form): f"{theirs[form]}.bias" for ours, *theirs, _ in OTHERS for form in (0, 1)},
+    ("encoder.blocks.7.attention.position_bias", 0): "encoder.layers.7.self_attn.pos_bias_v",
+    ("encoder.blocks.7.attention.position_bias", 1): "encoder.layers.7.self_attn.bias_v",
+    ("prediction.lstm.1.hidden_kernel", 0): "decoder.prediction.dec_rnn.lstm.weight_hh_l1",
+    ("prediction.lstm.1.input_bias", 1): "decoder.lstm.bias_ih_l1",
+}
+
+
+def test_names_of_all_other_parts():
+    forms: tuple[names.Form, ...] = ("nemo", "huggingface")
+    assert {(ours, form): names.name_in(forms[form], ours)[0] for ours, form in OTHER_NAMES} == OTHER_NAMES
+    leaves = parameters(PRESETS["0.6b"])
+    for ours, nemo, huggingface, shape in OTHERS:
+        kernel = f"{ours}.scale" if shape is None else f"{ours}.kernel"
+        for form, theirs in zip(forms, (nemo, huggingface), strict=True):
+            name, layout = names.name_in(form, kernel)
+            assert name == f"{theirs}.weight" and names.their_shape(leaves[kernel].shape, layout) == (shape or (1024,))
+
+
 def test_names_and_shapes_of_the_release():
     leaves = parameters(PRESETS["0.6b"])
     assert len(leaves) == 651

@@ -7,10 +7,11 @@ from convert import huggingface, model_card, nemo, push
 from convert.errors import ConvertError
 from convert.hub import locate
 from convert.source import Native
-from nemojax import checkpoint
+from nemojax import __version__, checkpoint
 from nemojax.config import PRESETS
 from nemojax.model.parameters import abstract_model
 from tests.convert.samples import CONFIG, FAMILY, converted
+from tests.helpers.messages import ending, whole
 
 
 def metadata(card: str) -> dict:
@@ -33,22 +34,37 @@ def test_a_repository_on_the_hub(hub, native):
         "tags": ["automatic-speech-recognition", "streaming", "transducer", "fastconformer", "nemojax"],
     }
     assert "--model owner/model" in card and "`my.nemo`, SHA-256 `ab12`" in card
+    assert card.split("```")[1] == (
+        "python\nfrom transformers import pipeline\n\n"
+        'print(pipeline("automatic-speech-recognition", model="owner/model")("speech.wav")["text"])\n'
+    )
 
 
-def test_a_repository_in_a_folder(native, tmp_path):
-    push.write(native(), str(tmp_path / "model"))
+def test_a_repository_in_a_folder(native, tmp_path, monkeypatch):
+    sizes, new_directory = [], push.new_directory
+    monkeypatch.setattr(push, "new_directory", lambda path, size: sizes.append(size) or new_directory(path, size))
+    made, address = push.write(native(), str(tmp_path / "model"))
+    assert address == str(tmp_path / "model") and sizes == [made.nbytes]
+    assert "\n# model\n" in (tmp_path / "model" / "README.md").read_text()
     assert huggingface.read(tmp_path / "model").config == converted(CONFIG)
     assert "license" not in metadata((tmp_path / "model" / "README.md").read_text())
-    with pytest.raises(ConvertError, match="model exists already"):
+    with pytest.raises(ConvertError, match=ending(" exists already; give another name or remove it first")):
         push.write(tmp_path / "native", str(tmp_path / "model"))
 
 
-def test_the_form_of_nemo(hub, native, tmp_path):
+def test_the_form_of_nemo(hub, native, tmp_path, monkeypatch):
     directory = native(config=FAMILY)
-    with pytest.raises(ConvertError, match="transformers has one width"):
+    with pytest.raises(
+        ConvertError, match=whole("transformers has one width for the prediction and the joint network, not 12 and 8")
+    ):
         push.write(directory, str(tmp_path / "model"))
     assert not (tmp_path / "model").exists()
-    push.write(directory, "owner/model", "nemo", revision="second", private=True)
+    needed, uploaded = [], []
+    upload = push.hub.upload
+    monkeypatch.setattr(push, "check_room", lambda path, size: needed.append(size))
+    monkeypatch.setattr(push.hub, "upload", lambda *given: uploaded.append(given[1:]) or upload(*given))
+    made, _ = push.write(directory, "owner/model", "nemo", revision="second", private=True)
+    assert needed == [2 * made.nbytes] and uploaded == [("owner/model", "second", True)]
     assert hub.repositories["owner/model"]["second"].keys() == {"README.md", "model.nemo"}
     archive = locate("owner/model", "huggingface", "second")
     assert archive.name == "model.nemo" and nemo.read(archive).config == converted(FAMILY)
@@ -68,11 +84,26 @@ def test_the_card_of_the_release():
         "| vocabulary | 1024 pieces and blank |",
     ):
         assert row in card.splitlines()
-    assert metadata(card)["library_name"] == "nemo" and 'ASRModel.from_pretrained("owner/model")' in card
+    assert metadata(card)["library_name"] == "nemo"
+    text = card.split("---\n", 2)[2].replace(f"nemojax {__version__} ", "nemojax 1.0 ")
+    before, after = text.partition("| parameters |")[0], text.partition("mel bins |\n")[2]
+    assert before == (
+        "\n# owner/model\n\nA streaming speech recognizer: a cache-aware FastConformer transducer. Its delay is chosen "
+        "when it runs.\n\n| | |\n| --- | --- |\n"
+    )
+    assert after == (
+        "\n## Use\n\n    pip install nemojax\n    nemojax transcribe speech.wav --model owner/model\n\n"
+        "```python\nfrom nemo.collections.asr.models import ASRModel\n\n"
+        'print(ASRModel.from_pretrained("owner/model").transcribe(["speech.wav"])[0].text)\n```\n\n'
+        "## Origin\n\nThe weights were made with nemo.\n\n"
+        "nemojax 1.0 wrote these files. Accuracy on your data, and the license of the weights this model was made "
+        "from,\n"
+        "are for you to check.\n"
+    )
 
 
 def test_what_is_not_a_checkpoint(tmp_path):
-    with pytest.raises(checkpoint.CheckpointError, match="none is not a directory"):
+    with pytest.raises(checkpoint.CheckpointError, match=ending(" is not a directory: there is none of this name")):
         push.write(tmp_path / "none", "owner/model")
 
 

@@ -2,14 +2,18 @@ import shlex
 
 import pytest
 
+from convert import sections
 from convert.errors import ConvertError
 from convert.sections import MAX_SETTINGS_BYTES, MAX_YAML_NODES, Everything, Section, read_json, read_yaml
+from tests.helpers.messages import whole
 
 
 @pytest.mark.parametrize(
     "value,kind,expected",
     [
         (3, int, 3),
+        (1 << 17, int, 1 << 17),
+        (-1e5, float, -1e5),
         (3.0, int, 3),
         (True, bool, True),
         (3, float, 3.0),
@@ -30,8 +34,8 @@ def test_values_of_a_type(value, kind, expected):
 )
 def test_values_of_another_type(value, kind):
     section = Section({"a": value}, "part.")
-    section.take("a", kind)
-    assert len(section.problems) == 1 and section.problems[0].startswith(f"part.a must be {kind.__name__}, not ")
+    assert section.take("a", kind) == kind()
+    assert section.problems == [f"part.a must be {kind.__name__}, not {value!r}"]
 
 
 def test_missing_values():
@@ -41,12 +45,17 @@ def test_missing_values():
     assert section.section("b", optional=True).values == {} and len(section.problems) == 1
     section.section("c")
     assert section.problems[1:] == ["c is missing"]
+    null = Section({"a": None}, "part.")
+    assert null.section("a", optional=True).where == "part.a." and null.problems == []
+    null.section("a")
+    Section([], "", null)
+    assert null.problems == ["part.a must be a mapping, not None", "the file must be a mapping, not []"]
 
 
-@pytest.mark.parametrize("value", [1 << 18, -(1 << 18), 1e300, float("inf"), float("nan")])
+@pytest.mark.parametrize("value", [(1 << 17) + 1, -(1 << 17) - 1, 1e300, float("inf"), float("nan")])
 def test_numbers_out_of_range(value):
     section = Section({"a": value})
-    section.take("a", type(value))
+    assert section.take("a", type(value)) == 0
     assert len(section.problems) == 1 and section.problems[0].endswith("is out of range")
 
 
@@ -74,9 +83,12 @@ def test_every_key_must_be_known():
     part.close(("part.c", "d"))  # a name without its section skips nothing
     section.close()
     section.require("part", False, "reason")
-    with pytest.raises(
-        ConvertError, match=r"^file: part\.d is an unknown setting \(--skip-setting part\.d ignores it\); "
-    ):
+    section.require("part", True, "none")
+    assert section.problems == [
+        "part.d is an unknown setting (--skip-setting part.d ignores it)",
+        f"part: {section.values['part']} is not supported: reason",
+    ]
+    with pytest.raises(ConvertError, match=r"^file: part\.d is an unknown .*; part: .* reason$"):
         section.check("file")
     harmless = Section({"a": 1})
     harmless.close(Everything())
@@ -84,14 +96,16 @@ def test_every_key_must_be_known():
 
 
 @pytest.mark.parametrize("read,language", [(read_json, "JSON"), (read_yaml, "YAML")])
-def test_files_are_parsed_within_limits(read, language):
+def test_files_are_parsed_within_limits(read, language, monkeypatch):
     assert read(b'{"a": [1, "b"]}', "name") == {"a": [1, "b"]}
     with pytest.raises(ConvertError, match=f"name is not {language}"):
         read(b'{"a": [', "name")
     with pytest.raises(ConvertError, match=f"name is not {language}"):
         read(b"\xff\xff", "name")
-    with pytest.raises(ConvertError, match="name is larger than 8 MB"):
+    with pytest.raises(ConvertError, match=whole("name is larger than 8 MB")):
         read(b" " * (MAX_SETTINGS_BYTES + 1), "name")
+    monkeypatch.setattr(sections, "MAX_SETTINGS_BYTES", 2)  # the limit of YAML; JSON's is the default of an argument
+    assert read(b"[]", "name") == []
 
 
 def test_aliases_are_read_as_what_they_stand_for():
@@ -127,8 +141,32 @@ def test_yaml_is_bounded(text, message):
         read_yaml(text, "name")
 
 
+@pytest.mark.parametrize(
+    "text,count",
+    [
+        ("a", 1),
+        ("[]", 1),
+        ("[1, [2], {a: b}]", 7),
+        ("a: &x {b: [1, 2]}\nc: *x", 13),  # 5 under the anchor, twice; two names, and the whole
+        ("a: &x 1\nb: [*x, *x, *x]", 8),
+        ("- [[1, 2], 3]\n- &x [1, 2, 3]\n- *x", 14),
+        ("? &x a\n: *x", 3),
+    ],
+)
+def test_values_are_counted_with_aliases_as_what_they_stand_for(text, count, monkeypatch):
+    monkeypatch.setattr(sections, "MAX_YAML_NODES", count)
+    read_yaml(text.encode(), "name")
+    monkeypatch.setattr(sections, "MAX_YAML_NODES", count - 1)
+    with pytest.raises(ConvertError, match=f"^name is not YAML: it has more than {count - 1} values$"):
+        read_yaml(text.encode(), "name")
+
+
 def test_a_long_text_is_no_number():
-    assert read_yaml(b"a: '" + b"9" * 2000 + b"'", "name") == {"a": "9" * 2000}
+    for text in ("'" + "9" * 2000 + "'", "x" + "9" * 2000, "9" * 1000, "-" + "9" * 999):
+        assert str(read_yaml(f"a: {text}".encode(), "name")["a"]) == text.strip("'")
+    for first in "+-.0123456789":
+        with pytest.raises(ConvertError, match=r"^name is not YAML: it has a number of more than 1000 characters$"):
+            read_yaml(f"a: {first}{'9' * 1000}".encode(), "name")
 
 
 def test_half_of_a_surrogate_pair_is_no_text():

@@ -27,6 +27,7 @@ from nemojax.metrics import word_errors
 from nemojax.model.parameters import fill, named_parameters
 from nemojax.streaming import init_state, prepare
 from tests.convert.samples import SMALLEST, arrays, tokenizer
+from tests.helpers.messages import ending, whole
 
 LOOKAHEAD = 1
 CHUNK = SMALLEST.chunk_samples(LOOKAHEAD)
@@ -100,6 +101,7 @@ def test_directory(native, exported):
     assert {path.name for path in exported.iterdir()} == {
         *("manifest.json", "run.py", "step-1.mlir", "step-1.stablehlo", "tokenizer.model", "weights.safetensors")
     }
+    assert (exported / "manifest.json").read_text().endswith("}\n")
     assert (exported / "step-1.mlir").read_bytes().startswith(b"ML\xefR")  # MLIR bytecode
     assert (exported / "tokenizer.model").read_bytes() == tokenizer(SMALLEST.vocabulary)
     step = jax.export.deserialize(bytearray((exported / "step-1.stablehlo").read_bytes()))
@@ -126,9 +128,25 @@ def test_manifest_lists_arguments_and_results(native, exported):
     assert names(entry["segment"]) == ["samples", "length", "active", "reset"]
     assert names(entry["emission"])[:2] == ["labels", "frames"] and names(entry["emission"])[-1] == "length"
     assert (entry["lookahead"], entry["chunk_samples"]) == (LOOKAHEAD, CHUNK)
-    assert (manifest["history_samples"], manifest["sample_rate_hz"]) == (SMALLEST.history_samples, 16_000)
-    assert manifest["platforms"] == ["cpu", "cuda", "tpu"] and manifest["blank"] == SMALLEST.vocabulary
-    assert manifest["source"] == {"format": "nemo"} and manifest["weights_file"] == "weights.safetensors"
+    assert entry["calling_convention_version"] == step.calling_convention_version
+    for name in ("steps", "weights", "state"):
+        manifest.pop(name)
+    assert manifest == {
+        "format": "nemojax streaming step",
+        "format_version": 1,
+        "versions": {"nemojax": nemojax.__version__, "jax": jax.__version__},
+        "source": {"format": "nemo"},
+        "usage": list(stablehlo.USAGE),
+        "dtype": "float32",
+        "sample_rate_hz": 16_000,
+        "history_samples": SMALLEST.history_samples,
+        "frame_samples": SMALLEST.frame_samples,
+        "tokenizer": "tokenizer.model",
+        "vocabulary": SMALLEST.vocabulary,
+        "blank": SMALLEST.vocabulary,
+        "weights_file": "weights.safetensors",
+        "platforms": ["cpu", "cuda", "tpu"],
+    }
 
 
 def test_weights_and_initial_state(native, exported):
@@ -183,6 +201,11 @@ def test_bfloat16(native, tmp_path):
     assert types["encoder.blocks.0.attention.keys.frames"] == "bfloat16"
     for array in stablehlo_example.read_weights(tmp_path / "out", manifest)[:3]:
         assert array.dtype == ml_dtypes.bfloat16
+    model = checkpoint.load(native, jnp.bfloat16)[0]
+    initial = init_state(model, prepare(model), 1)
+    for array, expected in zip(stablehlo_example.initial_state(manifest, 1), jax.tree.leaves(initial), strict=True):
+        np.testing.assert_array_equal(array, expected, strict=True)
+    assert sum(entry["initial"] == 0 for entry in manifest["state"]) > 5  # an array of zeros is one number
 
 
 def test_steps_of_all_trained_lookaheads_by_default(native, tmp_path, monkeypatch):
@@ -214,21 +237,54 @@ def test_one_step_for_each_lookahead(native, exported, tmp_path, monkeypatch):
     assert all((tmp_path / "out" / f"step-{n}.stablehlo").exists() for n in SMALLEST.encoder.lookaheads)
 
 
+def test_the_room_that_is_needed(native, tmp_path, monkeypatch):
+    """A step takes 1 MB beside its weights; they are written once, or with each file of a step."""
+    sizes = []
+
+    def new_directory(path, size):
+        sizes.append(size)
+        raise ConvertError("enough")
+
+    monkeypatch.setattr(stablehlo, "new_directory", new_directory)
+    model = checkpoint.load(native)[0]
+    weights = sum(array.nbytes for array in jax.tree.leaves((model, prepare(model))))
+    for inside, mlir, copies in ((False, False, 2), (False, True, 4), (True, False, 2), (True, True, 4)):
+        with pytest.raises(ConvertError, match=whole("enough")):
+            stablehlo.write(native, tmp_path / "out", (0, 1), weights="inside" if inside else "beside", mlir=mlir)
+        assert sizes.pop() == copies * 2**20 + weights * (copies if inside else 1)
+
+
 def test_refusals(native, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    with pytest.raises(ConvertError, match="no platform is named; name at least one of cpu, cuda and tpu"):
+    with pytest.raises(ConvertError, match=whole("no platform is named; name at least one of cpu, cuda and tpu")):
         stablehlo.write(native, out, platforms=())
-    with pytest.raises(ConfigError, match="lookahead 2 does not fit"):
+    with pytest.raises(
+        ConfigError,
+        match=whole(
+            "lookahead 2 does not fit: lookahead + 1 must divide the left context of 70 frames; this "
+            "model was trained with (1, 0)"
+        ),
+    ):
         stablehlo.write(native, out, (0, 2))
     monkeypatch.setattr(stablehlo, "MAX_STEP_BYTES", 1000)
-    with pytest.raises(ConvertError, match=r"the weights take 0\.0 GB, a step holds at most .* use --weights beside"):
+    with pytest.raises(
+        ConvertError,
+        match=whole("the weights take 0.0 GB, a step holds at most 0.0 GB; use --weights beside, or --dtype bfloat16"),
+    ):
         stablehlo.write(native, out, weights="inside")
     model, _, pieces, origin = checkpoint.load(native)
     checkpoint.save(tmp_path / "int8", quantization.quantize(model), pieces, origin)
-    with pytest.raises(ConvertError, match="has weights in int8; convert the checkpoint that it was made from"):
+    with pytest.raises(
+        ConvertError, match=ending(" has weights in int8; convert the checkpoint that it was made from instead")
+    ):
         stablehlo.write(tmp_path / "int8", out)
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
-    with pytest.raises(ConvertError, match=r"jax\.export needs flatbuffers \(pip install flatbuffers\)"):
+    with pytest.raises(
+        ConvertError,
+        match=whole(
+            "jax.export needs flatbuffers (pip install flatbuffers): import of flatbuffers halted; None in sys.modules"
+        ),
+    ):
         stablehlo.write(native, out)
     assert not out.exists()
 

@@ -1,3 +1,4 @@
+import math
 from itertools import combinations
 
 import numpy as np
@@ -39,6 +40,12 @@ def test_chosen_buckets_pad_the_least_and_hold_all(frames, count, rows_multiple)
         for sizes in combinations(range(1, largest), number)
     ]
     assert padded(frames, [bucket.frames for bucket in buckets]) == min(padded(frames, sizes) for sizes in choices)
+    capacity = low = 0
+    for bucket in buckets:
+        inside = sorted(label for frame, label in zip(frames, labels, strict=True) if low < frame <= bucket.frames)
+        needed = max(labels) if bucket is buckets[-1] else inside[math.ceil(0.98 * (len(inside) - 1))]
+        capacity, low = max(capacity, -(-needed // 8) * 8), bucket.frames
+        assert bucket.labels == capacity
 
 
 def test_a_few_long_texts_do_not_make_all_buckets_long():
@@ -55,5 +62,17 @@ def test_every_look_ahead_cuts_a_bucket_into_whole_chunks(family_config):
 def test_given_buckets_are_tried_from_the_smallest():
     buckets = [Bucket(28, 9, 2), Bucket(14, 9, 4), Bucket(14, 5, 8), Bucket(14, 9, 4)]
     assert check_buckets(buckets, 14, 2) == (Bucket(14, 5, 8), Bucket(14, 9, 4), Bucket(28, 9, 2))
-    with pytest.raises(ConfigError, match="at least one bucket"):
-        check_buckets([], 14)
+    assert check_buckets([Bucket(14, 1, 1)], 14) == (Bucket(14, 1, 1),)
+    for wrong, message in (
+        ([], "there must be at least one bucket of (frames, labels, batch)"),
+        ([Bucket(14, 1, 2), Bucket(28, 0, 2)], f"{Bucket(28, 0, 2)}: frames, labels and batch must be at least 1"),
+        ([Bucket(20, 1, 2)], f"{Bucket(20, 1, 2)}: frames must be a multiple of 14, whole chunks at every look-ahead"),
+        ([Bucket(14, 1, 3)], f"{Bucket(14, 1, 3)}: batch must be a multiple of 2, the hosts or devices sharing it"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            check_buckets(wrong, 14, 2)
+        assert str(caught.value) == message
+
+
+def test_utterances_shorter_than_a_frame_have_a_bucket():
+    assert choose_buckets(np.array([0, 14]), np.array([1, 1]), 28, multiple=14) == (Bucket(14, 8, 2),)

@@ -10,7 +10,16 @@ from sentencepiece import SentencePieceTrainer
 
 from nemojax.audio.manifest import expand_manifest
 from nemojax.config import PRESETS, ModelConfig
-from nemojax.data.corpus import Filters, Source, frames_of, header_duration_s, load_corpus
+from nemojax.data.corpus import (
+    Filters,
+    Source,
+    check_share,
+    duration_problems,
+    frames_of,
+    header_duration_s,
+    load_corpus,
+    text_problems,
+)
 from nemojax.data.loading import Loader
 from nemojax.data.plan import Plan
 from nemojax.data.waveform import RECIPE
@@ -18,6 +27,7 @@ from nemojax.errors import ConfigError, DataError
 from nemojax.text.tokenizer import Tokenizer
 from tests.audio.test_manifest import tarred
 from tests.data.corpora import write_manifest, write_speech
+from tests.helpers.messages import whole
 from tests.helpers.sounds import encoded, wave, without_frame_count
 
 CONFIG = ModelConfig()
@@ -82,9 +92,18 @@ def test_entries_left_out_are_counted_by_kind(tmp_path, pieces):
         ("missing.wav", "unreadable"),
         (str(manifest), "unreadable"),
     ]
-    lines = corpus.report().splitlines()
-    assert lines[0] == "1 utterances, 0.00 h" and len(lines) == 7
-    assert "2 left out, 0.01 h: too long (the first: b.wav: it lasts 21.00 s, more than 20 s)" in lines
+    labels = len(tokenizer.encode("one or two or one or two"))
+    assert corpus.report().splitlines() == [
+        "1 utterances, 0.00 h",
+        "2 left out, 0.01 h: too long (the first: b.wav: it lasts 21.00 s, more than 20 s)",
+        "2 left out, 0.00 h: no text (the first: e.wav: its text is empty)",
+        "2 left out, 0.00 h: out of vocabulary (the first: g.wav: the tokenizer has no piece for 'é')",
+        "2 left out, 0.00 h: unreadable (the first: missing.wav: there is no such file)",
+        "1 left out, 0.00 h: too short (the first: d.wav: it lasts 0.05 s, less than 0.1 s)",
+        "1 left out, 0.00 h: too many labels (the first: h.wav: its text has "
+        f"{labels} labels for {frames_of(3200, CONFIG)} frames (0.20 s))",
+    ]
+    assert [d.seconds for d in corpus.dropped] == [21.0, 22.0, 0.05, 2.0, 2.0, 2.0, 0.2, 2.0, 0.0, 0.0]
     kept = load_corpus(
         [Source(manifest)], tokenizer, CONFIG, Filters(exclude=r"\[", keep_out_of_vocabulary=True, max_s=30.0)
     )
@@ -92,6 +111,46 @@ def test_entries_left_out_are_counted_by_kind(tmp_path, pieces):
     assert [dropped.problem.kind for dropped in kept.dropped].count("excluded") == 1
     with pytest.raises(ConfigError, match=r"leave nothing to train on: 0 utterances(.|\n)*too short"):
         load_corpus([Source(manifest)], tokenizer, CONFIG, Filters(min_s=25.0, max_s=30.0))
+
+
+def test_limits_of_texts_and_durations(pieces):
+    tokenizer, text = Tokenizer(pieces), "one or two"
+    labels, frames = len(tokenizer.encode(text)), frames_of(16_000, CONFIG)
+    kinds = lambda *arguments, **options: [
+        problem.kind for problem in text_problems(*arguments, Filters(**options), CONFIG)
+    ]
+    assert kinds(text, 1.0, tokenizer, max_labels_per_frame=labels / frames) == []
+    assert kinds(text, 1.0, tokenizer, max_labels_per_frame=labels / frames * 0.999) == ["too many labels"]
+    assert kinds(text, None, tokenizer, max_labels_per_frame=0) == kinds(text, 1.0, None, max_labels_per_frame=0) == []
+    assert kinds("é", None, tokenizer) == ["out of vocabulary"] and kinds("é", None, None) == []
+    assert kinds("a é", 0.0, tokenizer, exclude="é", max_labels_per_frame=0) == [
+        *("out of vocabulary", "too many labels", "excluded")
+    ]
+    (excluded,) = text_problems("one [two]", None, None, Filters(exclude=r"\["), CONFIG)
+    assert excluded.message == r"its text matches '\\['"
+    for seconds, kind in ((0.5, None), (2.0, None), (0.4999, "too short"), (2.0001, "too long")):
+        found = duration_problems(seconds, Filters(min_s=0.5, max_s=2.0))
+        assert [problem.kind for problem in found] == ([] if kind is None else [kind])
+
+
+def test_the_share_of_utterances_that_can_not_be_read():
+    faults = [f"{letter}: gone" for letter in "abcdef"]
+    check_share(faults, 3, 6)
+    for count, named in ((5, "a: gone; b: gone; c: gone; d: gone; e: gone"), (6, f"{'; '.join(faults[:5])}; ...")):
+        with pytest.raises(DataError) as caught:
+            check_share(faults[:count], count, 2 * count - 1)
+        assert str(caught.value) == (
+            f"{count} of {2 * count - 1} utterances can't be read ({named}); "
+            "python -m nemojax.data.validate lists everything wrong with manifests"
+        )
+
+
+def test_entries_are_counted_while_they_are_read(tmp_path, pieces):
+    entry, seen = {"audio_filepath": "a.wav", "duration": 1.0, "text": "a fine day"}, []
+    manifest = write_manifest(tmp_path / "m.jsonl", [entry, entry])
+    progress = lambda entries: [seen.append(index) or (index, entry) for index, entry in entries]
+    load_corpus([Source(manifest), Source(manifest)], Tokenizer(pieces), CONFIG, progress=progress)
+    assert seen == [0, 0, 1, 1]
 
 
 def test_durations_without_a_header(tmp_path):
@@ -106,13 +165,19 @@ def test_durations_without_a_header(tmp_path):
     [
         (lambda: Source(Path("m.jsonl"), 0.0), "weight must be from 0.001 to 1000, not 0"),
         (lambda: Source(Path("m.jsonl"), float("nan")), "weight must be"),
-        (lambda: Filters(min_s=3.0, max_s=2.0), "min_s 3.0 must be"),
+        (lambda: Source(Path("m.jsonl"), 1000.1), "m.jsonl: its weight must be from 0.001 to 1000, not 1000.1"),
+        (lambda: Filters(min_s=2.0, max_s=2.0), "filters: min_s 2.0 must be at least 0 and less than max_s 2.0"),
+        (lambda: Filters(min_s=-0.1), "min_s -0.1 must be"),
         (lambda: Filters(exclude="["), "is not a regular expression"),
     ],
 )
 def test_wrong_settings(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_weights_at_their_limits():
+    assert Source(Path("m"), 0.001).weight + Source(Path("m"), 1000.0).weight == 1000.001 and Filters(min_s=0.0)
 
 
 def test_presets_have_the_same_frames():
@@ -130,7 +195,13 @@ def test_joining_needs_labels_that_can_be_joined(tmp_path):
         corpus = load_corpus([Source(manifest)], Tokenizer(model.getvalue()), CONFIG)
         assert corpus.joinable == joinable
     Plan(corpus, CONFIG)
-    with pytest.raises(ConfigError, match="utterances can't be joined"):
+    with pytest.raises(
+        ConfigError,
+        match=whole(
+            "utterances can't be joined: this tokenizer encodes a word within a text differently than "
+            "at the start of a text; set join_probability to 0"
+        ),
+    ):
         Plan(corpus, CONFIG, waveform=RECIPE)
 
 

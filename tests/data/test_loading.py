@@ -15,10 +15,12 @@ from nemojax.data.corpus import Source, load_corpus
 from nemojax.data.loading import NOTHING, Loader
 from nemojax.data.plan import Plan, PlanConfig
 from nemojax.data.waveform import RECIPE, UNCHANGED, WaveformConfig
-from nemojax.errors import ConfigError
+from nemojax.errors import AudioError, ConfigError
 from nemojax.streaming import segments_of
 from nemojax.text.tokenizer import Tokenizer
 from tests.data.corpora import write_manifest, write_speech
+from tests.helpers.messages import ending
+from tests.helpers.messages import whole as whole_message
 
 CONFIG = ModelConfig()
 TEXTS = ["the quick dog", "a fine day", "one or two", "she speech", "over the lazy fox", "it's a dog", "jumps"]
@@ -78,9 +80,15 @@ def test_hosts_batches_add_up_to_the_whole_batch(plan_of):
             np.testing.assert_array_equal(
                 getattr(whole, name), np.concatenate([getattr(half, name) for half in halves]), strict=True
             )
-    with pytest.raises(ConfigError, match="there is no host 2 of 2"):
-        Loader(plan, 2, 2)
-    with pytest.raises(ConfigError, match="can't be divided by 7 hosts"):
+    for host in (2, -1):
+        with pytest.raises(ConfigError, match=f"there is no host {host} of 2; hosts count from 0"):
+            Loader(plan, host, 2)
+    with pytest.raises(
+        ConfigError,
+        match=whole_message(
+            "Bucket(frames=14, labels=8, batch=6) can't be divided by 7 hosts; set rows_multiple to a multiple of 7"
+        ),
+    ):
         Loader(plan, 0, 7)
 
 
@@ -167,6 +175,12 @@ def test_the_last_samples_are_not_lost_to_rounding(plan_of, tmp_path):
     write_manifest(path, [{"audio_filepath": "more.wav", "duration": 1.0, "text": "one"}])
     batch, _ = Loader(plan_of(PlanConfig(buckets=(Bucket(28, 20, 1),)), path=path))(0)
     assert batch.sample_lengths[0] == 1080 + 16_050 and np.count_nonzero(batch.samples) == 16_050
+    soundfile.write(tmp_path / "more.wav", np.full(16_159, 0.25, np.float32), 16_000)
+    loader = Loader(plan_of(PlanConfig(buckets=(Bucket(28, 20, 1),)), path=path))
+    assert len(loader.decode(0)) == 16_159
+    soundfile.write(tmp_path / "more.wav", np.zeros(0, np.float32), 16_000)
+    with pytest.raises(AudioError, match=r"^more\.wav: it holds no samples$"):
+        loader.decode(0)
 
 
 def test_noise_from_a_part_of_a_recording(plan_of, tmp_path):
@@ -196,8 +210,15 @@ def test_noise_from_a_manifest(plan_of, tmp_path):
             windows = [np.lib.stride_tricks.sliding_window_view(n, 100) for n in noises]
             best = max((w @ middle / np.linalg.norm(w, axis=1)).max() for w in windows)
             assert best > 0.999  # it is a piece of a recording
-    with pytest.raises(ConfigError, match=r"noise: .*missing\.jsonl: the manifest can't be read"):
-        Loader(plan_of(waveform=WaveformConfig(noise_probability=0.5, noise_manifests=(tmp_path / "missing.jsonl",))))
+    missing = WaveformConfig(noise_probability=0.5, noise_manifests=(tmp_path / "missing.jsonl",))
+    with pytest.raises(ConfigError, match=ending(": the manifest can't be read (No such file or directory)")):
+        Loader(plan_of(waveform=missing))
+    assert Loader(plan_of(waveform=replace(missing, noise_probability=0.0))).noises == ()
+    gone = write_manifest(tmp_path / "gone.jsonl", [{"audio_filepath": "gone.wav"}])
+    with pytest.raises(ConfigError, match=r"^noise: gone\.wav: there is no such file$"):
+        Loader(plan_of(waveform=replace(missing, noise_manifests=(gone,))))
+    durations = [seconds for _, seconds in Loader(plan_of(waveform=config)).noises]
+    assert durations == [len(noise) / 16_000 for noise in noises]
 
 
 def test_babble_is_a_mix_of_utterances_of_the_corpus(plan_of, tmp_path):

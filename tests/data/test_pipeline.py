@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections import namedtuple
+from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
 
@@ -15,12 +17,14 @@ import pytest
 from nemojax.config import ModelConfig
 from nemojax.data import pipeline as pipeline_module
 from nemojax.data.corpus import Source, load_corpus
+from nemojax.data.loading import Loader
 from nemojax.data.pipeline import Pipeline
 from nemojax.data.plan import Plan, PlanConfig
 from nemojax.data.waveform import RECIPE
 from nemojax.errors import ConfigError, DataError
 from nemojax.text.tokenizer import Tokenizer
 from tests.data.corpora import write_speech
+from tests.helpers.messages import whole
 
 CONFIG = ModelConfig()
 TEXTS = ["the quick dog", "a fine day", "one or two", "she messages", "over the lazy fox", "it's a dog", "jumps"]
@@ -68,7 +72,13 @@ def test_data_of_which_most_can_not_be_read_stop_a_run_before_its_first_batch(pl
     for index in range(3, 7):
         (tmp_path / f"speech-{index}.wav").write_bytes(b"")
     with pytest.raises(
-        DataError, match=r"^7 of 7 utterances can't be read \((speech-\d.wav: [^;]*; ){5}\.\.\.\); python"
+        DataError,
+        match=whole(
+            "7 of 7 utterances can't be read (speech-2.wav: there is no such file; speech-4.wav: it is "
+            "empty (0 bytes); speech-3.wav: it is empty (0 bytes); speech-6.wav: it is empty (0 "
+            "bytes); speech-5.wav: it is empty (0 bytes); ...); python -m nemojax.data.validate lists "
+            "everything wrong with manifests"
+        ),
     ):
         Pipeline(plan, workers=0)
 
@@ -88,7 +98,15 @@ def test_a_run_stops_when_most_utterances_so_far_could_not_be_read(plan, tmp_pat
         read += int((next(pipeline).sample_lengths > 0).sum())
     for index in range(7):
         (tmp_path / f"speech-{index}.wav").unlink()
-    with pytest.raises(DataError, match=r"utterances can't be read \(speech-\d.wav: there is no such file"):
+    with pytest.raises(
+        DataError,
+        match=whole(
+            "7 of 13 utterances can't be read (speech-5.wav: there is no such file; speech-0.wav: "
+            "there is no such file; speech-6.wav: there is no such file; speech-4.wav: there is no "
+            "such file; speech-1.wav: there is no such file); python -m nemojax.data.validate lists "
+            "everything wrong with manifests"
+        ),
+    ):
         list(islice(pipeline, 40))
     tried = pipeline._read + pipeline._failed
     assert pipeline._read >= read and pipeline._failed > tried / 2 and len(pipeline.unreadable) <= 7
@@ -96,11 +114,11 @@ def test_a_run_stops_when_most_utterances_so_far_could_not_be_read(plan, tmp_pat
 
 
 def test_wrong_arguments(plan):
-    with pytest.raises(ConfigError, match="workers must be at least 0, not -1"):
+    with pytest.raises(ConfigError, match=whole("workers must be at least 0, not -1")):
         Pipeline(plan, workers=-1)
     with Pipeline(plan, workers=0) as pipeline:
         pass
-    with pytest.raises(DataError, match="closed"):
+    with pytest.raises(DataError, match=whole("the data pipeline is closed")):
         next(pipeline)
 
 
@@ -122,6 +140,114 @@ def test_workers_make_the_same_batches_and_end(plan, tmp_path):
     assert "speech-2.wav: it is empty (0 bytes)" in messages[0] and len(messages) == 2
     assert "a data worker died" in messages[1]
     assert not workers_of()
+
+
+class FakeWorker:
+    """A worker in this process. Those whose number is in `dying` die when they are asked for a batch."""
+
+    made: list["FakeWorker"]
+    dying: set[int]
+
+    def __init__(self, loader, start, stride, smallest_shared):
+        self.steps, self.start, self.stride = pipeline_module._Steps(loader, start, stride), start, stride
+        self.smallest_shared, self.taken, self.closed, self.number = smallest_shared, 0, False, len(self.made)
+        self.made.append(self)
+
+    def take(self):
+        if self.number in self.dying:
+            raise RuntimeError("process 1 terminated unexpectedly")
+        self.taken += 1
+        return self.steps[self.taken - 1]
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def fake_workers(monkeypatch):
+    monkeypatch.setattr(pipeline_module, "_Worker", FakeWorker)
+    monkeypatch.setattr(pipeline_module, "_smallest_shared", lambda *_: 123)
+    FakeWorker.made, FakeWorker.dying = [], set()
+    return FakeWorker
+
+
+def test_each_worker_makes_every_nth_batch(plan, tmp_path, fake_workers):
+    (tmp_path / "speech-2.wav").write_bytes(b"")
+    quiet = lambda sentence: None
+    want = list(islice(Pipeline(plan, start=4, workers=0, report=quiet), 9))
+    fake_workers.dying = {1}
+    messages = []
+    with Pipeline(plan, start=4, workers=3, report=messages.append) as pipeline:
+        assert not fake_workers.made  # before the first batch is asked for
+        assert_same(islice(pipeline, 9), want)
+        assert list(pipeline.unreadable) == ["2: speech-2.wav"]
+    starts = [(worker.start, worker.stride, worker.smallest_shared) for worker in fake_workers.made]
+    assert starts == [(4, 3, 123), (5, 3, 123), (6, 3, 123), (5, 3, 123)]  # the second died at its first batch
+    assert [worker.taken for worker in fake_workers.made] == [3, 0, 3, 3]
+    assert all(worker.closed for worker in fake_workers.made)
+    died = [message for message in messages if "died" in message]
+    assert died == ["a data worker died; a new one prepares its batches from step 5 on"]
+
+
+def test_deaths_count_until_a_batch_comes(plan, fake_workers):
+    messages = []
+    fake_workers.dying = {0, 1, 2, 4, 5}  # three in a row, twice
+    with Pipeline(plan, workers=1, report=messages.append) as pipeline:
+        next(pipeline)
+        fake_workers.dying |= {3}
+        next(pipeline)
+        assert len(messages) == 6 and fake_workers.made[-1].number == 6
+    FakeWorker.made, FakeWorker.dying = [], set(range(9))
+    with Pipeline(plan, start=2, workers=2, report=messages.append) as pipeline, pytest.raises(DataError) as caught:
+        next(pipeline)
+    assert str(caught.value) == (
+        "data workers died 4 times at step 2 (process 1 terminated unexpectedly); "
+        "if memory is short, use fewer workers or smaller batches"
+    )
+
+
+def test_other_errors_of_workers_are_raised(plan, fake_workers, monkeypatch):
+    def take(self):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(fake_workers, "take", take)
+    with Pipeline(plan, workers=1) as pipeline, pytest.raises(RuntimeError, match=whole("a bug")):
+        next(pipeline)
+
+
+def test_a_future_has_the_next_batch_or_its_error():
+    future = Future()
+    pipeline_module._fulfill(future, iter([{"a": 1}]))
+    assert future.result() == {"a": 1}
+    future = Future()
+    pipeline_module._fulfill(future, iter([]))
+    assert isinstance(future.exception(), StopIteration)
+
+
+def test_room_in_shared_memory(plan, tmp_path, monkeypatch):
+    """Each worker has the batches that it keeps ready, the one it makes, and the one in use."""
+    loader, messages = Loader(plan, 0, 1), []
+    largest = max(bucket.frames * bucket.batch for bucket in plan.buckets) * CONFIG.frame_samples * 4
+    needed = largest * 3 * 4
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(pipeline_module, "SHARED_MEMORY", tmp_path)
+    for free, expected in ((needed, 2**16), (needed - 1, 2**40)):
+        monkeypatch.setattr(pipeline_module.shutil, "disk_usage", lambda path, free=free: usage(0, 0, free))
+        assert pipeline_module._smallest_shared(loader, 3, messages.append) == expected
+    size = f"{needed / 2**20:.0f} MiB"
+    assert messages == [
+        f"{tmp_path} has {size} free and {size} may be needed; batches go through pipes, which is slower"
+    ]
+    monkeypatch.setattr(pipeline_module, "SHARED_MEMORY", tmp_path / "none")
+    assert pipeline_module._smallest_shared(loader, 3, messages.append) == 2**16 and len(messages) == 1
+
+
+def test_utterances_that_are_not_trained_on_are_not_checked(plan, monkeypatch):
+    monkeypatch.setattr(pipeline_module, "CHECKED", 4)
+    plan.unfit, decoded = np.array([1, 4]), []
+    monkeypatch.setattr(Loader, "decode", lambda self, utterance: decoded.append(utterance))
+    Pipeline(plan, workers=0)
+    assert len(set(decoded)) == len(decoded) == 4 and set(decoded) <= {0, 2, 3, 5, 6}
 
 
 @pytest.mark.slow

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -69,12 +71,44 @@ def test_the_color_of_noise_is_its_slope(color):
     ]
 
 
+def test_rates_other_than_16_khz():
+    """Of hum, of a telephone line and of speed; and the rate that `augmented` passes on."""
+    tone_at = lambda hz, rate_hz: (0.5 * np.sin(2 * np.pi * hz * np.arange(rate_hz) / rate_hz)).astype(np.float32)
+    at_peak = lambda samples: int(np.argmax(np.abs(np.fft.rfft(samples))))  # in Hz, of one second
+    hum = waveform.hum(8000, np.random.default_rng(5), 8000)
+    assert at_peak(hum) % 50 == 0 or at_peak(hum) % 60 == 0
+    same = lambda config: waveform.augmented(tone_at(300, 8000), np.random.default_rng(5), config, sample_rate_hz=8000)
+    config = WaveformConfig(noise_probability=1.0, noise_kinds=("hum",), noise_snr_db=(-40.0, -40.0))
+    assert at_peak(same(config)) % 50 == 0 or at_peak(same(config)) % 60 == 0
+    line = waveform.telephone(tone_at(1000, 24_000), 24_000)
+    assert len(line) == 24_000 and at_peak(line) == 1000
+    line = same(WaveformConfig(telephone_probability=1.0))
+    np.testing.assert_array_equal(line, waveform.telephone(tone_at(300, 8000), 8000))
+    faster = waveform.at_speed(tone_at(1000, 8000), 1.25, 8000)
+    assert len(faster) == 6400 and at_peak(faster) == 1000  # 1250 Hz, in steps of 1.25 Hz
+
+
+def test_the_levels_of_a_telephone_line_are_those_of_the_mu_law():
+    """At the rate of the line, a constant in its band comes out at one of 255 levels."""
+    line = waveform.telephone(tone(1000), 8000)
+    levels = np.unique(np.round(127 * np.log1p(255 * np.abs(line)) / np.log1p(255), 3))
+    np.testing.assert_allclose(levels, np.round(levels), atol=0.02)
+    assert 20 < len(levels) <= 128 and np.abs(line).max() <= 1
+    loud = waveform.telephone(4 * tone(1000), 8000)
+    assert np.abs(loud).max() == pytest.approx(1)
+
+
 def test_hum_is_harmonics_of_the_mains():
+    bases = {float(np.random.default_rng(seed).choice(waveform.MAINS_HZ)) for seed in range(4)}
+    assert bases == {50.0, 60.0}
     for seed in range(4):
         noise = waveform.hum(32_000, np.random.default_rng(seed))
         power = np.abs(np.fft.rfft(noise)) ** 2  # in steps of 0.5 Hz
         base = max(range(2), key=lambda i: power[[100, 120][i] :: [100, 120][i]][:10].sum())
-        assert power[[100, 120][base] :: [100, 120][base]][:10].sum() > 0.99 * power.sum() and noise.dtype == np.float32
+        harmonics = power[[100, 120][base] :: [100, 120][base]][:10]
+        assert harmonics.sum() > 0.99 * power.sum() and noise.dtype == np.float32
+        amplitudes = np.sqrt(harmonics) / 16_000
+        assert (amplitudes < 1.001 / np.arange(1, 11)).all() and (amplitudes > 1e-4).all()
 
 
 def test_a_telephone_line_has_its_band_and_its_levels():
@@ -97,6 +131,13 @@ def test_kinds_of_noise_and_telephone_lines_are_drawn():
     ones, draw = lambda count, generator: np.ones(count, np.float32), np.random.default_rng
     added = [waveform.augmented(tone(300), draw(seed), config, babble=ones) - tone(300) for seed in range(40)]
     assert 10 <= sum(np.ptp(noise) < 1e-6 for noise in added) <= 30
+    level = np.sqrt(np.square(tone(300)).sum() / np.count_nonzero(tone(300)))
+    assert all(np.sqrt(np.square(noise).mean()) == pytest.approx(level, rel=0.01) for noise in added)
+    # noise of a manifest is taken without being asked for; colored noise is there without one
+    twos = lambda count, generator: np.full(count, 2, np.float32)
+    config = WaveformConfig(noise_probability=1.0, noise_snr_db=(0.0, 0.0))
+    assert np.ptp(waveform.augmented(tone(300), draw(0), config, recorded_noise=twos, babble=ones) - tone(300)) < 1e-6
+    assert np.ptp(waveform.augmented(tone(300), draw(0), config, babble=ones) - tone(300)) > 0.1
     config = WaveformConfig(telephone_probability=0.5)
     lines = [waveform.augmented(tone(6000), np.random.default_rng(seed), config) for seed in range(40)]
     assert 10 <= sum(abs(line[2000:-2000]).max() < 0.05 for line in lines) <= 30
@@ -142,18 +183,44 @@ def test_the_default_changes_nothing():
 @pytest.mark.parametrize(
     "options,message",
     [
-        ({"speeds": ()}, "speeds must be factors"),
-        ({"speeds": (0.9, 0.0)}, "speeds must be factors"),
-        ({"noise_probability": 1.5}, "noise_probability must be 0 to 1"),
-        ({"gain_db": (3.0, -3.0)}, "gain_db must be a range"),
-        ({"silence_after_s": (-1.0, 1.0)}, "silence_after_s must be a range"),
-        ({"join_parts": 1}, "join_parts must be at least 2"),
-        ({"pause_probability": -0.1}, "pause_probability must be 0 to 1"),
-        ({"telephone_probability": 2.0}, "telephone_probability must be 0 to 1"),
-        ({"pause_s": (0.0, 2.0)}, "pause_s must be greater than 0"),
+        ({"speeds": ()}, "speeds must be factors from 0.5 to 2, at least one, not ()"),
+        ({"speeds": (0.9, 0.0)}, "speeds must be factors from 0.5 to 2, at least one, not (0.9, 0.0)"),
+        ({"noise_probability": 1.5}, "noise_probability must be 0 to 1, not 1.5"),
+        ({"gain_db": (3.0, -3.0)}, "gain_db must be a range (low, high), not (3.0, -3.0)"),
+        ({"silence_after_s": (-1.0, 1.0)}, "silence_after_s must be a range (low, high), not (-1.0, 1.0)"),
+        ({"join_parts": 1}, "join_parts must be at least 2, not 1"),
+        ({"pause_probability": -0.1}, "pause_probability must be 0 to 1, not -0.1"),
+        ({"telephone_probability": 2.0}, "telephone_probability must be 0 to 1, not 2.0"),
+        ({"pause_s": (0.0, 2.0)}, "pause_s must be greater than 0, not (0.0, 2.0)"),
         ({"noise_kinds": ("recorded",)}, "noise_kinds must have recorded if there are noise_manifests, and only then"),
+        (
+            {"noise_kinds": ("hum",), "noise_manifests": (Path("m.jsonl"),)},
+            "noise_kinds must have recorded if there are noise_manifests, and only then",
+        ),
+        ({"speeds": (1.0, 2.01)}, "speeds must be factors from 0.5 to 2, at least one, not (1.0, 2.01)"),
+        ({"speeds": (0.49,)}, "speeds must be factors from 0.5 to 2, at least one, not (0.49,)"),
+        ({"join_probability": 1.01}, "join_probability must be 0 to 1, not 1.01"),
+        ({"noise_probability": -0.01}, "noise_probability must be 0 to 1, not -0.01"),
+        ({"join_gap_s": (-0.1, 1.0)}, "join_gap_s must be a range (low, high), not (-0.1, 1.0)"),
+        ({"pause_s": (2.0, 1.0)}, "pause_s must be a range (low, high), not (2.0, 1.0)"),
+        ({"silence_before_s": (-0.1, 0.0)}, "silence_before_s must be a range (low, high), not (-0.1, 0.0)"),
+        ({"noise_snr_db": (2.0, 1.0)}, "noise_snr_db must be a range (low, high), not (2.0, 1.0)"),
+        ({"noise_color": (2.0, 1.0)}, "noise_color must be a range (low, high), not (2.0, 1.0)"),
     ],
 )
 def test_wrong_settings(options, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError) as caught:
         WaveformConfig(**options)
+    assert str(caught.value) == message
+
+
+def test_settings_at_their_limits():
+    probabilities = ("join_probability", "pause_probability", "noise_probability", "telephone_probability")
+    for value in (0.0, 1.0):
+        WaveformConfig(**dict.fromkeys(probabilities, value))
+    ranges = dict.fromkeys(("silence_before_s", "silence_after_s", "join_gap_s"), (0.0, 0.0))
+    WaveformConfig(
+        speeds=(0.5, 2.0), join_parts=2, pause_s=(0.1, 0.1), gain_db=(-3.0, -3.0), noise_snr_db=(-9.0, -9.0), **ranges
+    )
+    WaveformConfig(noise_kinds=("recorded", "hum"), noise_manifests=(Path("m.jsonl"),))
+    WaveformConfig(noise_manifests=(Path("m.jsonl"),))

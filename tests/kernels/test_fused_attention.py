@@ -10,7 +10,7 @@ from nemojax import streaming
 from nemojax.kernels import fused_attention
 from nemojax.kernels.fused_attention import FusedAttention, fuse
 from nemojax.model.attention import AttentionCache
-from nemojax.model.ring import Ring
+from nemojax.model.ring import BITS, Ring
 from tests.helpers.streaming import assert_streams
 
 
@@ -36,7 +36,7 @@ def drawn(config, batch: int, frames: int, seed: int, dtype=jnp.float32):
 def both(layer, x, mask, cache, chunk):
     module, _, positions = layer
     kernel = FusedAttention(module, interpret=True)
-    dtype = jnp.bfloat16 if cache.keys.frames.dtype == jnp.bfloat16 else jnp.float32
+    dtype = jnp.bfloat16 if cache.keys.frames.dtype in (jnp.bfloat16, BITS) else jnp.float32
     return (m.step(x, mask, cache, positions.astype(dtype), chunk) for m in (module, kernel))
 
 
@@ -56,12 +56,14 @@ def test_it_computes_what_the_plain_form_does(tiny_model, data):
     jax.tree.map(np.testing.assert_array_equal, cache, plain_cache)
 
 
+@pytest.mark.parametrize("stored", [jnp.bfloat16, BITS])
 @pytest.mark.parametrize("chunk", [1, 7])
-def test_in_bfloat16_it_rounds_where_the_plain_form_does(layer, chunk):
-    x, mask, cache = drawn(layer[1], 3, 7, 0, jnp.bfloat16)
+def test_in_bfloat16_it_rounds_where_the_plain_form_does(layer, chunk, stored):
+    x, mask, cache = drawn(layer[1], 3, 7, 0, stored)
     (plain, _), (y, _) = both(layer, x, mask, cache, chunk)
+    wide = lambda ring: Ring(ring.values(jnp.float32).astype(jnp.float32))
     exact, _ = layer[0].step(
-        x, mask, jax.tree.map(lambda v: v.astype(jnp.float32) if v.ndim > 1 else v, cache), layer[2], chunk
+        x, mask, AttentionCache(wide(cache.keys), wide(cache.values), cache.length), layer[2], chunk
     )
     rounding = float(jnp.abs(plain - exact).max())
     assert float(jnp.abs(y - plain).max()) < max(1e-5, rounding / 2)

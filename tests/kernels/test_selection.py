@@ -13,6 +13,7 @@ from nemojax.kernels import native, selection
 from nemojax.kernels.fused_attention import FusedAttention
 from nemojax.kernels.quantization import PackedLinear, is_quantized, quantize
 from nemojax.kernels.selection import GPU_OPTIONS, for_backend, step_options
+from nemojax.model.encoder import SUBSAMPLED_FRAMES
 from nemojax.model.layers import Linear
 
 
@@ -176,3 +177,8 @@ def test_cached_keys_and_values_in_int8(tiny_model):
     assert tiny_model.encoder.initial_cache(2).blocks[1].attention.keys.frames.dtype == jnp.float32
     with pytest.raises(ConfigError, match="cache must be one of auto, int8, not 'fp8'"):
         for_backend(tiny_model, cache="fp8")
+
+
+def test_a_gpu_subsamples_many_frames_at_a_time(tiny_model, gpu):
+    assert for_backend(tiny_model, attention="plain").encoder.subsampled_frames == selection.GPU_SUBSAMPLED_FRAMES
+    assert tiny_model.encoder.subsampled_frames == SUBSAMPLED_FRAMES < selection.GPU_SUBSAMPLED_FRAMES

@@ -46,6 +46,14 @@ def test_a_rate_of_nothing_is_none():
 def test_the_table(scores):
     header, first, second = table({"a.jsonl": scores.summary(), "longer.jsonl": SetScores().summary()}).splitlines()
     assert header.split()[:3] == ["utterances", "failed", "words"]
-    assert first.split()[:5] == ["a.jsonl", "3", "2", "11", "36.36"]
+    assert first.split()[:5] == ["a.jsonl", "3", "2", "11", "36.36"] and first.split()[8:] == [
+        "1",
+        "1",
+        "2",
+        "42",
+        "26.19",
+    ]
+    low, high = scores.summary()["wer_interval"]
+    assert first.split()[5:8] == [f"{100 * low:.2f}", "to", f"{100 * high:.2f}"]
     assert second.split() == ["longer.jsonl", "0", "0", "0", "-", "-", "to", "-", "0", "0", "0", "0", "-"]
     assert len({len(line) for line in (header, first, second)}) == 1

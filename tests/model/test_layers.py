@@ -1,8 +1,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from nemojax.model.layers import dropout, split_key
+from nemojax.model.layers import by_rows, dropout, split_key
 
 
 def test_dropout_zeroes_its_share_and_scales_the_rest():
@@ -22,3 +23,17 @@ def test_no_key_or_no_rate_is_no_dropout():
 def test_split_keys_differ():
     keys = jax.random.key_data(jnp.stack(split_key(jax.random.key(0), 3)))
     assert len({tuple(key.tolist()) for key in np.asarray(keys)}) == 3
+
+
+@pytest.mark.parametrize("rows", [2, 3, 6, 8])
+def test_a_part_of_the_rows_at_a_time(rows):
+    seen = []
+
+    def double(tree):
+        seen.append(tree["x"].shape[0])
+        return {"y": 2 * tree["x"], "sum": tree["x"].sum(1)}
+
+    x = jnp.arange(2.0 * rows).reshape(rows, 2)
+    found = by_rows(double, 3, {"x": x})
+    assert max(seen) <= 3
+    jax.tree.map(np.testing.assert_array_equal, found, {"y": 2 * x, "sum": x.sum(1)})

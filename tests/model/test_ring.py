@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nemojax.model.ring import Ring, append, share
+from nemojax.model.ring import BITS, Ring, append, share
 from tests.helpers.definitions import normal
 
 SLOTS, CONTEXT = 7, 4
@@ -56,6 +56,41 @@ def test_rings_are_lists_of_frames(compiled, heads):
     assert max(map(len, kept)) > 3 * SLOTS
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_ring_that_has_wrapped_a_thousand_times(count):
+    """Rows join, pause and begin anew at every phase of the ring; each step finds the frames before it."""
+    rng = np.random.default_rng(count)
+    steps, rows = 1000 * SLOTS // count, 8
+    active, reset = rng.random((2, steps, rows)) < np.array([0.8, 0.05])[:, None, None]
+    reset[:, 0] = False
+    active[:, 0] = True
+    number = 1.0 + np.arange(steps * rows * count, dtype=np.float32).reshape(steps, rows, count)
+
+    def step(carry, given):
+        ring, length = carry
+        new, active, reset = given
+        length = jnp.where(reset, 0, length)
+        mask = jnp.broadcast_to(active[:, None], new.shape)
+        before, ring = append(ring, Ring(new[:, None, :, None]), length, mask, CONTEXT)
+        return (ring, length + mask.sum(1, dtype=jnp.int32)), (before.frames[:, 0, :, 0], length)
+
+    start = Ring.zeros(rows, 1, SLOTS, 1, jnp.float32), jnp.zeros(rows, jnp.int32)
+    _, (found, length) = jax.jit(lambda start, given: jax.lax.scan(step, start, given))(start, (number, active, reset))
+    found, length = np.asarray(found), np.asarray(length)
+    for row in range(rows):
+        kept = [0.0] * CONTEXT
+        for i in range(steps):
+            if reset[i, row]:
+                kept = [0.0] * CONTEXT
+            assert found[i, row].tolist() == kept
+            if active[i, row]:
+                kept = [*kept, *number[i, row].tolist()][-CONTEXT:]
+    assert length[-1, 0] > 999 * SLOTS
+    before = np.pad(length, ((1, 0), (0, 0)))[:-1]
+    for events in (reset, ~active):
+        assert set((before[events] % SLOTS).tolist()) == set(range(SLOTS))
+
+
 def test_positions_of_a_stream_of_a_year():
     """The slot follows from the position alone: nothing is lost after any number of frames."""
     length = jnp.array([400_000_000, 2**31 - 100], jnp.int32)
@@ -84,6 +119,18 @@ def test_int8_frames_are_within_half_a_step():
     assert (np.abs(after.values(jnp.float32) - frames) <= step / 2 * 1.001).all()
     np.testing.assert_allclose(after.values(jnp.float32), after.cast(jnp.float32) * after.scale[..., None])
     assert after.values(jnp.bfloat16).dtype == jnp.bfloat16
+    assert Ring.zeros(2, 3, 5, 4, jnp.bfloat16).stored(jnp.ones((2, 3, 1, 4))).frames.dtype == jnp.bfloat16
+
+
+def test_bits_are_those_of_bfloat16():
+    frames = jnp.asarray(normal(2, 2, 1, 3, 4)).at[0, 0, 0, 0].set(jnp.nan)
+    plain, bits = (Ring.zeros(2, 1, SLOTS, 4, dtype) for dtype in (jnp.bfloat16, BITS))
+    length, mask = jnp.array([0, 5]), jnp.ones((2, 3), bool)
+    plain, bits = (ring.write(ring.stored(frames), length, mask) for ring in (plain, bits))
+    assert bits.frames.dtype == BITS and bits.values(jnp.float32).dtype == jnp.bfloat16
+    np.testing.assert_array_equal(bits.values(jnp.float32), plain.frames)
+    np.testing.assert_array_equal(bits.cast(jnp.float32), plain.frames)
+    np.testing.assert_array_equal(bits.read(length, 6).values(jnp.float32), plain.read(length, 6).frames)
 
 
 @pytest.mark.parametrize("count", [1, 3])

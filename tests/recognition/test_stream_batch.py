@@ -136,3 +136,20 @@ def test_a_search_owns_its_state(recognizer, sounds, alone):
     assert found == alone[0][:4] and batch._state.decoder[1].tolist() == [0, 8]
     fresh = init_state(recognizer.model, recognizer.constants, 2, Counting())
     assert jax.tree.structure(fresh) == jax.tree.structure(batch._state)
+
+
+def test_growing_writes_into_the_new_state(recognizer):
+    """At no time are there two states of the larger size."""
+    shapes = lambda size: jax.eval_shape(lambda: init_state(recognizer.model, recognizer.constants, size))
+    memory = stream_batch._resized.lower(shapes(8), shapes(64)).compile().memory_analysis()
+    assert memory.alias_size_in_bytes > 0.99 * memory.output_size_in_bytes
+    assert memory.temp_size_in_bytes < 0.01 * memory.output_size_in_bytes
+
+
+def test_rings_have_room_for_the_chunks_of_the_batch(recognizer):
+    """A batch takes no memory for longer chunks than its own; of chunks that are longer than any ring, too."""
+    encoder = recognizer.config.encoder
+    for lookahead, room in ((0, 1), (6, 7), (13, 14), (34, encoder.largest_chunk_frames)):
+        block = recognizer.batch(1, lookahead)._state.encoder.blocks[0]
+        assert block.attention.keys.slots == encoder.left_context_frames + room
+        assert block.convolution.frames.slots == encoder.convolution_kernel - 1 + room

@@ -1,6 +1,7 @@
 """Many live streams in one batch: each gets the labels that it would get alone, whatever the others do."""
 
 import asyncio
+import itertools
 import random
 import threading
 
@@ -10,6 +11,7 @@ import pytest
 from nemojax.errors import ConfigError, EngineError, EngineFull
 from nemojax.serving import engine as engine_module
 from nemojax.serving.engine import Engine
+from nemojax.serving.engines import open_engines
 from tests.serving.running import LOOKAHEAD, alone, served, speak
 
 
@@ -109,15 +111,19 @@ def test_a_failing_engine_tells_everyone(recognizer, recordings, monkeypatch):
             raise RuntimeError("out of memory")
 
         engine._batch.step = fail
-        waiting, pushing = engine.open(), engine.open()
+        waiting, pushing, *_ = streams = [engine.open() for _ in range(5)]
+        queued = asyncio.create_task(engine.open_within(60))
         await pushing.push(recordings[-1][:5_000])
         for stream in (waiting, pushing):
             with pytest.raises(EngineError, match="the engine failed: out of memory"):
                 await stream.finish()
-        with pytest.raises(EngineError, match="not running"):
+        with pytest.raises(EngineError, match="the engine failed: out of memory"):
+            await queued
+        with pytest.raises(EngineError, match="the engine failed: out of memory"):
             engine.open()
+        return str(await engine.failed), len(streams)
 
-    served(recognizer, talk)
+    assert served(recognizer, talk)[0] == "the engine failed: out of memory"
 
 
 def test_a_failing_reader_tells_everyone(recognizer, recordings, monkeypatch):
@@ -168,7 +174,7 @@ def test_samples_are_kept_until_their_step_is_read(recognizer, recordings, monke
 
     expected = alone(recognizer, recordings[-1]).tokens
     assert served(recognizer, talk, backlog=40).tokens == expected
-    assert max(counts) == engine_module.BUFFERS  # all are in use, and no fewer would do
+    assert max(counts) == engine_module.IN_FLIGHT + 2  # one step is being read, one waits for its turn to be
 
 
 def test_an_engine_that_stops_ends_its_streams(recognizer, recordings):
@@ -176,6 +182,7 @@ def test_an_engine_that_stops_ends_its_streams(recognizer, recordings):
         async with Engine(recognizer, LOOKAHEAD, slots=(2,)) as engine:
             stream = engine.open()
             await stream.push(recordings[-1][:1_000])
+        assert await engine.failed is None
         with pytest.raises(EngineError, match="stopped"):
             await stream.finish()
         with pytest.raises(EngineError, match="stopped"):
@@ -222,3 +229,51 @@ def test_a_short_stream_in_a_high_slot_ends_with_its_own_step(recognizer, record
 
     short, after = served(recognizer, talk)
     assert short == alone(recognizer, recordings[-3][:4_000]) and after == alone(recognizer, recordings[-2])
+
+
+def test_a_slot_may_be_waited_for(recognizer, recordings):
+    async def talk(engine):
+        streams = [engine.open() for _ in range(5)]
+        with pytest.raises(EngineFull, match="all 5 slots are taken"):
+            await engine.open_within(0.01)
+        with pytest.raises(ConfigError, match="sample rate"):
+            await engine.open_within(60, sample_rate_hz=10)
+        waiting = asyncio.create_task(engine.open_within(60, sample_rate_hz=16_000))
+        await asyncio.sleep(0)
+        await streams[3].finish()
+        with pytest.raises(EngineFull):
+            engine.open()  # the slot is the other's
+        stream = await waiting
+        await stream.push(recordings[-2])
+        return await stream.finish()
+
+    assert served(recognizer, talk) == alone(recognizer, recordings[-2])
+
+
+def test_each_step_is_reported(recognizer, recordings):
+    reports = []
+
+    async def talk(engine):
+        await asyncio.gather(*(speak(engine, samples, random.Random(0)) for samples in recordings[-2:]))
+        return engine.steps
+
+    steps = served(recognizer, talk, on_step=reports.append)
+    assert len(reports) == steps and {report.rows for report in reports} <= {2, 5}
+    assert sum(len(report.streams) for report in reports) == sum(-(-(len(r) + 1080) // 2560) for r in recordings[-2:])
+    for report in reports:
+        moments_s = report.ready_s, report.begun_s, report.gathered_s, report.dispatched_s, report.read_s
+        assert list(moments_s) == sorted(moments_s) and report.read_s <= report.decoded_s
+    assert all(before.begun_s <= after.ready_s for before, after in itertools.pairwise(reports))
+
+
+def test_engines_of_several_lookaheads_share_a_recognizer(recognizer, recordings):
+    async def run():
+        async with open_engines(recognizer, (0, 6, 6), slots=(2,)) as engines:
+            assert list(engines) == [0, 6] and engines[0].recognizer is engines[6].recognizer is recognizer
+            speaking = (speak(engine, recordings[-1], random.Random(0)) for engine in engines.values())
+            return await asyncio.gather(*speaking)
+
+    for lookahead, transcript in zip((0, 6), asyncio.run(run()), strict=True):
+        stream = recognizer.stream(lookahead)
+        stream.push(recordings[-1])
+        assert transcript == stream.finish() and transcript.lookahead == lookahead

@@ -193,3 +193,119 @@ def test_the_end_of_a_stream_shows_the_text_that_waited(recognizer):
     seat = Seat(0, hypothesis)
     assert seat.decode(object(), False) == shown[0]
     assert seat.decode(object(), True) == Update("a\ufffd", (1,), (2,)) and seat.decode(None, True) == shown[1]
+
+
+def test_a_long_push_goes_in_piecewise(recognizer, speech):
+    """No more chunks wait than the engine allows, and others get their turns; canceled, it says how much was taken."""
+    samples = np.concatenate([speech, speech])[:60_000]
+
+    async def talk(engine):
+        stream, deepest = engine.open(), 0
+        pushing = asyncio.create_task(stream.push(samples))
+        second = asyncio.create_task(stream.push(samples[:1_234]))  # in its turn
+        while not pushing.done():
+            deepest = max(deepest, stream.backlog)
+            if deepest == 2:
+                with pytest.raises(Backlog):  # nothing overtakes a push
+                    stream.push_nowait(samples[:1])
+            await asyncio.sleep(0)
+        await second
+        transcript, chunks = await stream.finish(), stream.chunks_pushed
+        late = engine.open()
+        pushing = asyncio.create_task(late.push(samples))
+        while late.chunks_done < 3:
+            await asyncio.sleep(0)
+        pushing.cancel()
+        await asyncio.gather(pushing, return_exceptions=True)
+        taken = round(late.duration_s * 16_000)
+        return transcript, deepest, chunks, taken, await late.finish()
+
+    transcript, deepest, chunks, taken, canceled = served(recognizer, talk, backlog=2)
+    assert transcript == alone(recognizer, np.concatenate([samples, samples[:1_234]]))
+    assert deepest == 2 and chunks == -(-(61_234 + 1080) // 2560)
+    assert 3 * 2560 - 1080 <= taken < len(samples) and canceled == alone(recognizer, samples[:taken])
+
+
+def test_updates_may_be_read_without_waiting(recognizer, recordings):
+    async def talk(engine):
+        stream, read = engine.open(), []
+        assert stream.read_nowait() is None
+        for piece in np.array_split(recordings[-1], 9):
+            await stream.push(piece)
+            while stream.chunks_done < stream.chunks_pushed:
+                await asyncio.sleep(0.001)
+            read.append(stream.read_nowait())
+        transcript = await stream.finish()
+        return [*read, stream.read_nowait()], stream.read_nowait(), transcript
+
+    updates, after, transcript = served(recognizer, talk)
+    assert after is None and "".join(update.text for update in updates) == transcript.text
+    assert len({update.transcribed_s for update in updates}) == len(updates) > 1
+
+
+def test_a_push_without_waiting_takes_all_or_nothing(recognizer, speech):
+    async def talk(engine):
+        stream = engine.open()
+        with pytest.raises(Backlog, match=r"0\.340 s of samples are more than there is room for \(0\.320 s\)"):
+            stream.push_nowait(speech[:5_440])
+        assert stream.duration_s == 0
+        stream.push_nowait(speech[:5_120])
+        return await stream.finish()
+
+    assert served(recognizer, talk, backlog=2) == alone(recognizer, speech[:5_120])
+
+
+def test_updates_have_times_probabilities_and_how_much_is_transcribed(recognizer, recordings):
+    samples, frame_s = recordings[-1], recognizer.config.frame_ms / 1000
+
+    async def talk(engine):
+        stream, kept, updates = engine.open(keep_transcript=False), engine.open(), []
+
+        async def read():
+            async for update in stream:
+                updates.append(update)
+
+        reading = asyncio.create_task(read())
+        await asyncio.gather(stream.push(samples), kept.push(samples))
+        transcripts = await asyncio.gather(stream.finish(), kept.finish())
+        await reading
+        return updates, *transcripts
+
+    updates, forgotten, kept = served(recognizer, talk)
+    total = sum(updates[1:], updates[0])
+    assert (total.text, total.tokens, total.frames) == (kept.text, kept.tokens, kept.frames)
+    np.testing.assert_allclose(total.times_s, np.array(kept.frames) * frame_s, atol=1e-3)
+    assert len(total.log_probs) == len(kept.tokens)
+    np.testing.assert_allclose(np.exp(min(total.log_probs)), min(word.confidence for word in kept.words), atol=1e-3)
+    positions_s = [update.transcribed_s for update in updates]
+    assert positions_s == sorted(positions_s) and positions_s[-1] == total.transcribed_s == len(samples) / 16_000
+    assert len(positions_s) > 5 and positions_s[0] == (2560 - 1080) / 16_000
+    assert (forgotten.text, forgotten.tokens, forgotten.words) == ("", (), ())
+    assert forgotten.duration_s == kept.duration_s
+    assert forgotten.notes == ("the text was not kept: its updates have it",)
+
+
+def test_many_streams_are_pushed_at_once(recognizer, speech):
+    """Each gets what it would get alone; those that can't take their samples are returned."""
+    table = np.stack([np.roll(speech, -9_000 * row)[:25_600] for row in range(4)])
+    integers = (table * 32_767).astype(np.int16)
+
+    async def talk(engine):
+        streams = [engine.open(), engine.open(), engine.open(), engine.open()]
+        streams[3].close()
+        for begin in range(0, 25_600, 1_600):
+            waiting = list(range(4))
+            while waiting:
+                left = [streams[row] for row in waiting]
+                refused = engine.push_nowait(left, integers[waiting, begin : begin + 1_600])
+                waiting = [streams.index(stream) for stream in refused if stream is not streams[3]]
+                await asyncio.sleep(0.001)
+        assert engine.push_nowait(streams[:1], np.zeros((1, 2_561), np.float32)) == streams[:1]  # more than a chunk
+        with pytest.raises(AudioError, match="sample 2 of those pushed is nan"):
+            engine.push_nowait(streams[:2], np.array([[0, 0], [np.nan, 0]], np.float32))
+        with pytest.raises(AudioError, match=r"the shape \[2, samples\]; these have the shape \[1, 5\]"):
+            engine.push_nowait(streams[:2], np.zeros((1, 5), np.float32))
+        return [await stream.finish() for stream in streams[:3]]
+
+    for row, transcript in enumerate(served(recognizer, talk, backlog=2)):
+        assert transcript == alone(recognizer, integers[row])

@@ -96,9 +96,14 @@ def test_dither():
     "settings,message",
     [
         ({"time_width": 1.5}, "time_width must be between 0 and 1"),
+        ({"time_width": -0.1}, "time_width must be between 0 and 1"),
         ({"time_masks": -1}, "time_masks must be at least 0"),
+        ({"frequency_masks": -1}, "frequency_masks must be at least 0"),
+        ({"frequency_width_bins": -1}, "frequency_width_bins must be at least 0"),
     ],
 )
 def test_wrong_settings(settings, message):
+    SpecAugmentConfig(0, 0, 0, 1.0)
+    SpecAugmentConfig(time_width=0.0)
     with pytest.raises(ConfigError, match=message):
         SpecAugmentConfig(**settings)

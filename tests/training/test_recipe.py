@@ -71,24 +71,40 @@ def test_defaults_are_the_familys():
     assert (recipe.fastemit, recipe.dither, recipe.ctc_weight, recipe.average_decay) == (5e-3, 1e-5, 0.0, 0.0)
     masks = recipe.spec_augment
     assert (masks.frequency_masks, masks.frequency_width_bins, masks.time_masks, masks.time_width) == (2, 27, 10, 0.05)
-    assert recipe.cooldown_steps == 0 and recipe.frozen == () and recipe.accumulation == 1
+    assert (recipe.cooldown_from, recipe.cooldown_steps, recipe.frozen, recipe.accumulation) == (0, 0, (), 1)
+    assert (recipe.skip_norm, recipe.skip_window, recipe.dtype, recipe.remat) == (1000.0, 101, "bfloat16", False)
+    assert (recipe.lookahead_probabilities, recipe.seed, masks.value) == ((), 0, 0.0)
+
+
+def test_settings_at_their_limits():
+    TrainingConfig(accumulation=1, skip_window=1, cooldown_from=0, cooldown_steps=0, ctc_weight=0.0, average_decay=0.0)
+    TrainingConfig(average_decay=0.9999, skip_norm=float("inf"), dtype="float32", lookahead_probabilities=(0.0, 2.0))
+    schedule = noam(TrainingConfig(warmup_steps=0), WIDTH)
+    np.testing.assert_allclose([schedule(1), schedule(4)], [5.0 * WIDTH**-0.5, 2.5 * WIDTH**-0.5], rtol=1e-6)
+    # the minimum holds after the warm-up, not at its last update
+    low = noam(TrainingConfig(warmup_steps=4, minimum_learning_rate=10.0), WIDTH)
+    np.testing.assert_allclose([low(4), low(5)], [5.0 * WIDTH**-0.5 / 2, 10.0], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     "settings,message",
     [
         ({"dtype": "float16"}, "dtype must be bfloat16 or float32, not 'float16'"),
-        ({"accumulation": 0}, "accumulation must be at least 1"),
-        ({"skip_window": 0}, "skip_window must be at least 1"),
-        ({"clip_norm": 0.0}, "clip_norm must be greater than 0"),
-        ({"skip_norm": float("nan")}, "skip_norm must be greater than 0"),
-        ({"average_decay": 1.0}, "average_decay must be at least 0 and less than 1"),
-        ({"ctc_weight": -1.0}, "ctc_weight must be at least 0"),
-        ({"cooldown_steps": -1}, "cooldown_steps must be at least 0"),
-        ({"lookahead_probabilities": (-1.0, 2.0)}, "are not probabilities"),
-        ({"lookahead_probabilities": (0.0, 0.0)}, "are not probabilities"),
+        ({"accumulation": 0}, "accumulation must be at least 1, not 0"),
+        ({"skip_window": 0}, "skip_window must be at least 1, not 0"),
+        ({"clip_norm": 0.0}, "clip_norm must be greater than 0, not 0.0"),
+        ({"skip_norm": float("nan")}, "skip_norm must be greater than 0, not nan"),
+        ({"average_decay": 1.0}, "average_decay must be at least 0 and less than 1, not 1.0"),
+        ({"ctc_weight": -1.0}, "ctc_weight must be at least 0, not -1.0"),
+        ({"cooldown_steps": -1}, "cooldown_steps must be at least 0, not -1"),
+        ({"cooldown_from": -1}, "cooldown_from must be at least 0, not -1"),
+        ({"learning_rate": 0.0}, "learning_rate must be greater than 0, not 0.0"),
+        ({"average_decay": -0.1}, "average_decay must be at least 0 and less than 1, not -0.1"),
+        ({"lookahead_probabilities": (-1.0, 2.0)}, "lookahead_probabilities (-1.0, 2.0) are not probabilities"),
+        ({"lookahead_probabilities": (0.0, 0.0)}, "lookahead_probabilities (0.0, 0.0) are not probabilities"),
     ],
 )
 def test_wrong_settings(settings, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError) as caught:
         TrainingConfig(**settings)
+    assert str(caught.value) == message

@@ -15,6 +15,7 @@ from nemojax.model.parameters import named_parameters
 from nemojax.text.tokenizer import Tokenizer
 from tests.convert.nemo.test_checkpoint import same, save
 from tests.convert.samples import CONFIG, FAMILY, arrays, converted, theirs, tokenizer
+from tests.helpers.messages import ending, is_message, whole
 
 
 def test_read(huggingface_directory):
@@ -64,15 +65,39 @@ def test_shards(huggingface_directory):
 @pytest.mark.parametrize(
     "change,message",
     [
-        (lambda m: m.update({"joint.head.bias": "/etc/passwd"}), "names '/etc/passwd', which is not a file in this"),
-        (lambda m: m.update({"joint.head.bias": "../model.safetensors"}), "which is not a file in this directory; ref"),
-        (lambda m: m.update({"joint.head.bias": ".."}), "which is not a file in this directory"),
-        (lambda m: m.update({"joint.head.bias": "a\\b"}), "which is not a file in this directory"),
-        (lambda m: m.update({"joint.head.bias": 3}), "has no weight_map of files"),
-        (lambda m: m.update({"joint.head.bias": "none.safetensors"}), "none.safetensors can't be read"),
-        (lambda m: m.update({"joint.head.bias": "config.json"}), "config.json is not a safetensors file"),
-        (lambda m: m.pop("joint.head.bias"), "and its files differ in 'joint.head.bias'"),
-        (lambda m: m.update({"more": m["joint.head.bias"]}), "and its files differ in 'more'"),
+        (
+            lambda m: m.update({"joint.head.bias": "/etc/passwd"}),
+            "model.safetensors.index.json names '/etc/passwd', which is not a file in this directory; refused",
+        ),
+        (
+            lambda m: m.update({"joint.head.bias": "../model.safetensors"}),
+            (
+                "model.safetensors.index.json names '../model.safetensors', which is not a file in this "
+                "directory; refused"
+            ),
+        ),
+        (
+            lambda m: m.update({"joint.head.bias": ".."}),
+            "model.safetensors.index.json names '..', which is not a file in this directory; refused",
+        ),
+        (
+            lambda m: m.update({"joint.head.bias": "a\\b"}),
+            "model.safetensors.index.json names 'a\\\\b', which is not a file in this directory; refused",
+        ),
+        (lambda m: m.update({"joint.head.bias": 3}), "model.safetensors.index.json has no weight_map of files"),
+        (
+            lambda m: m.update({"joint.head.bias": "none.safetensors"}),
+            "none.safetensors can't be read: No such file or directory",
+        ),
+        (
+            lambda m: m.update({"joint.head.bias": "config.json"}),
+            "config.json is not a safetensors file, or is cut short in its header",
+        ),
+        (lambda m: m.pop("joint.head.bias"), "model.safetensors.index.json and its files differ in 'joint.head.bias'"),
+        (
+            lambda m: m.update({"more": m["joint.head.bias"]}),
+            "model.safetensors.index.json and its files differ in 'more'",
+        ),
         (lambda m: m.clear(), "the settings name 4 layers, but there are only 0 tensors"),
     ],
 )
@@ -81,8 +106,10 @@ def test_an_index_that_is_wrong(huggingface_directory, change, message):
     weight_map = sharded(directory, theirs(CONFIG, "huggingface"))
     change(weight_map)
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(ConvertError, match=message):
+    with pytest.raises(ConvertError) as caught:
         huggingface.read(directory)
+    where = f"{directory}/" if message.startswith("none") else ""
+    assert str(caught.value) == f"{directory}: {where}{message}"
 
 
 def test_a_tensor_in_two_shards(huggingface_directory):
@@ -94,7 +121,10 @@ def test_a_tensor_in_two_shards(huggingface_directory):
         safetensors_format.write(target, again.items(), again)
     weight_map["joint.head.bias"] = "z.safetensors"
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(ConvertError, match=r"index\.json and its files differ in a tensor that is in two files"):
+    with pytest.raises(
+        ConvertError,
+        match=ending(": model.safetensors.index.json and its files differ in a tensor that is in two files"),
+    ):
         huggingface.read(directory)
 
 
@@ -102,38 +132,56 @@ def test_a_tensor_in_two_shards(huggingface_directory):
     "files,message",
     [
         ({"config.json": None}, "has no config.json"),
-        ({"config.json": "{"}, "config.json is not JSON"),
+        ({"config.json": "{"}, "config.json is not JSON: "),
         ({"config.json": "[" * 100_000}, "config.json is nested too deeply"),
-        ({"config.json": '{"a": ' + "9" * 5000 + "}"}, "config.json is not JSON"),
-        ({"processor_config.json": "[]"}, "the file must be a mapping"),
+        ({"config.json": '{"a": ' + "9" * 5000 + "}"}, "config.json is not JSON: "),
+        ({"processor_config.json": "[]"}, "processor_config.json: the file must be a mapping, not []"),
         ({"tokenizer.json": None}, "has neither tokenizer.model nor tokenizer.json"),
-        ({"tokenizer.json": "{}"}, "tokenizer.json is not a tokenizer"),
-        ({"tokenizer.json": json.dumps(tokenizer_json.to_json(tokenizer(37)))}, "has no piece 39|40"),
+        ({"tokenizer.json": "{}"}, "tokenizer.json is not a tokenizer of byte pairs or unigrams: 'model'"),
+        (
+            {"tokenizer.json": json.dumps(tokenizer_json.to_json(tokenizer(37)))},
+            "tokenizer.json has no piece 39, the model has 40 pieces",
+        ),
         ({"tokenizer.model": tokenizer(39)}, "the tokenizer has 39 pieces, config.json requires 40 and blank"),
         ({"tokenizer.model": tokenizer(41)}, "the tokenizer has 41 pieces, config.json requires 40 and blank"),
-        ({"tokenizer.model": b"x"}, "tokenizer.model is not a SentencePiece model"),
-        ({"model.safetensors": None}, "has neither model.safetensors nor model.safetensors.index.json; other formats"),
-        ({"model.safetensors": b"\3"}, "model.safetensors is not a safetensors file"),
-        ({"model.safetensors.index.json": "{}"}, "has no weight_map of files"),
+        (
+            {"tokenizer.model": b"x"},
+            "tokenizer.model is not a SentencePiece model: ",
+        ),
+        (
+            {"model.safetensors": None},
+            (
+                "has neither model.safetensors nor model.safetensors.index.json; other formats of "
+                "weights are not supported"
+            ),
+        ),
+        ({"model.safetensors": b"\3"}, "model.safetensors is not a safetensors file, or is cut short in its header"),
+        ({"model.safetensors.index.json": "{}"}, "model.safetensors.index.json has no weight_map of files"),
     ],
 )
 def test_directories_that_are_not_checkpoints(huggingface_directory, files, message):
     directory = huggingface_directory(**files)
-    with pytest.raises(ConvertError, match=f"{directory}: .*{message}"):
+    with pytest.raises(ConvertError) as caught:
         huggingface.read(directory)
+    assert is_message(caught.value, f"{directory}: {message}")
 
 
 def test_a_claimed_vocabulary_that_is_too_large(huggingface_directory):
     settings = huggingface.settings.to_settings(CONFIG, "float32", 0) | {"vocab_size": 1 << 17}
     settings["blank_token_id"] = (1 << 17) - 1
-    with pytest.raises(ConvertError, match=r"tokenizer\.json has no piece 42, the model has 131071 pieces"):
+    with pytest.raises(ConvertError, match=ending(": tokenizer.json has no piece 42, the model has 131071 pieces")):
         huggingface.read(huggingface_directory(**{"config.json": json.dumps(settings)}))
 
 
 def test_tensors_that_do_not_fit(huggingface_directory):
     tensors = theirs(CONFIG, "huggingface")
     tensors["extra"] = tensors.pop("joint.head.bias")
-    with pytest.raises(ConvertError, match=r"joint\.head\.bias is missing; 'extra' is not a tensor of this model"):
+    with pytest.raises(
+        ConvertError,
+        match=ending(
+            ": the tensors do not fit the settings: joint.head.bias is missing; 'extra' is not a tensor of this model"
+        ),
+    ):
         huggingface.read(huggingface_directory(tensors=tensors))
 
 
@@ -163,7 +211,9 @@ def test_write_without_an_origin(native, tmp_path):
     source = huggingface.read(tmp_path / "made")
     assert source.config == converted(CONFIG) and source.tokenizer == tokenizer(40)
     assert same(source.arrays, arrays(CONFIG, dtype=ml_dtypes.bfloat16))
-    assert json.loads((tmp_path / "made" / "config.json").read_text())["dtype"] == "bfloat16"
+    expected = huggingface.settings.to_settings(CONFIG, "bfloat16", 0)
+    assert json.loads((tmp_path / "made" / "config.json").read_text()) == expected
+    assert json.loads((tmp_path / "made" / "tokenizer_config.json").read_text())["unk_token"] == "<unk>"
 
 
 def test_type_and_special_labels_in_the_settings(huggingface_directory, tmp_path):
@@ -180,9 +230,25 @@ def test_type_and_special_labels_in_the_settings(huggingface_directory, tmp_path
         assert generation == {"decoder_start_token_id": CONFIG.blank, "pad_token_id": 0}
 
 
+def test_a_padding_piece_of_the_tokenizer_is_named(native, tmp_path):
+    proto = empty_model()
+    proto.ParseFromString(tokenizer(40))
+    proto.pieces[7].piece, proto.pieces[7].type = "<pad>", 3
+    sizes, new_directory = [], huggingface.checkpoint.new_directory
+    with pytest.MonkeyPatch.context() as patch:
+        keep = lambda path, size: sizes.append(size) or new_directory(path, size)
+        patch.setattr(huggingface.checkpoint, "new_directory", keep)
+        config = huggingface.write(native(model=proto.SerializeToString(), dtype=np.float16), tmp_path / "made")
+    assert config == CONFIG and sizes == [2 * sum(array.size for array in arrays(CONFIG).values())]
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((tmp_path / "made" / name).read_text())["pad_token_id"] == 7
+
+
 def test_a_model_that_transformers_can_not_express(native, tmp_path):
     directory = native(config=FAMILY)
-    with pytest.raises(ConvertError, match="one width"):
+    with pytest.raises(
+        ConvertError, match=whole("transformers has one width for the prediction and the joint network, not 12 and 8")
+    ):
         huggingface.write(directory, tmp_path / "made")
     assert not (tmp_path / "made").exists()
 
@@ -196,11 +262,16 @@ def test_preserved_settings_of_another_model_are_not_used(native, tmp_path):
     assert huggingface.read(tmp_path / "x").config == converted(CONFIG)
 
 
-def test_a_place_that_is_not_a_directory(tmp_path):
+def test_places_that_are_not_files_or_directories(tmp_path, huggingface_directory):
     (tmp_path / "file").write_bytes(b"x")
     for name in ("none", "file"):
-        with pytest.raises(ConvertError, match=f"{name} is not a directory"):
+        with pytest.raises(ConvertError, match=whole(f"{tmp_path / name} is not a directory")):
             huggingface.read(tmp_path / name)
+    weights = huggingface_directory() / "model.safetensors"
+    weights.unlink()
+    weights.mkdir()
+    with pytest.raises(ConvertError, match=whole(f"{weights.parent}: {weights} is a directory")):
+        huggingface.read(weights.parent)
 
 
 def test_between_the_two_forms(nemo_file, tmp_path):
@@ -216,20 +287,47 @@ def test_between_the_two_forms(nemo_file, tmp_path):
     )
 
 
-def test_headers_of_all_shards_have_one_limit(huggingface_directory):
+def test_headers_of_all_shards_have_one_limit(huggingface_directory, monkeypatch):
     directory = huggingface_directory()
     (directory / "large").write_bytes((5 << 20).to_bytes(8, "little") + bytes(6 << 20))
     weight_map = dict.fromkeys(theirs(CONFIG, "huggingface"), "model.safetensors") | {"x": "large"}
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(ConvertError, match="names 2 files with 5 MB of headers; at most 256 files and 4 MB"):
+    with pytest.raises(
+        ConvertError,
+        match=ending(
+            ": model.safetensors.index.json names 2 files with 5 MB of headers; at most 256 files and "
+            "4 MB of headers are read"
+        ),
+    ):
         huggingface.read(directory)
     weight_map = {f"t{i}": f"f{i}" for i in range(300)}
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(ConvertError, match="can't be read: No such file"):
+    with pytest.raises(ConvertError, match=ending(" can't be read: No such file or directory")):
         huggingface.read(directory)
     for file in weight_map.values():
         (directory / file).write_bytes(b"")
-    with pytest.raises(ConvertError, match="names 300 files"):
+    with pytest.raises(
+        ConvertError,
+        match=ending(
+            ": model.safetensors.index.json names 300 files with 0 MB of headers; at most 256 files "
+            "and 4 MB of headers are read"
+        ),
+    ):
+        huggingface.read(directory)
+    monkeypatch.setattr(huggingface.checkpoint, "MAX_SHARDS", 2)
+    tensors = theirs(CONFIG, "huggingface")
+    (directory / "model.safetensors").write_bytes(b"")
+    sharded(directory, tensors, 2)
+    assert len(huggingface.read(directory).origin["files"]) == 2
+    (directory / "model.safetensors").write_bytes(b"")
+    sharded(directory, tensors, 3)
+    with pytest.raises(
+        ConvertError,
+        match=ending(
+            ": model.safetensors.index.json names 3 files with 0 MB of headers; at most 2 files and 4 "
+            "MB of headers are read"
+        ),
+    ):
         huggingface.read(directory)
 
 

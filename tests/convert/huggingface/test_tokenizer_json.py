@@ -6,10 +6,11 @@ import pytest
 from convert.errors import ConvertError
 from convert.huggingface import tokenizer_json
 from convert.huggingface.tokenizer_json import from_json, to_json
-from convert.pieces import pieces
+from convert.pieces import empty_model, pieces
 from nemojax.bundled import SMALL
 from nemojax.text.tokenizer import Tokenizer
 from tests.convert.samples import tokenizer
+from tests.helpers.messages import whole
 
 MODEL = tokenizer(40)
 JSON = to_json(MODEL)
@@ -40,7 +41,11 @@ def test_layout_of_the_json():
         (40, "<pad>", True),
         (41, "<blank>", True),
     ]
-    assert JSON["model"]["vocab"]["▁e"] == 1 and JSON["model"]["merges"][:2] == [["▁", "e"], ["▁", "t"]]
+    assert JSON["model"]["vocab"] == {piece.text: label for label, piece in enumerate(pieces(MODEL))}
+    assert JSON["model"]["merges"] == [
+        *(["▁", letter] for letter in "etaoinshrdl"),  # by descending score
+        *(["e", letter] for letter in "etaoi"),
+    ]
     assert {key: value for key, value in JSON["model"].items() if key not in ("vocab", "merges")} == {
         "type": "BPE",
         "dropout": None,
@@ -65,6 +70,15 @@ def test_layout_of_the_json():
     assert JSON["version"] == "1.0" and JSON["truncation"] is JSON["padding"] is JSON["post_processor"] is None
 
 
+def test_merges_of_one_piece_are_ordered_as_transformers_orders_them():
+    """Of equal scores, the longer left part comes first."""
+    proto = empty_model()
+    for text, score in (("a", 0.0), ("b", 0.0), ("ab", -1.0), ("ba", -1.0), ("aba", -1.0), ("bb", -0.5)):
+        proto.pieces.add(piece=text, score=score)
+    merges = tokenizer_json._merges(proto, {piece.piece: label for label, piece in enumerate(proto.pieces)})
+    assert [" ".join(merge) for merge in merges] == ["b b", "ab a", "a ba", "a b", "b a"]
+
+
 def test_the_tokenizers_settings():
     assert tokenizer_json.to_tokenizer_config("[UNK]") == {
         "backend": "tokenizers",
@@ -85,6 +99,19 @@ def test_round_trip_decodes_the_same():
     labels = before.encode(text)
     assert after.encode(text) == labels and after.decode(labels) == before.decode(labels)
     assert to_json(model)["model"] == JSON["model"]
+    before, after = empty_model(), empty_model()
+    before.ParseFromString(MODEL)
+    after.ParseFromString(model)
+    assert [piece.type for piece in after.pieces] == [piece.type for piece in before.pieces]
+    trainer, normalizer = after.trainer_spec, after.normalizer_spec
+    assert (trainer.model_type, trainer.vocab_size, trainer.byte_fallback) == (2, 40, False)
+    assert (trainer.unk_id, trainer.unk_piece, trainer.unk_surface) == (0, "<unk>", "")
+    assert trainer.bos_id == trainer.eos_id == trainer.pad_id == -1
+    assert (normalizer.name, normalizer.precompiled_charsmap) == ("custom", b"")
+    assert (normalizer.add_dummy_prefix, normalizer.remove_extra_whitespaces) == (True, True)
+    merged = {left + right: rank for rank, (left, right) in enumerate(JSON["model"]["merges"])}
+    scores = {piece.piece: piece.score for piece in after.pieces}
+    assert scores == {text: -merged.get(text, len(merged) + label) for text, label in JSON["model"]["vocab"].items()}
 
 
 @pytest.mark.parametrize("labels", [[], [1, 2, 3], [18, 1, 2], [17, 17, 19], [0, 19, 0, 1], [19, 17, 17, 1]])
@@ -149,7 +176,11 @@ def test_older_merges_and_unigrams():
     assert from_json(older, 40) == from_json(JSON, 40)
     unigram = copy.deepcopy(JSON)
     unigram["model"] = {"type": "Unigram", "unk_id": 0, "vocab": [[piece.text, piece.score] for piece in pieces(MODEL)]}
-    made = Tokenizer(from_json(unigram, 40)[0])
+    made = from_json(unigram, 40)[0]
+    proto = empty_model()
+    proto.ParseFromString(made)
+    assert proto.trainer_spec.model_type == 1 and list(pieces(made)) == list(pieces(MODEL))
+    made = Tokenizer(made)
     assert made.decode([1, 2, 19]) == Tokenizer(MODEL).decode([1, 2, 19])
 
 
@@ -208,5 +239,11 @@ def test_a_protobuf_that_is_too_old(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", None)
     monkeypatch.delattr("sentencepiece.sentencepiece_model_pb2", raising=False)
-    with pytest.raises(ConvertError, match="newer protobuf"):
+    with pytest.raises(
+        ConvertError,
+        match=whole(
+            "sentencepiece needs a newer protobuf (pip install --upgrade protobuf): import of "
+            "sentencepiece.sentencepiece_model_pb2 halted; None in sys.modules"
+        ),
+    ):
         tokenizer_json.to_json(MODEL)

@@ -4,10 +4,11 @@ import pytest
 
 from convert import nemo
 from convert.errors import ConvertError
-from convert.nemo.settings import parse, read, to_config
+from convert.nemo.settings import read, to_config
 from nemojax.config import PRESETS
 from tests.convert.nemo.release import RELEASE, changed
 from tests.convert.samples import CONFIG, settings
+from tests.helpers.messages import whole
 
 
 def test_the_release():
@@ -173,6 +174,11 @@ def test_notes_on_what_has_no_effect(path, value, note):
 
 
 def test_values_of_supported_settings():
+    many = changed("decoder.prednet.pred_rnn_layers", 128, changed("encoder.n_layers", 128))
+    assert to_config(many, 1024).encoder.layers == to_config(many, 1024).prediction.layers == 128
+    slow = changed("sample_rate", 8000, changed("preprocessor.sample_rate", 8000))
+    assert to_config(slow, 1024).features.window_samples == 200 and to_config(slow, 1024).features.hop_samples == 80
+    assert to_config(changed("sample_rate", ..., changed("preprocessor.sample_rate", ...)), 1024) == PRESETS["0.6b"]
     assert to_config(changed("preprocessor.preemph", None), 1024).features.preemphasis == 0
     assert to_config(changed("preprocessor.log_zero_guard_value", "eps"), 1024).features.log_guard == 2.0**-23
     assert to_config(changed("encoder.subsampling_conv_channels", -1), 1024).encoder.subsampling_channels == 1024
@@ -181,134 +187,15 @@ def test_values_of_supported_settings():
     assert to_config(changed("decoding.greedy", {"max_symbols_per_step": 7}), 1024).max_symbols_per_frame == 7
 
 
-@pytest.mark.parametrize(
-    "path,value,message",
-    [
-        # other features
-        ("preprocessor.window", "hamming", "preprocessor.window: hamming is not supported, only hann"),
-        ("preprocessor.lowfreq", 20, "preprocessor.lowfreq: 20"),
-        ("preprocessor.highfreq", 4000, "preprocessor.highfreq: 4000"),
-        ("preprocessor.mag_power", 1.0, "preprocessor.mag_power: 1.0"),
-        ("preprocessor.log_zero_guard_value", "e", "preprocessor.log_zero_guard_value must be float, not 'e'"),
-        ("preprocessor.frame_splicing", 2, "preprocessor.frame_splicing: 2"),
-        ("preprocessor._target_", "nemo.AudioToMFCCPreprocessor", "preprocessor._target_: 'nemo.AudioToMFCCPre"),
-        ("preprocessor.window_size", 0.1, "window_samples <= fft_samples"),
-        ("sample_rate", 8000, "sample_rate: 8000 differs from the preprocessor's"),
-        # other encoders
-        ("encoder._target_", "nemo.collections.asr.modules.ConvASREncoder", "only ConformerEncoder"),
-        ("encoder.subsampling", "striding", "encoder.subsampling: striding is not supported, only dw_striding"),
-        ("encoder.subsampling", ..., r"encoder.subsampling: striding \(the default\)"),
-        ("encoder.subsampling_factor", 4, "encoder.subsampling_factor: 4 is not supported, only 8"),
-        ("encoder.subsampling_factor", "8", "encoder.subsampling_factor: '8' is not supported, only 8"),
-        ("encoder.reduction", "pooling", "encoder.reduction: pooling is not supported, only null"),
-        ("encoder.untie_biases", False, "encoder.untie_biases: false"),
-        ("encoder.conv_context_size", [4, 4], r"encoder.conv_context_size: \[4, 4\]"),
-        ("encoder.conv_context_style", "dcc", "encoder.conv_context_style: dcc"),
-        ("encoder.att_context_size", [[70, 13], [140, 6]], "the same left context in all"),
-        ("encoder.att_context_size", [[70, 4], [70, 2]], "lookahead 2 does not fit"),
-        ("encoder.att_context_size", [], "is not a pair or a list of pairs"),
-        ("encoder.att_context_size", [[70]], "is not a pair or a list of pairs"),
-        ("encoder.att_context_size", ["70", "1"], "is not a pair or a list of pairs"),
-        ("encoder.att_context_size", [True, 0], "is not a pair or a list of pairs"),
-        ("encoder.feat_out", 512, "encoder.feat_out: 512"),
-        ("encoder.feat_in", 80, "encoder.feat_in: 80 is not supported: preprocessor.features differs"),
-        ("encoder.d_model", "1024", "encoder.d_model must be int, not '1024'"),
-        ("encoder.d_model", ..., "encoder.d_model is missing"),
-        ("encoder.n_layers", 0, "encoder.layers must be at least 1"),
-        ("encoder.n_heads", 7, "not a multiple of encoder.heads"),
-        ("encoder.flash", 1, "encoder.flash is an unknown setting"),
-        # numbers with which a conversion would never end
-        ("encoder.n_layers", 10**9, "encoder.n_layers: 1000000000 is out of range"),
-        ("encoder.d_model", 2**100, "encoder.d_model: .* is out of range"),
-        ("encoder.att_context_size", [2**62, 0], "only limited contexts"),
-        ("encoder.dropout", float("nan"), "encoder.dropout: nan is out of range"),
-        ("preprocessor.window_size", float("inf"), "preprocessor.window_size: inf is out of range"),
-        ("preprocessor.window_size", "1e300", "preprocessor.window_size: .* is out of range"),
-        ("preprocessor.window_size", 10**400, "preprocessor.window_size must be float"),
-        ("preprocessor.window_stride", 2, "preprocessor.window_stride: 2 is not supported: it is longer than a second"),
-        # other prediction and joint networks
-        ("decoder._target_", "nemo.collections.asr.modules.MyDecoder", "only RNNTDecoder"),
-        ("joint._target_", "nemo.collections.asr.modules.HATJoint", "only RNNTJoint"),
-        ("decoder.normalization_mode", "layer", "decoder.normalization_mode: layer"),
-        ("decoder.blank_as_pad", False, "decoder.blank_as_pad: false"),
-        ("decoder.prednet.rnn_hidden_size", 320, "decoder.prednet.rnn_hidden_size: 320"),
-        ("decoder.prednet.pred_hidden", ..., "decoder.prednet.pred_hidden is missing"),
-        ("decoder.prednet.gru", True, "decoder.prednet.gru is an unknown setting"),
-        ("joint.jointnet.activation", "tanh", "joint.jointnet.activation: tanh is not supported, only relu"),
-        ("joint.jointnet.pred_hidden", 320, "joint.jointnet.pred_hidden: 320 is not supported, only 640"),
-        # sections
-        ("encoder", ..., "encoder is missing"),
-        ("encoder", 3, "encoder.* must be a mapping, not 3"),
-        ("target", 3, "target: 3"),
-        ("target", "mine.Model", r"target: mine.Model is a class that .* \(--skip-setting target ignores it\)"),
-        ("preprocessor.normalize", True, "preprocessor.normalize: true is not supported: only NA"),
-        ("preprocessor.features", 1 << 16, "preprocessor.features: 65536 is not supported: with n_fft"),
-        ("encoder.n_layers", 300, "encoder.n_layers: 300 is not supported: at most 128"),
-        ("tokenizer.special_tokens", {"pad": "<pad>"}, "tokenizer.special_tokens: {'pad': '<pad>'} is not supported"),
-    ],
-)
-def test_unsupported_settings_are_named(path, value, message):
-    with pytest.raises(ConvertError, match=f"model_config.yaml: .*{message}"):
-        to_config(changed(path, value), 1024)
-
-
-def test_all_problems_are_named_at_once():
-    made = changed("encoder.flash", 1, changed("encoder.reduction", "pooling", changed("joint.x", 1)))
-    with pytest.raises(ConvertError, match=r"reduction.*flash.*joint\.x"):
-        to_config(made, 1024)
-
-
 def test_only_unknown_settings_can_be_skipped():
     made = changed("encoder.flash", 1, changed("decoder.prednet.new", 1, changed("extra", 1)))
     made = changed("target", "mine.Model", made)
     skipped = ("encoder.flash", "decoder.prednet.new", "extra", "target")
     assert read(made, 1024, skipped) == (PRESETS["0.6b"], [])
-    with pytest.raises(ConvertError, match=r"encoder\.reduction"):
+    with pytest.raises(
+        ConvertError, match=whole("model_config.yaml: encoder.reduction: pooling is not supported, only null")
+    ):
         to_config(changed("encoder.reduction", "pooling"), 1024, ("encoder.reduction",))
-
-
-@pytest.mark.parametrize("path", ["encoder.xscaling", "encoder.flash", "decoding.strategy", "target", "loss.loss_name"])
-def test_messages_stay_short_however_large_the_value(path):
-    for value in ("x" * 100_000, [[[[["deep"]]]]] * 1000, {str(i): i for i in range(1000)}):
-        try:
-            to_config(changed(path, value), 1024)
-        except ConvertError as error:
-            assert len(str(error)) < 1000
-
-
-@pytest.mark.parametrize(
-    "text,message",
-    [
-        ("a: [", "is not YAML"),
-        ("a: !!python/object/apply:os.system [true]", "is not YAML.*could not determine a constructor"),
-        ("a: &x [1, *x]", "is not YAML: the alias 'x' stands for nothing, or for itself"),
-        ("a: *x", "is not YAML"),
-        ('a: "\\ud800"', "is not YAML"),
-        ("[" * 5000, "nested too deeply|is not YAML"),
-        ("- 1", "must be a mapping"),
-        ("", "must be a mapping"),
-        ("a: \udcff", "is not YAML"),
-        ("{[1]: 2}", "is not YAML|must be"),
-        ("a: 2001-99-99", "is not YAML"),
-    ],
-)
-def test_files_that_are_not_settings(text, message):
-    with pytest.raises(ConvertError, match=message):
-        parse(text.encode(errors="surrogateescape"))
-
-
-@pytest.mark.parametrize(
-    "section,message",
-    [
-        ({"type": "wpe"}, "tokenizer.type: wpe is not supported: only bpe"),
-        ({"type": "agg", "langs": {}}, "tokenizer.type: agg is not supported: only bpe"),
-        ({"type": "bpe"}, "tokenizer.model_path is missing"),
-        ({"type": "bpe", "model_path": "x", "custom_tokenizer": {}}, "tokenizer.custom_tokenizer: {} is not supported"),
-    ],
-)
-def test_other_tokenizers_are_refused(section, message):
-    with pytest.raises(ConvertError, match=message):
-        nemo.settings.tokenizer_member({"tokenizer": section})
 
 
 @pytest.mark.parametrize("path", ["nemo:0_tokenizer.model", "0_tokenizer.model", "/data/spe/0_tokenizer.model"])

@@ -10,6 +10,7 @@ import pytest
 from convert.errors import ConvertError
 from convert.nemo import torch_format
 from tests.convert.samples import file_of, rezipped, torch_bytes
+from tests.helpers.messages import is_message, whole
 
 HERE = Path(__file__).parent
 
@@ -56,9 +57,14 @@ def test_round_trip(dtype):
 def test_storages_are_aligned_as_torch_aligns_them():
     data = torch_bytes({f"t{i}" * i: np.arange(i, dtype=np.float32) for i in range(1, 9)})
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.namelist() == [
+            f"archive/{name}" for name in ("data.pkl", "byteorder", *(f"data/{i}" for i in range(8)), "version")
+        ]
+        assert (archive.read("archive/byteorder"), archive.read("archive/version")) == (b"little", b"3\n")
         for info in archive.infolist():
             name, extra = struct.unpack("<HH", data[info.header_offset + 26 : info.header_offset + 30])
             assert (info.header_offset + 30 + name + extra) % 64 == 0
+            assert info.extra[:4] == b"FB" + struct.pack("<H", extra - 4) and set(info.extra[4:]) <= set(b"Z")
 
 
 def test_tensors_are_read_when_they_are_used():
@@ -66,7 +72,9 @@ def test_tensors_are_read_when_they_are_used():
     damaged = data.replace(np.ones(3, np.float32).tobytes(), b"\7" * 12)
     tensors = torch_format.read(file_of(damaged))
     np.testing.assert_array_equal(np.asarray(tensors["b"]), 1)
-    with pytest.raises(ConvertError, match=r"damaged in its entry 'archive/data/0'"):
+    with pytest.raises(
+        ConvertError, match=whole("is damaged in its entry 'archive/data/0': Bad CRC-32 for file 'archive/data/0'")
+    ):
         np.asarray(tensors["a"])
 
 
@@ -95,31 +103,44 @@ def with_entry(data: bytes, name: str) -> bytes:
 @pytest.mark.parametrize(
     "data,message",
     [
-        (lambda: b"", "not a torch checkpoint"),
-        (lambda: b"PK\3\4" + b"\0" * 100, "not a complete zip"),
-        (lambda: b"garbage" * 50, "not a torch checkpoint"),
-        (lambda: GOOD[:-30], "not a complete zip"),
-        (lambda: GOOD[: len(GOOD) // 2], "not a complete zip"),
-        (lambda: rezipped(GOOD, {}, compression=zipfile.ZIP_DEFLATED), "compressed entry"),
-        (lambda: rezipped(GOOD, {"data/0": bytes(100 << 20)}, compression=zipfile.ZIP_DEFLATED), "compressed entry"),
-        (lambda: encrypted(rezipped(GOOD, {})), "encrypted entry"),
-        (lambda: with_entry(GOOD, "archive/data/0"), "'archive/data/0' twice"),
-        (lambda: with_entry(GOOD, "archive/data.pkl"), r"no data\.pkl, or several"),
-        (lambda: with_entry(GOOD, "other/data.pkl"), r"no data\.pkl, or several"),
-        (lambda: rezipped(GOOD, {"data.pkl": None}), r"no data\.pkl, or several"),
-        (lambda: rezipped(GOOD, {"code/model.py": b"import os"}), r"'archive/code/model\.py', which has no place"),
-        (lambda: rezipped(GOOD, {"constants.pkl": b"."}), "which has no place"),
-        (lambda: with_entry(GOOD, "../evil"), r"'\.\./evil', which has no place"),
-        (lambda: rezipped(GOOD, {"byteorder": b"big"}), "byte order b'big'"),
-        (lambda: rezipped(GOOD, {"data/1": None}), "'v' has no storage of 16 bytes"),
-        (lambda: rezipped(GOOD, {"data/1": b"\0" * 12}), "'v' has no storage of 16 bytes"),
-        (lambda: rezipped(GOOD, {"data/1": b"\0" * 20}), "'v' has no storage of 16 bytes"),
-        (lambda: rezipped(GOOD, {"data.pkl": b"." * (9 << 20)}), r"data\.pkl of more than 2 MB"),
+        (lambda: b"", "is not a torch checkpoint (a zip file)"),
+        (lambda: b"PK\3\4" + b"\0" * 100, "is not a complete zip file: "),
+        (lambda: b"garbage" * 50, "is not a torch checkpoint (a zip file)"),
+        (lambda: GOOD[:-30], "is not a complete zip file: "),
+        (lambda: GOOD[: len(GOOD) // 2], "is not a complete zip file: "),
+        (
+            lambda: rezipped(GOOD, {}, compression=zipfile.ZIP_DEFLATED),
+            "has the compressed entry 'archive/data.pkl'; torch.save it again",
+        ),
+        (
+            lambda: rezipped(GOOD, {"data/0": bytes(100 << 20)}, compression=zipfile.ZIP_DEFLATED),
+            "has the compressed entry 'archive/data.pkl'; torch.save it again",
+        ),
+        (lambda: encrypted(rezipped(GOOD, {})), "has the encrypted entry 'archive/data.pkl'"),
+        (lambda: with_entry(GOOD, "archive/data/0"), "has the entry 'archive/data/0' twice"),
+        (lambda: with_entry(GOOD, "archive/data.pkl"), "has no data.pkl, or several; not a torch checkpoint"),
+        (lambda: with_entry(GOOD, "other/data.pkl"), "has no data.pkl, or several; not a torch checkpoint"),
+        (lambda: rezipped(GOOD, {"data.pkl": None}), "has no data.pkl, or several; not a torch checkpoint"),
+        (
+            lambda: rezipped(GOOD, {"code/model.py": b"import os"}),
+            "has the entry 'archive/code/model.py', which has no place in a state dict",
+        ),
+        (
+            lambda: rezipped(GOOD, {"constants.pkl": b"."}),
+            "has the entry 'archive/constants.pkl', which has no place in a state dict",
+        ),
+        (lambda: with_entry(GOOD, "../evil"), "has the entry '../evil', which has no place in a state dict"),
+        (lambda: rezipped(GOOD, {"byteorder": b"big"}), "is in the byte order b'big', not little"),
+        (lambda: rezipped(GOOD, {"data/1": None}), "the tensor 'v' has no storage of 16 bytes"),
+        (lambda: rezipped(GOOD, {"data/1": b"\0" * 12}), "the tensor 'v' has no storage of 16 bytes"),
+        (lambda: rezipped(GOOD, {"data/1": b"\0" * 20}), "the tensor 'v' has no storage of 16 bytes"),
+        (lambda: rezipped(GOOD, {"data.pkl": b"." * (9 << 20)}), "has a data.pkl of more than 2 MB"),
     ],
 )
 def test_zips_that_are_not_checkpoints(data, message):
-    with pytest.raises(ConvertError, match=message):
+    with pytest.raises(ConvertError) as caught:
         read(data())
+    assert is_message(caught.value, message)
 
 
 def test_old_files_without_a_byte_order_are_read():
@@ -133,10 +154,14 @@ def test_a_file_cut_anywhere_is_refused():
 
 
 def test_a_list_of_entries_that_is_too_long(monkeypatch):
+    monkeypatch.setattr(torch_format, "MAX_ENTRIES", 5)
+    assert set(read(GOOD)) == {"w", "v"}  # two storages and three more
+    with pytest.raises(ConvertError, match=r"^has more than 5 entries$"):
+        read(rezipped(GOOD, {"data/2": b""}))
     monkeypatch.setattr(torch_format, "MAX_DIRECTORY_BYTES", 1 << 16)
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as made:
         for i in range(2000):
             made.writestr(f"archive/{i}", b"")
-    with pytest.raises(ConvertError, match="has more than 0 MB of headers; refused"):
+    with pytest.raises(ConvertError, match=whole("has more than 0 MB of headers; refused")):
         torch_format.read(file_of(target.getvalue()))

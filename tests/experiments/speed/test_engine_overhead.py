@@ -22,12 +22,15 @@ def test_every_chunk_is_counted(checkpoint_directory, tmp_path, capsys):
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert [(row["streams"], row["needed"]) for row in rows] == [(5, 62.5), (70, 125.0)]
     assert all(len(row["chunks_per_second"]) == 2 and min(row["chunks_per_second"]) > 0 for row in rows)
+    assert all(max(row["cpu_us_per_chunk"]) > 0 and len(row["floor_per_second"]) == 2 for row in rows)
     assert "| 560 ms | 70 | 125 |" in capsys.readouterr().out
 
 
 def test_the_table_compares_with_the_rate_that_is_needed():
     row = {"chunk_ms": 80.0, "streams": 2400, "needed": 30_000.0, "chunks_per_second": [60_000.0, 30_000.0, 90_000.0]}
-    assert table([row]).splitlines()[-1] == "| 80 ms | 2,400 | 30,000 | 60,000 [30,000, 90,000] | 2.0 [1.0, 3.0] |"
+    row |= {"cpu_us_per_chunk": [9.0, 8.0, 11.0], "floor_per_second": [5e5, 7e5, 6e5]}
+    expected = "| 80 ms | 2,400 | 30,000 | 60,000 [30,000, 90,000] | 2.0 [1.0, 3.0] | 9.0 [8.0, 11.0] | 600,000 |"
+    assert table([row]).splitlines()[-1] == expected
 
 
 @pytest.mark.parametrize("arguments", [["--streams", "1"], ["--chunks", "0"], ["--labels-per-frame", "11"]])
