@@ -64,15 +64,20 @@ def for_backend(
     unfit = None if width & (width - 1) == 0 else f"it needs heads whose width is a power of two, not {width}"
     if attention == "fused" and unfit is not None:
         raise ConfigError(f"attention='fused' can't run here: {unfit}")
+    trees: list[Transducer] = []  # a name here would hold each kernel until the last one is packed
     if int8 and not is_quantized(model):
-        model = quantize(model)
+        trees.append(model)
+        del model
+        model = quantize(trees.pop())
     if is_quantized(model):
         if kernels == "xla":
             model = plain_products(model)
         elif jax.default_backend() == "cpu" and (reason := native.unavailable_reason()) is not None:
             warnings.warn(f"products of int8 weights take the slower, plain path: {reason}", stacklevel=3)
     elif kernels == "native" or (kernels == "auto" and _packs_by_default(model)):
-        model = pack(model)
+        trees.append(model)
+        del model
+        model = pack(trees.pop())
     model = sized(model)
     fused = attention == "fused" or (attention == "auto" and unfit is None and _fuses_by_default())
     if fused:

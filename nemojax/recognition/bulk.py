@@ -38,6 +38,7 @@ from nemojax.audio.manifest_entry import duration_s
 from nemojax.audio.raw import SampleFormat
 from nemojax.audio.source import Recording
 from nemojax.config import ModelConfig
+from nemojax.decoding.greedy import Greedy
 from nemojax.errors import AudioError, ConfigError
 from nemojax.recognition.offline import SEGMENT_LEFT_CONTEXTS, Result
 from nemojax.recognition.recognizer import Recognizer
@@ -164,6 +165,8 @@ def _begin_or_resume(
         "parameters": recognizer.parameters,
         "dtype": recognizer.dtype,
         "lookahead": lookahead,
+        "fingerprint": recognizer.fingerprint,
+        **({} if recognizer.search == Greedy() else {"search": str(recognizer.search)}),
         **json.loads(json.dumps(options)),  # tuples as the file has them
     }
     path = output / JOB
@@ -175,7 +178,8 @@ def _begin_or_resume(
         before = dict(json.loads(path.read_text()))
     except (ValueError, TypeError):
         raise ConfigError(f"{path} is not the description of a job; name another directory") from None
-    pairs = [(key, before.get(key), job.get(key)) for key in dict.fromkeys([*job, "raw", "channel"])]
+    job["fingerprint"] = before.get("fingerprint") and job["fingerprint"]  # earlier versions wrote none
+    pairs = [(key, before.get(key), job.get(key)) for key in dict.fromkeys([*job, "raw", "channel", "search"])]
     if different := [f"{key} was {old!r}, now {new!r}" for key, old, new in pairs if old != new]:
         raise ConfigError(f"{output} holds a job with other settings ({'; '.join(different)}); name another directory")
 

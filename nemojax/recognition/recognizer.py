@@ -2,13 +2,16 @@
 
 import copy
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nemojax import checkpoint, compilation
 from nemojax.audio.channels import Channel
@@ -25,7 +28,7 @@ from nemojax.device import check_process
 from nemojax.errors import AudioError, ConfigError, TranscriptionError
 from nemojax.kernels import selection
 from nemojax.kernels.quantization import weights_dtype
-from nemojax.model.parameters import freeze, parameter_count, thaw, with_config
+from nemojax.model.parameters import freeze, named_parameters, parameter_count, thaw, with_config
 from nemojax.model.transducer import Transducer
 from nemojax.recognition.hypothesis import Hypothesis
 from nemojax.recognition.offline import transcribe_each
@@ -117,6 +120,12 @@ class Recognizer:
     def dtype(self) -> str:
         """The type of the encoder's weights; see `load`."""
         return str(weights_dtype(self.model))
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of a vector of weights that all training changes: it tells models of the same sizes apart."""
+        bias = named_parameters(thaw(self.model))["joint.output.bias"]
+        return hashlib.sha256(np.asarray(jax.device_get(bias)).tobytes()).hexdigest()[:16]
 
     def with_config(self, config: ModelConfig) -> "Recognizer":
         """Returns a recognizer of the same weights under other settings, such as another left context.

@@ -105,3 +105,10 @@ def test_a_tar_file_is_indexed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(tar_shards, "TarIndex", lambda path: indexed.append(path) or TarIndex(path))
     shards = TarShards(tmp_path / "tarred_audio_manifest.json")
     assert shards.find("a.wav", 0) is not None and shards.find("b.wav", 0) is not None and len(indexed) == 1
+
+
+def test_words_before_the_names_of_shards(tmp_path):
+    """NeMo finds a number anywhere in a name, as with a prefix for each bucket."""
+    one = shard(tmp_path / "bucket3_audio_1.tar", "a.wav")
+    assert found(tmp_path / "tarred_audio_manifest.json", "a.wav", 1) == one
+    assert found(tmp_path / "bucket3_manifest_1.json", "a.wav") == one
