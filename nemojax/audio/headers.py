@@ -2,7 +2,7 @@
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from nemojax.audio.raw import (
     CHECKED_SAMPLES,
@@ -27,6 +27,7 @@ MAX_CHUNKS = 10_000
 MAX_FORMAT_BYTES = 4096
 SKIP_BYTES = 1 << 20
 MIN_CONTINUATION_S = 0.1  # shorter data after the samples are not taken for samples
+SEVERAL_CHUNKS = "its samples are in several chunks: all are used"
 TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICS")
 
 
@@ -128,8 +129,6 @@ def sample_bytes(window: Window, wav: SampleFormat, report: Report) -> int:
         return available
     if kind == "unknown":
         report.unused(available - announced, "after the samples")
-    if kind == "chunks" and (more := _more_samples(window, end, wav.big_endian)):
-        report.unused(more, "of samples in further chunks", incomplete=True)
     return announced
 
 
@@ -153,18 +152,21 @@ def following(window: Window, end: int, wav: SampleFormat) -> str:
     return "samples" if long_enough and not is_unlike_speech(decode_samples(data, wav)) else "unknown"
 
 
-def _more_samples(window: Window, position: int, big_endian: bool) -> int:
-    """Returns the size of the chunks of samples after the first one, which end at byte `position`."""
-    total, form = 0, ">4sI" if big_endian else "<4sI"
+def further_samples(window: Window, position: int, wav: SampleFormat) -> Iterator[SampleFormat]:
+    """Yields the layout of each chunk of samples after the first one, which ends at byte `position`."""
+    form = ">4sI" if wav.big_endian else "<4sI"
     for _ in range(MAX_CHUNKS):
         position += position % 2
         head = window.bytes_at(position, 8)
         if len(head) < 8:
-            break
+            return
         name, size = struct.unpack(form, head)
-        total += size if name == b"data" else 0
+        if not is_name(name) or is_wav(window.bytes_at(position, 12)):
+            return
+        if name == b"data":
+            there = max(window.size - position - 8, 0)
+            yield wav._replace(header_bytes=position + 8, data_bytes=min(size, there))
         position += 8 + size
-    return total
 
 
 def announced_end(window: Window) -> int | None:
