@@ -3,6 +3,7 @@
 import io
 import struct
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 from nemojax.audio.raw import (
     CHECKED_SAMPLES,
@@ -23,6 +24,7 @@ LONG_MAGICS = (b"RF64", b"BW64")  # wavs with 64-bit sizes in a chunk of their o
 EXTENSIBLE = 0xFFFE  # this encoding refers to the subformat in the same chunk
 HEADER_ITSELF_BYTES = 44  # of a wav without other chunks; some programs count them among the samples
 AU_HEADER_BYTES = 24  # without a text
+AU_ORDERS: dict[bytes, Literal["big", "little"]] = {b".snd": "big", b"dns.": "little"}  # of bytes, by the first ones
 MAX_CHUNKS = 10_000
 MAX_FORMAT_BYTES = 4096
 SKIP_BYTES = 1 << 20
@@ -174,8 +176,9 @@ def announced_end(window: Window) -> int | None:
     head = window.bytes_at(0, 24)
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return 8 + int.from_bytes(head[4:8], "big")
-    if head[:4] == b".snd":
-        return int.from_bytes(head[4:8], "big") + int.from_bytes(head[8:12], "big")
+    if head[:4] in AU_ORDERS:
+        order = AU_ORDERS[head[:4]]
+        return int.from_bytes(head[4:8], order) + int.from_bytes(head[8:12], order)
     if head[:4] == b"caff":
         position = 8
         for _ in range(MAX_CHUNKS):
@@ -253,10 +256,11 @@ def repaired(window: Window, report: Report) -> Window:
     if head[:12] == W64_MAGIC and (announced := int.from_bytes(head[16:24], "little")) < UNKNOWN_W64_BYTES:
         _compare(announced, window.size, report, unknown=(0,))
         return window
-    if head[:4] == b".snd":
-        announced, begin = int.from_bytes(head[8:12], "big"), max(int.from_bytes(head[4:8], "big"), AU_HEADER_BYTES)
+    if head[:4] in AU_ORDERS:
+        order = AU_ORDERS[head[:4]]
+        announced, begin = int.from_bytes(head[8:12], order), max(int.from_bytes(head[4:8], order), AU_HEADER_BYTES)
         _compare(announced, window.size - begin, report, unknown=(0xFFFF_FFFF, 0))
-        return PatchedWindow(window, {4: begin.to_bytes(4, "big"), 8: b"\xff\xff\xff\xff"})
+        return PatchedWindow(window, {4: begin.to_bytes(4, order), 8: b"\xff\xff\xff\xff"})
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return _with_data_size(window, 12, ">4sI", b"SSND", report)
     if head[:4] == b"caff":

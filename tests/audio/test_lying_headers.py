@@ -89,11 +89,19 @@ def test_joined_caf_files():
     assert len(samples) == 6000 and notes == ["several recordings are joined in it: all are used"]
 
 
-def test_an_au_file_whose_samples_begin_inside_its_header():
-    data = encoded(wave(3000), 16_000, "au")
-    samples, notes = decoded(data[:4] + bytes(4) + data[8:])
-    np.testing.assert_array_equal(samples, decoded(data)[0])
-    assert notes == []
+@pytest.mark.parametrize("endian", ["BIG", "LITTLE"])
+def test_au_files_of_both_orders_of_bytes(endian):
+    data = encoded(wave(3000), 16_000, "au", endian=endian)
+    expected, notes = decoded(data)
+    assert len(expected) == 3000 and notes == []
+    for changed in (data[:4] + bytes(4) + data[8:], data[:8] + bytes(4) + data[12:]):  # no header, and no samples
+        found, notes = decoded(changed)
+        np.testing.assert_array_equal(found, expected)
+        assert notes == []
+    half = (3000).to_bytes(4, endian.lower())
+    assert len(decoded(data[:8] + half + data[12:])[0]) == 3000
+    piped = decode_pipe(SimpleNamespace(read1=io.BytesIO(data).read1), 16_000, ExitStack())
+    np.testing.assert_array_equal(np.concatenate(list(piped.blocks))[:, 0], expected)
 
 
 @pytest.mark.parametrize("kind", ["wav", "wavulaw", "wavima"])
