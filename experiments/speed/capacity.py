@@ -39,7 +39,7 @@ class Settings:
     """In encoder frames."""
     caches: tuple[Cache, ...] = ("float32", "bfloat16", "int8")
     """Types of cached keys and values."""
-    streams: tuple[int, int] = (512, 1024)
+    streams: tuple[int, int] = (2048, 4096)
     """The two batch sizes that are compiled."""
     cards_gb: tuple[float, ...] = (80.0, 141.0)
     """Memory of each card in 10^9 bytes."""

@@ -5,4 +5,5 @@ quantization.py     linear layers with packed or int8 kernels
 panels.py           the layout of packed kernels, and products with them
 native.py           compiles panel_product.cc, the product on a CPU
 fused_attention.py  attention as one kernel on a GPU
+narrow.py           activations of bfloat16
 """

@@ -1,8 +1,8 @@
 """Linear layers, layer norms and dropout, and the one place where products are computed.
 
-Activations between layers are float32. A product takes its operands in the weights' type and always
-accumulates in float32: with float32 weights it is exact float32 on every device (no TF32), with bfloat16
-weights it costs one pass of the matrix unit.
+Activations between layers are float32; the output of a product may be rounded. A product takes its operands in the
+weights' type and always accumulates in float32: with float32 weights it is exact float32 on every device (no TF32),
+with bfloat16 weights it costs one pass of the matrix unit.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,18 +11,23 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 Tree = TypeVar("Tree")
 
 
-def einsum(equation: str, x: Array, y: Array) -> Array:
-    """Computes `jnp.einsum` of two arrays in the narrower of their types; accumulates and returns float32."""
+def einsum(equation: str, x: Array, y: Array, rounded: DTypeLike = jnp.float32) -> Array:
+    """Computes `jnp.einsum` of two arrays in the narrower of their types; accumulates in float32.
+
+    Returns float32, whose values may be `rounded` to another type, in which they are then stored.
+    """
     dtype = jnp.bfloat16 if jnp.bfloat16 in (x.dtype, y.dtype) else jnp.float32
     precision = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
-    return jnp.einsum(
-        equation, x.astype(dtype), y.astype(dtype), precision=precision, preferred_element_type=jnp.float32
+    product = jnp.einsum(
+        equation, x.astype(dtype), y.astype(dtype), precision=precision, preferred_element_type=rounded
     )
+    return product.astype(jnp.float32)
 
 
 def broadcast_vector(vector: Float[Array, " D"], ndim: int) -> Array:
@@ -80,9 +85,10 @@ class Linear(nnx.Module):
         uniform = nnx.initializers.variance_scaling(gain, "fan_in", "uniform")
         self.kernel = nnx.Param(initialize(uniform, rngs, (inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32)) if use_bias else None
+        self.rounded = "float32"  # the type in which x W is stored
 
     def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
-        y = einsum("...i,io->...o", x, self.kernel[...])
+        y = einsum("...i,io->...o", x, self.kernel[...], self.rounded)
         return y if self.bias is None else y + broadcast_vector(self.bias[...], y.ndim)
 
 

@@ -44,7 +44,7 @@ def window_taps(x: Float[Array, "B F freq channels"], cache: Float[Array, "B 1 f
     Each tap is [B, F/2, freq/2 + 1, channels]. Time continues from the cached frame; frequency is padded by
     two bins below and one above.
     """
-    x = jnp.concatenate([cache, x], axis=1)
+    x = jnp.concatenate([cache.astype(x.dtype), x], axis=1)
     x = jnp.pad(x, ((0, 0), (0, 0), (KERNEL - 1, STRIDE - 1), (0, 0)))
     frames, bins = (x.shape[1] - KERNEL) // STRIDE + 1, (x.shape[2] - KERNEL) // STRIDE + 1
     return [
@@ -70,7 +70,7 @@ class Convolution(nnx.Module):
         bias = broadcast_vector(self.bias[...], 4)
         if x.shape[-1] == 1:
             return einsum("bfik,kc->bfic", jnp.concatenate(taps, axis=-1), kernel) + bias
-        return sum((tap * broadcast_vector(kernel[i], 4) for i, tap in enumerate(taps)), start=bias)
+        return sum((tap.astype(jnp.float32) * broadcast_vector(kernel[i], 4) for i, tap in enumerate(taps)), start=bias)
 
 
 class Subsampling(nnx.Module):
@@ -88,6 +88,7 @@ class Subsampling(nnx.Module):
         self.pointwise = nnx.List([Linear(channels, channels, gain=RELU_GAIN, rngs=rngs) for _ in range(STAGES - 1)])
         flat = channels * bins_per_stage(config)[-1]
         self.linear = Linear(flat, config.encoder.width, gain=RELU_GAIN, rngs=rngs)
+        self.rounded = "float32"  # the type of the frames between stages
         self.config = config
 
     def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> SubsamplingCache:
@@ -106,13 +107,13 @@ class Subsampling(nnx.Module):
         """
         x, last = log_mel[..., None], []
         for stage in range(STAGES):
-            x = jnp.where(mask[..., None, None], x, 0.0)
-            last.append(x[:, -1:])
+            x = jnp.where(mask[..., None, None], x, jnp.zeros((), x.dtype))
+            last.append(x[:, -1:].astype(jnp.float32))
             if stage == 0:
                 x = self.conv_in(x, cache.stages[0])
             else:
                 x = self.pointwise[stage - 1](self.depthwise[stage - 1](x, cache.stages[stage]))
-            x = jax.nn.relu(x)
+            x = jax.nn.relu(x).astype(self.rounded)
             mask = mask[:, 0::2] | mask[:, 1::2]
         # the linear layer reads channels outermost
         flat = jnp.swapaxes(x, 2, 3).reshape(*x.shape[:2], -1)

@@ -14,7 +14,7 @@ from nemojax.checks import check_count
 from nemojax.config import ModelConfig
 from nemojax.decoding.state import Emission, Search
 from nemojax.device import check_process
-from nemojax.kernels.selection import step_options
+from nemojax.kernels.selection import step_options, step_rows
 from nemojax.model.parameters import FrozenModel, thaw
 from nemojax.model.transducer import Transducer
 from nemojax.streaming import GREEDY, Constants, Segment, StreamState, init_state, step
@@ -110,12 +110,19 @@ class StreamBatch:
         self.lookahead, self.chunk_samples = lookahead, self.config.chunk_samples(lookahead)
         self._model, self._constants, self._search = model, constants, search
         self._step = jit_step(compiler_options)
-        self._state = init_state(model, constants, size, search, lookahead)
+        self._size = size
+        self._state = self._fresh_state()
+
+    def _fresh_state(self) -> StreamState:
+        """Returns the state of new streams. It may have more rows than the batch; they stay inactive."""
+        rows = step_rows(self._size, self.config.chunk_frames(self.lookahead))
+        fresh: StreamState = init_state(self._model, self._constants, rows, self._search, self.lookahead)
+        return fresh
 
     @property
     def size(self) -> int:
         """The number of rows."""
-        return len(self._state.position)
+        return self._size
 
     @property
     def is_lost(self) -> bool:
@@ -147,31 +154,57 @@ class StreamBatch:
 
     def keep(self, rows: np.ndarray) -> None:
         """Keeps the rows of these indices alone, in their order."""
-        self._state = _kept(self._state, jax.device_put(rows.astype(np.int32)))
+        self._size = len(rows)
+        self._state = _kept(self._state, self._fresh_state(), jax.device_put(rows.astype(np.int32)))
 
     def resize(self, size: int) -> None:
         """Keeps the first rows, or appends new ones."""
         if size != self.size:
-            fresh = init_state(self._model, self._constants, size, self._search, self.lookahead)
-            self._state = _resized(self._state, fresh)
+            kept, self._size = min(size, self.size), size
+            self._state = _resized(self._state, self._fresh_state(), kept)
 
     def wait(self) -> None:
         """Waits until all steps are done."""
         jax.block_until_ready(self._state)
 
 
-@jax.jit
-def _kept(state: StreamState, rows: Int[Array, " K"]) -> StreamState:
-    """Returns the rows of these indices."""
-    kept: StreamState = jax.tree.map(lambda x: x[rows], state)
+@functools.partial(jax.jit, donate_argnames="fresh")
+def _kept(state: StreamState, fresh: StreamState, rows: Int[Array, " K"]) -> StreamState:
+    """Returns the rows of these indices, then those of `fresh`, which is used up."""
+    kept: StreamState = jax.tree.map(lambda x, f: f.at[: len(rows)].set(x[rows]), state, fresh)
     return kept
 
 
-@functools.partial(jax.jit, donate_argnames="fresh")  # written in place: there are never two states of the larger size
-def _resized(state: StreamState, fresh: StreamState) -> StreamState:
-    """Returns as many rows as `fresh` has: those of `state`, then those of `fresh`, which is used up."""
-    resized: StreamState = jax.tree.map(lambda x, f: f.at[: min(len(x), len(f))].set(x[: len(f)]), state, fresh)
+# written in place: there are never two states of the larger size
+@functools.partial(jax.jit, static_argnames="count", donate_argnames="fresh")
+def _resized(state: StreamState, fresh: StreamState, count: int) -> StreamState:
+    """Returns the first `count` rows of `state`, then those of `fresh`, which is used up."""
+    resized: StreamState = jax.tree.map(lambda x, f: f.at[:count].set(x[:count]), state, fresh)
     return resized
+
+
+def _step_of_rows(
+    model: Transducer | FrozenModel,
+    constants: Constants,
+    state: StreamState,
+    segment: Segment,
+    lookahead: int,
+    search: Search = GREEDY,
+) -> tuple[StreamState, Emission]:
+    """Runs `step` on the first rows of a state, as many as the segment has; the others are not used."""
+    rows, owned = segment.active.shape[0], state.position.shape[0]
+    if rows == owned:
+        return step(model, constants, state, segment, lookahead, search)
+    if segment.samples.shape[1] == thaw(model).config.chunk_samples(lookahead):
+        fill = lambda x: jnp.pad(x, [(0, owned - rows)] + [(0, 0)] * (x.ndim - 1))
+        state, emission = step(model, constants, state, jax.tree.map(fill, segment), lookahead, search)
+        return state, jax.tree.map(lambda x: x[:rows], emission)
+    # a segment of many chunks has products of many rows
+    after, emission = step(model, constants, jax.tree.map(lambda x: x[:rows], state), segment, lookahead, search)
+    return jax.tree.map(lambda x, y: x.at[:rows].set(y), state, after), emission
+
+
+_step_of_rows.__name__ = "step"  # what the program is called in traces and in the directory of compiled programs
 
 
 def jit_step(compiler_options: Mapping[str, Any] | None = None) -> Any:
@@ -186,7 +219,9 @@ def jit_step(compiler_options: Mapping[str, Any] | None = None) -> Any:
 @functools.cache
 def _jit_step(options: tuple[tuple[str, Any], ...]) -> Any:
     static = ("lookahead", "search")
-    return jax.jit(step, static_argnames=static, donate_argnames="state", compiler_options=dict(options) or None)
+    return jax.jit(
+        _step_of_rows, static_argnames=static, donate_argnames="state", compiler_options=dict(options) or None
+    )
 
 
 def step_jit(

@@ -107,7 +107,7 @@ def test_choices_as_manifests_and_programs_write_them():
     assert [check_channel(channel) for channel in (None, "average", 1, np.int64(1), [0, 2], (1,))] == [
         *(None, "average", 1, 1, (0, 2), (1,))
     ]
-    for bad in ("left", "1", -1, 0.5, [], [0, "a"], [-1], True, {"a": 1}, "x" * 999):
+    for bad in ("left", "Average", "1", -1, 0.5, [], [0, "a"], [-1], True, {"a": 1}, "x" * 999):
         with pytest.raises(UnnamedAudioError) as error:
             check_channel(bad)
         assert str(error.value) == (

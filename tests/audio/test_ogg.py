@@ -32,6 +32,7 @@ def test_streams_that_follow_each_other():
     assert streams((FIRST + page() + LAST) * 2) == ([(0, 3 * size, True), (3 * size, 6 * size, True)], [], False)
     assert streams(FIRST + FIRST + page() + LAST)[0] == [(0, 4 * size, True)]  # side by side
     assert streams(FIRST + page())[0] == [(0, 2 * size, False)]
+    assert streams(FIRST + page() + FIRST + LAST)[0] == [(0, 2 * size, False), (2 * size, 4 * size, True)]
     file = encoded(wave(60_000), 16_000, "vorbis")
     assert streams(file * 2) == ([(0, len(file), True), (len(file), 2 * len(file), True)], [], False)
 

@@ -174,6 +174,10 @@ def test_a_wav_on_a_pipe_that_goes_on_after_its_size(size):
 def test_a_wav_on_a_pipe_with_chunks_after_the_samples(following):
     decoded = from_pipe(wav_bytes(SAMPLES) + following)
     assert len(samples_of(decoded)) == 8000 and not decoded.report.notes
+    cut = following[:-1]
+    decoded = from_pipe(wav_bytes(SAMPLES) + cut)
+    notes = [f"{len(cut)} bytes not used (after the samples)"] if cut else []
+    assert len(samples_of(decoded)) == 8000 and decoded.report.notes == notes
 
 
 @pytest.mark.parametrize("between", [b"", b"LIST\3\0\0\0abc\0", b"id3 \4\0\0\0abcdLIST\2\0\0\0ab"])

@@ -224,8 +224,9 @@ def test_channels(tmp_path):
         each = open_channels(source)
         assert [audio.notes for audio in each] == [(f"channel {index} of 3",) for index in range(3)]
         np.testing.assert_array_equal(np.stack([audio.read(10**6) for audio in each], axis=1), samples)
-    own = Recording(tmp_path / "three.wav", "three", channel=2)
-    np.testing.assert_array_equal(everything(own, channel=1), samples[:, 2])
+    for index in (2, 0):
+        own = Recording(tmp_path / "three.wav", "three", channel=index)
+        np.testing.assert_array_equal(everything(own, channel=1), samples[:, index])
     with pytest.raises(AudioError, match=r"three\.wav: it has no channel 3: its channels are 0 to 2"):
         open_audio(tmp_path / "three.wav", channel=3)
     with pytest.raises(

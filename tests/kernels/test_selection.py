@@ -165,6 +165,25 @@ def test_a_device_that_fails_is_reported_before_a_model_is_read(monkeypatch):
         selection.check("auto", "auto")
 
 
+def test_activations_are_bfloat16_on_a_gpu_where_weights_are(tiny_model, gpu, monkeypatch):
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny_model)
+    rounded = lambda model: layer(for_backend(model, attention="plain")).rounded
+    assert rounded(half) == "bfloat16" and rounded(tiny_model) == "float32"
+    monkeypatch.setenv("NEMOJAX_NARROW", "0")
+    assert rounded(half) == "float32"
+    monkeypatch.undo()
+    assert rounded(half) == "float32"  # on a CPU
+
+
+def test_products_on_a_gpu_have_sixteen_rows(gpu):
+    frames = {1: (16, 20), 2: (8, 20), 14: (2, 20), 70: (1, 20)}
+    assert {n: (selection.step_rows(1, n), selection.step_rows(20, n)) for n in frames} == frames
+
+
+def test_products_on_a_cpu_have_as_many_rows_as_there_are_streams():
+    assert selection.step_rows(1, 1) == 1
+
+
 def test_the_search_is_recorded_too():
     """It is a loop with a condition."""
     assert {"FUSION", "CUBLAS", "CONDITIONAL", "WHILE"} <= set(GPU_OPTIONS["xla_gpu_enable_command_buffer"].split(","))

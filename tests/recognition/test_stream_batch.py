@@ -47,6 +47,13 @@ def alone(recognizer, sounds):
     return found
 
 
+@pytest.fixture(params=["as many rows as streams", "more rows"])
+def rows_of_the_state(request, monkeypatch):
+    """A GPU has more rows than streams, where these are few; nobody can tell."""
+    if request.param == "more rows":
+        monkeypatch.setattr(stream_batch, "step_rows", lambda streams, frames: max(streams, 5))
+
+
 def test_rows_join_pause_and_begin_anew(recognizer, sounds, alone):
     batch = recognizer.batch(2, LOOKAHEAD)
     first = [advance(batch, {0: sounds[0][i]}) for i in range(3)]
@@ -59,7 +66,7 @@ def test_rows_join_pause_and_begin_anew(recognizer, sounds, alone):
     assert [rows[0] for rows in anew] == alone[0][7:12] and [rows[1] for rows in anew] == alone[2][:5]
 
 
-def test_rows_that_are_kept_have_their_own_state(recognizer, sounds, alone):
+def test_rows_that_are_kept_have_their_own_state(recognizer, sounds, alone, rows_of_the_state):
     batch = recognizer.batch(3, LOOKAHEAD)
     for i in range(4):
         advance(batch, {row: sounds[row][i] for row in range(3)})
@@ -69,7 +76,7 @@ def test_rows_that_are_kept_have_their_own_state(recognizer, sounds, alone):
     assert [rows[0] for rows in later] == alone[2][4:9] and [rows[1] for rows in later] == alone[0][4:9]
 
 
-def test_a_batch_grows_and_shrinks_around_its_rows(recognizer, sounds, alone):
+def test_a_batch_grows_and_shrinks_around_its_rows(recognizer, sounds, alone, rows_of_the_state):
     batch = recognizer.batch(1, LOOKAHEAD)
     found = [[], []]
     for i, size in enumerate([1, 1, 3, 3, 2, 2, 4, 1]):
@@ -80,6 +87,14 @@ def test_a_batch_grows_and_shrinks_around_its_rows(recognizer, sounds, alone):
         found[0].append(labels[0])
         found[1] += [labels[1]] if 1 in rows else []
     assert found == [alone[0][:8], alone[1][:5]]
+
+
+def test_recordings_in_a_batch_of_more_rows(recognizer, speech, rows_of_the_state):
+    """Segments of many chunks, and batches that lose rows."""
+    recordings = [np.asarray(speech)[:n] for n in (60_000, 9_000, 30_000)]
+    alone = [recognizer.transcribe(samples, LOOKAHEAD).tokens for samples in recordings]
+    together = recognizer.transcribe(recordings, LOOKAHEAD, batch_size=2)
+    assert [transcript.tokens for transcript in together] == alone and alone[0]
 
 
 def test_an_input_says_what_the_step_needs(recognizer):
@@ -141,7 +156,7 @@ def test_a_search_owns_its_state(recognizer, sounds, alone):
 def test_growing_writes_into_the_new_state(recognizer):
     """At no time are there two states of the larger size."""
     shapes = lambda size: jax.eval_shape(lambda: init_state(recognizer.model, recognizer.constants, size))
-    memory = stream_batch._resized.lower(shapes(8), shapes(64)).compile().memory_analysis()
+    memory = stream_batch._resized.lower(shapes(8), shapes(64), 8).compile().memory_analysis()
     assert memory.alias_size_in_bytes > 0.99 * memory.output_size_in_bytes
     assert memory.temp_size_in_bytes < 0.01 * memory.output_size_in_bytes
 
