@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from convert import hub, huggingface, nemo, push, stablehlo
 from convert.errors import MAX_MESSAGE, ConvertError, reason
-from convert.hub import Form
+from convert.names import Form
 from convert.output import Progress, check_new, check_room
 from convert.source import Source, read_native, shapes
 from nemojax import checkpoint

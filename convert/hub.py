@@ -8,17 +8,16 @@ import re
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
 
 from convert.errors import ConvertError, reason, short
 from convert.huggingface.checkpoint import FILES
 from convert.huggingface.settings import FILE
+from convert.names import Form
 
 # The client is imported where it is used: that takes half a second.
 
 NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 ARCHIVE = ".nemo"
-Form = Literal["huggingface", "nemo"]
 TIMEOUT_S, NEWS_TIMEOUT_S = 10.0, 3.0  # for an answer of the hub; the second where an older copy would do
 
 

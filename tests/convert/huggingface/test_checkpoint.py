@@ -352,3 +352,10 @@ def test_one_model_has_one_text(nemo_file, tmp_path):
         texts.append(used.decode(labels))
         assert [used.event(label) for label in labels[-3:]] == [None, "<EOU>", "<EOB>"]
     assert texts[0] == texts[1] and texts[0].endswith(".") and " ." not in texts[0] and "unk" not in texts[0]
+
+
+def test_an_adapter_beside_the_weights(huggingface_directory):
+    """transformers would load it; the weights alone are another model."""
+    directory = huggingface_directory(**{"adapter_config.json": "{}"})
+    with pytest.raises(ConvertError, match=r"has an adapter \(adapter_config\.json\).*merge it into the weights"):
+        huggingface.read(directory)
