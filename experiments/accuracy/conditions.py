@@ -1,6 +1,6 @@
 """Conditions that a model's accuracy may depend on, and studies, each of which changes one of them.
 
-A condition is written as `lookahead=6,left=35,dtype=int8,snr=10,telephone,level=-30,warm,group=4,together,pause=2`.
+A condition is written as `lookahead=6,left=35,dtype=bfloat16,cache=int8,snr=10,telephone,warm,group=4,together`.
 What is not named is as the model was trained, in float32, with the recording as it is, each utterance alone and from an
 empty cache. A study is a list of conditions that differ in one thing; the others are compared with the first.
 """
@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # jax is imported only where a model runs
     from nemojax.recognition.recognizer import Recognizer
 
 DTYPES = ("float32", "bfloat16", "int8")
+CACHES = ("auto", "int8")
 PAUSE_S = 0.5
 PAUSES_S = (0.5, 2.0, 5.0, 10.0)
 
@@ -29,6 +30,7 @@ class Condition:
       lookahead: in encoder frames.
       left: left context in encoder frames; None for the model's own.
       dtype: of the weights.
+      cache: type of cached keys and values, as for `nemojax.load`.
       snr: signal-to-noise ratio of added white noise, in dB; None adds none.
       telephone: the recording comes through a telephone line: 300 to 3400 Hz, and the 8 bits of the mu-law.
       level: gain in dB; samples beyond full scale are clipped.
@@ -41,6 +43,7 @@ class Condition:
     lookahead: int
     left: int | None = None
     dtype: str = "float32"
+    cache: str = "auto"
     snr: float | None = None
     telephone: bool = False
     level: float = 0.0
@@ -52,6 +55,8 @@ class Condition:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        if self.cache not in CACHES:
+            raise ConfigError(f"cache must be one of {', '.join(CACHES)}, not {self.cache!r}")
         if self.group < 1:
             raise ConfigError(f"group must be at least 1, not {self.group}")
         if self.warm and self.together:
@@ -73,7 +78,7 @@ class Condition:
 def parse(text: str) -> Condition:
     """Reads a condition as `str` writes it. Raises ConfigError, which names the part that is wrong."""
     kinds: dict[str, Callable[[str], Any]] = {"lookahead": int, "left": int, "dtype": str, "group": int}
-    kinds |= {"snr": float, "level": float, "pause": float}
+    kinds |= {"cache": str, "snr": float, "level": float, "pause": float}
     flags = ("telephone", "warm", "together")
     values: dict[str, Any] = {}
     for part in text.split(","):
@@ -144,6 +149,7 @@ STUDIES: dict[str, Callable[[ModelConfig], list[Condition]]] = {
     "left-context": left_contexts,
     "chunk": chunks,
     "dtype": lambda config: [Condition(_best(config), dtype=dtype) for dtype in DTYPES],
+    "cache": lambda config: [Condition(_best(config), cache=cache) for cache in CACHES],
     "noise": lambda config: [Condition(_best(config), snr=snr) for snr in (None, 20.0, 10.0, 5.0, 0.0)],
     "cold-start": lambda config: [Condition(_best(config), warm=warm) for warm in (False, True)],
     "telephone": lambda config: [Condition(_best(config), telephone=flag) for flag in (False, True)],

@@ -33,6 +33,7 @@ class StreamedResult(NamedTuple):
       out: each word, and the audio received when its text was out: its time on a machine without compute time.
       revisions: how often text that had been shown was changed. Greedy decoding must never change it.
       seconds: of computing.
+      tokens: the labels of the whole stream.
     """
 
     text: str
@@ -40,6 +41,7 @@ class StreamedResult(NamedTuple):
     revisions: int
     seconds: float
     duration_s: float
+    tokens: tuple[int, ...]
 
 
 def noisy(samples: np.ndarray, snr_db: float | None, seed: Sequence[int]) -> np.ndarray:
@@ -90,7 +92,7 @@ def stream(
         if at_s > 0:
             out.append(TimedWord(text, at_s))
     text = transcript.text if before is None else live.text[skipped:].strip()
-    return StreamedResult(text, out, revisions, seconds, len(samples) / RATE_HZ)
+    return StreamedResult(text, out, revisions, seconds, len(samples) / RATE_HZ, transcript.tokens)
 
 
 def delays_s(out: Sequence[TimedWord], ends: Sequence[TimedWord]) -> list[float]:

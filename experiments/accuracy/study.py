@@ -4,8 +4,9 @@
 
 Every recording is streamed chunk by chunk. Measured for each condition: WER and CER with intervals; substitutions,
 deletions and insertions; case and punctuation apart; whether the WER differs from that of the first condition (a paired
-bootstrap); the delay of words, from a word's end to its text; how often shown text was changed, which greedy decoding
-must never do; how often the first word of a recording is wrong; and the real-time factor.
+bootstrap), and how many labels differ; the delay of words, from a word's end to its text; how often shown text was
+changed, which greedy decoding must never do; how often the first word of a recording is wrong; and the real-time
+factor.
 
 A word's end is taken from the manifest (`words`, a list of [word, start, end] in seconds). Where it has none, it is the
 end of the encoder frame of the word's last label in the model's own offline pass at its largest look-ahead. The delay
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
+from rapidfuzz.distance import Levenshtein
 from tqdm import tqdm
 
 from experiments.accuracy.conditions import STUDIES, Condition, fitting, parse, with_left_context
@@ -58,7 +60,17 @@ if TYPE_CHECKING:  # jax is imported only where a model runs
     from nemojax.recognition.recognizer import Recognizer
 
 Study = Literal[
-    "lookahead", "left-context", "chunk", "dtype", "noise", "cold-start", "telephone", "level", "pause", "long-form"
+    "lookahead",
+    "left-context",
+    "chunk",
+    "dtype",
+    "cache",
+    "noise",
+    "cold-start",
+    "telephone",
+    "level",
+    "pause",
+    "long-form",
 ]
 
 
@@ -147,6 +159,7 @@ class Result(NamedTuple):
     first_word: ErrorCounts
     seconds: float
     audio_s: float
+    tokens: list[tuple[int, ...]]
 
 
 def run_condition(
@@ -183,6 +196,7 @@ def run_condition(
         total(first),
         math.fsum(one.seconds for one in results),
         math.fsum(one.duration_s for one in results),
+        [one.tokens for one in results],
     )
 
 
@@ -243,27 +257,30 @@ def measure(settings: Settings, rows: Rows) -> None:
     from nemojax.recognition.recognizer import load
 
     normalize = metrics.normalizer(settings.normalizer)
-    models = {"float32": load(settings.model)}
-    conditions = chosen(settings, models["float32"])
+    plain_model = load(settings.model)
+    models = {("float32", "auto"): plain_model}
+    conditions = chosen(settings, plain_model)
     for label, path in labels(settings.manifests).items():
         utterances = read(path, settings.limit, rows.report)
         if not utterances:
             rows.report(f"{path}: none of its recordings can be scored")
             continue
-        ends = offline_ends(models["float32"], utterances)
+        ends = offline_ends(plain_model, utterances)
         first: list[Scored] = []
+        first_tokens: list[tuple[int, ...]] = []
         for condition in conditions:
-            if condition.dtype not in models:
-                models[condition.dtype] = load(settings.model, condition.dtype)
-            recognizer = with_left_context(models[condition.dtype], condition.lookahead, condition.left)
+            kind = condition.dtype, condition.cache
+            if kind not in models:
+                models[kind] = load(settings.model, condition.dtype, cache=condition.cache)
+            recognizer = with_left_context(models[kind], condition.lookahead, condition.left)
             count = -(-len(utterances) // condition.group)
             with tqdm(desc=f"{label}, {condition}", total=count, disable=None, leave=False) as bar:
                 result = run_condition(recognizer, utterances, ends, condition, normalize, settings.seed, bar.update)
-            first = first or result.scored
+            first, first_tokens = first or result.scored, first_tokens or result.tokens
             common = _common(settings, recognizer, condition) | {"manifest": str(path), "label": label}
             common |= {"device": device()}
             ours = {**common, "contender": "nemojax", **_accuracy(settings, result.scored, first)}
-            rows.add({**ours, **_streaming(result)})
+            rows.add({**ours, **_streaming(result), "labels": differing(result.tokens, first_tokens)})
             if settings.references and condition == Condition(condition.lookahead):
                 for name, scored in reference_results(settings, utterances, condition.lookahead):
                     rows.add({**common, "contender": name, **_accuracy(settings, scored, result.scored)})
@@ -289,6 +306,18 @@ def _accuracy(settings: Settings, scored: Sequence[Scored], against: Sequence[Sc
         **measures(scored, bootstrap),
         **significance(against, scored, bootstrap),
     }
+
+
+def differing(tokens: Sequence[tuple[int, ...]], first: Sequence[tuple[int, ...]]) -> Row | None:
+    """Counts the first condition's labels, those that differ (an edit distance), and the recordings with any of them.
+
+    None where the two did not have the same recordings.
+    """
+    if len(tokens) != len(first):
+        return None
+    distances = [Levenshtein.distance(*pair) for pair in zip(tokens, first, strict=True)]
+    changed = sum(distance > 0 for distance in distances)
+    return {"total": sum(map(len, first)), "differing": sum(distances), "recordings": changed}
 
 
 def _streaming(result: Result) -> Row:

@@ -10,7 +10,7 @@ from experiments.gpu import report as gpu_report
 from experiments.harness.output import markdown, median_and_range
 from experiments.harness.rows import Row, distinct, select
 from experiments.latency import report
-from experiments.speed import data, engine_overhead, growth, roofline
+from experiments.speed import capacity, data, engine_overhead, growth, roofline, versions
 
 RESULTS = Path(__file__).parents[1] / "results"
 NAMES = {
@@ -49,6 +49,12 @@ RUNS = {  # question and commands, by the name of the file of rows
         "python -m experiments compare_references nemojax/small MANIFEST...",
     ),
     "ablations": ("On what does its accuracy depend?", "experiments/recipes/ablations.sh SPEECH OUT"),
+    "caches": (
+        "What do bfloat16 and caches of int8 cost it?",
+        "python -m experiments compare_accuracy nemojax/small SPEECH/dev/{grid,fsdd,librispeech_clean}.jsonl --limit "
+        "120 --conditions lookahead=13 lookahead=13,dtype=bfloat16 lookahead=13,cache=int8 "
+        "lookahead=13,dtype=bfloat16,cache=int8, and the same at lookahead=0",
+    ),
     "fine_tune": ("What does fine-tuning on a new speaker gain?", "experiments/recipes/fine_tune.sh SPEECH OUT"),
     "compare_latency": (
         "How long does a step take, here and in the peers?",
@@ -74,6 +80,11 @@ RUNS = {  # question and commands, by the name of the file of rows
         "How many chunks a second does the engine's own work allow?",
         "python -m experiments engine_overhead",
     ),
+    "compare_versions": (
+        "How long does a step of many streams take, before the caches were rings and after?",
+        "python -m experiments compare_versions before=WORKTREE after=. --repeats 3 --steps 3",
+    ),
+    "capacity": ("How many live streams does a card hold?", "python -m experiments capacity"),
     "roofline": ("How long must a step take at least on a GPU?", "python -m experiments roofline"),
     "gpu": ("How long does a step take on a GPU?", "python -m experiments gpu"),
     "benchmark_loss": (
@@ -201,6 +212,20 @@ def conditions(*studies: str) -> str:
     return markdown(["condition", "", *(NAMES[label] for label in labels)], lines, left=2)
 
 
+def caches() -> str:
+    """Shows WER, and labels that differ from float32's, with weights and caches of other types."""
+    rows = read_rows("caches")
+    lines = []
+    for label in distinct(rows, "label"):
+        for row in select(rows, label=label):
+            kind = "int8" if row["cache"] == "int8" else row["dtype"]
+            labels = row["labels"]
+            cells = [NAMES[label], f"{row['chunk_ms']:.0f} ms", row["dtype"], kind, rate(row["wer"])]
+            lines.append([*cells, f"{labels['total']:,}", str(labels["differing"]), str(labels["recordings"])])
+    heads = ["", "chunk", "weights", "keys and values", "WER, %", "labels in float32", "that differ", "in recordings"]
+    return markdown(heads, lines, left=4)
+
+
 def _described(row: Row) -> str:
     """Returns a condition of a recording in words."""
     parts = [f"{row['pause']:g} s of silence between two"] if row["together"] else []
@@ -314,6 +339,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "references": references,
     "delays": delays,
     "ablations": ablations,
+    "caches": caches,
     "fine-tune": fine_tune,
     "word-times": times_of_words,
     "conditions": lambda: conditions("noise", "telephone", "level"),
@@ -327,6 +353,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "latency-floor": latency_floor,
     "growth": lambda: growth.table(read_rows("cost_growth")),
     "roofline": lambda: roofline.table(read_rows("roofline")),
+    "capacity": lambda: capacity.table(read_rows("capacity")),
+    "versions": lambda: versions.table(read_rows("compare_versions")),
     "streams": streams,
     "overhead": lambda: engine_overhead.table(read_rows("engine_overhead")),
     "gpu": lambda: gpu_report.table(read_rows("gpu")),

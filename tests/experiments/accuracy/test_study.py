@@ -49,6 +49,7 @@ def test_a_condition_is_what_it_is_written_as():
         Condition(13),
         Condition(6, left=35, dtype="int8", snr=10.0, warm=True),
         Condition(1, group=4, together=True),
+        Condition(6, dtype="bfloat16", cache="int8"),
         Condition(0, telephone=True, level=-30.0, group=2, together=True, pause=10.0),
     ):
         assert parse(str(condition)) == condition
@@ -62,6 +63,7 @@ def test_a_condition_is_what_it_is_written_as():
         ("lookahead=6,noise=3", "'noise=3', which is none of"),
         ("lookahead=six", "lookahead can't be 'six'"),
         ("lookahead=6,dtype=int4", "dtype must be one of"),
+        ("lookahead=6,cache=fp8", "cache must be one of auto, int8, not 'fp8'"),
         ("lookahead=6,warm,together,group=2", "warm and together"),
         ("lookahead=6,group=2,pause=2", "give together too"),
         ("lookahead=6,group=2,together,pause=-1", "pause must be at least 0"),
@@ -129,6 +131,13 @@ def test_the_delay_is_that_of_waiting(recognizer, samples):
     ends = [TimedWord(word.text, word.end_s) for word in recognizer.transcribe(samples, 0).words]
     delays = delays_s(stream(recognizer, samples, 0).out, ends)
     assert delays and all(-0.07 < delay < 0.1 for delay in delays)
+
+
+def test_labels_that_differ_are_counted():
+    first = [(1, 2, 3), (4, 5), (6,)]
+    assert study.differing([(1, 3), (4, 5), (7,)], first) == {"total": 6, "differing": 2, "recordings": 2}
+    assert study.differing(first, first) == {"total": 6, "differing": 0, "recordings": 0}
+    assert study.differing(first[:1], first) is None
 
 
 def test_delays_are_of_words_that_are_right():
