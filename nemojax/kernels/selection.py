@@ -140,8 +140,9 @@ def sized(model: Transducer) -> Transducer:
 def step_rows(streams: int, frames: int) -> int:
     """Returns how many rows a batch of live streams has on this backend, for chunks of `frames` frames.
 
-    On a GPU they are so many that a product has 16 rows. XLA turns each product of one row into a multiplication and a
-    sum of its own: on an H100, an 80 ms step of one stream took 6.3 ms, and one of 16 rows, one of them active, 4.5.
+    On a GPU there are at least as many as give a product 16 rows. XLA turns each product of one row into a
+    multiplication and a sum of its own: on an H100, an 80 ms step of one stream took 6.3 ms, and one of 16 rows, one of
+    them active, 4.5.
     """
     return max(streams, -(-PRODUCT_ROWS // frames)) if jax.default_backend() == "gpu" else streams
 

@@ -123,9 +123,10 @@ class Recognizer:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of a vector of weights that all training changes: it tells models of the same sizes apart."""
-        bias = named_parameters(thaw(self.model))["joint.output.bias"]
-        return hashlib.sha256(np.asarray(jax.device_get(bias)).tobytes()).hexdigest()[:16]
+        """A digest of all vectors of weights, biases and norms, which tells models of the same sizes apart."""
+        named = sorted(named_parameters(thaw(self.model)).items())
+        vectors = jax.device_get([array for _, array in named if array.ndim == 1])
+        return hashlib.sha256(b"".join(np.asarray(vector).tobytes() for vector in vectors)).hexdigest()[:16]
 
     def with_config(self, config: ModelConfig) -> "Recognizer":
         """Returns a recognizer of the same weights under other settings, such as another left context.
@@ -181,7 +182,7 @@ class Recognizer:
           raw: the layout of bytes that will be pushed, as in "mulaw,8000"; see `nemojax.audio.raw.parse_raw`.
           reset_prediction_after_s: as for `load`; None is the recognizer's own.
           keep_transcript: if false, the stream forgets what its updates had: its size does not grow, and the transcript
-            at its end is empty.
+            at its end has only what no update had.
 
         Raises:
           ConfigError: the look-ahead, the rate or the layout does not fit.
