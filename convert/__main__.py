@@ -26,13 +26,13 @@ import tyro
 from tqdm import tqdm
 
 from convert import hub, huggingface, nemo, push, stablehlo
-from convert.errors import ConvertError, reason
-from convert.hub import Form
+from convert.errors import MAX_MESSAGE, ConvertError, reason
+from convert.names import Form
 from convert.output import Progress, check_new, check_room
 from convert.source import Source, read_native, shapes
 from nemojax import checkpoint
 from nemojax.config import ModelConfig
-from nemojax.errors import NemojaxError
+from nemojax.errors import NemojaxError, shown
 from nemojax.kernels import quantization
 from nemojax.model.transducer import Transducer
 
@@ -197,7 +197,7 @@ def _write_native(out: Path, model: Transducer, tokenizer: bytes, origin: dict[s
 
 def _report(out: Path | str, config: ModelConfig) -> None:
     sizes = [math.prod(shape) for shape in shapes(config).values()]
-    print(f"{out}: {sum(sizes):,} parameters in {len(sizes)} tensors, {config.vocabulary} pieces")
+    print(f"{shown(str(out))}: {sum(sizes):,} parameters in {len(sizes)} tensors, {config.vocabulary} pieces")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -210,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             COMMANDS, prog="nemojax-convert", description=__doc__.partition("\n\n")[2], args=arguments
         )
     except (NemojaxError, OSError, MemoryError) as error:
-        print(f"error: {str(error) or type(error).__name__}", file=sys.stderr)
+        print(f"error: {shown(str(error), MAX_MESSAGE) or type(error).__name__}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

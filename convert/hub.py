@@ -5,18 +5,19 @@ HF_HUB_OFFLINE; what it has downloaded once is used again, also where the hub ca
 """
 
 import re
+from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
 
 from convert.errors import ConvertError, reason, short
 from convert.huggingface.checkpoint import FILES
 from convert.huggingface.settings import FILE
+from convert.names import Form
 
 # The client is imported where it is used: that takes half a second.
 
 NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 ARCHIVE = ".nemo"
-Form = Literal["huggingface", "nemo"]
 TIMEOUT_S, NEWS_TIMEOUT_S = 10.0, 3.0  # for an answer of the hub; the second where an older copy would do
 
 
@@ -55,9 +56,12 @@ def upload(folder: Path, name: str, revision: str | None = None, private: bool =
       ConvertError: the hub can't be reached, or refuses.
     """
     import huggingface_hub
+    from huggingface_hub.errors import RepositoryNotFoundError
 
     hub = huggingface_hub.HfApi()
     try:
+        with suppress(RepositoryNotFoundError):
+            hub.model_info(name, timeout=TIMEOUT_S)  # what follows would wait for ever where the hub answers nothing
         hub.create_repo(name, private=private, exist_ok=True)
         if revision is not None:
             hub.create_branch(name, branch=revision, exist_ok=True)
@@ -87,7 +91,10 @@ def _archive(files: list[str], prefer: Form, place: str) -> str | None:
     if not archives:
         raise ConvertError(f"{place} has neither {FILE}, of a Hugging Face checkpoint, nor a {ARCHIVE} archive")
     if len(archives) > 1:
-        raise ConvertError(f"{place} has several archives: {', '.join(map(short, archives))}; name the file of one")
+        names = ", ".join(map(short, archives))
+        raise ConvertError(
+            f"{place} has several archives: {names}; name the file of one, downloaded if it is on the hub"
+        )
     return archives[0]
 
 
@@ -95,15 +102,19 @@ def _download(name: str, prefer: Form, revision: str | None) -> Path:
     """Returns the archive or the directory of a repository in the client's cache, and downloads what it lacks."""
     import huggingface_hub
 
-    downloaded = _downloaded(name, revision)
+    downloaded = _downloaded(name, prefer, revision)
+    # with a copy here, the hub is asked for news alone
+    timeout_s = TIMEOUT_S if downloaded is None else NEWS_TIMEOUT_S
     try:
-        # with a copy here, the hub is asked for news alone
-        timeout_s = TIMEOUT_S if downloaded is None else NEWS_TIMEOUT_S
         listed = huggingface_hub.HfApi().model_info(name, revision=revision, timeout=timeout_s).siblings or []
-        archive = _archive([file.rfilename for file in listed], prefer, name)
-        patterns = FILES if archive is None else [archive]
-        folder = Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
-        return folder if archive is None else folder / archive
+        files = [file.rfilename for file in listed]
+        archive = _archive(files, prefer, name)
+        wanted = [file for file in files if file == archive or (archive is None and _is_read(file))]
+        # one by one: the client's download of a whole repository waits for ever where the hub stops to answer. The
+        # file that shows the form comes last, so that a download which was interrupted does not look complete.
+        for file in sorted(wanted, key=FILE.__eq__):
+            path = huggingface_hub.hf_hub_download(name, file, revision=revision, etag_timeout=timeout_s)
+        return Path(path).parent if archive is None else Path(path)
     except ConvertError:
         raise
     except Exception as error:  # the hub client, its HTTP library and the system have no common type
@@ -111,7 +122,12 @@ def _download(name: str, prefer: Form, revision: str | None) -> Path:
         if refused or downloaded is None:
             why = f"is not a local directory, and can't be downloaded from the hub: {refused or reason(error)}"
             raise ConvertError(f"{name} {why}") from None
-    return _form_in(downloaded, prefer)
+    return downloaded
+
+
+def _is_read(file: str) -> bool:
+    """Returns whether a file of a repository is of its Hugging Face checkpoint."""
+    return "/" not in file and any(fnmatchcase(file, pattern) for pattern in FILES)
 
 
 def _refusal(error: Exception, revision: str | None) -> str | None:
@@ -127,11 +143,19 @@ def _refusal(error: Exception, revision: str | None) -> str | None:
     return None
 
 
-def _downloaded(name: str, revision: str | None) -> Path | None:
-    """Returns the directory of a repository in the client's cache, None if it is not there; asks no hub."""
+def _downloaded(name: str, prefer: Form, revision: str | None) -> Path | None:
+    """Returns the archive or the directory of a repository in the client's cache, None if neither is there complete.
+
+    It asks no hub. The client tells whether the files of one form are complete, not which form was downloaded.
+    """
     import huggingface_hub
 
-    try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True))
-    except Exception:  # the caller reports why the hub can't be reached
-        return None
+    for patterns in sorted([FILES, [f"*{ARCHIVE}"]], key=len, reverse=prefer == "huggingface"):
+        try:
+            folder = huggingface_hub.snapshot_download(
+                name, revision=revision, allow_patterns=patterns, local_files_only=True
+            )
+            return _form_in(Path(folder), prefer)
+        except Exception:  # this form is not there; the caller reports why the hub can't be reached
+            continue
+    return None

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from convert.hub import Form
+from convert.names import Form
 from convert.source import Native, shapes
 from nemojax import __version__
 

@@ -14,7 +14,11 @@ Progress = Callable[[Iterable[Any]], Iterable[Any]]  # wraps the items of a loop
 
 
 def check_new(path: Path) -> None:
-    """Raises ConvertError if `path` exists; an empty directory is allowed."""
+    """Raises ConvertError if `path` exists, or has a name that is not text; an empty directory is allowed."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ConvertError(f"{path} can't be written: its name is not UTF-8") from None
     if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
         raise ConvertError(f"{path} exists already; give another name or remove it first")
 

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from convert import hub, huggingface, model_card, nemo
-from convert.hub import Form
+from convert.names import Form
 from convert.output import Progress, check_room, new_directory
 from convert.source import Native, read_native
 

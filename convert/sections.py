@@ -136,7 +136,18 @@ class Section:
 
 
 # the loader in C is ten times as fast, and bounds how deep a file may be nested
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SafeLoader):  # type: ignore[misc]
+    """Refuses a key that a mapping has twice, as NeMo's reader does; PyYAML takes the last one."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if len(set(keys)) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise yaml.YAMLError(f"it has the key {short(twice)} twice")
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(data: bytes, name: str) -> Any:

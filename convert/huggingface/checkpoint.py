@@ -32,10 +32,11 @@ from convert.source import (
 from nemojax.config import ModelConfig
 
 WEIGHTS, INDEX, TOKENIZER = "model.safetensors", "model.safetensors.index.json", "tokenizer.model"
+ADAPTER = "adapter_config.json"
 TOKENIZER_CONFIG, GENERATION = "tokenizer_config.json", "generation_config.json"
 MAX_SHARDS = 256
 # what `read` needs of a repository
-FILES = [FILE, PROCESSOR_FILE, EXTRACTOR_FILE, "*.safetensors", INDEX, TOKENIZER, tokenizer_json.FILE]
+FILES = [FILE, PROCESSOR_FILE, EXTRACTOR_FILE, "*.safetensors", INDEX, TOKENIZER, tokenizer_json.FILE, ADAPTER]
 
 
 def read(directory: str | Path, skipped: Container[str] = ()) -> Source:
@@ -57,6 +58,8 @@ def read(directory: str | Path, skipped: Container[str] = ()) -> Source:
 
 
 def _read(directory: Path, skipped: Container[str]) -> Source:
+    if (directory / ADAPTER).exists():
+        raise ConvertError(f"has an adapter ({ADAPTER}), which nemojax does not run; merge it into the weights first")
     text = _file(directory, FILE)
     if text is None:
         raise ConvertError(f"has no {FILE}")

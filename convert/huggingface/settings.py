@@ -22,7 +22,8 @@ LOOKAHEADS = (13, 6, 1, 0)  # if the processor lists none
 COMMON_SKIPPED = (
     *("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "model_type"),
     *("return_dict", "output_hidden_states", "output_attentions", "chunk_size_feed_forward", "problem_type"),
-    *("id2label", "label2id", "is_encoder_decoder", "use_cache", "initializer_range", "_attn_implementation"),
+    *("id2label", "label2id", "is_encoder_decoder", "use_cache", "initializer_range"),
+    *("_attn_implementation", "_attn_implementation_autoset"),
     *("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "tie_word_embeddings"),
 )
 # at the top: a prompt network, code of its own, weights in another form

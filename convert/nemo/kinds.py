@@ -35,7 +35,7 @@ ADAPTER = "adapter_layer"  # part of the names of an adapter's tensors
 def other_kinds(settings: Mapping[str, Any]) -> list[str]:
     """Returns a clause for each trait of another kind of model that the settings name; empty for this family."""
     parts = ("preprocessor", "encoder", "decoder", "joint", "decoding", "loss", "tokenizer")
-    sections = {part: Section(part, settings.get(part)) for part in parts}
+    sections = {part: SettingsPart(part, settings.get(part)) for part in parts}
     found = [
         *_class(settings),
         *_adapters(settings),
@@ -47,8 +47,8 @@ def other_kinds(settings: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-class Section:
-    """A section as it is, of any type; absent values are NeMo's defaults."""
+class SettingsPart:
+    """A section of the settings as it stands, of any type; absent values are NeMo's defaults."""
 
     def __init__(self, name: str, values: Any) -> None:
         self.name, self.present = name, isinstance(values, Mapping)
@@ -87,7 +87,7 @@ def _adapters(settings: Mapping[str, Any]) -> Iterator[str]:
             yield f"a model with adapters ({', '.join(map(as_written, names[:3]))})"
 
 
-def _tokenizer(section: Section) -> Iterator[str]:
+def _tokenizer(section: SettingsPart) -> Iterator[str]:
     kind = section.get("type")
     if isinstance(kind, str) and kind.lower() == "agg":
         yield f"a model of several languages, with a tokenizer for each {section.quote('type')}"
@@ -95,7 +95,7 @@ def _tokenizer(section: Section) -> Iterator[str]:
         yield f"a model of WordPiece tokens, without a SentencePiece tokenizer {section.quote('type')}"
 
 
-def _features(section: Section) -> Iterator[str]:
+def _features(section: SettingsPart) -> Iterator[str]:
     normalize = section.get("normalize", "per_feature")
     if section.present and normalize == "per_feature":
         yield f"per-feature normalization over the whole recording {section.quote('normalize', 'per_feature')}"
@@ -103,7 +103,7 @@ def _features(section: Section) -> Iterator[str]:
         yield f"normalization of the log-mel frames {section.quote('normalize')}"
 
 
-def _encoder(section: Section) -> Iterator[str]:
+def _encoder(section: SettingsPart) -> Iterator[str]:
     if not section.present:
         return
     attention = section.get("self_attention_model", "rel_pos")
@@ -134,7 +134,9 @@ def _flat(sizes: list[Any]) -> list[Any]:
     return [number for size in sizes for number in (size if isinstance(size, list) else [size])]
 
 
-def _transducer(decoder: Section, joint: Section, decoding: Section, loss: Section) -> Iterator[str]:
+def _transducer(
+    decoder: SettingsPart, joint: SettingsPart, decoding: SettingsPart, loss: SettingsPart
+) -> Iterator[str]:
     target = decoder.get("_target_")
     if isinstance(target, str) and "Stateless" in target:
         yield f"a stateless prediction network {decoder.quote('_target_')}"

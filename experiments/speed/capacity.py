@@ -53,7 +53,7 @@ class Settings:
         checks.at_least(1, self, "streams")
         if self.streams[0] >= self.streams[1]:
             raise ConfigError(f"--streams takes a smaller and a larger batch size, not {self.streams}")
-        if min(*self.cards_gb, self.memory_fraction) <= 0 or self.memory_fraction > 1:
+        if min((*self.cards_gb, self.memory_fraction)) <= 0 or self.memory_fraction > 1:
             raise ConfigError("--cards-gb must be more than 0, and --memory-fraction more than 0 and at most 1")
         for lookahead in self.lookaheads:
             PRESETS[self.preset].chunk_frames(lookahead)

@@ -1,13 +1,14 @@
-"""Measures how many chunks a second the engine's own work allows: threads, samples and text, with a device that costs no time.
+"""Measures how many chunks a second the engine's own work allows, with a device that costs no time.
 
     python -m experiments engine_overhead [MODEL] [--lookaheads 0 1 6 13] [--streams 8000 10000 14000 14000]
 
-All streams push chunks as fast as they can, and all updates are read. A step's labels are random, at the rate of speech, and ready at once. A
-live stream brings one chunk in each chunk's duration, so the chunks a second that are reached must be more than those
-needed; the difference is left for the device's calls and for the program around the engine. The floor is what a program
-without an engine reaches in the same event loop: a call for each chunk, and one copy of its samples. A table goes to
-standard output; a row for each look-ahead is appended to a file of JSON lines.
-"""  # noqa: E501
+All streams push chunks as fast as they can, and all updates are read. A step's labels are random, at the rate of
+speech, and ready at once. A live stream brings one chunk in each chunk's duration, so that an engine serves live
+streams only if it reaches more chunks a second than they need; the difference is left for the device's calls and for
+the program around the engine. The floor is what a program without an engine reaches in the same event loop: a call for
+each chunk, and one copy of its samples. A table goes to standard output; a row for each look-ahead is appended to a
+file of JSON lines.
+"""
 
 import asyncio
 import time
@@ -25,7 +26,7 @@ from experiments.harness.experiment import Experiment
 from experiments.harness.output import markdown, median_and_range
 from experiments.harness.rows import Row, Rows
 from nemojax.bundled import SMALL
-from nemojax.errors import ConfigError
+from nemojax.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:  # jax is imported only where a model runs
     from nemojax.recognition.recognizer import Recognizer
@@ -122,6 +123,8 @@ async def push_together(engine: "Engine", streams: Sequence["LiveStream"], chunk
     for begin in range(0, len(streams), TURN):
         waiting = streams[begin : begin + TURN]
         while waiting := engine.push_nowait(waiting, np.broadcast_to(chunk, (len(waiting), len(chunk)))):
+            if waiting[0].ended:
+                raise EngineError("the engine has ended its streams")
             await asyncio.sleep(0.001)
         await asyncio.sleep(0)
 

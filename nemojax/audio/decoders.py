@@ -6,6 +6,7 @@ What a header promises is compared with what is there: differences are notes of 
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -157,10 +158,18 @@ def _decode_raw(window: Window, layout: SampleFormat, begin_s: float, report: Re
 def _decode_wav(window: Window, form: Format | None, begin_s: float, stack: ExitStack, report: Report) -> DecodedAudio:
     wav = headers.read_file_header(window)
     data_bytes = headers.sample_bytes(window, wav, report)
+    more = list(headers.further_samples(window, wav.header_bytes + data_bytes, wav))
     if wav.subtype:
         decoded = _decode_raw(window, wav._replace(data_bytes=data_bytes), begin_s, report)
+        if more:
+            report.note(headers.SEVERAL_CHUNKS)
+            rest = (block for chunk in more for block in _decode_raw(window, chunk, 0.0, report).blocks)
+            decoded = decoded._replace(blocks=chain(decoded.blocks, rest), frames=None)
     else:
-        sized = headers.with_sizes(window, wav, data_bytes)
+        for chunk in more:
+            report.unused(chunk.data_bytes or 0, "in further chunks of samples", incomplete=True)
+        end = wav.header_bytes + data_bytes if more else window.size  # libsndfile refuses further chunks of samples
+        sized = headers.with_sizes(window.part(0, end), wav, data_bytes)
         decoded = _decode_sound(_open(sized, form, stack), sized, begin_s, report)
     if following := headers.joined_wav(window, wav.header_bytes + data_bytes):
         return decoded._replace(frames=None, following=lambda: following)

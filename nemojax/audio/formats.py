@@ -33,7 +33,7 @@ FORMATS = [
         (rb"OggS", Format("an Ogg file", True, "ogg")),
         (rb"FORM....AIF[FC]", Format("an AIFF file", True)),
         (rb"riff\x2e\x91\xcf\x11", Format("a w64 file", True)),
-        (rb"\.snd", Format("an au file", True)),
+        (rb"\.snd|dns\.", Format("an au file", True)),
         (rb"NIST_1A\n", Format("a NIST SPHERE file", True)),
         (rb"caff\x00", Format("a caf file", True, "caf")),
         (rb"ID3[\x02-\x04]", MPEG),

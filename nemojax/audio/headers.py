@@ -2,7 +2,8 @@
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 from nemojax.audio.raw import (
     CHECKED_SAMPLES,
@@ -23,10 +24,12 @@ LONG_MAGICS = (b"RF64", b"BW64")  # wavs with 64-bit sizes in a chunk of their o
 EXTENSIBLE = 0xFFFE  # this encoding refers to the subformat in the same chunk
 HEADER_ITSELF_BYTES = 44  # of a wav without other chunks; some programs count them among the samples
 AU_HEADER_BYTES = 24  # without a text
+AU_ORDERS: dict[bytes, Literal["big", "little"]] = {b".snd": "big", b"dns.": "little"}  # of bytes, by the first ones
 MAX_CHUNKS = 10_000
 MAX_FORMAT_BYTES = 4096
 SKIP_BYTES = 1 << 20
 MIN_CONTINUATION_S = 0.1  # shorter data after the samples are not taken for samples
+SEVERAL_CHUNKS = "its samples are in several chunks: all are used"
 TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICS")
 
 
@@ -128,8 +131,6 @@ def sample_bytes(window: Window, wav: SampleFormat, report: Report) -> int:
         return available
     if kind == "unknown":
         report.unused(available - announced, "after the samples")
-    if kind == "chunks" and (more := _more_samples(window, end, wav.big_endian)):
-        report.unused(more, "of samples in further chunks", incomplete=True)
     return announced
 
 
@@ -153,18 +154,21 @@ def following(window: Window, end: int, wav: SampleFormat) -> str:
     return "samples" if long_enough and not is_unlike_speech(decode_samples(data, wav)) else "unknown"
 
 
-def _more_samples(window: Window, position: int, big_endian: bool) -> int:
-    """Returns the size of the chunks of samples after the first one, which end at byte `position`."""
-    total, form = 0, ">4sI" if big_endian else "<4sI"
+def further_samples(window: Window, position: int, wav: SampleFormat) -> Iterator[SampleFormat]:
+    """Yields the layout of each chunk of samples after the first one, which ends at byte `position`."""
+    form = ">4sI" if wav.big_endian else "<4sI"
     for _ in range(MAX_CHUNKS):
         position += position % 2
         head = window.bytes_at(position, 8)
         if len(head) < 8:
-            break
+            return
         name, size = struct.unpack(form, head)
-        total += size if name == b"data" else 0
+        if not is_name(name) or is_wav(window.bytes_at(position, 12)):
+            return
+        if name == b"data":
+            there = max(window.size - position - 8, 0)
+            yield wav._replace(header_bytes=position + 8, data_bytes=min(size, there))
         position += 8 + size
-    return total
 
 
 def announced_end(window: Window) -> int | None:
@@ -172,8 +176,9 @@ def announced_end(window: Window) -> int | None:
     head = window.bytes_at(0, 24)
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return 8 + int.from_bytes(head[4:8], "big")
-    if head[:4] == b".snd":
-        return int.from_bytes(head[4:8], "big") + int.from_bytes(head[8:12], "big")
+    if head[:4] in AU_ORDERS:
+        order = AU_ORDERS[head[:4]]
+        return int.from_bytes(head[4:8], order) + int.from_bytes(head[8:12], order)
     if head[:4] == b"caff":
         position = 8
         for _ in range(MAX_CHUNKS):
@@ -251,10 +256,11 @@ def repaired(window: Window, report: Report) -> Window:
     if head[:12] == W64_MAGIC and (announced := int.from_bytes(head[16:24], "little")) < UNKNOWN_W64_BYTES:
         _compare(announced, window.size, report, unknown=(0,))
         return window
-    if head[:4] == b".snd":
-        announced, begin = int.from_bytes(head[8:12], "big"), max(int.from_bytes(head[4:8], "big"), AU_HEADER_BYTES)
+    if head[:4] in AU_ORDERS:
+        order = AU_ORDERS[head[:4]]
+        announced, begin = int.from_bytes(head[8:12], order), max(int.from_bytes(head[4:8], order), AU_HEADER_BYTES)
         _compare(announced, window.size - begin, report, unknown=(0xFFFF_FFFF, 0))
-        return PatchedWindow(window, {4: begin.to_bytes(4, "big"), 8: b"\xff\xff\xff\xff"})
+        return PatchedWindow(window, {4: begin.to_bytes(4, order), 8: b"\xff\xff\xff\xff"})
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return _with_data_size(window, 12, ">4sI", b"SSND", report)
     if head[:4] == b"caff":

@@ -144,6 +144,9 @@ def _following_wav(pipe: Pipe, wav: SampleFormat, report: Report) -> SampleForma
             break
         size = int.from_bytes(head[odd + 4 : odd + 8], order)  # type: ignore[arg-type]
         pipe.give_back(head[odd + 8 :])
+        if head[odd : odd + 4] == b"data":
+            report.note(headers.SEVERAL_CHUNKS)
+            return wav._replace(data_bytes=size)
         skipped = headers.skip(pipe.read, size)
         if skipped < size:
             report.unused(8 + skipped, "after the samples")

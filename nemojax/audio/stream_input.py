@@ -36,6 +36,11 @@ def as_rows(samples: Any, count: int) -> np.ndarray:
     try:
         return as_mono(table.reshape(-1)).reshape(table.shape)
     except UnnamedAudioError as error:
+        for row, samples in enumerate(table):  # again, to name the stream
+            try:
+                as_mono(samples)
+            except UnnamedAudioError as found:
+                raise AudioError(f"stream {row} of {count}: {found}") from None
         raise AudioError(f"streams: {error}") from None
 
 
@@ -99,7 +104,7 @@ class StreamInput:
                 whole = len(data) // self._raw.frame_bytes * self._raw.frame_bytes
                 samples = decode_samples(data[:whole], self._raw)[:, 0] if whole else np.zeros(0, np.float32)
                 return Piece(as_mono(samples), data[whole:])
-            if isinstance(piece, np.ndarray):  # the common case, and in a hurry
+            if isinstance(piece, np.ndarray):  # most pieces: the other types need not be looked for
                 return Piece(as_mono(piece), self._rest)
             piece, rate_hz = unpacked(piece)
             if isinstance(piece, str | os.PathLike | Recording) or as_file(piece) is not None:

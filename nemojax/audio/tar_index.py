@@ -176,7 +176,7 @@ def _after_sparse_map(file: BinaryIO, position: int, more: int) -> int:
 def _read(file: BinaryIO, position: int, size: int) -> bytes:
     try:
         file.seek(position)
-    except (OSError, ValueError, OverflowError):  # beyond what a file can have
+    except (OSError, ValueError):  # beyond what a file can have
         raise _DamagedError(f"a member begins at byte {position}, which no file has") from None
     content = file.read(size)
     if len(content) < size:

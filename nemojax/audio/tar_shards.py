@@ -18,9 +18,9 @@ from nemojax.audio.headers import UnnamedAudioError
 from nemojax.audio.tar_index import Member, TarIndex
 from nemojax.errors import shown
 
-SHARD = re.compile(r"audio[^/]*_(\d{1,9})[^/]*\.tar")  # as NeMo finds the numbers in names
-SHARDED_MANIFEST = re.compile(r"manifest[^/]*_(\d{1,9})[^/]*\.jsonl?")
-
+# as NeMo finds the numbers in names, also after other words
+SHARD = re.compile(r".*?audio[^/]*_(\d{1,9})[^/]*\.tar")
+SHARDED_MANIFEST = re.compile(r".*?manifest[^/]*_(\d{1,9})[^/]*\.jsonl?")
 LHOTSE_CUTS = re.compile(r"cuts\.(\d+)\.jsonl")
 MAX_SHARD = 999_999_999
 

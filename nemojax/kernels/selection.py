@@ -64,15 +64,20 @@ def for_backend(
     unfit = None if width & (width - 1) == 0 else f"it needs heads whose width is a power of two, not {width}"
     if attention == "fused" and unfit is not None:
         raise ConfigError(f"attention='fused' can't run here: {unfit}")
+    trees: list[Transducer] = []  # a name here would hold each kernel until the last one is packed
     if int8 and not is_quantized(model):
-        model = quantize(model)
+        trees.append(model)
+        del model
+        model = quantize(trees.pop())
     if is_quantized(model):
         if kernels == "xla":
             model = plain_products(model)
         elif jax.default_backend() == "cpu" and (reason := native.unavailable_reason()) is not None:
             warnings.warn(f"products of int8 weights take the slower, plain path: {reason}", stacklevel=3)
     elif kernels == "native" or (kernels == "auto" and _packs_by_default(model)):
-        model = pack(model)
+        trees.append(model)
+        del model
+        model = pack(trees.pop())
     model = sized(model)
     fused = attention == "fused" or (attention == "auto" and unfit is None and _fuses_by_default())
     if fused:
@@ -135,8 +140,9 @@ def sized(model: Transducer) -> Transducer:
 def step_rows(streams: int, frames: int) -> int:
     """Returns how many rows a batch of live streams has on this backend, for chunks of `frames` frames.
 
-    On a GPU they are so many that a product has 16 rows. XLA turns each product of one row into a multiplication and a
-    sum of its own: on an H100, an 80 ms step of one stream took 6.3 ms, and one of 16 rows, one of them active, 4.5.
+    On a GPU there are at least as many as give a product 16 rows. XLA turns each product of one row into a
+    multiplication and a sum of its own: on an H100, an 80 ms step of one stream took 6.3 ms, and one of 16 rows, one of
+    them active, 4.5.
     """
     return max(streams, -(-PRODUCT_ROWS // frames)) if jax.default_backend() == "gpu" else streams
 

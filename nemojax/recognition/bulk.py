@@ -16,6 +16,7 @@ scheduled, and for its recording when its turn comes.
 """
 
 import bisect
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -38,6 +39,8 @@ from nemojax.audio.manifest_entry import duration_s
 from nemojax.audio.raw import SampleFormat
 from nemojax.audio.source import Recording
 from nemojax.config import ModelConfig
+from nemojax.decoding.greedy import Greedy
+from nemojax.decoding.state import Search
 from nemojax.errors import AudioError, ConfigError
 from nemojax.recognition.offline import SEGMENT_LEFT_CONTEXTS, Result
 from nemojax.recognition.recognizer import Recognizer
@@ -164,6 +167,8 @@ def _begin_or_resume(
         "parameters": recognizer.parameters,
         "dtype": recognizer.dtype,
         "lookahead": lookahead,
+        "fingerprint": recognizer.fingerprint,
+        **_search_settings(recognizer.search),
         **json.loads(json.dumps(options)),  # tuples as the file has them
     }
     path = output / JOB
@@ -175,9 +180,18 @@ def _begin_or_resume(
         before = dict(json.loads(path.read_text()))
     except (ValueError, TypeError):
         raise ConfigError(f"{path} is not the description of a job; name another directory") from None
-    pairs = [(key, before.get(key), job.get(key)) for key in dict.fromkeys([*job, "raw", "channel"])]
+    job["fingerprint"] = before.get("fingerprint") and job["fingerprint"]  # earlier versions wrote none
+    pairs = [(key, before.get(key), job.get(key)) for key in dict.fromkeys([*job, *before])]
     if different := [f"{key} was {old!r}, now {new!r}" for key, old, new in pairs if old != new]:
         raise ConfigError(f"{output} holds a job with other settings ({'; '.join(different)}); name another directory")
+
+
+def _search_settings(search: Search) -> dict[str, Any]:
+    """Returns the settings of a search as job.json has them: of `Greedy`, those that are not the defaults."""
+    if not isinstance(search, Greedy):
+        return {"search": str(search)}
+    defaults = dataclasses.asdict(Greedy())
+    return {name: value for name, value in dataclasses.asdict(search).items() if value != defaults[name]}
 
 
 @contextmanager

@@ -21,7 +21,7 @@ class Chunker:
         self._first, self.samples = True, 0
 
     def push(self, samples: np.ndarray) -> list[Chunk]:
-        """Takes samples, float32 [N], and returns the chunks that they complete, in the same memory."""
+        """Takes samples, float32 [N], and returns the chunks that they complete, which share their memory."""
         count, chunks = len(samples), []
         self.samples += count
         while count >= self._left:
@@ -29,7 +29,7 @@ class Chunker:
             samples, count = samples[self._left :], count - self._left
             self._pieces, self._left, self._first = [], self._chunk_samples, False
         if count:
-            self._pieces.append(samples)
+            self._pieces.append(samples.copy())  # not a view, which would hold all that was pushed with them
             self._left -= count
         return chunks
 

@@ -67,7 +67,7 @@ def merged(updates: Sequence[Update]) -> Update:
 class Hypothesis:
     """The labels of one stream with their encoder frames and log-probabilities, and their text.
 
-    With `keep` false it forgets what each update had, so that its size does not grow with the stream.
+    With `keep` false it forgets what its updates had, so that its size does not grow with the stream.
     """
 
     def __init__(self, config: ModelConfig, tokenizer: Tokenizer, keep: bool = True):
@@ -78,6 +78,7 @@ class Hypothesis:
         self._pieces: list[str] = []  # of the text: adding to one long string would copy it at every step
         self._config, self._tokenizer, self._detokenizer = config, tokenizer, tokenizer.incremental()
         self._keep, self._has_events = keep, bool(tokenizer.settings.events)
+        self.is_whole = keep  # nothing has been forgotten
 
     @property
     def text(self) -> str:
@@ -106,6 +107,14 @@ class Hypothesis:
         text = self._appended(self._detokenizer.finish())
         return Update(text) if text else NOTHING
 
+    def keep(self, first: Update) -> None:
+        """Keeps from now on what is added, and `first`, which no caller has seen."""
+        if not self._keep:
+            self._keep, self.is_whole = True, False
+            self._pieces = [first.text]
+            self.tokens, self.frames, self.log_probs = list(first.tokens), list(first.frames), list(first.log_probs)
+            self.events = list(first.events)
+
     def _events(self, tokens: list[int], frames: list[int]) -> tuple[Event, ...]:
         named = [(self._tokenizer.event(label), frame) for label, frame in zip(tokens, frames, strict=True)]
         return tuple(Event(name, self._time_s(frame)) for name, frame in named if name is not None)
@@ -121,11 +130,11 @@ class Hypothesis:
     def transcript(self, samples: int, lookahead: int, mode: str, notes: Sequence[str] = ()) -> Transcript:
         """Returns the transcript of a stream of `samples` samples, whose text ends; `mode` is "offline" or "stream".
 
-        Where the hypothesis does not keep its text, the transcript is empty and has a note of that.
+        Where the hypothesis has forgotten what updates had, the transcript has the rest, and a note.
         """
         self.finish()
-        if not self._keep:
-            notes = [*notes, "the text was not kept: its updates have it"]
+        if not self.is_whole:
+            notes = [*notes, "the text of earlier updates was not kept"]
         duration_s = samples / self._config.features.sample_rate_hz
         words = tuple(self._word(*word, duration_s) for word in self._tokenizer.words(self.tokens))
         return Transcript(

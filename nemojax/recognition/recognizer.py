@@ -2,13 +2,16 @@
 
 import copy
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nemojax import checkpoint, compilation
 from nemojax.audio.channels import Channel
@@ -25,7 +28,7 @@ from nemojax.device import check_process
 from nemojax.errors import AudioError, ConfigError, TranscriptionError
 from nemojax.kernels import selection
 from nemojax.kernels.quantization import weights_dtype
-from nemojax.model.parameters import freeze, parameter_count, thaw, with_config
+from nemojax.model.parameters import freeze, named_parameters, parameter_count, thaw, with_config
 from nemojax.model.transducer import Transducer
 from nemojax.recognition.hypothesis import Hypothesis
 from nemojax.recognition.offline import transcribe_each
@@ -118,6 +121,13 @@ class Recognizer:
         """The type of the encoder's weights; see `load`."""
         return str(weights_dtype(self.model))
 
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all vectors of weights, biases and norms, which tells models of the same sizes apart."""
+        named = sorted(named_parameters(thaw(self.model)).items())
+        vectors = jax.device_get([array for _, array in named if array.ndim == 1])
+        return hashlib.sha256(b"".join(np.asarray(vector).tobytes() for vector in vectors)).hexdigest()[:16]
+
     def with_config(self, config: ModelConfig) -> "Recognizer":
         """Returns a recognizer of the same weights under other settings, such as another left context.
 
@@ -172,7 +182,7 @@ class Recognizer:
           raw: the layout of bytes that will be pushed, as in "mulaw,8000"; see `nemojax.audio.raw.parse_raw`.
           reset_prediction_after_s: as for `load`; None is the recognizer's own.
           keep_transcript: if false, the stream forgets what its updates had: its size does not grow, and the transcript
-            at its end is empty.
+            at its end has only what no update had.
 
         Raises:
           ConfigError: the look-ahead, the rate or the layout does not fit.

@@ -63,9 +63,13 @@ class Stream:
         return self._transcribe_waiting()
 
     def finish(self) -> Transcript:
-        """Transcribes the samples of the last, incomplete chunk, and returns the transcript of the whole stream."""
+        """Transcribes the samples of the last, incomplete chunk, and returns the transcript of the whole stream.
+
+        If the stream does not keep its transcript, that has what no update had.
+        """
         if not self._finished:
             self._finished = True
+            self._hypothesis.keep(self._unread)
             self._waiting.extend(self._chunker.push(self._input.end()))
             if (rest := self._chunker.rest()) is not None:
                 self._waiting.append(rest)

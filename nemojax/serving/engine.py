@@ -8,7 +8,7 @@
 
 Streams join and leave at any step. A step begins when every stream that is expected to has a chunk, or `patience_s`
 after the first one had: an idle stream delays no other, see `Schedule`. A stream without a chunk keeps its state. Each
-stream gets what `Recognizer.stream` would give it alone, token for token; in int8, where activations are rounded,
+stream gets what `Recognizer.stream` would give it alone, token for token; in bfloat16 and int8, where sums are rounded,
 near-ties apart.
 
 A stream keeps its slot until it is finished or closed. `async with engine.open() as stream:` closes it at the end of
@@ -30,6 +30,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from itertools import permutations
 from typing import Any, NamedTuple
 
 import jax
@@ -43,7 +44,7 @@ from nemojax.errors import ConfigError, EngineError, EngineFull
 from nemojax.recognition.hypothesis import NOTHING, Update
 from nemojax.recognition.recognizer import Recognizer
 from nemojax.recognition.stream_batch import StepInput
-from nemojax.serving.live_stream import LiveStream, Seat, SeatedChunk
+from nemojax.serving.live_stream import LiveStream, Seat, SeatedChunk, take_rows
 from nemojax.serving.pending_steps import PendingSteps
 from nemojax.serving.schedule import Schedule, Step
 from nemojax.serving.slots import Slots
@@ -73,21 +74,16 @@ class Engine:
       slots: batch sizes to compile. The largest is the maximum number of streams; each step runs at the smallest size
         that covers every open slot.
       patience_s: how long a step waits for expected streams that have no chunk yet.
-      backlog: maximum queued chunks per stream; `push` waits while the queue is full.
+      backlog: maximum queued chunks per stream; `push` waits while the queue is full. Where chunks queue, each place
+        in the queue takes memory for a chunk of all slots.
       on_step: called in the event loop, after each step's updates, with a report of it.
       idle_limit_s: a stream that gets no samples for this long is closed, and its slot is free; None for no limit.
       reset_prediction_after_s: seconds without a label after which the prediction network begins anew, see `Greedy`;
         None for what the recognizer does.
 
-    Attributes:
-      failed: a future of the running engine: await it to learn of a failure. Its result is the error, or None once the
-        engine has stopped without one.
-
     Raises:
       ConfigError: an argument is not a number in its range.
     """
-
-    failed: "asyncio.Future[EngineError | None]"
 
     def __init__(
         self,
@@ -124,12 +120,18 @@ class Engine:
         self._slots = Slots(self.sizes[-1])  # this and what follows is only used in the event loop
         self._unfinished: set[Seat] = set()
         self._abandoned: deque[Seat] = deque()  # of streams that nobody refers to any more
+        self._failed: asyncio.Future[EngineError | None]
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._stepper, self._reader)]
 
     @property
     def open_streams(self) -> int:
         """Number of slots in use."""
         return self._schedule.open_streams
+
+    @property
+    def failed(self) -> "asyncio.Future[EngineError | None]":
+        """A future of the running engine: its result is the error that ends it, or None once it is stopped."""
+        return asyncio.shield(self._failed)  # a task that is canceled while it waits leaves it to the others
 
     def open(
         self,
@@ -166,30 +168,28 @@ class Engine:
           samples: [streams, N], at most a chunk of each, of a type that `LiveStream.push` takes.
 
         Returns:
-          The streams of which nothing was taken: they have no room, or have ended.
+          The streams of which nothing was taken, for they have no room: try again after a step, unless they have
+          `ended`.
 
         Raises:
           AudioError: the samples are not all audio; nothing was taken.
+          ValueError: there are more than a chunk, or a stream is another engine's; nothing was taken.
         """
-        rows, now_s = as_rows(samples, len(streams)), time.monotonic()
-        length, chunks, left = rows.shape[1], [], []
-        for stream, row in zip(streams, rows, strict=True):
-            if stream.takes(length):
-                chunks += stream.take(row, now_s)
-            else:
-                left.append(stream)
+        chunks, left = take_rows(self, streams, as_rows(samples, len(streams)))
         self._schedule.enqueue(chunks)
         return left
 
     def _audio(self, sample_rate_hz: Rate | None, raw: str | SampleFormat | None) -> StreamInput:
         self._close_abandoned()
-        if self._stopped is not None:
-            raise self._stopped
+        self._check_running()
         return StreamInput(self.recognizer.config.features.sample_rate_hz, sample_rate_hz, raw)
 
-    def _seat(self, slot: int | None, audio: StreamInput, keep_transcript: bool) -> LiveStream:
+    def _check_running(self) -> None:
         if self._stopped is not None:
-            raise self._stopped
+            raise EngineError(str(self._stopped))  # a new one each time: a raised error holds its callers' frames
+
+    def _seat(self, slot: int | None, audio: StreamInput, keep_transcript: bool) -> LiveStream:
+        self._check_running()
         if slot is None:
             raise EngineFull(f"all {self.sizes[-1]} slots are taken; try again when a stream has ended")
         seat = Seat(slot, self.recognizer.hypothesis(keep_transcript))
@@ -202,7 +202,7 @@ class Engine:
     async def __aenter__(self) -> "Engine":
         self._loop = asyncio.get_running_loop()
         await self._loop.run_in_executor(None, self._compile)
-        self.failed = self._loop.create_future()
+        self._failed = self._loop.create_future()
         self._stopped = None
         for thread in self._threads:
             thread.start()
@@ -216,10 +216,14 @@ class Engine:
             await self._loop.run_in_executor(None, thread.join)
 
     def _compile(self) -> None:
-        """Compiles and allocates everything that steps will need, so that none of them waits."""
-        for size in (*self.sizes, *reversed(self.sizes)):
+        """Compiles the step at every size and every change of size, and allocates what steps will need at first."""
+        for size in self.sizes:
             self._resize(size)
             self._batch.step(StepInput.empty(self.recognizer.config, size, self.chunk_samples))
+        for sizes in permutations(self.sizes, 2):
+            for size in sizes:
+                self._resize(size)
+        self._resize(self.sizes[0])
         self._batch.wait()
         self._pending.prepare(PREPARED)
 
@@ -235,8 +239,8 @@ class Engine:
             seat.fail(error)
         self._unfinished.clear()
         self._slots.close(error)
-        if not self.failed.done():
-            self.failed.set_result(error if failed else None)
+        if not self._failed.done():
+            self._failed.set_result(error if failed else None)
 
     # Called by streams, in the event loop.
 
@@ -340,7 +344,8 @@ class Engine:
             if length or seat in ended
         ]
         updates += [(seat, seat.decode(None, True)) for seat in ended.difference(step.stepped)]
-        moments_s = step.ready_s, step.begun_s, *dispatched[3:], read_s, time.monotonic()
+        dispatched_s = dispatched.gathered_s, dispatched.dispatched_s
+        moments_s = step.ready_s, step.begun_s, *dispatched_s, read_s, time.monotonic()
         self._loop.call_soon_threadsafe(self._publish, updates, dispatched, moments_s)
 
     def _publish(

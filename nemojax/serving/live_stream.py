@@ -3,7 +3,8 @@
 import asyncio
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -85,7 +86,8 @@ class LiveStream:
         self._chunk_samples, self._history_samples = config.chunk_samples(lookahead), config.history_samples
         self._rate_hz = config.features.sample_rate_hz
         self._part_samples = max(1, self._chunk_samples * audio.rate_hz // self._rate_hz)  # at most a chunk
-        self._pushing = asyncio.Lock()  # pushes and the end wait for each other
+        self._turn = asyncio.Lock()  # long pushes and the end wait for each other
+        self._in_turn = 0  # that have the lock or wait for it
         self._unread: list[Update] = []
         self._chunks_read = 0
         self._changed = asyncio.Event()
@@ -138,22 +140,32 @@ class LiveStream:
         """
         if self.room > 0:
             piece = self._input.check(samples)
-            if len(piece.samples) <= self._part_samples:  # the common case, in a hurry
-                return self._push(piece)
-            async with self._pushing:
+            if len(piece.samples) <= self._part_samples:
+                return self._push(piece)  # most pushes: they need no turn
+            async with self._taking_turns():  # at once, for there is room only where nobody waits
                 return await self._push_parts(piece)
-        async with self._pushing:
+        async with self._taking_turns():
             await self._push_parts(self._input.check(samples))
+
+    @asynccontextmanager
+    async def _taking_turns(self) -> AsyncIterator[None]:
+        self._in_turn += 1
+        try:
+            async with self._turn:
+                yield
+        finally:
+            self._in_turn -= 1
 
     async def _push_parts(self, piece: Piece) -> None:
         for part in piece.parts(self._part_samples):
-            while self.backlog >= self._server.backlog and self._error is None:
+            while self.backlog >= self._server.backlog and not self.ended:
                 await self._change()
             self._push(part)
 
     def push_nowait(self, samples: Any) -> None:
         """Takes more samples without waiting. Raises Backlog, with nothing taken, where `push` would wait."""
         piece = self._input.check(samples)
+        self._check_open()
         if (room := self.room) <= 0:
             raise Backlog(f"{self.backlog} chunks wait to be processed; push slower, or open fewer streams")
         if len(piece.samples) > room * self._part_samples:
@@ -163,28 +175,37 @@ class LiveStream:
 
     @property
     def room(self) -> int:
-        """Chunks that the stream takes without waiting; none while a push waits, for no other may overtake it."""
-        return 0 if self._pushing.locked() else self._server.backlog - self.backlog
+        """Chunks that the stream takes without waiting; none while a push waits, or once the stream takes no more."""
+        return 0 if self._in_turn or self.ended else self._server.backlog - self.backlog
 
-    def _push(self, piece: Piece) -> None:
+    @property
+    def ended(self) -> bool:
+        """Whether it takes no more samples: it is finished or closed, or has failed."""
+        return self.seat.complete or self._error is not None
+
+    def _check_open(self) -> None:
         if self._error is not None:
             raise self._error
         if self.seat.complete:
             raise ValueError("this stream is finished; open another")
+
+    def _push(self, piece: Piece) -> None:
+        self._check_open()
         self.seat.samples_s = time.monotonic()
         if chunks := self._chunker.push(self._input.take(piece)):
             self._server.enqueue(self._seated(chunks))
 
     def take(self, samples: np.ndarray, now_s: float) -> list[SeatedChunk]:
-        """Takes checked samples that it `takes`, and returns the chunks that they complete, for the engine."""
+        """Takes checked samples, for which there is `room`, and returns the chunks that they complete."""
         self.seat.samples_s = now_s
         return self._seated(self._chunker.push(self._input.take_samples(samples)))
 
-    def takes(self, samples: int) -> bool:
-        """Returns whether the stream takes this many samples at once: it is open and has room, and they are few."""
-        seat, server = self.seat, self._server
-        fits = samples <= self._part_samples and self._error is None and not seat.complete
-        return fits and server.waiting(seat) < server.backlog and not self._pushing.locked()
+    def check_part(self, server: Server, samples: int) -> None:
+        """Raises ValueError unless this is a stream of `server`, and so many samples are at most a chunk of it."""
+        if self._server is not server:
+            raise ValueError("this is a stream of another engine; push its samples there")
+        if samples > self._part_samples:
+            raise ValueError(f"push at most a chunk of each stream, {self._part_samples} samples, not {samples}")
 
     def _seated(self, chunks: list[Chunk]) -> list[SeatedChunk]:
         seat, seated = self.seat, []
@@ -199,7 +220,7 @@ class LiveStream:
         Raises:
           EngineError: the engine has stopped, or the stream was closed.
         """
-        async with self._pushing:
+        async with self._taking_turns():
             if not self.seat.complete and self._error is None:
                 self.seat.complete = True
                 chunks = self._chunker.push(self._input.end())
@@ -218,7 +239,7 @@ class LiveStream:
         self._server.cancel(self.seat)
 
     async def __aiter__(self) -> AsyncIterator[Update]:
-        """Yields an update after each step, until the stream ends; those that pile up between reads are merged."""
+        """Yields an update after each step, until the stream ends; updates that pile up between reads are merged."""
         while True:
             if (update := self.read_nowait()) is not None:
                 yield update
@@ -232,7 +253,8 @@ class LiveStream:
     def read_nowait(self) -> Update | None:
         """Returns what was added since the last read; None if no step was taken.
 
-        A program with thousands of streams reads those of a `StepReport` so, in place of a task for each.
+        A program with thousands of streams reads the streams of each `StepReport` so, in place of a task for each, and
+        once more after `finish`: the end of a stream may add text without a step.
         """
         if not self._unread and self._chunks_read == self.chunks_done:
             return None
@@ -255,7 +277,7 @@ class LiveStream:
         self._unread.append(update)
 
     def wake(self) -> None:
-        """Lets those that wait for the stream look at it again."""
+        """Lets the tasks that wait for the stream look at it again."""
         self._changed.set()
 
     def end(self) -> None:
@@ -271,3 +293,22 @@ class LiveStream:
             where = f" ({self.duration_s:.2f} s taken, {self.chunks_done} chunks transcribed)" if self.backlog else ""
             self._error = EngineError(f"{error}{where}") if where else error
         self.wake()
+
+
+def take_rows(
+    server: Server, streams: Sequence[LiveStream], rows: np.ndarray
+) -> tuple[list[SeatedChunk], list[LiveStream]]:
+    """Takes a row of samples for each stream of a server; see `Engine.push_nowait`.
+
+    Returns:
+      The chunks that they complete, and the streams without room, of which nothing was taken.
+    """
+    for stream in streams:
+        stream.check_part(server, rows.shape[1])
+    now_s, chunks, left = time.monotonic(), [], []
+    for stream, row in zip(streams, rows, strict=True):
+        if stream.room > 0:
+            chunks += stream.take(row, now_s)
+        else:
+            left.append(stream)
+    return chunks, left

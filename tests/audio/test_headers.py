@@ -9,6 +9,7 @@ from nemojax.audio import headers
 from nemojax.audio.headers import UnnamedAudioError, read_file_header, read_wav_header, sample_bytes
 from nemojax.audio.raw import Report, SampleFormat, decode_samples
 from nemojax.audio.window import Window
+from tests.helpers.messages import whole as whole_message
 from tests.helpers.sounds import encoded, wav_bytes, wave
 
 
@@ -92,13 +93,17 @@ def test_a_truncated_wav_header(cut):
 
 def test_a_wav_without_a_format():
     file = wav_bytes(bytes(40))
-    with pytest.raises(UnnamedAudioError, match="no complete 'fmt ' chunk"):
+    with pytest.raises(
+        UnnamedAudioError, match=whole_message("its header does not give the sample format (no complete 'fmt ' chunk)")
+    ):
         header(file[:12] + file[36:])
 
 
 def test_a_header_of_many_or_large_chunks_is_bounded():
     file = wav_bytes(bytes(40))
-    with pytest.raises(UnnamedAudioError, match="more than 10000 chunks before the samples"):
+    with pytest.raises(
+        UnnamedAudioError, match=whole_message("its header has more than 10000 chunks before the samples")
+    ):
         header(file[:12] + (b"junk" + bytes(4)) * 20_000)
     reads = []
 
@@ -106,7 +111,9 @@ def test_a_header_of_many_or_large_chunks_is_bounded():
         reads.append(size)
         return b"junk" + b"\xff" * 4 if size == 8 else bytes(size) if len(reads) < 5000 else b""
 
-    with pytest.raises(UnnamedAudioError, match=r"truncated: it ends after .* inside its header"):
+    with pytest.raises(
+        UnnamedAudioError, match=whole_message("truncated: it ends after 5237641244 bytes, inside its header")
+    ):
         read_wav_header(file[:12], read)
     assert max(reads) <= 1 << 20  # however large the chunk says it is
 
@@ -144,7 +151,10 @@ def test_a_wav_that_is_shorter_than_its_header_says():
     for more, incomplete in ((46, False), (47, True)):  # the header itself and a sample
         assert real_size(SAMPLES, 8000 + more)[::2] == (8000, incomplete)
     assert real_size(SAMPLES, 9000)[::2] == (8000, True)
-    with pytest.raises(UnnamedAudioError, match="it holds none of the 9000 bytes of samples that it announces"):
+    with pytest.raises(
+        UnnamedAudioError,
+        match=whole_message("truncated: it holds none of the 9000 bytes of samples that it announces"),
+    ):
         real_size(b"", 9000)
 
 
@@ -156,7 +166,8 @@ def test_a_wav_that_is_longer_than_its_header_says(size):
     if size == 7998:  # two bytes are not enough to be taken for samples
         assert (data_bytes, notes) == (7998, ["2 bytes not used (after the samples)"])
     else:
-        assert data_bytes == 8000 and bool(notes) != unknown
+        note = f"its header announces {size} bytes of samples, and it holds 8000: all are used"
+        assert (data_bytes, notes) == (8000, [] if unknown else [note])
     assert not incomplete
 
 

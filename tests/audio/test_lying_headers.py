@@ -3,13 +3,15 @@
 import io
 import struct
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from nemojax.audio.decoders import decode_file
+from nemojax.audio.pipes import decode_pipe
 from nemojax.audio.window import Window
-from tests.helpers.sounds import encoded, wav_bytes, wave
+from tests.helpers.sounds import encoded, wave
 
 FRAMES = 40_000
 
@@ -87,18 +89,39 @@ def test_joined_caf_files():
     assert len(samples) == 6000 and notes == ["several recordings are joined in it: all are used"]
 
 
-def test_an_au_file_whose_samples_begin_inside_its_header():
-    data = encoded(wave(3000), 16_000, "au")
-    samples, notes = decoded(data[:4] + bytes(4) + data[8:])
-    np.testing.assert_array_equal(samples, decoded(data)[0])
-    assert notes == []
+@pytest.mark.parametrize("endian", ["BIG", "LITTLE"])
+def test_au_files_of_both_orders_of_bytes(endian):
+    data = encoded(wave(3000), 16_000, "au", endian=endian)
+    expected, notes = decoded(data)
+    assert len(expected) == 3000 and notes == []
+    for changed in (data[:4] + bytes(4) + data[8:], data[:8] + bytes(4) + data[12:]):  # no header, and no samples
+        found, notes = decoded(changed)
+        np.testing.assert_array_equal(found, expected)
+        assert notes == []
+    half = (3000).to_bytes(4, endian.lower())
+    assert len(decoded(data[:8] + half + data[12:])[0]) == 3000
+    piped = decode_pipe(SimpleNamespace(read1=io.BytesIO(data).read1), 16_000, ExitStack())
+    np.testing.assert_array_equal(np.concatenate(list(piped.blocks))[:, 0], expected)
 
 
-def test_a_wav_with_a_second_chunk_of_samples():
-    samples = (wave(3000) * 32767).astype("<i2").tobytes()
-    data = wav_bytes(samples) + b"data" + struct.pack("<I", 200) + bytes(200)
+@pytest.mark.parametrize("kind", ["wav", "wavulaw", "wavima"])
+def test_a_wav_with_further_chunks_of_samples(kind):
+    first = encoded(wave(3000), 16_000, kind)
+    at = first.index(b"data") + 8
+    samples, chunk = first[at : at + 500], b"data" + struct.pack("<I", 500)
+    data = first + bytes(len(first) % 2) + chunk + samples + b"LIST\1\0\0\0a\0" + chunk + samples
     found, notes = decoded(data)
-    assert len(found) == 3000 and notes == ["200 bytes not used (of samples in further chunks)"]
+    if kind == "wavima":  # whose blocks only libsndfile decodes
+        assert notes == ["500 bytes not used (in further chunks of samples)"]
+        return
+    expected, _ = decoded(first)
+    again = expected[: 250 if kind == "wav" else 500]
+    np.testing.assert_array_equal(found, np.concatenate([expected, again, again]))
+    assert notes == ["its samples are in several chunks: all are used"]
+    stack, pipe = ExitStack(), SimpleNamespace(read1=io.BytesIO(data).read1)
+    piped = decode_pipe(pipe, 16_000, stack)
+    np.testing.assert_array_equal(np.concatenate(list(piped.blocks))[:, 0], found)
+    assert piped.report.notes == notes
 
 
 def test_a_wav_of_64_bit_sizes_by_its_other_name():

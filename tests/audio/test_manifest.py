@@ -13,6 +13,7 @@ from nemojax.audio.headers import UnnamedAudioError
 from nemojax.audio.manifest import Manifest, expand_manifest, numbered_entries
 from nemojax.audio.source import Recording, open_audio, read_all
 from nemojax.errors import AudioError
+from tests.helpers.messages import whole
 from tests.helpers.sounds import encoded, wave
 
 
@@ -64,7 +65,7 @@ def test_members_of_the_tar_file_beside_the_manifest(tmp_path):
             assert len(read_all(entry)) == 50
         else:
             np.testing.assert_allclose(read_all(entry), samples, atol=1e-4)
-    with pytest.raises(AudioError, match="no: there is no such file"):
+    with pytest.raises(AudioError, match=whole("no: there is no such file")):
         open_audio(entries[5])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["3.flac", "dev.jsonl", "dev.tar"]  # nothing is unpacked
 
@@ -152,11 +153,11 @@ def test_limits_of_lines(tmp_path, monkeypatch):
     monkeypatch.undo()
     nested = lambda depth: ('{"a": ' + "[" * depth + "]" * depth + "}").encode()
     assert manifest_entry.parse_entry(nested(49))
-    with pytest.raises(UnnamedAudioError, match="nested too deeply"):
+    with pytest.raises(UnnamedAudioError, match=whole("it is not JSON that can be read: it is nested too deeply")):
         manifest_entry.parse_entry(nested(50))
     objects = b'{"a": ' * 49 + b"1" + b"}" * 49
     assert manifest_entry.parse_entry(objects)
-    with pytest.raises(UnnamedAudioError, match="nested too deeply"):
+    with pytest.raises(UnnamedAudioError, match=whole("it is not JSON that can be read: it is nested too deeply")):
         manifest_entry.parse_entry(b'{"a": ' + objects + b"}")
     (tmp_path / "long").write_bytes(b"x" * 2**20)
     (entry,) = expand_manifest(write(tmp_path / "m.json", {"audio_filepath": "a.wav", "text_filepath": "long"}))
@@ -256,11 +257,15 @@ def test_gzip(tmp_path):
         assert manifest.read(number, offset) == manifest.parse(number, line) and line in content
     (error,) = expand_manifest(write(tmp_path / "no.jsonl.gz", "\x1f"))
     assert "it is not JSON" in str(error)
-    damage = {"cut short": packed.read_bytes()[:-9], "damaged": packed.read_bytes()[:-8] + bytes(8)}
-    for word, data in damage.items():
-        packed.write_bytes(data)
+    data = packed.read_bytes()
+    for word, damaged in [
+        ("cut short", data[:-9]),
+        ("damaged", data[:-8] + bytes(8)),  # not of that sum
+        ("damaged", data[:10] + b"\xff" * 20 + data[30:]),  # no blocks
+    ]:
+        packed.write_bytes(damaged)
         (error,) = expand_manifest(packed)
-        assert f"m.jsonl.gz: the manifest can't be read (its gzip data are {word})" in str(error)
+        assert str(error) == f"{packed}: the manifest can't be read (its gzip data are {word})"
 
 
 def test_gzip_that_decompresses_to_far_more(tmp_path, monkeypatch):
@@ -299,9 +304,11 @@ def test_a_request_has_all_keys_of_its_line(tmp_path):
 def test_byte_order_marks_and_invalid_utf8(tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_bytes(
-        b'\xef\xbb\xbf{"audio_filepath": "a"}\r\n{"audio_filepath": "\xff"}\r\n{"audio_filepath": "b\\u0000"}'
+        b'\xef\xbb\xbf{"audio_filepath": "a"}\r\n{"audio_filepath": "\xff"}\r\n{"audio_filepath": "b\\u0000"}\n'
+        b'{"audio_filepath": "\\ud800"}'
     )
-    first, second, strange = expand_manifest(path)
+    first, second, strange, surrogate = expand_manifest(path)
+    assert str(surrogate) == f"{path}: line 4: '\\ud800' can't be the name of a file"
     assert isinstance(first, Recording) and first.name == "a"
     assert isinstance(second, Recording) and os.fsencode(second.path) == os.fsencode(tmp_path) + b"/\xff"
     with pytest.raises(AudioError, match="null byte"):

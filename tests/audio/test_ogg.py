@@ -8,6 +8,7 @@ from nemojax.audio.headers import UnnamedAudioError
 from nemojax.audio.ogg import streams_of
 from nemojax.audio.raw import Report
 from nemojax.audio.window import PatchedWindow, Window
+from tests.helpers.messages import whole
 from tests.helpers.sounds import encoded, wave
 
 
@@ -31,6 +32,7 @@ def test_streams_that_follow_each_other():
     assert streams((FIRST + page() + LAST) * 2) == ([(0, 3 * size, True), (3 * size, 6 * size, True)], [], False)
     assert streams(FIRST + FIRST + page() + LAST)[0] == [(0, 4 * size, True)]  # side by side
     assert streams(FIRST + page())[0] == [(0, 2 * size, False)]
+    assert streams(FIRST + page() + FIRST + LAST)[0] == [(0, 2 * size, False), (2 * size, 4 * size, True)]
     file = encoded(wave(60_000), 16_000, "vorbis")
     assert streams(file * 2) == ([(0, len(file), True), (len(file), 2 * len(file), True)], [], False)
 
@@ -88,14 +90,14 @@ def test_bytes_of_no_page_are_notes():
     assert cut == ([(0, 2 * size, False)], [f"{size - 2} bytes not used (a part of an Ogg page)"], True)
     assert streams(FIRST + b"junk" + LAST)[1:] == (["4 bytes not used (in no Ogg page)"], False)
     assert streams(FIRST + LAST + bytes(3_000_000))[1] == ["3000000 bytes not used (in no Ogg page)"]
-    with pytest.raises(UnnamedAudioError, match="it ends after 20 bytes, inside its first Ogg page"):
+    with pytest.raises(UnnamedAudioError, match=whole("truncated: it ends after 20 bytes, inside its first Ogg page")):
         streams(FIRST[:20])
 
 
 def test_pages_and_streams_are_bounded(monkeypatch):
     monkeypatch.setattr(ogg, "MAX_PAGES", 20)
     monkeypatch.setattr(ogg, "MAX_STREAMS", 5)
-    with pytest.raises(UnnamedAudioError, match="it holds more than 20 Ogg pages"):
+    with pytest.raises(UnnamedAudioError, match=whole("it holds more than 20 Ogg pages")):
         streams(FIRST + page() * 30)
-    with pytest.raises(UnnamedAudioError, match="it holds more than 5 Ogg streams"):
+    with pytest.raises(UnnamedAudioError, match=whole("it holds more than 5 Ogg streams")):
         streams((FIRST + LAST) * 8)

@@ -17,6 +17,7 @@ from nemojax.audio import source as source_module
 from nemojax.audio.source import Recording, open_audio, open_channels
 from nemojax.config import FeatureConfig
 from nemojax.errors import AudioError
+from tests.helpers.messages import whole
 from tests.helpers.sounds import encoded, everything, wav_bytes, wave
 
 
@@ -160,11 +161,19 @@ def test_bytes_and_readable_objects(tmp_path):
             assert len(audio.read(10**6)) == len(expected) and audio.notes == ("resampled from 8000 Hz",)
     raw = (samples * 32767).astype("<i2").tobytes()
     assert len(everything(raw, raw="s16le,8000")) == 10_000
-    with pytest.raises(AudioError, match=r"^bytes: it is not audio, .* declare them"):
+    with pytest.raises(
+        AudioError,
+        match=whole(
+            "bytes: it is not audio, or is damaged, or is in a format that libsndfile does not read; "
+            "if it holds samples without a header, declare them (--raw, in Python raw='s16le,16000,1')"
+        ),
+    ):
         open_audio(raw)
-    with pytest.raises(AudioError, match=r"^file object: reading it gives str, not bytes; open it in binary mode"):
+    with pytest.raises(AudioError, match=whole("file object: reading it gives str, not bytes; open it in binary mode")):
         open_audio(io.StringIO("text"))
-    with pytest.raises(AudioError, match="array: an array has its type"):
+    with pytest.raises(
+        AudioError, match=whole("array: an array has its type; raw samples are bytes, files and pipes without a header")
+    ):
         open_audio(samples, raw="s16le")
 
 
@@ -175,7 +184,7 @@ def test_samples_with_their_rate():
         np.testing.assert_array_equal(everything(source), expected)
     for rate_hz in (8000.0, np.int64(8000)):
         np.testing.assert_array_equal(everything(samples, sample_rate_hz=rate_hz), expected)
-    with pytest.raises(AudioError, match=r"array: its sample rate is '8000\.5'"):
+    with pytest.raises(AudioError, match=whole("array: its sample rate is '8000.5'; it must be a whole number of Hz")):
         open_audio(samples, sample_rate_hz=8000.5)
 
 
@@ -215,11 +224,15 @@ def test_channels(tmp_path):
         each = open_channels(source)
         assert [audio.notes for audio in each] == [(f"channel {index} of 3",) for index in range(3)]
         np.testing.assert_array_equal(np.stack([audio.read(10**6) for audio in each], axis=1), samples)
-    own = Recording(tmp_path / "three.wav", "three", channel=2)
-    np.testing.assert_array_equal(everything(own, channel=1), samples[:, 2])
+    for index in (2, 0):
+        own = Recording(tmp_path / "three.wav", "three", channel=index)
+        np.testing.assert_array_equal(everything(own, channel=1), samples[:, index])
     with pytest.raises(AudioError, match=r"three\.wav: it has no channel 3: its channels are 0 to 2"):
         open_audio(tmp_path / "three.wav", channel=3)
-    with pytest.raises(AudioError, match="array: 'left' does not choose channels"):
+    with pytest.raises(
+        AudioError,
+        match=whole("array: 'left' does not choose channels: write an index from 0 on, several, or 'average'"),
+    ):
         open_audio(samples, channel="left")
 
 
@@ -254,10 +267,10 @@ def test_arrays_name_themselves():
     for source in (None, 0.5, [["a"]], np.zeros((3, 4, 5)), object()):
         with pytest.raises(AudioError, match=r"^array: "):
             open_audio(source)
-    with pytest.raises(AudioError, match="array: its sample rate is 0 Hz"):
+    with pytest.raises(AudioError, match=whole("array: its sample rate is 0 Hz; it must be 1000 to 1000000 Hz")):
         open_audio(wave(5), sample_rate_hz=0)
 
 
 def test_an_error_as_a_source_is_raised():
-    with pytest.raises(AudioError, match="line 3"):
+    with pytest.raises(AudioError, match=whole("a.jsonl: line 3: nonsense")):
         open_audio(AudioError("a.jsonl: line 3: nonsense"))

@@ -13,6 +13,7 @@ import soxr
 
 from nemojax.audio.source import Recording, open_audio, read_all
 from nemojax.errors import AudioError
+from tests.helpers.messages import ending, whole
 from tests.helpers.sounds import encoded, everything, wave
 
 
@@ -58,8 +59,8 @@ def test_durations_may_be_rounded(tmp_path):
 def test_parts_outside_the_file(tmp_path):
     for kind in ("wav", "flac", "vorbis", "mp3"):
         path = tmp_path / kind
-        path.write_bytes(encoded(wave(16_000), 16_000, kind))
-        with pytest.raises(AudioError, match=r"part: it ends after 1\.000 s, before the part at 2\.000 s"):
+        path.write_bytes(encoded(wave(8000), 8000, kind))
+        with pytest.raises(AudioError, match=whole("part: it ends after 1.000 s, before the part at 2.000 s")):
             everything(Recording(path, "part", 2.0, 1.0))
         assert len(everything(Recording(path, "part", 1.0))) == 0
 
@@ -97,7 +98,7 @@ def test_read_all_reads_to_the_end_and_closes(tmp_path, monkeypatch):
     np.testing.assert_array_equal(samples, everything(path))
     assert len(read_all(path, model_rate_hz=8000)) == len(read_all(wave(25_000), sample_rate_hz=8000)) == 50_000
     (tmp_path / "bad.flac").write_bytes(data[:100])
-    with pytest.raises(AudioError, match=r"bad\.flac: truncated"):
+    with pytest.raises(AudioError, match=ending(": truncated or damaged: it can't be decoded beyond 0.000 s")):
         read_all(tmp_path / "bad.flac")
     assert files[-1].closed
 

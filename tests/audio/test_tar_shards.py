@@ -25,10 +25,28 @@ def test_the_shard_of_a_line(tmp_path):
     manifest = tmp_path / "tarred_audio_manifest.json"
     assert [found(manifest, "a.wav", number) for number in (0, 1)] == [zero, one]
     assert found(manifest, "b-sub1.wav", 0) == zero and found(manifest, "a.wav") is None
-    with pytest.raises(UnnamedAudioError, match=r"b.wav is neither beside the manifest nor in .*audio_1.tar"):
-        found(manifest, "b.wav", 1)
-    with pytest.raises(UnnamedAudioError, match=r"there is no audio_2.tar there or one folder up"):
-        found(manifest, "a.wav", 2)
+    for name, number, message in (
+        ("b.wav", 1, f"b.wav is neither beside the manifest nor in {one}"),
+        ("a.wav", 2, "a.wav is not beside the manifest, and there is no audio_2.tar there or one folder up"),
+        (
+            "a.wav",
+            999_999_999,
+            "a.wav is not beside the manifest, and there is no audio_999999999.tar there or one folder up",
+        ),
+    ):
+        with pytest.raises(UnnamedAudioError) as caught:
+            found(manifest, name, number)
+        assert str(caught.value) == message
+    assert found(manifest, "a.wav", 1_000_000_000) is None  # no number of a shard
+    shards = TarShards(manifest)
+    assert [shards.has_shard(number) for number in (0, 1, 2, None, "0", True)] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
     for other in (-1, True, "0", 1.0, 10**4000, None, [0]):  # keys of other kinds, with no meaning here
         assert found(manifest, "a.wav", other) is None
 
@@ -52,8 +70,9 @@ def test_shards_with_longer_names(tmp_path):
     manifest = tmp_path / "tarred_audio_manifest.json"
     assert found(manifest, "a.wav", 1) == one
     shard(tmp_path / "audio_dev_1.tar", "a.wav")
-    with pytest.raises(UnnamedAudioError, match=r"shard 1 is in audio_dev_1.tar or audio_train_1.tar; rename one to"):
+    with pytest.raises(UnnamedAudioError) as caught:
         found(manifest, "a.wav", 1)
+    assert str(caught.value) == "shard 1 is in audio_dev_1.tar or audio_train_1.tar; rename one to audio_1.tar"
     exact = shard(tmp_path / "audio_1.tar", "a.wav")
     assert found(manifest, "a.wav", 1) == exact
 
@@ -72,8 +91,12 @@ def test_a_tar_that_ends_early(tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     shards = TarShards(tmp_path / "tarred_audio_manifest.json")
     assert shards.find("a.wav", 0).member == (512, 600)
-    with pytest.raises(UnnamedAudioError, match=r"b.wav is not beside .* to its end \(it ends after 1000"):
+    with pytest.raises(UnnamedAudioError) as caught:
         shards.find("b.wav", 0)
+    assert str(caught.value) == (
+        f"b.wav is not beside the manifest, and {path} can't be read to its end (it ends after 1000 bytes, without the "
+        "mark of its end)"
+    )
 
 
 def test_a_tar_file_is_indexed_once(tmp_path, monkeypatch):
@@ -82,3 +105,10 @@ def test_a_tar_file_is_indexed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(tar_shards, "TarIndex", lambda path: indexed.append(path) or TarIndex(path))
     shards = TarShards(tmp_path / "tarred_audio_manifest.json")
     assert shards.find("a.wav", 0) is not None and shards.find("b.wav", 0) is not None and len(indexed) == 1
+
+
+def test_words_before_the_names_of_shards(tmp_path):
+    """NeMo finds a number anywhere in a name, as with a prefix for each bucket."""
+    one = shard(tmp_path / "bucket3_audio_1.tar", "a.wav")
+    assert found(tmp_path / "tarred_audio_manifest.json", "a.wav", 1) == one
+    assert found(tmp_path / "bucket3_manifest_1.json", "a.wav") == one

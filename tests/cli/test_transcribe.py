@@ -214,11 +214,11 @@ def test_a_manifest_into_a_directory(run, files, tmp_path, capsys):
     manifest = files / "two.jsonl"
     manifest.write_text('{"audio_filepath": "a.wav"}\n{"audio_filepath": "nowhere.wav"}\n')
     transcribe = ("transcribe", manifest, "--output", tmp_path, "--lookahead", 1)
-    code, out, err = run(*transcribe, "--shard", "0/2")
-    assert code == 0 and not err
-    assert out == "1 of 2 recordings are done, 0 of them failed; 1 left to other processes\n"
     code, out, err = run(*transcribe, "--shard", "1/2")
     assert code == 1 and err == "error: nowhere.wav: there is no such file\n"
+    assert out == "1 of 2 recordings are done, 1 of them failed; 1 left to other processes\n"
+    code, out, err = run(*transcribe, "--shard", "0/2")
+    assert code == 1 and not err  # of another process
     assert out == f"2 of 2 recordings are done, 1 of them failed; results are in {tmp_path / 'transcripts.jsonl'}\n"
     code, out, err = run(*transcribe)
     assert code == 1 and not err  # there is nothing left to do, but a recording has failed

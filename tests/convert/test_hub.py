@@ -1,5 +1,7 @@
+import socket
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 from huggingface_hub import HfApi, constants, errors
 
@@ -46,13 +48,14 @@ def test_what_was_downloaded_is_used_where_the_hub_is_not_reached(hub, archive, 
     monkeypatch.setattr(HfApi, "model_info", model_info)
     path = locate(NAME, "huggingface")
     locate(NAME, "huggingface")
-    assert [timeout for timeout in asked if timeout] == [
-        10,
-        3,
-    ]  # seconds: with a copy here, the hub is asked for news alone
+    # seconds: with a copy here, the hub is asked for news alone
+    assert [timeout for timeout in asked if timeout] == [10, 3]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert locate(NAME, "huggingface") == locate(NAME, "nemo") == path
-    with pytest.raises(ConvertError, match=r"^owner/other is not a local directory, and can't be downloaded from"):
+    with pytest.raises(
+        ConvertError,
+        match=r"^owner/other is not a local directory, and can't be downloaded from the hub: .*offline mode is enabled",
+    ):
         locate("owner/other", "huggingface")
 
 
@@ -156,3 +159,56 @@ def test_why_a_repository_is_refused(kind, status, found):
     error.response = SimpleNamespace(status_code=status)
     refused = convert.hub._refusal(error, "v2")
     assert refused is None if found is None else refused.startswith(found)
+
+
+@pytest.mark.parametrize("prefer", ["huggingface", "nemo"])
+@pytest.mark.parametrize("downloaded", ["huggingface", "nemo"])
+def test_one_form_of_a_repository_that_has_both_is_used_offline(
+    hub, huggingface_directory, archive, monkeypatch, prefer, downloaded
+):
+    """The client itself takes a repository for incomplete of which files that are not read are missing."""
+    files = {file.name: file.read_bytes() for file in huggingface_directory().iterdir()}
+    hub.add(NAME, files | {"model.nemo": archive, "generation_config.json": b"{}", "README.md": b"x"})
+    path = locate(NAME, downloaded)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert locate(NAME, prefer) == path
+
+
+def test_a_download_that_was_interrupted_is_not_used_offline(hub, huggingface_directory, monkeypatch):
+    files = {file.name: file.read_bytes() for file in huggingface_directory().iterdir()}
+    hub.add(NAME, files)
+    download, names = huggingface_hub.hf_hub_download, []
+
+    def interrupted(name, file, **options):
+        names.append(file)
+        if len(names) == len(files):
+            raise OSError("Network is unreachable")
+        return download(name, file, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(huggingface_hub, "hf_hub_download", interrupted)
+        with pytest.raises(ConvertError, match="can't be downloaded from the hub: Network is unreachable"):
+            locate(NAME, "huggingface")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConvertError, match="can't be downloaded from the hub"):
+        locate(NAME, "huggingface")
+
+
+@pytest.fixture
+def silent_hub(hub, archive, monkeypatch):
+    """A hub that accepts connections and sends nothing, after one from which a repository was downloaded."""
+    hub.add(NAME, {"model.nemo": archive})
+    path = locate(NAME, "huggingface")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(convert.hub, "TIMEOUT_S", 0.2)
+        monkeypatch.setattr(convert.hub, "NEWS_TIMEOUT_S", 0.1)
+        yield path
+
+
+def test_a_hub_that_sends_nothing(silent_hub, tmp_path):
+    assert locate(NAME, "nemo") == silent_hub
+    with pytest.raises(ConvertError, match="owner/other is not a local directory, and can't be downloaded from the"):
+        locate("owner/other", "nemo")
+    with pytest.raises(ConvertError, match="owner/model can't be written to the hub: "):
+        upload(tmp_path, "owner/model")

@@ -298,3 +298,9 @@ def test_torch_is_not_needed(run, nemo_file, tmp_path, monkeypatch):
 def test_nothing_is_written_if_nothing_was_read(run, tmp_path):
     assert run("nemo", tmp_path / "none.nemo", tmp_path / "deep" / "er" / "out")[0] == 2
     assert names(tmp_path) == set()
+
+
+def test_a_name_of_an_output_that_is_not_text(nemo_file, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        command.main(["nemo", str(nemo_file()), str(tmp_path / "a\udcff")])
+    assert r"a\udcff can't be written: its name is not UTF-8" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import pytest
 from convert import sections
 from convert.errors import ConvertError
 from convert.sections import MAX_SETTINGS_BYTES, MAX_YAML_NODES, Everything, Section, read_json, read_yaml
+from tests.helpers.messages import whole
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_files_are_parsed_within_limits(read, language, monkeypatch):
         read(b'{"a": [', "name")
     with pytest.raises(ConvertError, match=f"name is not {language}"):
         read(b"\xff\xff", "name")
-    with pytest.raises(ConvertError, match="name is larger than 8 MB"):
+    with pytest.raises(ConvertError, match=whole("name is larger than 8 MB")):
         read(b" " * (MAX_SETTINGS_BYTES + 1), "name")
     monkeypatch.setattr(sections, "MAX_SETTINGS_BYTES", 2)  # the limit of YAML; JSON's is the default of an argument
     assert read(b"[]", "name") == []
@@ -193,3 +194,9 @@ def test_ignored_settings_are_one_note():
     assert top.problems == []
     names = ", ".join(f"part.b{i}" for i in range(1, 9))
     assert top.all_notes() == [f"settings that nemojax does not use: {names}, and 12 more"]
+
+
+def test_a_key_that_a_mapping_has_twice():
+    with pytest.raises(ConvertError, match=r"model_config\.yaml is not YAML: it has the key 'b' twice"):
+        read_yaml(b"a: {b: 1, c: 2, b: 1}", "model_config.yaml")
+    assert read_yaml(b"a: &a {b: 1}\nc: {<<: *a, b: 2}\nd: {<<: [*a, *a]}", "x")["c"] == {"b": 2}  # it is merged

@@ -27,6 +27,7 @@ from nemojax.errors import ConfigError, DataError
 from nemojax.text.tokenizer import Tokenizer
 from tests.audio.test_manifest import tarred
 from tests.data.corpora import write_manifest, write_speech
+from tests.helpers.messages import whole
 from tests.helpers.sounds import encoded, wave, without_frame_count
 
 CONFIG = ModelConfig()
@@ -194,7 +195,13 @@ def test_joining_needs_labels_that_can_be_joined(tmp_path):
         corpus = load_corpus([Source(manifest)], Tokenizer(model.getvalue()), CONFIG)
         assert corpus.joinable == joinable
     Plan(corpus, CONFIG)
-    with pytest.raises(ConfigError, match="utterances can't be joined"):
+    with pytest.raises(
+        ConfigError,
+        match=whole(
+            "utterances can't be joined: this tokenizer encodes a word within a text differently than "
+            "at the start of a text; set join_probability to 0"
+        ),
+    ):
         Plan(corpus, CONFIG, waveform=RECIPE)
 
 

@@ -19,6 +19,8 @@ from nemojax.errors import AudioError, ConfigError
 from nemojax.streaming import segments_of
 from nemojax.text.tokenizer import Tokenizer
 from tests.data.corpora import write_manifest, write_speech
+from tests.helpers.messages import ending
+from tests.helpers.messages import whole as whole_message
 
 CONFIG = ModelConfig()
 TEXTS = ["the quick dog", "a fine day", "one or two", "she speech", "over the lazy fox", "it's a dog", "jumps"]
@@ -81,7 +83,12 @@ def test_hosts_batches_add_up_to_the_whole_batch(plan_of):
     for host in (2, -1):
         with pytest.raises(ConfigError, match=f"there is no host {host} of 2; hosts count from 0"):
             Loader(plan, host, 2)
-    with pytest.raises(ConfigError, match="can't be divided by 7 hosts"):
+    with pytest.raises(
+        ConfigError,
+        match=whole_message(
+            "Bucket(frames=14, labels=8, batch=6) can't be divided by 7 hosts; set rows_multiple to a multiple of 7"
+        ),
+    ):
         Loader(plan, 0, 7)
 
 
@@ -204,7 +211,7 @@ def test_noise_from_a_manifest(plan_of, tmp_path):
             best = max((w @ middle / np.linalg.norm(w, axis=1)).max() for w in windows)
             assert best > 0.999  # it is a piece of a recording
     missing = WaveformConfig(noise_probability=0.5, noise_manifests=(tmp_path / "missing.jsonl",))
-    with pytest.raises(ConfigError, match=r"^noise: .*missing\.jsonl: the manifest can't be read"):
+    with pytest.raises(ConfigError, match=ending(": the manifest can't be read (No such file or directory)")):
         Loader(plan_of(waveform=missing))
     assert Loader(plan_of(waveform=replace(missing, noise_probability=0.0))).noises == ()
     gone = write_manifest(tmp_path / "gone.jsonl", [{"audio_filepath": "gone.wav"}])

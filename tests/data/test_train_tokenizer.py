@@ -7,6 +7,7 @@ from nemojax.data.train_tokenizer import train
 from nemojax.errors import ConfigError
 from nemojax.text.tokenizer import Tokenizer
 from tests.data.corpora import write_manifest
+from tests.helpers.messages import whole
 
 TEXTS = ["The quick brown fox, isn't it?", "jumps over the lazy dog.", "Hello there; how are you?", "It's a fine day."]
 
@@ -68,7 +69,7 @@ def test_errors(manifest, tmp_path, capsys):
         f"error: {none}: the manifest can't be read (No such file or directory); "
         "python -m nemojax.data.validate lists everything wrong\n"
     )
-    with pytest.raises(ConfigError, match="there is no text"):
+    with pytest.raises(ConfigError, match=whole("there is no text to train a tokenizer on")):
         train(["", "  "])
     assert error("--output", tmp_path / "new", "--size", 50) == "error: name at least one manifest\n"
     for longest in ("a" * 65_537, "é" * 32_769):  # bytes, not characters

@@ -2,14 +2,16 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nemojax.audio.source import Recording
 from nemojax.config import ModelConfig
 from nemojax.data import validate
 from nemojax.data.corpus import Filters
-from nemojax.data.validate import findings
+from nemojax.data.validate import Finding, Probe, findings
 from nemojax.text.tokenizer import Tokenizer
 from tests.audio.test_manifest import tarred
 from tests.data.corpora import write_manifest, write_speech
@@ -62,10 +64,10 @@ EXPECTED = [
     (5, "unreadable", "truncated: its header announces 32000 bytes of samples, and it ends after 30000"),
     (6, "duration", "the manifest says 1.50 s, the file lasts 2.00 s"),
     (7, "too short", "it lasts 0.05 s, less than 0.1 s"),
-    (7, "too many labels", "its text has"),
+    (7, "too many labels", "its text has 5 labels for 2 frames (0.05 s)"),
     (8, "too long", "it lasts 25.00 s, more than 20 s"),
     (9, "no text", "it has no text"),
-    (10, "manifest", "it is not JSON"),
+    (10, "manifest", "it is not JSON ("),
     (11, "duration", "the manifest says 1.00 s from 0.50 s on, the file lasts 1.00 s"),
     (11, "no text", "its text is empty"),
     (13, "missing file", "there is no such file"),
@@ -83,7 +85,8 @@ def bad(directory):
 def assert_found(findings, expected, path):
     assert [(f.line, f.kind) for f in findings] == [(line, kind) for line, kind, _ in expected]
     for finding, (_, _, message) in zip(findings, expected, strict=True):
-        assert finding.manifest == str(path) and finding.message.startswith(message.format(path=path)), finding
+        begins, whole = finding.message.startswith(message), finding.message == message.format(path=path)
+        assert finding.manifest == str(path) and (begins if message.endswith("(") else whole), finding
 
 
 def test_everything_wrong_is_listed(bad, pieces):
@@ -124,6 +127,52 @@ def test_good_manifests_have_nothing_wrong(directory, pieces):
     ]
 
 
+@pytest.mark.parametrize(
+    "named_s,begin_s,lasts_s,only_use,seconds,kinds",
+    [
+        (2.0, 0.0, 2.25, True, 2.0, []),  # within a tolerance of a quarter second
+        (2.0, 0.0, 2.3125, True, 2.0, ["duration"]),
+        (2.0, 0.0, 2.3125, False, 2.0, []),  # another line has the rest
+        (2.0, 0.5, 9.0, True, 2.0, []),  # a part
+        (2.0, 0.0, 1.75, True, 2.0, []),
+        (2.0, 0.0, 1.6875, False, 2.0, ["duration"]),
+        (2.0, 0.5, 2.25, False, 2.0, []),
+        (2.0, 0.5, 2.1875, True, 2.0, ["duration"]),
+        (None, 0.5, 2.25, True, 1.75, []),
+        (None, 3.0, 2.25, True, 0.0, ["too short"]),
+        (30.0, 0.0, 30.0, True, 30.0, ["too long"]),
+    ],
+)
+def test_durations_of_a_file_and_its_manifest(named_s, begin_s, lasts_s, only_use, seconds, kinds):
+    recording = Recording(Path("a.wav"), "a.wav", begin_s, named_s)
+    for silent in (False, True):
+        probed = Probe(lasts_s, silent=silent)
+        found, problems = validate._audio_problems(recording, probed, only_use, 0.25, Filters())
+        durations = [kind for kind in kinds if kind == "duration"]
+        expected = [*durations, *(["silent"] if silent else []), *(kind for kind in kinds if kind != "duration")]
+        assert found == seconds and [problem.kind for problem in problems] == expected
+
+
+def test_probes(directory):
+    """By the header of the whole file; by decoding, to the end of the part."""
+    part = Recording(directory / "late.wav", "late.wav", 1.0, 0.5)
+    assert validate.probe(part, decode=False) == Probe(2.0) and validate.probe(part, decode=True) == Probe(
+        2.0, silent=True
+    )
+    (directory / "none.wav").write_bytes(encoded(np.zeros(0, np.float32), 16_000))
+    none = Recording(directory / "none.wav", "none.wav")
+    assert validate.probe(none, decode=False) == Probe(0.0)
+    assert validate.probe(none, decode=True) == Probe(0.0, "it holds no samples")
+    gone = Recording(directory / "gone.wav", "gone.wav")
+    assert validate.probe(gone, decode=True) == Probe(fault="there is no such file")
+
+
+def test_a_table_is_aligned():
+    found = [Finding("a.jsonl", 7, "b.wav", "silent", "all zero"), Finding("long.jsonl", 10, "c\n", "no text", "x")]
+    assert validate.table(found) == ("a.jsonl:7      silent   b.wav  all zero\nlong.jsonl:10  no text  c\\n    x")
+    assert validate.table([]) == ""
+
+
 def test_a_manifest_that_can_not_be_read(directory):
     (finding,) = found([directory / "none.jsonl"])
     assert finding.line == 0 and finding.kind == "manifest" and finding.message.startswith("the manifest can't be read")
@@ -146,7 +195,10 @@ def test_the_command_prints_a_table(run, bad, directory, pieces):
     assert code == 1 and len(lines) == len(EXPECTED)
     assert len({line.index(kind) for line, (_, kind, _) in zip(lines, EXPECTED, strict=True)}) == 1  # aligned
     assert lines[2].split() == [f"{bad}:4", "missing", "file", "no.wav", "there", "is", "no", "such", "file"]
-    assert "14 entries, 11 with something wrong: 2 missing file, 2 duration, 2 too long, 2 no text, 1 out of voc" in err
+    assert err == (
+        "14 entries, 11 with something wrong: 2 missing file, 2 duration, 2 too long, 2 no text, 1 out of vocabulary, "
+        "1 duplicate, 1 unreadable, 1 too short, 1 too many labels, 1 manifest\n"
+    )
 
 
 def test_the_command_prints_json_lines(run, bad, checkpoint_directory):
@@ -180,8 +232,27 @@ def test_wrong_arguments(run, bad, directory):
         2,
         f"error: {directory / 'none.model'} can't be read: No such file or directory\n",
     )
-    assert run(bad, "--tokenizer", bad)[0] == run(bad, "--model", directory)[0] == run()[0] == 2
-    assert "give --model or --tokenizer" in run(bad, "--tokenizer", bad, "--model", directory)[2]
+    assert run(bad, "--tokenizer", bad)[0] == run(bad, "--model", directory)[0] == 2
+    assert run()[::2] == (2, "error: name at least one manifest\n")
+    both = run(bad, "--tokenizer", bad, "--model", directory)
+    assert both[::2] == (2, "error: give --model or --tokenizer, not both\n")
+
+
+def test_every_flag_reaches_the_checks(run, bad, monkeypatch):
+    given = []
+
+    def findings(*arguments, progress, **named):
+        given.append((arguments, named, list(progress([1, 2, 3]))))
+        return []
+
+    monkeypatch.setattr(validate, "findings", findings)
+    code, out, err = run(bad, "--decode", "--tolerance-s", "0.5", "--workers", "3", "--min-s", "2", "--exclude", "x")
+    assert (code, out) == (0, "") and err.endswith("\n3 entries, 0 with something wrong\n")
+    filters = Filters(min_s=2.0, exclude="x")
+    named = {"decode": True, "tolerance_s": 0.5, "workers": 3}
+    assert given == [(((bad,), None, ModelConfig(), filters), named, [1, 2, 3])]
+    run(bad)
+    assert given[1][0][3] == Filters() and given[1][1] == {"decode": False, "tolerance_s": 0.05, "workers": 0}
 
 
 def test_names_that_can_not_be_printed_as_they_are(tmp_path, capsys):

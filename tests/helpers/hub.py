@@ -56,7 +56,9 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(f"{self.command} {path}")
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length) if self.headers.get("Transfer-Encoding") != "chunked" else self.chunks()
-        parts = path.strip("/").split("/")
+        parts = [
+            unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")
+        ]  # "/" in a revision is quoted
         if self.command == "POST":
             return self.write(parts, body)
         name = "/".join(parts[2:4] if parts[0] == "api" else parts[:2])

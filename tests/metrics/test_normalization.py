@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from nemojax.errors import ConfigError
 from nemojax.metrics.normalization import normalizer, plain, tokens, words
+from tests.helpers.messages import whole
 
 sentences = st.text(alphabet="aAbé \u2019'-.,?!1 ", max_size=20)
 
@@ -36,10 +37,15 @@ def test_plain_of_plain_is_the_same(text):
 
 def test_normalizers(monkeypatch):
     assert normalizer("none")("A, b") == "A, b" and normalizer("plain") is plain
-    with pytest.raises(ConfigError, match="must be one of none, plain, whisper, not 'plane'"):
+    with pytest.raises(ConfigError, match=whole("the normalizer must be one of none, plain, whisper, not 'plane'")):
         normalizer("plane")
     monkeypatch.setitem(sys.modules, "whisper_normalizer.english", None)
-    with pytest.raises(ConfigError, match=r'whisper-normalizer: pip install "nemojax\[experiments\]"'):
+    with pytest.raises(
+        ConfigError,
+        match=whole(
+            'the normalizer "whisper" needs the package whisper-normalizer: pip install "nemojax[experiments]"'
+        ),
+    ):
         normalizer("whisper")
 
 

@@ -2,6 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+
+from nemojax.model.prediction import LSTMLayer
 
 
 def sigmoid(x):
@@ -36,6 +39,15 @@ def test_outputs_are_those_of_the_definition(name, tiny_model, family_model):
         outputs.append(output)
     for row in range(2):
         np.testing.assert_allclose(np.array(outputs)[:, row], textbook(model.prediction, labels[row]), atol=1e-6)
+
+
+def test_initial_values_are_torchs():
+    layer = LSTMLayer(24, rngs=nnx.Rngs(0))
+    for kernel in (layer.input_kernel, layer.hidden_kernel):
+        values = np.asarray(kernel[...]) * 24**0.5
+        assert -1 <= values.min() < -0.99 and 0.99 < values.max() <= 1 and abs(values.mean()) < 0.05
+    np.testing.assert_array_equal(layer.input_bias[...], np.repeat([0, 1, 0, 0], 24))
+    assert not layer.hidden_bias[...].any()
 
 
 def test_blank_is_a_zero_vector(tiny_model):

@@ -119,6 +119,7 @@ def test_int8_frames_are_within_half_a_step():
     assert (np.abs(after.values(jnp.float32) - frames) <= step / 2 * 1.001).all()
     np.testing.assert_allclose(after.values(jnp.float32), after.cast(jnp.float32) * after.scale[..., None])
     assert after.values(jnp.bfloat16).dtype == jnp.bfloat16
+    assert Ring.zeros(2, 3, 5, 4, jnp.bfloat16).stored(jnp.ones((2, 3, 1, 4))).frames.dtype == jnp.bfloat16
 
 
 def test_bits_are_those_of_bfloat16():

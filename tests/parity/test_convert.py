@@ -4,6 +4,7 @@ import collections
 import subprocess
 import sys
 import tarfile
+from functools import partial
 
 import ml_dtypes
 import numpy as np
@@ -201,10 +202,14 @@ def test_half_precision(pair, tmp_path, dtype):
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
-def test_what_else_torch_can_save(tmp_path):
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_else_torch_can_save(tmp_path, zipped, protocol):
     """Views, parameters, empty and scalar tensors, all types; and what is not a dictionary of tensors."""
     import torch
 
+    # not zipped: the format from before torch 1.6
+    save = partial(torch.save, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
     base = torch.randn(4, 6, 3)
     kinds = [torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool, torch.bfloat16]
     good = {
@@ -216,7 +221,7 @@ def test_what_else_torch_can_save(tmp_path):
         **{str(kind): torch.randn(5).to(kind) for kind in kinds},
     }
     for name, content in {"dict": good, "ordered": collections.OrderedDict(good)}.items():
-        torch.save(content, tmp_path / name)
+        save(content, tmp_path / name)
         found = torch_format.read(open_file(tmp_path / name))
         for key, tensor in good.items():
             expected = tensor.detach()
@@ -235,7 +240,7 @@ def test_what_else_torch_can_save(tmp_path):
         "numpy": {"w": np.ones(3)},
     }
     for name, content in bad.items():
-        torch.save(content, tmp_path / name)
+        save(content, tmp_path / name)
         with pytest.raises(ConvertError):
             torch_format.read(open_file(tmp_path / name))
     torch.jit.script(module).save(str(tmp_path / "script"))

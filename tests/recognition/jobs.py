@@ -4,6 +4,7 @@ import json
 
 from nemojax.audio.source import Recording
 from nemojax.config import PRESETS
+from nemojax.decoding.greedy import Greedy
 from nemojax.errors import AudioError
 from nemojax.recognition.bulk import FAILURES, TRANSCRIPTS
 from nemojax.recognition.recognizer import Recognizer
@@ -19,7 +20,7 @@ TRICKY = 'with "error": in it'
 class StubRecognizer(Recognizer):
     """Transcribes a recording as its name. Each batch is completed in reverse order; broken.wav fails."""
 
-    config, parameters, dtype = PRESETS["tiny"], 52_201, "float32"
+    config, parameters, dtype, search, fingerprint = PRESETS["tiny"], 52_201, "float32", Greedy(), "0" * 16
 
     def __init__(self):
         self.calls, self.batches = [], []  # names of each call; (look-ahead, batch size) of each call

@@ -6,6 +6,7 @@ import pytest
 
 from nemojax.audio.raw import parse_raw
 from nemojax.config import PRESETS
+from nemojax.decoding.greedy import Greedy
 from nemojax.errors import ConfigError
 from nemojax.recognition.bulk import JOB, transcribe_manifest
 from nemojax.recognition.recognizer import Recognizer
@@ -16,7 +17,7 @@ from tests.data.corpora import write_manifest
 class StubRecognizer(Recognizer):
     """Transcribes nothing, and records the options."""
 
-    config, parameters, dtype = PRESETS["tiny"], 52_201, "float32"
+    config, parameters, dtype, search, fingerprint = PRESETS["tiny"], 52_201, "float32", Greedy(), "0" * 16
 
     def __init__(self):
         self.options = []

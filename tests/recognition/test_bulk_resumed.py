@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from nemojax.decoding.greedy import Greedy
 from nemojax.errors import ConfigError
 from nemojax.recognition import bulk
 from nemojax.recognition.bulk import FAILURES, JOB, PARTS, TRANSCRIPTS, Shard, transcribe_manifest
@@ -119,7 +120,10 @@ def test_another_job_is_refused(stub, manifest, tmp_path, monkeypatch):
     changed = tmp_path / manifest.name  # the same name, but not the same lines
     changed.write_text(manifest.read_text().replace("0.wav", "7.wav"))
     refused(r"settings \(sha256 was '\w{64}', now '\w{64}'\)", manifest=changed)
-    for name, value in (("parameters", 1), ("dtype", "int8")):
+    with monkeypatch.context() as patch:
+        patch.setattr(StubRecognizer, "search", Greedy(reset_prediction_after_s=1.0))
+        refused(r"settings \(reset_prediction_after_s was None, now 1\.0\)")
+    for name, value in (("parameters", 1), ("dtype", "int8"), ("fingerprint", "1" * 16)):
         with monkeypatch.context() as patch:
             patch.setattr(StubRecognizer, name, value)
             refused(rf"settings \({name} was ")

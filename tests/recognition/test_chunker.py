@@ -33,6 +33,14 @@ def test_a_rest_is_given_once_and_an_empty_stream_has_an_empty_one():
     assert chunker.rest() is None
 
 
+def test_what_waits_holds_no_more_than_itself():
+    """Not the whole of a long push, or of a packet of thousands of streams."""
+    chunker = Chunker(CONFIG, 0)
+    chunker.push(np.zeros((100, 1290), np.float32)[3])
+    [piece] = chunker.rest()
+    assert piece.base is None
+
+
 def test_chunks_do_not_share_memory():
     """A chunk may wait in a queue while the next one is collected."""
     chunker = Chunker(CONFIG, 0)

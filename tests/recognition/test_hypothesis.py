@@ -37,7 +37,7 @@ def test_rows_add_up(tokenizer):
         [(label, 40, -2.0) for label in labels[3:]],
     )
     hypothesis = Hypothesis(CONFIG, tokenizer)
-    updates = [hypothesis.extend(emission([], first), 1), hypothesis.extend(emission(rest, []), 0)]
+    updates = [hypothesis.extend(emission(rest * 2, first), 1), hypothesis.extend(emission(rest, []), 0)]
     assert [update.tokens for update in updates] == [tuple(labels[:3]), tuple(labels[3:])]
     assert updates[0].frames == (0, 3, 6) and updates[0].tentative == ""
     assert "".join(update.text for update in updates) + hypothesis.finish().text == hypothesis.text

@@ -18,6 +18,7 @@ from nemojax.errors import AudioError, CheckpointError, ConfigError, Transcripti
 from nemojax.model.parameters import fill, named_parameters
 from nemojax.recognition.recognizer import Recognizer
 from nemojax.recognition.stream_batch import StreamBatch, step_jit
+from tests.helpers.messages import ending, whole
 
 LOOKAHEADS = [0, 1, 6, 13]
 LENGTHS = [102_400, 40_000, 0, 23_456, 1, 17_960, 16_840, 60_000, 200]
@@ -125,7 +126,7 @@ def test_bad_recordings_of_a_list_do_not_stop_the_others(recognizer, recordings,
     assert sorted(caught.value.errors) == [0, 2, 3] and "missing.wav" in str(caught.value)
     done = caught.value.transcripts
     assert [t and t.tokens for t in done] == [None, reference[6][1][0], None, None, reference[6][3][0]]
-    with pytest.raises(AudioError, match="broken"):
+    with pytest.raises(AudioError, match=ending(": it is not audio, but text")):
         recognizer.transcribe(broken)
 
 
@@ -181,7 +182,7 @@ def test_ambiguous_inputs_are_refused(recognizer, source, message):
 
 @pytest.mark.parametrize("sources", ["a.wav", b"RIFF", io.BytesIO(), np.zeros(5), {"array": [0.0]}])
 def test_transcribe_each_takes_several_recordings(recognizer, sources):
-    with pytest.raises(AudioError, match="transcribe_each takes several recordings; for one, pass a list of it"):
+    with pytest.raises(AudioError, match=whole("transcribe_each takes several recordings; for one, pass a list of it")):
         next(recognizer.transcribe_each(sources))
 
 
@@ -218,9 +219,11 @@ def test_progress_counts_every_second(recognizer, recordings):
 def test_what_a_stream_refuses(recognizer, speech):
     stream = recognizer.stream(1)
     first = stream.push(np.asarray(speech)[:30_000])
-    with pytest.raises(AudioError, match="nan"):
+    with pytest.raises(AudioError, match=whole("stream: sample 1 of those pushed is nan, not audio")):
         stream.push(np.array([0.0, np.nan], np.float32))
-    with pytest.raises(AudioError, match=r"one channel"):
+    with pytest.raises(
+        AudioError, match=whole("stream: a stream takes one channel of samples, [N]; these have the shape [10, 2]")
+    ):
         stream.push(np.zeros((10, 2), np.float32))
     with pytest.raises(AudioError):
         stream.push(np.zeros(10, np.int64))
@@ -228,11 +231,17 @@ def test_what_a_stream_refuses(recognizer, speech):
     assert other.push(np.asarray(speech)[:30_000]) == first
     assert stream.push(np.asarray(speech)[30_000:]) == other.push(np.asarray(speech)[30_000:])  # as it was before
     stream.finish()
-    with pytest.raises(ValueError, match="finished"):
+    with pytest.raises(ValueError, match=whole("this stream is finished; begin another with recognizer.stream()")):
         stream.push(np.zeros(1, np.float32))
-    with pytest.raises(ConfigError, match="the sample rate of a stream is 1000 to 1000000 Hz, not 80"):
+    with pytest.raises(ConfigError, match=whole("the sample rate of a stream is 1000 to 1000000 Hz, not 80")):
         recognizer.stream(1, sample_rate_hz=80)
-    with pytest.raises(ConfigError, match="lookahead 2 does not fit"):
+    with pytest.raises(
+        ConfigError,
+        match=whole(
+            "lookahead 2 does not fit: lookahead + 1 must divide the left context of 70 frames; this "
+            "model was trained with (13, 6, 1, 0)"
+        ),
+    ):
         recognizer.stream(2)
 
 
@@ -242,15 +251,15 @@ def test_loading(checkpoint_directory, recognizer, recordings, reference):
     assert loaded.transcribe(recordings[1], 6).tokens == reference[6][1][0]
     half = nemojax.load(checkpoint_directory, dtype="bfloat16")
     assert half.dtype == "bfloat16" and half.transcribe(recordings[1]).duration_s == 2.5
-    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, int8, not 'int4'"):
+    with pytest.raises(ValueError, match=whole("dtype must be one of float32, bfloat16, int8, not 'int4'")):
         nemojax.load(checkpoint_directory, dtype="int4")
-    with pytest.raises(CheckpointError, match="is not a directory"):
+    with pytest.raises(CheckpointError, match=ending(" is not a directory: there is none of this name")):
         nemojax.load(checkpoint_directory / "nothing")
 
 
 def test_a_tokenizer_of_another_model_is_refused(recognizer, tiny_model, tiny_config):
     config = dataclasses.replace(tiny_config, vocabulary=63)
-    with pytest.raises(ValueError, match="the tokenizer has 64 pieces, the model 63"):
+    with pytest.raises(ValueError, match=whole("the tokenizer has 64 pieces, the model 63")):
         Recognizer(tiny_model, config, recognizer.tokenizer)
 
 
@@ -276,7 +285,7 @@ def test_a_reset_after_a_pause_is_the_same_in_every_driver(recognizer, speech):
     assert recognizer.transcribe(two_channels, 1, channel=1, **option).tokens == want.tokens
     other = copy.copy(recognizer)
     other.search = object()
-    with pytest.raises(ConfigError, match="an option of Greedy, not of object"):
+    with pytest.raises(ConfigError, match=whole("reset_prediction_after_s is an option of Greedy, not of object")):
         other.with_reset(1.0)
 
 
@@ -290,5 +299,21 @@ def test_counts_must_be_whole_numbers(recognizer, value):
 
 def test_a_lookahead_must_fit_the_model(recognizer):
     assert recognizer.lookahead(None) == 13 and recognizer.lookahead(6) == 6
-    with pytest.raises(ConfigError, match="lookahead 2 does not fit"):
+    with pytest.raises(
+        ConfigError,
+        match=whole(
+            "lookahead 2 does not fit: lookahead + 1 must divide the left context of 70 frames; this "
+            "model was trained with (13, 6, 1, 0)"
+        ),
+    ):
         recognizer.lookahead(2)
+
+
+def test_a_stream_with_a_reset_takes_the_same_input(recognizer):
+    for options, rate_hz in (({"sample_rate_hz": 8000}, 8000), ({"raw": "s16le,44100"}, 44_100)):
+        stream = recognizer.stream(1, reset_prediction_after_s=2.0, **options)
+        assert (stream.lookahead, stream._input.rate_hz, stream._batch._search.reset_prediction_after_s) == (
+            1,
+            rate_hz,
+            2.0,
+        )

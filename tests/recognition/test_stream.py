@@ -45,3 +45,13 @@ def test_a_lost_state_is_an_error_that_says_what_was_transcribed(stream, monkeyp
     for ending in (lambda: stream.push(np.zeros(2 * stream.chunk_samples, np.float32)), stream.finish, stream.finish):
         with pytest.raises(StreamError, match=rf"its state is lost: {begun_s:.2f} s are transcribed"):
             ending()
+
+
+@pytest.mark.parametrize("samples", [20_000, 20_200, 40_000])
+def test_a_stream_that_forgets_returns_what_no_update_had(recognizer, speech, samples):
+    whole, stream = recognizer.stream(1), recognizer.stream(1, keep_transcript=False)
+    whole.push(speech[:samples])
+    update = stream.push(speech[:samples])
+    expected, rest = whole.finish(), stream.finish()
+    assert update.text + rest.text == expected.text and update.tokens + rest.tokens == expected.tokens
+    assert rest.notes == ("the text of earlier updates was not kept",) and stream.text == rest.text

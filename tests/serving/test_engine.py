@@ -113,6 +113,8 @@ def test_a_failing_engine_tells_everyone(recognizer, recordings, monkeypatch):
         engine._batch.step = fail
         waiting, pushing, *_ = streams = [engine.open() for _ in range(5)]
         queued = asyncio.create_task(engine.open_within(60))
+        watching = asyncio.ensure_future(engine.failed)
+        watching.cancel()  # one who no longer waits leaves the news to the others
         await pushing.push(recordings[-1][:5_000])
         for stream in (waiting, pushing):
             with pytest.raises(EngineError, match="the engine failed: out of memory"):

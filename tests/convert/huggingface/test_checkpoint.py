@@ -15,7 +15,7 @@ from nemojax.model.parameters import named_parameters
 from nemojax.text.tokenizer import Tokenizer
 from tests.convert.nemo.test_checkpoint import same, save
 from tests.convert.samples import CONFIG, FAMILY, arrays, converted, theirs, tokenizer
-from tests.helpers.messages import is_message
+from tests.helpers.messages import ending, is_message, whole
 
 
 def test_read(huggingface_directory):
@@ -121,7 +121,10 @@ def test_a_tensor_in_two_shards(huggingface_directory):
         safetensors_format.write(target, again.items(), again)
     weight_map["joint.head.bias"] = "z.safetensors"
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(ConvertError, match=r"index\.json and its files differ in a tensor that is in two files"):
+    with pytest.raises(
+        ConvertError,
+        match=ending(": model.safetensors.index.json and its files differ in a tensor that is in two files"),
+    ):
         huggingface.read(directory)
 
 
@@ -166,14 +169,19 @@ def test_directories_that_are_not_checkpoints(huggingface_directory, files, mess
 def test_a_claimed_vocabulary_that_is_too_large(huggingface_directory):
     settings = huggingface.settings.to_settings(CONFIG, "float32", 0) | {"vocab_size": 1 << 17}
     settings["blank_token_id"] = (1 << 17) - 1
-    with pytest.raises(ConvertError, match=r"tokenizer\.json has no piece 42, the model has 131071 pieces"):
+    with pytest.raises(ConvertError, match=ending(": tokenizer.json has no piece 42, the model has 131071 pieces")):
         huggingface.read(huggingface_directory(**{"config.json": json.dumps(settings)}))
 
 
 def test_tensors_that_do_not_fit(huggingface_directory):
     tensors = theirs(CONFIG, "huggingface")
     tensors["extra"] = tensors.pop("joint.head.bias")
-    with pytest.raises(ConvertError, match=r"joint\.head\.bias is missing; 'extra' is not a tensor of this model"):
+    with pytest.raises(
+        ConvertError,
+        match=ending(
+            ": the tensors do not fit the settings: joint.head.bias is missing; 'extra' is not a tensor of this model"
+        ),
+    ):
         huggingface.read(huggingface_directory(tensors=tensors))
 
 
@@ -238,7 +246,9 @@ def test_a_padding_piece_of_the_tokenizer_is_named(native, tmp_path):
 
 def test_a_model_that_transformers_can_not_express(native, tmp_path):
     directory = native(config=FAMILY)
-    with pytest.raises(ConvertError, match="one width"):
+    with pytest.raises(
+        ConvertError, match=whole("transformers has one width for the prediction and the joint network, not 12 and 8")
+    ):
         huggingface.write(directory, tmp_path / "made")
     assert not (tmp_path / "made").exists()
 
@@ -252,11 +262,16 @@ def test_preserved_settings_of_another_model_are_not_used(native, tmp_path):
     assert huggingface.read(tmp_path / "x").config == converted(CONFIG)
 
 
-def test_a_place_that_is_not_a_directory(tmp_path):
+def test_places_that_are_not_files_or_directories(tmp_path, huggingface_directory):
     (tmp_path / "file").write_bytes(b"x")
     for name in ("none", "file"):
-        with pytest.raises(ConvertError, match=f"{name} is not a directory"):
+        with pytest.raises(ConvertError, match=whole(f"{tmp_path / name} is not a directory")):
             huggingface.read(tmp_path / name)
+    weights = huggingface_directory() / "model.safetensors"
+    weights.unlink()
+    weights.mkdir()
+    with pytest.raises(ConvertError, match=whole(f"{weights.parent}: {weights} is a directory")):
+        huggingface.read(weights.parent)
 
 
 def test_between_the_two_forms(nemo_file, tmp_path):
@@ -277,15 +292,27 @@ def test_headers_of_all_shards_have_one_limit(huggingface_directory, monkeypatch
     (directory / "large").write_bytes((5 << 20).to_bytes(8, "little") + bytes(6 << 20))
     weight_map = dict.fromkeys(theirs(CONFIG, "huggingface"), "model.safetensors") | {"x": "large"}
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(ConvertError, match="names 2 files with 5 MB of headers; at most 256 files and 4 MB"):
+    with pytest.raises(
+        ConvertError,
+        match=ending(
+            ": model.safetensors.index.json names 2 files with 5 MB of headers; at most 256 files and "
+            "4 MB of headers are read"
+        ),
+    ):
         huggingface.read(directory)
     weight_map = {f"t{i}": f"f{i}" for i in range(300)}
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(ConvertError, match="can't be read: No such file"):
+    with pytest.raises(ConvertError, match=ending(" can't be read: No such file or directory")):
         huggingface.read(directory)
     for file in weight_map.values():
         (directory / file).write_bytes(b"")
-    with pytest.raises(ConvertError, match="names 300 files with 0 MB of headers; at most 256 files"):
+    with pytest.raises(
+        ConvertError,
+        match=ending(
+            ": model.safetensors.index.json names 300 files with 0 MB of headers; at most 256 files "
+            "and 4 MB of headers are read"
+        ),
+    ):
         huggingface.read(directory)
     monkeypatch.setattr(huggingface.checkpoint, "MAX_SHARDS", 2)
     tensors = theirs(CONFIG, "huggingface")
@@ -294,7 +321,13 @@ def test_headers_of_all_shards_have_one_limit(huggingface_directory, monkeypatch
     assert len(huggingface.read(directory).origin["files"]) == 2
     (directory / "model.safetensors").write_bytes(b"")
     sharded(directory, tensors, 3)
-    with pytest.raises(ConvertError, match="names 3 files with 0 MB of headers; at most 2 files"):
+    with pytest.raises(
+        ConvertError,
+        match=ending(
+            ": model.safetensors.index.json names 3 files with 0 MB of headers; at most 2 files and 4 "
+            "MB of headers are read"
+        ),
+    ):
         huggingface.read(directory)
 
 
@@ -319,3 +352,10 @@ def test_one_model_has_one_text(nemo_file, tmp_path):
         texts.append(used.decode(labels))
         assert [used.event(label) for label in labels[-3:]] == [None, "<EOU>", "<EOB>"]
     assert texts[0] == texts[1] and texts[0].endswith(".") and " ." not in texts[0] and "unk" not in texts[0]
+
+
+def test_an_adapter_beside_the_weights(huggingface_directory):
+    """transformers would load it; the weights alone are another model."""
+    directory = huggingface_directory(**{"adapter_config.json": "{}"})
+    with pytest.raises(ConvertError, match=r"has an adapter \(adapter_config\.json\).*merge it into the weights"):
+        huggingface.read(directory)

@@ -10,6 +10,7 @@ from convert.pieces import empty_model, pieces
 from nemojax.bundled import SMALL
 from nemojax.text.tokenizer import Tokenizer
 from tests.convert.samples import tokenizer
+from tests.helpers.messages import whole
 
 MODEL = tokenizer(40)
 JSON = to_json(MODEL)
@@ -238,5 +239,11 @@ def test_a_protobuf_that_is_too_old(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", None)
     monkeypatch.delattr("sentencepiece.sentencepiece_model_pb2", raising=False)
-    with pytest.raises(ConvertError, match="newer protobuf"):
+    with pytest.raises(
+        ConvertError,
+        match=whole(
+            "sentencepiece needs a newer protobuf (pip install --upgrade protobuf): import of "
+            "sentencepiece.sentencepiece_model_pb2 halted; None in sys.modules"
+        ),
+    ):
         tokenizer_json.to_json(MODEL)

@@ -12,6 +12,7 @@ from convert.errors import ConvertError
 from convert.nemo import archive
 from convert.nemo.archive import open_nemo
 from tests.convert.samples import file_of, header, tar
+from tests.helpers.messages import ending
 
 MEMBERS = {"./model_config.yaml": b"a: 1\n", "./model_weights.ckpt": b"w" * 1500, "x_tokenizer.model": b"t" * 512}
 COMPRESSED = {"gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress}
@@ -74,7 +75,9 @@ def test_sparse_members_are_refused(file, tmp_path):
         sparse.size = 512
         for info, data in [*members, (sparse, b"1\n0\n0\n".ljust(512, b"\0"))]:
             made.addfile(info, io.BytesIO(data))
-    with pytest.raises(ConvertError, match="refused"):
+    with pytest.raises(
+        ConvertError, match=ending(": has the member 'x', which is neither a file nor a directory; refused")
+    ):
         open_nemo(target)
 
 
@@ -131,7 +134,7 @@ def test_members_in_a_folder(file):
 def test_too_many_members(file, monkeypatch):
     monkeypatch.setattr(archive, "MAX_MEMBERS", 20)
     assert len(contents(file(tar({f"m{i}": b"" for i in range(20)})))) == 20
-    with pytest.raises(ConvertError, match="more than 20 members"):
+    with pytest.raises(ConvertError, match=ending(": has more than 20 members")):
         open_nemo(file(tar({f"m{i}": b"" for i in range(21)})))
 
 
@@ -156,7 +159,7 @@ def test_truncated_anywhere_in_compressed_data(file, compress):
 def test_a_damaged_header_is_not_the_end(file):
     data = bytearray(tar(MEMBERS))
     data[1024 + 5] ^= 1  # in the name of the second member
-    with pytest.raises(ConvertError, match=r"damaged or cut short after its member 'model_config\.yaml'"):
+    with pytest.raises(ConvertError, match=ending(": is damaged or cut short after its member 'model_config.yaml'")):
         open_nemo(file(bytes(data)))
 
 
@@ -164,7 +167,7 @@ def test_a_member_that_claims_to_be_larger_than_the_file(file):
     info = header("model_weights.ckpt")
     info.size = 1 << 45
     data = info.tobuf(tarfile.GNU_FORMAT) + b"w" * 1024
-    with pytest.raises(ConvertError, match=r"is cut short in its member 'model_weights\.ckpt'"):
+    with pytest.raises(ConvertError, match=ending(": is cut short in its member 'model_weights.ckpt'")):
         open_nemo(file(data))
 
 
@@ -186,8 +189,17 @@ def test_bombs_stop_at_a_limit(file, monkeypatch, compress):
 
 def test_the_memory_of_decompression_has_a_limit(file, monkeypatch):
     monkeypatch.setattr(archive, "MAX_XZ_BYTES", 1 << 10)
-    with pytest.raises(ConvertError, match=r"not a complete \.nemo archive .*: Memory usage limit exceeded"):
+    with pytest.raises(
+        ConvertError,
+        match=ending(" is not a complete .nemo archive (a tar, or a compressed one): Memory usage limit exceeded"),
+    ):
         open_nemo(file(lzma.compress(tar(MEMBERS))))
+
+
+def test_a_machine_out_of_memory_is_not_a_damaged_file(file, monkeypatch):
+    monkeypatch.setattr(archive, "_members", lambda source: [bytearray(1 << 60)])
+    with pytest.raises(MemoryError):
+        open_nemo(file(tar(MEMBERS)))
 
 
 def test_numbers_in_headers_have_fewer_than_a_hundred_digits():
@@ -213,19 +225,19 @@ def test_files_that_are_not_archives(file, tmp_path):
     ]:
         with pytest.raises(ConvertError, match=message):
             open_nemo(file(data))
-    with pytest.raises(ConvertError, match="is a directory"):
+    with pytest.raises(ConvertError, match=ending(" is a directory")):
         open_nemo(tmp_path)
-    with pytest.raises(ConvertError, match="can't be read: No such file"):
+    with pytest.raises(ConvertError, match=ending(" can't be read: No such file or directory")):
         open_nemo(tmp_path / "none.nemo")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ConvertError, match="not a regular file"):
+    with pytest.raises(ConvertError, match=ending(" is not a regular file")):
         open_nemo(tmp_path / "pipe")
 
 
 def test_temporary_files_and_descriptors_are_released(file, tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    with pytest.raises(ConvertError, match="can't be read: No such file"):
+    with pytest.raises(ConvertError, match=ending(" can't be read: No such file or directory")):
         open_nemo(file(gzip.compress(tar(MEMBERS))), tmp_path / "none")
     members = open_nemo(file(gzip.compress(tar(MEMBERS))), scratch)
     assert list(scratch.iterdir()) == []

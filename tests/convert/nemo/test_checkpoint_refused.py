@@ -19,7 +19,7 @@ from tests.convert.samples import (
     theirs,
     tokenizer,
 )
-from tests.helpers.messages import is_message
+from tests.helpers.messages import ending, is_message, whole
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,9 @@ def test_weights_that_are_not_finite(nemo_file, tmp_path, value):
     tensors = theirs(CONFIG, "nemo")
     tensors["encoder.layers.1.conv.pointwise_conv2.weight"][3, 2, 0] = value
     source = nemo.read(nemo_file(tensors=tensors))
-    with pytest.raises(ConvertError, match=r"encoder\.layers\.1\.conv\.pointwise_conv2\.weight holds NaN or infinity"):
+    with pytest.raises(
+        ConvertError, match=whole("the tensor encoder.layers.1.conv.pointwise_conv2.weight holds NaN or infinity")
+    ):
         save(source, tmp_path / "native")
     assert [path.name for path in tmp_path.iterdir()] == ["model.nemo"]
 
@@ -210,14 +212,20 @@ def test_a_tokenizer_of_another_size(nemo_file):
     made = settings(CONFIG)
     del made["labels"], made["decoder"]["vocab_size"], made["joint"]["num_classes"], made["joint"]["vocabulary"]
     assert nemo.read(nemo_file(settings=made)).config == converted(CONFIG)
-    with pytest.raises(ConvertError, match="the tokenizer has 41 pieces, the weights have 40 and blank"):
+    with pytest.raises(
+        ConvertError,
+        match=ending(
+            ": the tokenizer has 41 pieces, the weights have 40 and blank; the archive holds a "
+            "tokenizer of another model"
+        ),
+    ):
         nemo.read(nemo_file(settings=made, tokenizer=tokenizer(41)))
 
 
 def test_members_have_a_limit():
     members = {"a": file_of(b"12345")}
     assert _member(members, "a", 5) == b"12345"
-    with pytest.raises(ConvertError, match="has a 'a' of more than 0 MB"):
+    with pytest.raises(ConvertError, match=whole("has a 'a' of more than 0 MB")):
         _member({"a": file_of(b"12345")}, "a", 4)
-    with pytest.raises(ConvertError, match="has no 'b'"):
+    with pytest.raises(ConvertError, match=whole("has no 'b'")):
         _member(members, "b", 5)

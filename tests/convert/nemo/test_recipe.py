@@ -11,6 +11,7 @@ from convert.nemo.settings import parse, to_config
 from nemojax.config import PRESETS, JointConfig, PredictionConfig
 from tests.convert.nemo.release import RELEASE
 from tests.convert.samples import CONFIG, FAMILY, UNUSUAL, settings
+from tests.helpers.messages import whole
 
 # with what only NeMo can express
 ALL_UNUSUAL = dataclasses.replace(
@@ -100,5 +101,7 @@ def test_strings_that_look_like_other_types_stay_strings():
 
 def test_a_model_that_nemo_can_not_express():
     encoder = dataclasses.replace(CONFIG.encoder, feedforward_width=70)
-    with pytest.raises(ConvertError, match="not a multiple of 32"):
+    with pytest.raises(
+        ConvertError, match=whole("NeMo can't express a feed-forward width that is not a multiple of 32")
+    ):
         settings(dataclasses.replace(CONFIG, encoder=encoder))

@@ -10,7 +10,7 @@ import pytest
 from convert.errors import ConvertError
 from convert.nemo import torch_format
 from tests.convert.samples import file_of, rezipped, torch_bytes
-from tests.helpers.messages import is_message
+from tests.helpers.messages import is_message, whole
 
 HERE = Path(__file__).parent
 
@@ -72,7 +72,9 @@ def test_tensors_are_read_when_they_are_used():
     damaged = data.replace(np.ones(3, np.float32).tobytes(), b"\7" * 12)
     tensors = torch_format.read(file_of(damaged))
     np.testing.assert_array_equal(np.asarray(tensors["b"]), 1)
-    with pytest.raises(ConvertError, match=r"damaged in its entry 'archive/data/0'"):
+    with pytest.raises(
+        ConvertError, match=whole("is damaged in its entry 'archive/data/0': Bad CRC-32 for file 'archive/data/0'")
+    ):
         np.asarray(tensors["a"])
 
 
@@ -161,5 +163,5 @@ def test_a_list_of_entries_that_is_too_long(monkeypatch):
     with zipfile.ZipFile(target, "w") as made:
         for i in range(2000):
             made.writestr(f"archive/{i}", b"")
-    with pytest.raises(ConvertError, match="has more than 0 MB of headers; refused"):
+    with pytest.raises(ConvertError, match=whole("has more than 0 MB of headers; refused")):
         torch_format.read(file_of(target.getvalue()))
