@@ -2,6 +2,7 @@
 
 record.py       a command: writes them into the documents
 tables.py       the tables
+runs.py         questions and commands of the files of rows
 draw_cache.py   the animation in the README
 notebooks.py    a command: runs the notebooks and keeps their outputs
 """
