@@ -87,3 +87,8 @@ def test_windows_are_20_ms_of_any_rate():
         assert len(mixer.mix(np.zeros((size - 1, 2), np.float32))) == 0
         assert len(mixer.mix(np.zeros((size, 2), np.float32))) == size
         assert len(mixer.mix(np.zeros((0, 2), np.float32), last=True)) == size - 1
+
+
+def test_one_channel_waits_for_no_window():
+    block = wave(5)[:, None]
+    np.testing.assert_array_equal(Mixer(1, RATE_HZ).mix(block), block[:, 0])

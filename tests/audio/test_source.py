@@ -146,7 +146,7 @@ def test_bytes_and_readable_objects(tmp_path):
         data = encoded(samples, 8000, kind)
         (tmp_path / "file").write_bytes(data)
         expected = everything(tmp_path / "file")
-        spooled = tempfile.SpooledTemporaryFile()  # noqa: SIM115  # noqa: SIM115
+        spooled = tempfile.SpooledTemporaryFile()  # noqa: SIM115
         spooled.write(data)
         spooled.seek(0)
         with (tmp_path / "file").open("rb") as file:
@@ -161,6 +161,7 @@ def test_bytes_and_readable_objects(tmp_path):
             assert len(audio.read(10**6)) == len(expected) and audio.notes == ("resampled from 8000 Hz",)
     raw = (samples * 32767).astype("<i2").tobytes()
     assert len(everything(raw, raw="s16le,8000")) == 10_000
+    assert len(everything(SimpleNamespace(read=io.BytesIO(bytes(10_000)).read), raw="s16le,8000")) == 10_000
     with pytest.raises(
         AudioError,
         match=whole(

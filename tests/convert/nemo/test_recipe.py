@@ -95,7 +95,8 @@ def test_strings_that_look_like_other_types_stay_strings():
     pieces = ["y", "n", "No", "true", "1e3", "1_0", "12:30", "~", "null", "0x1F", ".5", "-", "▁the", "é", "'", '"', "#"]
     assert yaml.safe_load(dump({"labels": pieces}))["labels"] == pieces
     assert json.loads(json.dumps(pieces)) == pieces
-    for text in ("y", "n", "1e3", "1_0", ".5", "-"):  # some YAML readers parse these as other types without quotes
+    # some YAML readers parse these as other types without quotes
+    for text in ("y", "Y", "n", "N", "1e3", "1_0", ".5", "-"):
         assert f"- '{text}'\n" in dump({"labels": [text]}).decode()
 
 
