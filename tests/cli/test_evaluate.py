@@ -140,6 +140,10 @@ def test_results_without_a_model(evaluate, tmp_path):
     ]
     assert evaluate(write_manifest(tmp_path / "good.jsonl", rows[:2]), "--normalizer", "none")[0] == 0
     assert evaluate(write_manifest(tmp_path / "old.jsonl", rows[4:]))[2]  # no model is loaded for it either
+    warned = write_manifest(tmp_path / "warned.jsonl", [{**rows[1], "error": "its tail was lost"}])  # another program's
+    assert evaluate(warned)[0] == 0
+    code, (row,), errors = evaluate(write_manifest(tmp_path / "silent.jsonl", []), model=StubRecognizer())
+    assert (code, row["utterances"], row["failed"]) == (1, 0, 0)  # nothing was evaluated
 
 
 def test_the_directory_of_a_job(evaluate, tmp_path):

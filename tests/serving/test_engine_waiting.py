@@ -76,3 +76,5 @@ def test_a_batch_shrinks_only_after_many_spare_steps(idle, monkeypatch):
     assert [idle._fit(slots) for slots in (3, 2, 1, 2, 2, 1)] == [5, 5, 5, 2, 2, 2]
     assert [idle._fit(slots) for slots in (3, 2, 2, 5, 2, 2)] == [5] * 6
     assert idle._fit(2) == 2
+    idle.sizes = (1, 2, 5)
+    assert [idle._fit(slots) for slots in (5, 2, 2, 2, 1, 1, 1)] == [5, 5, 5, 2, 2, 2, 1]  # each waits anew
