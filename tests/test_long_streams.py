@@ -36,7 +36,7 @@ def lasting(state, frames: int):
 
 @pytest.mark.parametrize("cache", ["auto", "int8"])
 def test_a_stream_of_any_length(model, speech, cache):
-    """After a thousand wraps, 2^31 samples, a month or five years: the same labels, so many frames later."""
+    """After a thousand wraps, 2^31 samples, a month or five years: the same labels, at later frames."""
     model = for_backend(model, cache=cache)
     constants = streaming.prepare(model)
     chunk, on = model.config.chunk_samples(LOOKAHEAD), jnp.ones(1, bool)
@@ -117,7 +117,7 @@ def test_joins_pauses_and_resets_at_every_phase(model, speech):
     for row, samples in enumerate(recordings):
         padded[row, : len(samples)] = samples
     lengths = jnp.asarray([len(samples) for samples in recordings], jnp.int32)
-    # no ring has room for so many chunks
+    # no ring has room for all of these chunks
     alone = streaming.segments_of(jnp.asarray(padded), lengths, LOOKAHEAD, 7, model.config)
     expected = transcribed(alone, [list(range(len(recordings)))] * len(alone.length), len(recordings))
     for number in range(len(recordings)):

@@ -72,7 +72,7 @@ def check_pairs(lookaheads: Sequence[int], streams: Sequence[int]) -> None:
 
 @dataclass
 class Rates:
-    """Chunks a second of each repeat, and how long both processors' cores worked for a chunk, in microseconds."""
+    """Chunks a second of each repeat, and the processor time of all threads for a chunk, in microseconds."""
 
     wall: list[float]
     cpu_us: list[float]

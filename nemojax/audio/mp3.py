@@ -21,7 +21,7 @@ MAX_TAGS = 16
 SEARCH_BYTES = 65_536  # maximum distance to the next frame
 COUNT_BYTES = 64  # of a frame, in which the name of its counts is
 COUNTS = (b"Xing", b"Info", b"VBRI")
-FRAMES_IN_A_ROW, ROW_BYTES = 4, 8192  # frames without an announcement: other data do not look like so many
+FRAMES_IN_A_ROW, ROW_BYTES = 4, 8192  # frames without an announcement: other data rarely look like four
 READ_BYTES = 1 << 20
 KBITS = {  # by (MPEG-1, layer): the bit rates in kbit/s from index 1 on
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),

@@ -201,7 +201,7 @@ class LiveStream:
         return self._seated(self._chunker.push(self._input.take_samples(samples)))
 
     def check_part(self, server: Server, samples: int) -> None:
-        """Raises ValueError unless this is a stream of `server`, and so many samples are at most a chunk of it."""
+        """Raises ValueError if this is a stream of another server, or if `samples` samples are more than a chunk."""
         if self._server is not server:
             raise ValueError("this is a stream of another engine; push its samples there")
         if samples > self._part_samples:

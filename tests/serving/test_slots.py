@@ -1,4 +1,4 @@
-"""Slots are had in the order in which they are asked for, and none is lost."""
+"""Free slots go to streams in the order in which they wait, and none is lost."""
 
 import asyncio
 
