@@ -49,6 +49,7 @@ class StreamInput:
 
     Attributes:
       rate_hz: sample rate of the pieces.
+      is_direct: whether checked samples are the model's as they are.
     """
 
     def __init__(self, model_rate_hz: int, sample_rate_hz: Rate | None = None, raw: str | SampleFormat | None = None):
@@ -73,6 +74,7 @@ class StreamInput:
         self.rate_hz = rate_hz
         self._resampler = None if rate_hz == model_rate_hz else Resampler(rate_hz, model_rate_hz)
         self._notes = () if rate_hz == model_rate_hz else (f"resampled from {rate_hz} Hz",)
+        self.is_direct = self._resampler is None
         self._rest, self._samples, self._ended = b"", 0, False
 
     @property
@@ -118,12 +120,12 @@ class StreamInput:
     def take(self, piece: Piece) -> np.ndarray:
         """Returns the samples that are known with this piece, float32 [N] at the model's rate."""
         self._rest = piece.rest
-        return self.take_samples(piece.samples)
+        self.count(len(piece.samples))
+        return piece.samples if self._resampler is None else self._resampler.resample(piece.samples)
 
-    def take_samples(self, samples: np.ndarray) -> np.ndarray:
-        """Does what `take` does, of samples that have been checked and are whole."""
-        self._samples += len(samples)
-        return samples if self._resampler is None else self._resampler.resample(samples)
+    def count(self, samples: int) -> None:
+        """Counts samples as taken; of an input that `is_direct`, that is all there is to do once they are checked."""
+        self._samples += samples
 
     def end(self) -> np.ndarray:
         """Returns the samples that are left once the stream has ended."""

@@ -34,17 +34,19 @@ from itertools import permutations
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from nemojax.audio.inputs import Rate
 from nemojax.audio.raw import SampleFormat
-from nemojax.audio.stream_input import StreamInput, as_rows
+from nemojax.audio.stream_input import StreamInput
 from nemojax.checks import check_count, check_seconds
 from nemojax.decoding.state import Emission
 from nemojax.errors import ConfigError, EngineError, EngineFull
 from nemojax.recognition.hypothesis import NOTHING, Update
 from nemojax.recognition.recognizer import Recognizer
 from nemojax.recognition.stream_batch import StepInput
-from nemojax.serving.live_stream import LiveStream, Seat, SeatedChunk, take_rows
+from nemojax.serving.live_stream import LiveStream, Seat
+from nemojax.serving.packets import push_packets
 from nemojax.serving.pending_steps import PendingSteps
 from nemojax.serving.schedule import Schedule, Step
 from nemojax.serving.slots import Slots
@@ -173,11 +175,9 @@ class Engine:
 
         Raises:
           AudioError: the samples are not all audio; nothing was taken.
-          ValueError: there are more than a chunk, or a stream is another engine's; nothing was taken.
+          ValueError: there are more than a chunk, a stream is another engine's, or is given twice; nothing was taken.
         """
-        chunks, left = take_rows(self, streams, as_rows(samples, len(streams)))
-        self._schedule.enqueue(chunks)
-        return left
+        return push_packets(self, self._schedule, streams, samples)
 
     def _audio(self, sample_rate_hz: Rate | None, raw: str | SampleFormat | None) -> StreamInput:
         self._close_abandoned()
@@ -248,13 +248,14 @@ class Engine:
         """Returns how many chunks of a stream wait for a step."""
         return self._schedule.waiting(seat)
 
-    def enqueue(self, chunks: Iterable[SeatedChunk]) -> None:
-        """Takes chunks for the next steps."""
-        self._schedule.enqueue(chunks)
+    def take(self, seat: Seat, samples: np.ndarray) -> None:
+        """Takes checked samples of a stream, float32 [N] at the model's rate."""
+        seat.samples, seat.samples_s = seat.samples + len(samples), time.monotonic()
+        seat.chunks += self._schedule.push(seat, samples)
 
     def complete(self, seat: Seat) -> None:
-        """Ends a stream after the chunks that wait."""
-        self._schedule.complete(seat)
+        """Ends a stream after the samples taken so far."""
+        seat.chunks += self._schedule.complete(seat)
 
     def cancel(self, seat: Seat) -> None:
         """Ends a stream at once; chunks that wait are dropped."""
