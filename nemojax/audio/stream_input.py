@@ -7,7 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nemojax.audio.headers import UnnamedAudioError
-from nemojax.audio.inputs import Rate, as_file, as_mono, check_rate, unpacked
+from nemojax.audio.inputs import (
+    MAX_AMPLITUDE,
+    Rate,
+    as_file,
+    as_mono,
+    check_rate,
+    checked_array,
+    to_float32,
+    unpacked,
+)
 from nemojax.audio.raw import SampleFormat, decode_samples, parse_raw
 from nemojax.audio.resampler import Resampler
 from nemojax.audio.source import MAX_RATE_HZ, MIN_RATE_HZ, READ_SAMPLES, Recording, open_audio
@@ -28,20 +37,22 @@ class Piece(NamedTuple):
 
 
 def as_rows(samples: Any, count: int) -> np.ndarray:
-    """Converts samples of `count` streams, [count, N], to float32. Raises AudioError."""
+    """Converts samples of `count` streams, [count, N], to float32, which may share their memory. Raises AudioError."""
     table = np.asarray(samples)
     if table.ndim != 2 or len(table) != count:
         shape = list(table.shape)
         raise AudioError(f"samples of {count} streams have the shape [{count}, samples]; these have the shape {shape}")
     try:
-        return as_mono(table.reshape(-1)).reshape(table.shape)
+        rows = table if checked_array(table).dtype == np.float32 else to_float32(table)
     except UnnamedAudioError as error:
-        for row, samples in enumerate(table):  # again, to name the stream
-            try:
-                as_mono(samples)
-            except UnnamedAudioError as found:
-                raise AudioError(f"stream {row} of {count}: {found}") from None
         raise AudioError(f"streams: {error}") from None
+    energies = np.matmul(rows[:, None, :], rows[:, :, None]).reshape(-1)  # each bounds its row's samples
+    for row in np.flatnonzero(~(energies < MAX_AMPLITUDE**2)).tolist():
+        try:
+            as_mono(rows[row])
+        except UnnamedAudioError as error:
+            raise AudioError(f"stream {row} of {count}: {error}") from None
+    return rows
 
 
 class StreamInput:

@@ -12,7 +12,6 @@ import numpy as np
 
 from nemojax.audio.stream_input import Piece, StreamInput
 from nemojax.config import ModelConfig
-from nemojax.decoding.state import Emission
 from nemojax.errors import Backlog, EngineError
 from nemojax.recognition.hypothesis import NOTHING, Hypothesis, Update, merged
 from nemojax.text.transcript import Transcript
@@ -35,11 +34,6 @@ class Seat:
     samples_s: float = field(default_factory=time.monotonic)  # when it last got samples
     stream: "Callable[[], LiveStream | None]" = lambda: None  # None once nobody refers to it any more
     awaited: "list[LiveStream]" = field(default_factory=list)  # held while a task waits: nothing else may hold the task
-
-    def decode(self, emission: Emission | None, ended: bool) -> Update:
-        """Returns what a step adds to the transcript; the text is finished where the stream has `ended`."""
-        update = NOTHING if emission is None else self.hypothesis.extend(emission, self.slot)
-        return update + self.hypothesis.finish() if ended else update
 
     def fail(self, error: EngineError) -> None:
         """Ends the stream with an error, unless it has ended."""
