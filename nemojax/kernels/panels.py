@@ -13,6 +13,7 @@ from nemojax.model.layers import broadcast_vector, einsum
 
 PANEL = 16  # outputs
 MAX_WEIGHT = 127
+MAX_INTEGER = 127 * 256 + 127  # of activations: its upper half, rounded, has 8 bits too
 
 
 @jax.jit
@@ -45,7 +46,7 @@ def quantize_rows(x: Float[Array, "B I"]) -> tuple[Float[Array, "B I"], Float[Ar
 
     The largest integer is such that I products with weights of 127 can be summed in 32 bits: 4128 at 4096 inputs.
     """
-    integer_range = min((2**31 - 1) // (MAX_WEIGHT * x.shape[1]), 2**15 - 1)
+    integer_range = min((2**31 - 1) // (MAX_WEIGHT * x.shape[1]), MAX_INTEGER)
     largest = jnp.abs(x).max(1, keepdims=True)
     nonzero = largest > jnp.finfo(jnp.float32).tiny
     integers = jnp.where(nonzero, jnp.round(x * (integer_range / jnp.where(nonzero, largest, 1.0))), 0.0)

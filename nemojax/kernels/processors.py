@@ -1,0 +1,39 @@
+"""Which instructions the C++ kernels may use on a processor: the one place that chooses.
+
+On the user's own machine they are compiled for its processor. A wheel carries them compiled for each of these levels,
+and the best one that the processor has is loaded.
+"""
+
+from collections.abc import Set
+from typing import NamedTuple
+
+
+class Level(NamedTuple):
+    """A set of instructions that a compiled library may use."""
+
+    name: str  # of the library in a wheel
+    flags: frozenset[str]  # what a processor must have, as /proc/cpuinfo names it
+    options: tuple[str, ...]  # of the compiler
+
+
+_AVX2 = frozenset({"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"})
+_AVX512 = _AVX2 | {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"}
+_AVX512_OPTIONS = ("-march=x86-64-v4", "-mprefer-vector-width=512")
+
+# by architecture, the best first
+LEVELS = {
+    "x86_64": (
+        Level(
+            "avx512-vnni", _AVX512 | {"avx512_vnni"}, ("-march=x86-64-v4", "-mavx512vnni", "-mprefer-vector-width=512")
+        ),
+        Level("avx512", _AVX512, ("-march=x86-64-v4", "-mprefer-vector-width=512")),
+        Level("avx2", _AVX2, ("-march=x86-64-v3",)),
+    ),
+    "aarch64": (Level("neon", frozenset(), ("-march=armv8-a",)),),
+}
+THIS_PROCESSOR = ("-march=native",)
+
+
+def level(machine: str, flags: Set[str]) -> Level | None:
+    """Returns the best level of an architecture that a processor with these flags has; None if it has none."""
+    return next((level for level in LEVELS.get(machine, ()) if level.flags <= flags), None)
