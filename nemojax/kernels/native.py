@@ -2,7 +2,7 @@
 
 A wheel may carry them compiled (`processors.LEVELS`). Otherwise a C++ compiler is needed once (`c++`, or the one that
 $CXX names); the library is kept beside the compiled steps. Without either, or with NEMOJAX_NATIVE=0, products take the
-plain path, which is slower.
+plain path, which is slower. NEMOJAX_TILES=0 leaves AMX unused where a processor has it.
 """
 
 import ctypes
@@ -22,7 +22,13 @@ from nemojax.kernels import processors
 from nemojax.kernels.compiling import FLAGS, HEADERS, SOURCES, CompileError, compile_library
 
 PRODUCT, INT8_PRODUCT = "nemojax_panel_product", "nemojax_int8_panel_product"
-TARGETS = (PRODUCT, INT8_PRODUCT)
+# the same on kernels laid out for tiles, computed by AMX or emulated
+TILE_PRODUCT = {processors.AMX: "nemojax_tile_product", processors.EMULATED: "nemojax_emulated_tile_product"}
+INT8_TILE_PRODUCT = {
+    processors.AMX: "nemojax_int8_tile_product",
+    processors.EMULATED: "nemojax_int8_emulated_tile_product",
+}
+TARGETS = (PRODUCT, INT8_PRODUCT, *TILE_PRODUCT.values(), *INT8_TILE_PRODUCT.values())
 SWITCH = "NEMOJAX_NATIVE"
 COMPILED = Path(__file__).with_name("compiled")  # a wheel's libraries
 
@@ -38,12 +44,26 @@ def unavailable_reason() -> str | None:
     if os.environ.get(SWITCH) == "0":
         return f"${SWITCH} is 0"
     try:
-        library = ctypes.CDLL(str(carried_library() or build_library(_directory())))
+        library = _library()
     except (CompileError, OSError) as error:
         return str(error)
     for target in TARGETS:
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
     return None
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(str(carried_library() or build_library(_directory())))
+
+
+@functools.cache
+def tiles() -> str | None:
+    """Returns which tiles compute products on this machine's CPU (`processors.tiles`); None if none do.
+
+    The first call asks the system's kernel for permission, which holds for all threads.
+    """
+    return processors.tiles(lambda: bool(_library().nemojax_request_tiles())) if available() else None
 
 
 def carried_library() -> Path | None:

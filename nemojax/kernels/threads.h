@@ -20,11 +20,14 @@ struct Work {
   std::condition_variable all_done;
   int64_t done = 0;
 
-  template <typename Function>
-  void Run(const Function& task) {
-    int64_t finished = 0;
-    for (int64_t index; (index = next.fetch_add(1)) < tasks; ++finished) task(index);
-    if (finished == 0) return;
+  template <typename Function, typename Setup>
+  void Run(const Function& task, const Setup& setup) {
+    int64_t finished = 0, index = next.fetch_add(1);
+    if (index >= tasks) return;
+    {
+      [[maybe_unused]] const auto held = setup();
+      for (; index < tasks; index = next.fetch_add(1), ++finished) task(index);
+    }
     std::lock_guard<std::mutex> lock(mutex);
     if ((done += finished) == tasks) all_done.notify_all();
   }
@@ -35,15 +38,20 @@ struct Work {
   }
 };
 
-// Calls `task(index)` for each index below `tasks`, by all threads. A thread that begins late still holds a copy of
-// `task`: what it refers to must be its own, or used by tasks alone.
-template <typename Function>
-void ForTasks(xla::ffi::ThreadPool& pool, int64_t tasks, const Function& task) {
+struct Nothing {};
+
+// Calls `task(index)` for each index below `tasks`, by all threads. A thread holds what `setup()` returns while it has
+// tasks. One that begins late still holds copies of both: what they refer to must be their own, or used by tasks alone.
+template <typename Function, typename Setup = Nothing (*)()>
+void ForTasks(xla::ffi::ThreadPool& pool, int64_t tasks, const Function& task,
+              const Setup& setup = [] { return Nothing(); }) {
   auto work = std::make_shared<Work>();
   work->tasks = tasks;
   const int64_t helpers = std::min<int64_t>(pool.num_threads(), tasks) - 1;
-  for (int64_t helper = 0; helper < helpers; ++helper) pool.Schedule([work, task] { work->Run(task); });
-  work->Run(task);
+  for (int64_t helper = 0; helper < helpers; ++helper) {
+    pool.Schedule([work, task, setup] { work->Run(task, setup); });
+  }
+  work->Run(task, setup);
   work->Wait();
 }
 
