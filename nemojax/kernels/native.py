@@ -1,13 +1,15 @@
-"""Compiles the C++ product kernel for this machine and registers it with XLA.
+"""Loads the C++ kernels and registers them with XLA.
 
-A C++ compiler is needed once (`c++`, or the one that $CXX names); the library is kept beside the compiled steps.
-Without a compiler, or with NEMOJAX_NATIVE=0, products take the plain path, which is slower.
+A wheel may carry them compiled (`processors.LEVELS`). Otherwise a C++ compiler is needed once (`c++`, or the one that
+$CXX names); the library is kept beside the compiled steps. Without either, or with NEMOJAX_NATIVE=0, products take the
+plain path, which is slower. NEMOJAX_TILES=0 leaves AMX unused where a processor has it.
 """
 
 import ctypes
 import functools
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -16,34 +18,59 @@ from pathlib import Path
 import jax
 
 from nemojax import compilation
+from nemojax.kernels import processors
+from nemojax.kernels.compiling import FLAGS, HEADERS, SOURCES, CompileError, compile_library
 
-SOURCE = Path(__file__).with_name("panel_product.cc")
 PRODUCT, INT8_PRODUCT = "nemojax_panel_product", "nemojax_int8_panel_product"
+# the same on kernels laid out for tiles, computed by AMX or emulated
+TILE_PRODUCT = {processors.AMX: "nemojax_tile_product", processors.EMULATED: "nemojax_emulated_tile_product"}
+INT8_TILE_PRODUCT = {
+    processors.AMX: "nemojax_int8_tile_product",
+    processors.EMULATED: "nemojax_int8_emulated_tile_product",
+}
+TARGETS = (PRODUCT, INT8_PRODUCT, *TILE_PRODUCT.values(), *INT8_TILE_PRODUCT.values())
 SWITCH = "NEMOJAX_NATIVE"
-FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-shared", "-fPIC")
-
-
-class CompileError(Exception):
-    """Reports that the source could not be compiled, and why."""
+COMPILED = Path(__file__).with_name("compiled")  # a wheel's libraries
 
 
 def available() -> bool:
-    """Returns whether the kernel can be called on this machine's CPU; the first call compiles it."""
+    """Returns whether the kernels can be called on this machine's CPU; the first call may compile them."""
     return unavailable_reason() is None
 
 
 @functools.cache
 def unavailable_reason() -> str | None:
-    """Returns why the kernel can't be called; None if it can."""
+    """Returns why the kernels can't be called; None if they can."""
     if os.environ.get(SWITCH) == "0":
         return f"${SWITCH} is 0"
     try:
-        library = ctypes.CDLL(str(build_library(_directory())))
+        library = _library()
     except (CompileError, OSError) as error:
         return str(error)
-    for symbol in (PRODUCT, INT8_PRODUCT):
-        jax.ffi.register_ffi_target(symbol, jax.ffi.pycapsule(getattr(library, symbol)), platform="cpu")
+    for target in TARGETS:
+        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
     return None
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(str(carried_library() or build_library(_directory())))
+
+
+@functools.cache
+def tiles() -> str | None:
+    """Returns which tiles compute products on this machine's CPU (`processors.tiles`); None if none do.
+
+    The first call asks the system's kernel for permission, which holds for all threads.
+    """
+    return processors.tiles(lambda: bool(_library().nemojax_request_tiles())) if available() else None
+
+
+def carried_library() -> Path | None:
+    """Returns the best library for this processor that the package carries; None if it carries none."""
+    level = processors.level(platform.machine(), frozenset(compilation.processor().split()))
+    library = COMPILED / f"{level.name}.so" if level else None
+    return library if library and library.exists() else None
 
 
 def _directory() -> Path:
@@ -54,7 +81,7 @@ def _directory() -> Path:
 
 
 def build_library(directory: Path) -> Path:
-    """Builds the library, or finds it in `directory`, where it is kept for this source, compiler and processor.
+    """Builds the library, or finds it in `directory`, where it is kept for these sources, compiler and processor.
 
     Raises:
       CompileError: there is no compiler, or it failed.
@@ -63,18 +90,15 @@ def build_library(directory: Path) -> Path:
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         raise CompileError("there is no C++ compiler here; install g++, or name one in $CXX")
-    command = [*compiler.split(), *FLAGS, "-I", jax.ffi.include_dir()]
+    command = [*compiler.split(), *processors.THIS_PROCESSOR, "-I", jax.ffi.include_dir()]
     compiler_version = subprocess.run([*compiler.split(), "--version"], capture_output=True, text=True).stdout
-    processor = compilation.processor()
-    ingredients = [SOURCE.read_text(), " ".join(command), compiler_version, jax.__version__, processor]
-    library = directory / f"panels-{hashlib.sha256(chr(0).join(ingredients).encode()).hexdigest()[:16]}.so"
+    files = [path.read_text() for path in (*SOURCES, *HEADERS)]
+    ingredients = [*files, *command, *FLAGS, compiler_version, jax.__version__, compilation.processor()]
+    library = directory / f"kernels-{hashlib.sha256(chr(0).join(ingredients).encode()).hexdigest()[:16]}.so"
     if not library.exists():
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory) as scratch, compilation.announced("the C++ kernels"):
             partial = Path(scratch) / library.name
-            done = subprocess.run([*command, str(SOURCE), "-o", str(partial)], capture_output=True, text=True)
-            if done.returncode:
-                message = next((x for x in done.stderr.splitlines() if "error" in x), done.stderr.strip())
-                raise CompileError(f"{compiler} failed: {message}")
+            compile_library(command, partial)
             os.replace(partial, library)
     return library

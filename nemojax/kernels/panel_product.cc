@@ -5,74 +5,25 @@
 // lies in panels of 16 outputs, [panels, inputs, 16], a panel being contiguous; in int8 two inputs of an output lie side
 // by side, [panels, inputs / 2, 16, 2]. Sums are float32; for int8 they are of whole numbers, exact: each row of x is
 // rounded to as many bits as leave room for them in 32, which is twice as fast again where there are many rows. Threads
-// take panels as they come. `nemojax/kernels/native.py` compiles this for the machine that it runs on; `nemojax/kernels/quantization.py` has the
-// same in JAX.
+// take panels as they come. `nemojax/kernels/panels.py` has the same in JAX.
 
 #include <algorithm>
-#include <atomic>
-#include <cmath>
-#include <condition_variable>
 #include <cstdint>
-#include <cstring>
-#include <limits>
 #include <memory>
-#include <mutex>
 #include <type_traits>
 #include <vector>
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
+#include "rounding.h"
+#include "threads.h"
+#include "vectors.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
 
+namespace nemojax {
 namespace {
 
-constexpr int kPanel = 16;
-constexpr int kLargestWeight = 127;
-constexpr int64_t kAheadBytes = 1 << 12;  // of weights
 constexpr int64_t kTaskBytes = 1 << 16;  // of weights; less is not worth a thread
-
-#if defined(__AVX512BW__)
-constexpr int kLanes = 16, kMostRows = 8;  // rows whose sums stay in registers
-#else
-constexpr int kLanes = 8, kMostRows = 5;
-#endif
-constexpr int kParts = kPanel / kLanes;
-typedef float Floats __attribute__((vector_size(kLanes * sizeof(float))));
-typedef int32_t Ints __attribute__((vector_size(kLanes * sizeof(int32_t))));
-typedef int16_t Pairs __attribute__((vector_size(2 * kLanes * sizeof(int16_t))));  // two inputs for each lane
-
-struct BFloat16 {
-  uint16_t bits;
-};
-
-inline Floats Widened(const float* weights) {
-  Floats floats;
-  std::memcpy(&floats, weights, sizeof(floats));
-  return floats;
-}
-
-// Compilers widen one value at a time unless the code says how.
-inline Floats Widened(const BFloat16* weights) {  // the upper half of a float32
-#if defined(__AVX512BW__)
-  return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)weights)), 16);
-#elif defined(__AVX2__)
-  return (Floats)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)weights)), 16);
-#else
-  Floats floats;
-  for (int lane = 0; lane < kLanes; ++lane) {
-    const uint32_t bits = uint32_t{weights[lane].bits} << 16;
-    std::memcpy((char*)&floats + lane * sizeof(float), &bits, sizeof(float));
-  }
-  return floats;
-#endif
-}
-
-// Asks for the weights some iterations ahead: the processor's own guesses come too late for the few operations of each.
-inline void Prefetch(const void* weights) { __builtin_prefetch((const char*)weights + kAheadBytes); }
 
 // One panel for `kRows` rows. Sums run in `kChains` chains, so that an addition need not wait for the one before.
 template <int kRows, int kChains, typename Weight>
@@ -99,34 +50,6 @@ void Panel(const float* x, int64_t inputs, const Weight* weights, int64_t column
   }
 }
 
-inline Pairs WidenedPairs(const int8_t* weights) {
-#if defined(__AVX512BW__)
-  return (Pairs)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)weights));
-#elif defined(__AVX2__)
-  return (Pairs)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)weights));
-#else
-  Pairs pairs;
-  for (int i = 0; i < 2 * kLanes; ++i) pairs[i] = weights[i];
-  return pairs;
-#endif
-}
-
-// Adds the products of a pair of inputs, the same for all lanes, with each lane's pair of weights.
-inline Ints Added(Ints sums, const int16_t* x, Pairs weights) {
-  int32_t both;
-  std::memcpy(&both, x, sizeof(both));
-#if defined(__AVX512BW__) && defined(__AVX512VNNI__)
-  return (Ints)_mm512_dpwssd_epi32((__m512i)sums, _mm512_set1_epi32(both), (__m512i)weights);
-#elif defined(__AVX512BW__)
-  return sums + (Ints)_mm512_madd_epi16(_mm512_set1_epi32(both), (__m512i)weights);
-#elif defined(__AVX2__)
-  return sums + (Ints)_mm256_madd_epi16(_mm256_set1_epi32(both), (__m256i)weights);
-#else
-  for (int lane = 0; lane < kLanes; ++lane) sums[lane] += x[0] * weights[2 * lane] + x[1] * weights[2 * lane + 1];
-  return sums;
-#endif
-}
-
 // Rows in whole numbers, and what one is worth in each row.
 struct Rounded {
   std::vector<int16_t> values;
@@ -134,26 +57,10 @@ struct Rounded {
 };
 
 Rounded Round(const float* x, int64_t rows, int64_t inputs) {
-  const int64_t pairs = (inputs + 1) / 2, room = std::numeric_limits<int32_t>::max() / (kLargestWeight * inputs);
-  const float most = std::min<int64_t>(room, std::numeric_limits<int16_t>::max());
-  Rounded rounded{std::vector<int16_t>(rows * pairs * 2), std::vector<float>(rows)};
-  for (int64_t row = 0; row < rows; ++row, x += inputs) {
-    uint32_t largest_bits = 0;  // of what is not finite they are larger than of any number
-    for (int64_t i = 0; i < inputs; ++i) {
-      uint32_t bits;
-      std::memcpy(&bits, x + i, sizeof(bits));
-      largest_bits = std::max(largest_bits, bits & 0x7fffffffu);
-    }
-    float largest;
-    std::memcpy(&largest, &largest_bits, sizeof(largest));
-    if (!std::isfinite(largest)) {
-      rounded.step[row] = std::numeric_limits<float>::quiet_NaN();  // of which zero times is not a number either
-    } else if (largest > std::numeric_limits<float>::min()) {
-      rounded.step[row] = largest / most;
-      const float inverse = most / largest;
-      int16_t* values = rounded.values.data() + row * pairs * 2;
-      for (int64_t i = 0; i < inputs; ++i) values[i] = std::rint(x[i] * inverse);
-    }
+  const int64_t padded = (inputs + 1) / 2 * 2;
+  Rounded rounded{std::vector<int16_t>(rows * padded), std::vector<float>(rows)};
+  for (int64_t row = 0; row < rows; ++row) {
+    rounded.step[row] = RoundRow(x + row * inputs, inputs, rounded.values.data() + row * padded);
   }
   return rounded;
 }
@@ -195,29 +102,6 @@ void InPasses(int64_t rows, const Function& panel) {
   }
 }
 
-// What the threads of one product share. It outlives the call: a task that begins late finds no work, and goes.
-struct Work {
-  int64_t tasks;
-  std::atomic<int64_t> next{0};
-  std::mutex mutex;
-  std::condition_variable all_done;
-  int64_t done = 0;
-
-  template <typename Function>
-  void Run(const Function& task) {
-    int64_t finished = 0;
-    for (int64_t index; (index = next.fetch_add(1)) < tasks; ++finished) task(index);
-    if (finished == 0) return;
-    std::lock_guard<std::mutex> lock(mutex);
-    if ((done += finished) == tasks) all_done.notify_all();
-  }
-
-  void Wait() {
-    std::unique_lock<std::mutex> lock(mutex);
-    all_done.wait(lock, [this] { return done == tasks; });
-  }
-};
-
 // Calls `multiply(panel, first output, number of outputs)` for each panel, by all threads.
 template <typename Function>
 void ForPanels(ffi::ThreadPool& pool, int64_t panels, int64_t panel_bytes, int64_t outputs, const Function& multiply) {
@@ -227,12 +111,7 @@ void ForPanels(ffi::ThreadPool& pool, int64_t panels, int64_t panel_bytes, int64
       multiply(panel, panel * kPanel, std::min<int64_t>(kPanel, outputs - panel * kPanel));
     }
   };
-  auto work = std::make_shared<Work>();
-  work->tasks = (panels + each - 1) / each;
-  const int64_t helpers = std::min<int64_t>(pool.num_threads(), work->tasks) - 1;
-  for (int64_t helper = 0; helper < helpers; ++helper) pool.Schedule([work, task] { work->Run(task); });
-  work->Run(task);
-  work->Wait();
+  ForTasks(pool, (panels + each - 1) / each, task);
 }
 
 template <typename Weight>
@@ -283,15 +162,16 @@ ffi::Error Int8PanelProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::
 }
 
 }  // namespace
+}  // namespace nemojax
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(nemojax_panel_product, PanelProduct,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(nemojax_panel_product, nemojax::PanelProduct,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::Buffer<ffi::F32>>()
                                   .Arg<ffi::AnyBuffer>()
                                   .Ret<ffi::Buffer<ffi::F32>>());
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(nemojax_int8_panel_product, Int8PanelProduct,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(nemojax_int8_panel_product, nemojax::Int8PanelProduct,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::Buffer<ffi::F32>>()

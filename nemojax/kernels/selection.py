@@ -1,8 +1,9 @@
 """Chooses which form of the model and of the step runs: the only place that does.
 
 Requests come as arguments (`nemojax.load`). Environment variables override "auto", for support: NEMOJAX_NATIVE=0 makes
-the C++ kernel unavailable, NEMOJAX_FUSED_ATTENTION=0 takes the plain attention on a GPU, NEMOJAX_NARROW=0 leaves
-activations in float32 there, and NEMOJAX_COMMAND_BUFFERS=0 leaves XLA's own options.
+the C++ kernels unavailable, NEMOJAX_TILES=0 leaves AMX unused and NEMOJAX_TILES=emulated emulates it (for tests),
+NEMOJAX_FUSED_ATTENTION=0 takes the plain attention on a GPU, NEMOJAX_NARROW=0 leaves activations in float32 there, and
+NEMOJAX_COMMAND_BUFFERS=0 leaves XLA's own options.
 """
 
 import os
@@ -17,7 +18,7 @@ from nemojax.device import default_device
 from nemojax.errors import ConfigError
 from nemojax.kernels import native
 from nemojax.kernels.narrow import narrow
-from nemojax.kernels.quantization import is_quantized, pack, plain_products, quantize
+from nemojax.kernels.quantization import PackedLinear, is_quantized, pack, plain_products, quantize, to_tiles
 from nemojax.model.parameters import parameter_count
 from nemojax.model.ring import BITS
 from nemojax.model.transducer import Transducer
@@ -78,6 +79,10 @@ def for_backend(
         trees.append(model)
         del model
         model = pack(trees.pop())
+    if _takes_tiles(model):
+        trees.append(model)
+        del model
+        model = to_tiles(trees.pop())
     model = sized(model)
     fused = attention == "fused" or (attention == "auto" and unfit is None and _fuses_by_default())
     if fused:
@@ -111,6 +116,13 @@ def _packs_by_default(model: Transducer) -> bool:
     """Whether a model is large enough for the C++ kernel, and that is available; a small one needs no compiler."""
     large = parameter_count(model) >= PACKED_PARAMETERS
     return large and jax.default_backend() == "cpu" and native.available()
+
+
+def _takes_tiles(model: Transducer) -> bool:
+    """Whether the blocks' products are native, and the processor has tiles."""
+    layer = model.encoder.blocks[0].feedforward1.linear1
+    is_native = isinstance(layer, PackedLinear) and layer.native_product and jax.default_backend() == "cpu"
+    return is_native and native.tiles() is not None
 
 
 def _fuses_by_default() -> bool:

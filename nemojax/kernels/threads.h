@@ -1,0 +1,58 @@
+// Work in equal parts, shared by the threads of XLA's pool and the thread that calls.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace nemojax {
+
+// What the threads of one call share. It outlives the call: a thread that begins late finds no task, and goes.
+struct Work {
+  int64_t tasks;
+  std::atomic<int64_t> next{0};
+  std::mutex mutex;
+  std::condition_variable all_done;
+  int64_t done = 0;
+
+  template <typename Function, typename Setup>
+  void Run(const Function& task, const Setup& setup) {
+    int64_t finished = 0, index = next.fetch_add(1);
+    if (index >= tasks) return;
+    {
+      [[maybe_unused]] const auto held = setup();
+      for (; index < tasks; index = next.fetch_add(1), ++finished) task(index);
+    }
+    std::lock_guard<std::mutex> lock(mutex);
+    if ((done += finished) == tasks) all_done.notify_all();
+  }
+
+  void Wait() {
+    std::unique_lock<std::mutex> lock(mutex);
+    all_done.wait(lock, [this] { return done == tasks; });
+  }
+};
+
+struct Nothing {};
+
+// Calls `task(index)` for each index below `tasks`, by all threads. A thread holds what `setup()` returns while it has
+// tasks. One that begins late still holds copies of both: what they refer to must be their own, or used by tasks alone.
+template <typename Function, typename Setup = Nothing (*)()>
+void ForTasks(xla::ffi::ThreadPool& pool, int64_t tasks, const Function& task,
+              const Setup& setup = [] { return Nothing(); }) {
+  auto work = std::make_shared<Work>();
+  work->tasks = tasks;
+  const int64_t helpers = std::min<int64_t>(pool.num_threads(), tasks) - 1;
+  for (int64_t helper = 0; helper < helpers; ++helper) {
+    pool.Schedule([work, task, setup] { work->Run(task, setup); });
+  }
+  work->Run(task, setup);
+  work->Wait();
+}
+
+}  // namespace nemojax
