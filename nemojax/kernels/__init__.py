@@ -7,5 +7,6 @@ native.py           loads the C++ kernels, or compiles them: panel_product.cc is
 compiling.py        the compiler's commands
 processors.py       which instructions the C++ kernels may use
 fused_attention.py  attention as one kernel on a GPU
+fixed_order.py      all sums in an order that no shape changes
 narrow.py           activations of bfloat16
 """

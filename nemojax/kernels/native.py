@@ -22,7 +22,9 @@ from nemojax.kernels import processors
 from nemojax.kernels.compiling import FLAGS, HEADERS, SOURCES, CompileError, compile_library
 
 PRODUCT, INT8_PRODUCT = "nemojax_panel_product", "nemojax_int8_panel_product"
-TARGETS = (PRODUCT, INT8_PRODUCT)
+FIXED_ATTENTION, FIXED_NORM = "nemojax_fixed_attention", "nemojax_fixed_norm"
+FIXED_LOG_SUM_EXP = "nemojax_fixed_log_sum_exp"
+TARGETS = (PRODUCT, INT8_PRODUCT, FIXED_ATTENTION, FIXED_NORM, FIXED_LOG_SUM_EXP)
 SWITCH = "NEMOJAX_NATIVE"
 COMPILED = Path(__file__).with_name("compiled")  # a wheel's libraries
 

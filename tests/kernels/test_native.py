@@ -26,7 +26,7 @@ def test_sources_become_one_library(tmp_path, monkeypatch):
     compiling.compile_library([COMPILER], tmp_path / "both.so")
     assert ctypes.CDLL(str(tmp_path / "both.so")).two() == 2
     (tmp_path / "two.cc").write_text("int two() { return missing; }")
-    with pytest.raises(native.CompileError, match="failed: .*two.cc.*missing"):
+    with pytest.raises(native.CompileError, match=r"failed: .*two.cc.*missing"):
         compiling.compile_library([COMPILER], tmp_path / "both.so")
 
 
