@@ -114,7 +114,7 @@ def decode(
         spoken = (best_BW != config.blank) & (index < length[:, None])
         offset, found = jax.lax.argmax(spoken, 1, jnp.int32), spoken.any(axis=1)
         label, logits_BV = best_BW[streams, offset], logits_BWV[streams, offset]
-        log_prob = logits_BV[streams, label] - jax.nn.logsumexp(logits_BV, axis=-1)
+        log_prob = model.joint.log_probs(logits_BV, label)
 
         frame = c.frame + jnp.where(found, offset, window)
         emitted = jnp.where(found, jnp.where(offset > 0, 0, c.emitted) + 1, 0)

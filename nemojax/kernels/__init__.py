@@ -8,5 +8,6 @@ panel_product.cc    products on a CPU; tile_product.cc, those by tiles (AMX)
 compiling.py        the compiler's commands
 processors.py       which instructions the C++ kernels may use
 fused_attention.py  attention as one kernel on a GPU
+fixed_order.py      all sums in an order that no shape changes
 narrow.py           activations of bfloat16
 """

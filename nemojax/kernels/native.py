@@ -28,7 +28,10 @@ INT8_TILE_PRODUCT = {
     processors.AMX: "nemojax_int8_tile_product",
     processors.EMULATED: "nemojax_int8_emulated_tile_product",
 }
-TARGETS = (PRODUCT, INT8_PRODUCT, *TILE_PRODUCT.values(), *INT8_TILE_PRODUCT.values())
+FIXED_ATTENTION, FIXED_NORM = "nemojax_fixed_attention", "nemojax_fixed_norm"
+FIXED_LOG_SUM_EXP = "nemojax_fixed_log_sum_exp"
+FIXED = (FIXED_ATTENTION, FIXED_NORM, FIXED_LOG_SUM_EXP)
+TARGETS = (PRODUCT, INT8_PRODUCT, *TILE_PRODUCT.values(), *INT8_TILE_PRODUCT.values(), *FIXED)
 SWITCH = "NEMOJAX_NATIVE"
 COMPILED = Path(__file__).with_name("compiled")  # a wheel's libraries
 

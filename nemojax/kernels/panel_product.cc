@@ -25,28 +25,19 @@ namespace {
 
 constexpr int64_t kTaskBytes = 1 << 16;  // of weights; less is not worth a thread
 
-// One panel for `kRows` rows. Sums run in `kChains` chains, so that an addition need not wait for the one before.
-template <int kRows, int kChains, typename Weight>
+// One panel for `kRows` rows. A sum is in the order of the inputs, whatever the rows, so a row's bits depend on it alone.
+template <int kRows, typename Weight>
 void Panel(const float* x, int64_t inputs, const Weight* weights, int64_t columns, float* y, int64_t stride) {
-  Floats sums[kRows][kChains][kParts] = {};
-  const auto add = [&](int64_t i, int chain) {
+  Floats sums[kRows][kParts] = {};
+  for (int64_t i = 0; i < inputs; ++i) {
     Prefetch(weights + i * kPanel);
     for (int part = 0; part < kParts; ++part) {
       const Floats w = Widened(weights + i * kPanel + part * kLanes);
-      for (int row = 0; row < kRows; ++row) sums[row][chain][part] += x[row * inputs + i] * w;
+      for (int row = 0; row < kRows; ++row) sums[row][part] += x[row * inputs + i] * w;
     }
-  };
-  int64_t i = 0;
-  for (; i + kChains <= inputs; i += kChains) {
-    for (int chain = 0; chain < kChains; ++chain) add(i + chain, chain);
   }
-  for (; i < inputs; ++i) add(i, 0);
   for (int row = 0; row < kRows; ++row) {
-    for (int64_t o = 0; o < columns; ++o) {
-      float sum = 0;
-      for (int chain = 0; chain < kChains; ++chain) sum += sums[row][chain][o / kLanes][o % kLanes];
-      y[row * stride + o] = sum;
-    }
+    for (int64_t o = 0; o < columns; ++o) y[row * stride + o] = sums[row][o / kLanes][o % kLanes];
   }
 }
 
@@ -122,8 +113,7 @@ ffi::Error Product(ffi::ThreadPool& pool, const ffi::Buffer<ffi::F32>& x, const 
   float* y_data = y->typed_data();
   ForPanels(pool, panels, inputs * kPanel * sizeof(Weight), outputs, [=](int64_t panel, int64_t first, int64_t columns) {
     InPasses(rows, [=](auto now, int64_t row) {
-      constexpr int kRows = now(), kChains = kRows == 1 ? 4 : kRows == 2 ? 2 : 1;
-      Panel<kRows, kChains>(x_data + row * inputs, inputs, weights + panel * inputs * kPanel, columns,
+      Panel<now()>(x_data + row * inputs, inputs, weights + panel * inputs * kPanel, columns,
                             y_data + row * outputs + first, outputs);
     });
   });

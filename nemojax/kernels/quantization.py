@@ -48,10 +48,16 @@ class PackedLinear(nnx.Module):
 
 def pack(model: Transducer) -> Transducer:
     """Returns the same model with the blocks' kernels in panels, in the type they have, and all else in float32."""
+    return _replaced(to_float32(model), int8=False)
+
+
+def to_float32(model: Transducer) -> Transducer:
+    """Returns the same model with everything but the kernels of the blocks in float32."""
     model = jax.tree.map(lambda x: x, model)  # a tree of its own, of the same arrays
-    kernels = {id(getattr(module, name).kernel[...]) for module, name in _layers(model)}
-    model = jax.tree.map(lambda x: x if id(x) in kernels else x.astype(jnp.float32), model)
-    return _replaced(model, int8=False)
+    layers = [*_layers(model), *_layers(model, PackedLinear)]
+    kernels = {id(getattr(module, name).kernel[...]) for module, name in layers}
+    widened: Transducer = jax.tree.map(lambda x: x if id(x) in kernels else x.astype(jnp.float32), model)
+    return widened
 
 
 def quantize(model: Transducer) -> Transducer:

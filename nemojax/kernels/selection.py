@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from nemojax.device import default_device
 from nemojax.errors import ConfigError
 from nemojax.kernels import native
+from nemojax.kernels.fixed_order import fix_order
 from nemojax.kernels.narrow import narrow
 from nemojax.kernels.quantization import PackedLinear, is_quantized, pack, plain_products, quantize, to_tiles
 from nemojax.model.parameters import parameter_count
@@ -40,7 +41,12 @@ GPU_OPTIONS = {"xla_gpu_enable_command_buffer": RECORDED, "xla_gpu_graph_min_gra
 
 
 def for_backend(
-    model: Transducer, int8: bool = False, kernels: str = "auto", attention: str = "auto", cache: str = "auto"
+    model: Transducer,
+    int8: bool = False,
+    kernels: str = "auto",
+    attention: str = "auto",
+    cache: str = "auto",
+    reproducible: bool = False,
 ) -> Transducer:
     """Returns the same model in the form that was asked for, or in the one that is fastest on this backend.
 
@@ -56,11 +62,13 @@ def for_backend(
         0.72 for 1,024; a step of one stream of 1120 ms took 1.1 times as long.
       cache: the type of cached keys and values: "int8", with a scale for each frame and head; or "auto", that of the
         weights. On a CPU, bfloat16 caches are kept as their bits, which XLA can write in place there.
+      reproducible: results are the same bits whatever the batch, the segment and the cut (`kernels.fixed_order`). That
+        needs a CPU and the C++ kernels.
 
     Raises:
       ConfigError: what was asked for can't run here; says why.
     """
-    check(kernels, attention, cache)
+    check(kernels, attention, cache, reproducible)
     width = model.config.encoder.head_width
     unfit = None if width & (width - 1) == 0 else f"it needs heads whose width is a power of two, not {width}"
     if attention == "fused" and unfit is not None:
@@ -70,7 +78,11 @@ def for_backend(
         trees.append(model)
         del model
         model = quantize(trees.pop())
-    if is_quantized(model):
+    if reproducible:
+        trees.append(model)
+        del model
+        model = fix_order(trees.pop())
+    elif is_quantized(model):
         if kernels == "xla":
             model = plain_products(model)
         elif jax.default_backend() == "cpu" and (reason := native.unavailable_reason()) is not None:
@@ -96,7 +108,7 @@ def for_backend(
     return model if attention_cache is None and bits is None else _with_caches(model, attention_cache, bits)
 
 
-def check(kernels: str, attention: str, cache: str = "auto") -> None:
+def check(kernels: str, attention: str, cache: str = "auto", reproducible: bool = False) -> None:
     """Raises ConfigError for a request that is unknown or can't be met on this backend; no model is needed."""
     choices = (("kernels", kernels, KERNELS), ("attention", attention, ATTENTION), ("cache", cache, CACHES))
     for name, value, known in choices:
@@ -108,6 +120,17 @@ def check(kernels: str, attention: str, cache: str = "auto") -> None:
         reason = native.unavailable_reason() if backend == "cpu" else "it runs on a CPU alone"
         if reason is not None:
             raise ConfigError(f"kernels='native' can't run here: {reason}")
+    if reproducible and kernels == "xla":
+        raise ConfigError(
+            "reproducible=True can't be met with kernels='xla': XLA's sums depend on the shape; leave kernels at 'auto'"
+        )
+    if reproducible and backend != "cpu":
+        raise ConfigError(
+            f"reproducible=True can't be met here: it needs a CPU, and jax computes on {backend!r} here; "
+            "JAX_PLATFORMS=cpu chooses the CPU"
+        )
+    if reproducible and (reason := native.unavailable_reason()) is not None:
+        raise ConfigError(f"reproducible=True can't be met here: it needs the C++ kernels, but {reason}")
     if attention == "fused" and backend != "gpu":
         raise ConfigError(f"attention='fused' can't run here: it needs a GPU, and jax computes on {backend!r} here")
 

@@ -4,6 +4,7 @@ Frame m is centered on sample 160 m and touches samples [160 m - 200, 160 m + 20
 last 240 samples before it, already pre-emphasized, and one raw sample for the pre-emphasis itself.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from nemojax.config import FeatureConfig
+
+MelEnergies = Callable[[Array, FeatureConfig], Array]
 
 
 class FeatureCache(NamedTuple):
@@ -59,7 +62,14 @@ def centered_window(config: FeatureConfig) -> np.ndarray:
     return window
 
 
-def log_mel(signal: Float[Array, "B N"], config: FeatureConfig) -> Float[Array, "B F M"]:
+def mel_energies(power: Float[Array, "B F P"], config: FeatureConfig) -> Float[Array, "B F M"]:
+    """Sums a power spectrum under each mel filter."""
+    return jnp.dot(power, mel_filters(config), precision=jax.lax.Precision.HIGHEST)
+
+
+def log_mel(
+    signal: Float[Array, "B N"], config: FeatureConfig, energies: MelEnergies = mel_energies
+) -> Float[Array, "B F M"]:
     """Computes log-mel energies ln(x + guard) of every full window of a pre-emphasized signal, in float32."""
     frames = (signal.shape[1] - config.overlap_samples) // config.hop_samples
     margin = (config.fft_samples - config.window_samples) // 2
@@ -67,22 +77,25 @@ def log_mel(signal: Float[Array, "B N"], config: FeatureConfig) -> Float[Array, 
     padded = jnp.pad(signal, ((0, 0), (margin, margin)))
     spectrum = jnp.fft.rfft(padded[:, index] * centered_window(config)[None, None])
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    energy = jnp.dot(power, mel_filters(config), precision=jax.lax.Precision.HIGHEST)
-    return jnp.log(energy + config.log_guard)
+    return jnp.log(energies(power, config) + config.log_guard)
 
 
 def step(
-    samples: Float[Array, "B N"], mask: Bool[Array, "B N"], cache: FeatureCache, config: FeatureConfig
+    samples: Float[Array, "B N"],
+    mask: Bool[Array, "B N"],
+    cache: FeatureCache,
+    config: FeatureConfig,
+    energies: MelEnergies = mel_energies,
 ) -> tuple[Float[Array, "B F M"], FeatureCache]:
     """Computes the log-mel frames of a segment of whole hops, F = N / hop.
 
     The first frame's window begins `overlap_samples` before the segment. Samples outside `mask` count as
     zero, before pre-emphasis and after it. Frames are not masked here: which of them are valid follows
-    from the length of the whole recording.
+    from the length of the whole recording. `energies` computes what `mel_energies` does.
     """
     samples = jnp.where(mask, samples, 0.0)
     before = jnp.concatenate([cache.last, samples[:, :-1]], axis=1)
     emphasized = jnp.where(mask, samples - config.preemphasis * before, 0.0)
     signal = jnp.concatenate([cache.overlap, emphasized], axis=1)
     cache = FeatureCache(samples[:, -1:], signal[:, signal.shape[1] - config.overlap_samples :])
-    return log_mel(signal, config), cache
+    return log_mel(signal, config, energies), cache

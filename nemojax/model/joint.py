@@ -1,8 +1,9 @@
 """The joint network: combines an encoder frame and a prediction into logits over labels and blank."""
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from nemojax.config import ModelConfig
 from nemojax.model.layers import Linear
@@ -22,3 +23,11 @@ class Joint(nnx.Module):
     ) -> Float[Array, "*#batch V"]:
         """Computes the logits of projected frames and projected predictions, in float32."""
         return self.output(jax.nn.relu(frame + prediction))
+
+    def log_probs(self, logits: Float[Array, "B V"], labels: Int[Array, " B"]) -> Float[Array, " B"]:
+        """Computes the log-probability of one label in each row of logits."""
+        return logits[jnp.arange(labels.shape[0], dtype=jnp.int32), labels] - self.log_sum_exp(logits)
+
+    def log_sum_exp(self, logits: Float[Array, "B V"]) -> Float[Array, " B"]:
+        """Computes the logarithm of the sum of exponentials of each row."""
+        return jax.nn.logsumexp(logits, axis=-1)

@@ -14,6 +14,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+EPSILON = 1e-5  # added to a variance
 Tree = TypeVar("Tree")
 
 
@@ -102,5 +103,5 @@ class LayerNorm(nnx.Module):
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         centered = x - x.mean(-1, keepdims=True)
         variance = jnp.square(centered).mean(-1, keepdims=True)
-        normed = centered * jax.lax.rsqrt(variance + 1e-5)
+        normed = centered * jax.lax.rsqrt(variance + EPSILON)
         return normed * broadcast_vector(self.scale[...], x.ndim) + broadcast_vector(self.bias[...], x.ndim)

@@ -34,11 +34,15 @@ class LSTMLayer(nnx.Module):
     def __call__(
         self, x: Float[Array, "B P"], hidden: Float[Array, "B P"], cell: Float[Array, "B P"]
     ) -> tuple[Float[Array, "B P"], Float[Array, "B P"]]:
-        gates = einsum("bp,pg->bg", x, self.input_kernel[...]) + einsum("bp,pg->bg", hidden, self.hidden_kernel[...])
+        gates = self.product(x, self.input_kernel[...]) + self.product(hidden, self.hidden_kernel[...])
         gates = gates + broadcast_vector(self.input_bias[...], 2) + broadcast_vector(self.hidden_bias[...], 2)
         enter, forget, candidate, leave = jnp.split(gates, 4, axis=-1)
         cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(enter) * jnp.tanh(candidate)
         return jax.nn.sigmoid(leave) * jnp.tanh(cell), cell
+
+    def product(self, x: Float[Array, "B P"], kernel: Array) -> Float[Array, "B G"]:
+        """Multiplies rows with a kernel."""
+        return einsum("bp,pg->bg", x, kernel)
 
 
 class PredictionNetwork(nnx.Module):

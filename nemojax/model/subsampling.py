@@ -69,8 +69,12 @@ class Convolution(nnx.Module):
         taps = window_taps(x, cache)
         bias = broadcast_vector(self.bias[...], 4)
         if x.shape[-1] == 1:
-            return einsum("bfik,kc->bfic", jnp.concatenate(taps, axis=-1), kernel) + bias
+            return self.product(jnp.concatenate(taps, axis=-1), kernel) + bias
         return sum((tap.astype(jnp.float32) * broadcast_vector(kernel[i], 4) for i, tap in enumerate(taps)), start=bias)
+
+    def product(self, taps: Float[Array, "B T bins taps"], kernel: Float[Array, "taps out"]) -> Array:
+        """Multiplies the taps of one input channel with the kernel."""
+        return einsum("bfik,kc->bfic", taps, kernel)
 
 
 class Subsampling(nnx.Module):

@@ -4,6 +4,7 @@ from flax import nnx
 
 from nemojax.config import ModelConfig
 from nemojax.model.encoder import Encoder
+from nemojax.model.features import MelEnergies, mel_energies
 from nemojax.model.joint import Joint
 from nemojax.model.prediction import PredictionNetwork
 
@@ -13,6 +14,7 @@ class Transducer(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs | None):
         self.config = config
+        self.mel_energies: MelEnergies = mel_energies
         self.encoder = Encoder(config, rngs=rngs)
         self.prediction = PredictionNetwork(config, rngs=rngs)
         self.joint = Joint(config, rngs=rngs)

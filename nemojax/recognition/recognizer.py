@@ -48,6 +48,7 @@ def load(
     reset_prediction_after_s: float | None = None,
     compilation_cache: str | Path | None = "auto",
     cache: str = "auto",
+    reproducible: bool = False,
 ) -> "Recognizer":
     """Loads a recognizer from a directory that `nemojax-convert` or training wrote, or by a name on the hub.
 
@@ -69,21 +70,25 @@ def load(
         are. It holds for the whole process; see `nemojax.compilation.keep`.
       cache: the type of cached keys and values: "auto", that of the weights; or "int8", with a scale for each frame and
         head, for more streams on a device: at a head width of 128, 132 bytes for 256 in bfloat16.
+      reproducible: labels, frames and log-probabilities are the same bits at any batch size, segment length and cut of
+        a stream, and in the engine; on a CPU with the C++ kernels, for one machine and one version of nemojax and jax.
+        Without it, two labels that are nearly alike may change places. With bfloat16, weights alone are rounded.
 
     Raises:
       CheckpointError: it is not a checkpoint, or not a complete one; or a name that can't be downloaded or converted.
-      ConfigError: `kernels`, `attention` or `cache` can't be met here, or `compilation_cache` can't be made; says why.
+      ConfigError: `kernels`, `attention`, `cache` or `reproducible` can't be met here, or `compilation_cache` can't be
+        made; says why.
     """
     dtypes: dict[str, Any] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "int8": jnp.float32}
     if str(dtype) not in dtypes:
         raise ValueError(f"dtype must be one of {', '.join(dtypes)}, not {dtype!r}")
     compilation.keep(compilation_cache)
-    selection.check(kernels, attention, cache)
+    selection.check(kernels, attention, cache, reproducible)
     search = Greedy(reset_prediction_after_s=reset_prediction_after_s)
     loaded, config, tokenizer, origin = checkpoint.load(directory, dtypes[dtype])
     trees = [loaded]
     del loaded  # packed kernel by kernel, and each is freed then: the weights are never in memory twice
-    model = selection.for_backend(trees.pop(), dtype == "int8", kernels, attention, cache)
+    model = selection.for_backend(trees.pop(), dtype == "int8", kernels, attention, cache, reproducible)
     return Recognizer(model, config, Tokenizer(tokenizer, config.text), origin, search, compiler_options)
 
 

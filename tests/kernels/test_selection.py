@@ -1,20 +1,26 @@
 """Which form of the model and of the step runs, and what is refused."""
 
+import re
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 from nemojax import checkpoint
 from nemojax.bundled import SMALL
 from nemojax.errors import ConfigError
 from nemojax.kernels import native, selection
+from nemojax.kernels.fixed_order import FixedAttention
 from nemojax.kernels.fused_attention import FusedAttention
 from nemojax.kernels.quantization import PackedLinear, is_quantized, quantize
 from nemojax.kernels.selection import GPU_OPTIONS, for_backend, step_options
+from nemojax.model.attention import Attention
 from nemojax.model.encoder import SUBSAMPLED_FRAMES
-from nemojax.model.layers import Linear
+from nemojax.model.joint import Joint
+from nemojax.model.layers import LayerNorm, Linear
+from nemojax.model.prediction import LSTMLayer
 
 
 @pytest.fixture
@@ -131,6 +137,34 @@ def test_heads_that_the_fused_attention_can_not_take_are_plain(small, gpu):
     assert not isinstance(attention(for_backend(small)), FusedAttention)
     with pytest.raises(ConfigError, match="heads whose width is a power of two, not 36"):
         for_backend(small, attention="fused")
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_reproducible_results_are_by_a_form_of_the_whole_model(tiny_model, int8):
+    if native.unavailable_reason() is not None:
+        pytest.skip("there is no C++ compiler here")
+    model = for_backend(tiny_model, int8, reproducible=True)
+    assert isinstance(attention(model), FixedAttention) and is_quantized(model) == int8
+    plain = [m for _, m in nnx.iter_modules(model) if type(m) in (Linear, LayerNorm, Attention, LSTMLayer, Joint)]
+    assert all(isinstance(module, Linear) and module.kernel.shape == (32, 32) for module in plain)  # of positions
+    assert not isinstance(attention(tiny_model), FixedAttention)
+
+
+@pytest.mark.parametrize(
+    "asked, message",
+    [
+        ({}, "it needs the C++ kernels, but there is no C++ compiler here"),
+        ({"kernels": "xla"}, "can't be met with kernels='xla': XLA's sums depend on the shape"),
+    ],
+)
+def test_reproducible_results_need_the_kernels(tiny_model, no_compiler, asked, message):
+    with pytest.raises(ConfigError, match=rf"reproducible=True .*{re.escape(message)}"):
+        for_backend(tiny_model, reproducible=True, **asked)
+
+
+def test_reproducible_results_need_a_cpu(tiny_model, gpu):
+    with pytest.raises(ConfigError, match="it needs a CPU, and jax computes on 'gpu' here; JAX_PLATFORMS=cpu chooses"):
+        for_backend(tiny_model, reproducible=True)
 
 
 @pytest.mark.parametrize("wrong", [{"kernels": "cuda"}, {"attention": "flash"}])

@@ -1,0 +1,164 @@
+"""Sums in a fixed order: right within rounding, and the same bits whatever the rows, the segment and the ring."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nemojax.config import PRESETS
+from nemojax.kernels import native
+from nemojax.kernels.fixed_order import FixedAttention, fix_order, layer_norm, log_sum_exp, mel_energies
+from nemojax.kernels.panels import product, to_panels
+from nemojax.model import features
+from nemojax.model.attention import AttentionCache
+from nemojax.model.parameters import named_parameters
+from nemojax.model.ring import Ring
+from tests.helpers.compiler import COMPILER, needs_compiler
+
+pytestmark = needs_compiler
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_once():
+    assert native.available() or COMPILER is None
+
+
+def drawn(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
+    return (scale * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
+
+
+def norm(*arrays: np.ndarray) -> np.ndarray:
+    return np.asarray(layer_norm(*map(jnp.asarray, arrays)))
+
+
+def total(x: np.ndarray) -> np.ndarray:
+    return np.asarray(log_sum_exp(jnp.asarray(x)))
+
+
+def assert_same_bits(x, y) -> None:
+    np.testing.assert_array_equal(np.asarray(x).view(np.uint32), np.asarray(y).view(np.uint32))
+
+
+@pytest.mark.parametrize("width", [1, 15, 16, 17, 100, 144, 1024])
+def test_layer_norm_and_log_sum_exp_are_right_and_the_same_in_any_company(width):
+    x, scale, bias = drawn(70, width, scale=5.0), drawn(width, seed=1), drawn(width, seed=2)
+    exact = x.astype(np.float64)
+    centered = exact - exact.mean(1, keepdims=True)
+    normed = centered / np.sqrt(np.square(centered).mean(1, keepdims=True) + 1e-5) * scale + bias
+    y, sums = norm(x, scale, bias), total(x)
+    np.testing.assert_allclose(y, normed, atol=3e-6)
+    np.testing.assert_allclose(sums, np.log(np.exp(exact).sum(1)), rtol=3e-7, atol=3e-7)
+    for rows in (slice(3, 4), slice(2, 9), slice(50, 70)):
+        assert_same_bits(norm(x[rows], scale, bias), y[rows])
+        assert_same_bits(total(x[rows]), sums[rows])
+    assert_same_bits(norm(x.reshape(7, 2, 5, width), scale, bias), y.reshape(7, 2, 5, width))
+
+
+def test_far_smaller_terms_and_what_is_not_a_number():
+    x = np.asarray([[0.0, -200.0, 3.0], [np.nan, 1.0, 2.0], [1e4, -1e4, 0.0]], np.float32)
+    y = total(x)
+    np.testing.assert_allclose(y[[0, 2]], [np.log(1 + np.exp(3.0)), 1e4], rtol=1e-6)
+    assert np.isnan(y[1])
+    normed = norm(x, np.ones(3, np.float32), np.zeros(3, np.float32))
+    assert np.isnan(normed[1]).all() and np.isfinite(normed[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_row_of_a_product_is_the_same_bits_in_any_company(dtype):
+    x, kernel = drawn(200, 130), drawn(130, 33, seed=1)
+    panels = to_panels(jnp.asarray(kernel).astype(dtype))
+    together = np.asarray(product(jnp.asarray(x), panels, 33))
+    np.testing.assert_allclose(together, x @ np.asarray(jnp.asarray(kernel).astype(dtype), np.float32), atol=3e-5)
+    for rows in [slice(count, 2 * count) for count in (*range(1, 18), 64, 100)]:
+        assert_same_bits(product(jnp.asarray(x[rows]), panels, 33), together[rows])
+
+
+def test_mel_energies():
+    config = PRESETS["tiny"].features
+    power = np.square(drawn(2, 9, config.fft_samples // 2 + 1))
+    y = np.asarray(mel_energies(jnp.asarray(power), config))
+    np.testing.assert_allclose(y, power.astype(np.float64) @ features.mel_filters(config), rtol=2e-6)
+    assert_same_bits(mel_energies(jnp.asarray(power[1:, 3:4]), config), y[1:, 3:4])
+
+
+def attention_cases(module, config, batch: int, frames: int, seed: int, dtype=jnp.float32, lengths=None):
+    """Queries, and a ring that the segment has been written to after any number of frames."""
+    rng = np.random.default_rng(seed)
+    slots = config.left_context_frames + config.largest_chunk_frames
+    begin = jnp.asarray(rng.integers(0, 3 * slots, batch) if lengths is None else lengths, jnp.int32)
+    ring = Ring.zeros(batch, config.heads, slots, config.head_width, dtype)
+    stored = lambda: ring.stored(jnp.asarray(rng.standard_normal(ring.frames.shape), jnp.float32))
+    valid = jnp.asarray(rng.integers(1, frames + 1, batch), jnp.int32)
+    cache = AttentionCache(stored(), stored(), begin + valid)
+    query = jnp.asarray(rng.standard_normal((batch, frames, config.heads, config.head_width)), jnp.float32)
+    return query, cache, begin, valid
+
+
+@settings(max_examples=5, deadline=None)  # nearly each compiles a program of its own
+@given(data=st.data())
+def test_attention_is_that_of_the_plain_form(tiny_model, data):
+    module, config = tiny_model.encoder.blocks[0].attention, tiny_model.config.encoder
+    chunk = data.draw(st.sampled_from([1, 2, 5, 7, 14]))
+    frames = chunk * data.draw(st.integers(1, config.largest_chunk_frames // chunk))
+    dtype, seed = data.draw(st.sampled_from([jnp.float32, jnp.int8])), data.draw(st.integers(0, 2**16))
+    query, cache, begin, _ = attention_cases(module, config, data.draw(st.integers(1, 4)), frames, seed, dtype)
+    both = jax.jit(lambda *given: [m.attend_in_place(*given, chunk) for m in (module, FixedAttention(module))])
+    plain, fixed = both(query, cache, begin, module.project_positions())
+    np.testing.assert_allclose(fixed, plain, atol=2e-5)
+
+
+def in_order(cache: AttentionCache, begin: jax.Array, left: int, frames: int) -> tuple[jax.Array, jax.Array]:
+    """The keys and values of a ring as a longer segment gathers them: the left context, then the segment's frames."""
+    rings = (ring.read(begin + frames, left + frames).values(jnp.float32) for ring in (cache.keys, cache.values))
+    return tuple(jnp.swapaxes(ring, 1, 2) for ring in rings)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7])
+def test_attention_is_the_same_bits_in_a_ring_in_order_and_in_any_company(family_model, chunk):
+    """A segment in order, the same one in a ring, and its chunks and rows alone."""
+    module, config = family_model.encoder.blocks[0].attention, family_model.config.encoder
+    fixed, left, frames = FixedAttention(module), config.left_context_frames, config.largest_chunk_frames
+    positions = module.project_positions()
+    lengths = [0, 3, 21, 28, 35, 70, 71, 700]
+    query, cache, begin, valid = attention_cases(module, config, 8, frames, chunk, lengths=lengths)
+    mask = jnp.arange(frames)[None] < valid[:, None]
+    whole = fixed.attend_in_place(query, cache, begin, positions, chunk)
+    plain = module.attend_in_place(query, cache, begin, positions, chunk)
+    np.testing.assert_allclose(whole, plain, atol=2e-5)
+    gathered = in_order(cache, begin, left, frames)
+    assert_same_bits(fixed.attend(query, *gathered, mask, begin, positions, chunk, None), whole)
+    for row in range(8):
+        alone = AttentionCache(*(Ring(ring.frames[row : row + 1]) for ring in cache[:2]), cache.length[row : row + 1])
+        for first in range(0, frames, chunk):
+            there = (slice(row, row + 1), slice(first, first + chunk))
+            part = fixed.attend_in_place(query[there], alone, begin[row : row + 1] + first, positions, chunk)
+            assert_same_bits(part, whole[there])
+
+
+def test_attention_without_a_valid_key_is_zero_and_reads_none(family_model):
+    module, config = family_model.encoder.blocks[0].attention, family_model.config.encoder
+    query, cache, begin, _ = attention_cases(module, config, 2, 7, 0, lengths=[0, 10])
+    spoilt = lambda ring: Ring(ring.frames.at[0].set(jnp.nan).at[1, :, 11:].set(jnp.nan))
+    cache = AttentionCache(spoilt(cache.keys), spoilt(cache.values), jnp.array([0, 11], jnp.int32))
+    y = np.asarray(FixedAttention(module).attend_in_place(query, cache, begin, module.project_positions(), 7))
+    assert not y[0].any() and np.isfinite(y[1]).all() and y[1].any()
+
+
+def test_attention_in_training_is_refused(tiny_model):
+    module, config = tiny_model.encoder.blocks[0].attention, tiny_model.config.encoder
+    query, cache, begin, _ = attention_cases(module, config, 1, 1, 0)
+    with pytest.raises(TypeError, match="not for training"):
+        FixedAttention(module).attend_in_place(query, cache, begin, module.project_positions(), jnp.int32(1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_form_keeps_every_parameter_and_the_model_that_was_given(tiny_model, dtype):
+    model = jax.tree.map(lambda x: x.astype(dtype), tiny_model)
+    before, after = named_parameters(model), named_parameters(fix_order(model))
+    assert set(after) == set(before) and named_parameters(model) == before
+    rest = {name for name, value in after.items() if value.dtype == jnp.float32}
+    blocks = {name for name in before if ".blocks." in name and name.endswith(".kernel")}
+    blocks = {name for name in blocks if "position" not in name and "depthwise" not in name}
+    assert rest == set(before) - (blocks if dtype == "bfloat16" else set())
