@@ -20,6 +20,7 @@ from nemojax.errors import AudioError
 from nemojax.model import features, ring
 from nemojax.model.encoder import EncoderCache
 from nemojax.model.features import FeatureCache, MelEnergies
+from nemojax.model.layers import by_rows
 from nemojax.model.parameters import FrozenModel, thaw
 from nemojax.model.transducer import Transducer
 
@@ -105,13 +106,24 @@ def log_mel_mask(length: Int[Array, " B"], first: Bool[Array, " B"], frames: int
 
 
 def log_mel_segment(
-    config: ModelConfig, state: StreamState, segment: Segment, energies: MelEnergies = features.mel_energies
+    config: ModelConfig,
+    state: StreamState,
+    segment: Segment,
+    energies: MelEnergies = features.mel_energies,
+    rows: int | None = None,
 ) -> tuple[Float[Array, "B F M"], Bool[Array, "B F"], FeatureCache]:
-    """Computes the log-mel frames of a segment of whole encoder frames, which of them are valid, and the next cache."""
+    """Computes the log-mel frames of a segment of whole encoder frames, which of them are valid, and the next cache.
+
+    With `rows`, that many streams are computed at a time.
+    """
     index, first = jnp.arange(segment.samples.shape[1], dtype=jnp.int32)[None], state.position == 0
     valid = (index < segment.length[:, None]) & ~(first[:, None] & (index < config.history_samples))
+    batch, samples = segment.samples.shape
+    shape = batch, samples // config.features.hop_samples, config.features.mel_bins
+    step = lambda replaced, samples, valid: features.step(samples, valid, replaced[1], config.features, energies)
     with jax.named_scope("features"):
-        log_mel, cache = features.step(segment.samples, valid, state.features, config.features, energies)
+        replaced = jnp.zeros(shape, jnp.float32), state.features
+        log_mel, cache = by_rows(step, rows or batch, replaced, segment.samples, valid)
     return log_mel, log_mel_mask(segment.length, first, log_mel.shape[1], config), cache
 
 
@@ -125,7 +137,8 @@ def encode(
             f"a segment at lookahead {lookahead} must hold whole chunks of {config.chunk_samples(lookahead)} samples, "
             f"not {samples} samples"
         )
-    log_mel, mask, feature_cache = log_mel_segment(config, state, segment, model.mel_energies)
+    rows = max(1, model.encoder.parts.log_mel * config.features.hop_samples // samples)
+    log_mel, mask, feature_cache = log_mel_segment(config, state, segment, model.mel_energies, rows)
     chunk = config.chunk_frames(lookahead)
     with jax.named_scope("encoder"):
         encoded, mask, encoder = model.encoder.step(log_mel, mask, state.encoder, constants.positions, chunk)

@@ -31,13 +31,13 @@ def deep_config(tiny_config):
     return dataclasses.replace(tiny_config, encoder=encoder)
 
 
-def compiled_step(config, dtype, cache, lookahead):
-    """Compiles a step of `ROWS` streams; returns it and the shapes of the state."""
+def compiled_step(config, dtype, cache, lookahead, streams=ROWS):
+    """Compiles a step of live streams; returns it and the shapes of the state."""
     weights = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), abstract_model(config))
     model = jax.eval_shape(lambda model: for_backend(model, kernels="xla", cache=cache), weights)
     constants, chunk = jax.eval_shape(streaming.prepare, model), config.chunk_samples(lookahead)
-    state = jax.eval_shape(lambda *given: streaming.init_state(*given, ROWS, lookahead=lookahead), model, constants)
-    array = lambda dtype, *shape: jax.ShapeDtypeStruct((ROWS, *shape), dtype)
+    state = jax.eval_shape(lambda *given: streaming.init_state(*given, streams, lookahead=lookahead), model, constants)
+    array = lambda dtype, *shape: jax.ShapeDtypeStruct((streams, *shape), dtype)
     segment = Segment(array(jnp.float32, chunk), array(jnp.int32), array(jnp.bool_), array(jnp.bool_))
     lowered = jit_step().lower(model, constants, state, segment, lookahead=lookahead, search=streaming.GREEDY)
     return lowered.compile(), state
@@ -66,6 +66,20 @@ def test_subsampling_takes_little_for_many_streams(tiny_config):
     compiled, _ = compiled_step(dataclasses.replace(tiny_config, encoder=encoder), "float32", "auto", lookahead)
     first_stage = 4 * ROWS * (4 * (lookahead + 1)) * bins * encoder.subsampling_channels
     assert compiled.memory_analysis().temp_size_in_bytes < first_stage
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lookahead", [0, 13])
+@pytest.mark.parametrize("dtype, cache", [("float32", "auto"), ("bfloat16", "auto"), ("bfloat16", "int8")])
+def test_temporary_memory_is_a_tenth_of_the_caches(lookahead, dtype, cache):
+    """At the released size, whatever the number of layers: no layer holds memory while others are computed."""
+    released, streams, found = PRESETS["0.6b"], 512, []
+    for layers in (2, 4):
+        config = dataclasses.replace(released, encoder=dataclasses.replace(released.encoder, layers=layers))
+        compiled, state = compiled_step(config, dtype, cache, lookahead, streams)
+        found.append(compiled.memory_analysis().temp_size_in_bytes)
+    caches = tree_bytes(state.encoder.blocks) / layers * released.encoder.layers
+    assert found[1] < 1.01 * found[0] and found[1] < 0.1 * caches
 
 
 def must_move(encoder, frames: int) -> int:

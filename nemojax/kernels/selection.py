@@ -20,6 +20,7 @@ from nemojax.kernels import native
 from nemojax.kernels.fixed_order import fix_order
 from nemojax.kernels.narrow import narrow
 from nemojax.kernels.quantization import PackedLinear, is_quantized, pack, plain_products, quantize, to_tiles
+from nemojax.model.layers import ALL, PartSizes
 from nemojax.model.parameters import parameter_count
 from nemojax.model.ring import BITS
 from nemojax.model.transducer import Transducer
@@ -28,7 +29,8 @@ KERNELS = ("auto", "xla", "native")
 ATTENTION = ("auto", "plain", "fused")
 CACHES = ("auto", "int8")
 PACKED_PARAMETERS = 20_000_000  # smaller models are fast enough in XLA, and need no compiler
-GPU_SUBSAMPLED_FRAMES = 4096  # at a time: few would not keep a GPU busy; these take 2.4 GB
+# Few frames at a time would not keep a GPU busy. 4,096 frames of the subsampling take 2.4 GB; the rest is small there.
+GPU_PARTS = PartSizes(log_mel=ALL, subsampled=4096, feedforward=ALL, cast=ALL)
 PRODUCT_ROWS = 16  # at least, of a product on a GPU
 HOPPER = 9  # major compute capability of the H100
 FUSED_ATTENTION_SWITCH, COMMAND_BUFFERS_SWITCH = "NEMOJAX_FUSED_ATTENTION", "NEMOJAX_COMMAND_BUFFERS"
@@ -164,11 +166,13 @@ def step_options() -> Mapping[str, Any]:
 
 
 def sized(model: Transducer) -> Transducer:
-    """Returns the same model, with as many frames subsampled at a time as this backend needs."""
+    """Returns the same model, with as many frames computed at a time as this backend needs."""
     if jax.default_backend() != "gpu":
         return model
     model = _copy(model)
-    model.encoder.subsampled_frames = GPU_SUBSAMPLED_FRAMES
+    model.encoder.parts = GPU_PARTS
+    for block in model.encoder.blocks:
+        block.parts = block.attention.parts = GPU_PARTS
     return model
 
 

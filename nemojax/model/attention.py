@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from nemojax.config import EncoderConfig
-from nemojax.model.layers import Linear, dropout, einsum
+from nemojax.model.layers import Linear, PartSizes, by_rows, dropout, einsum
 from nemojax.model.ring import Ring, append
 
 UNSEEN = -1e30  # the score of a key outside a query's context
@@ -97,6 +97,7 @@ class Attention(nnx.Module):
         self.position = Linear(width, width, use_bias=False, rngs=rngs)
         self.content_bias = nnx.Param(jnp.zeros((config.heads, config.head_width), jnp.float32))
         self.position_bias = nnx.Param(jnp.zeros((config.heads, config.head_width), jnp.float32))
+        self.parts = PartSizes()
         self.cache_dtype: str | None = None  # of keys and values in the cache; None is that of the weights
         self.config = config
 
@@ -138,7 +139,9 @@ class Attention(nnx.Module):
         if key is None and frames <= cache.keys.slots - left:
             write = lambda ring, new: ring.write(new, begin, mask)
             cache = AttentionCache(write(cache.keys, new_keys), write(cache.values, new_values), end)
-            y = self.attend_in_place(query, cache, begin, positions, chunk)
+            rows = max(1, self.parts.cast // cache.keys.slots) if cache.keys.is_cast else batch
+            attend = lambda query, cache, begin: self.attend_in_place(query, cache, begin, positions, chunk)
+            y = by_rows(attend, rows, query, cache, begin)
         else:
             old_keys, key_ring = append(cache.keys, new_keys, begin, mask, left)
             old_values, value_ring = append(cache.values, new_values, begin, mask, left)

@@ -1,5 +1,6 @@
 """One Conformer block: half feed-forward, attention, convolution, half feed-forward, norm."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from nemojax.config import EncoderConfig
 from nemojax.model.attention import Attention, Chunk
 from nemojax.model.convolution import ConvolutionModule
-from nemojax.model.layers import LayerNorm, Linear, dropout, split_key
+from nemojax.model.layers import LayerNorm, Linear, PartSizes, by_rows, dropout, split_key
 
 
 class BlockCache(NamedTuple):
@@ -46,6 +47,7 @@ class ConformerBlock(nnx.Module):
         self.norm_feedforward2 = LayerNorm(config.width)
         self.feedforward2 = FeedForward(config, rngs=rngs)
         self.norm_out = LayerNorm(config.width)
+        self.parts = PartSizes()
         self.config = config
 
     def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> BlockCache:
@@ -63,9 +65,15 @@ class ConformerBlock(nnx.Module):
     ) -> tuple[Float[Array, "B T D"], BlockCache]:
         """Advances the block by a segment of whole chunks of `chunk` frames."""
         keys, rate = split_key(key, 7), self.config.dropout
+        in_parts = key is None and isinstance(chunk, int)  # not in training, whose rows may lie on several devices
+        rows = max(1, self.parts.feedforward // x.shape[1]) if in_parts else x.shape[0]
+
+        def add_half(function: Callable[[Array], Array], x: Array, key: Array | None) -> Array:
+            added: Array = by_rows(lambda x: x + 0.5 * dropout(function(x), rate, key), rows, x)
+            return added
+
         with jax.named_scope("feedforward1"):
-            y = self.feedforward1(self.norm_feedforward1(x), keys[0])
-            x = x + 0.5 * dropout(y, rate, keys[1])
+            x = add_half(lambda x: self.feedforward1(self.norm_feedforward1(x), keys[0]), x, keys[1])
         with jax.named_scope("attention"):
             y, attention = self.attention.step(self.norm_attention(x), mask, cache.attention, positions, chunk, keys[2])
             x = x + dropout(y, rate, keys[3])
@@ -73,6 +81,5 @@ class ConformerBlock(nnx.Module):
             y, convolution = self.convolution.step(self.norm_convolution(x), mask, cache.convolution)
             x = x + dropout(y, rate, keys[4])
         with jax.named_scope("feedforward2"):
-            y = self.feedforward2(self.norm_feedforward2(x), keys[5])
-            x = x + 0.5 * dropout(y, rate, keys[6])
+            x = add_half(lambda x: self.feedforward2(self.norm_feedforward2(x), keys[5]), x, keys[6])
         return self.norm_out(x), BlockCache(attention, convolution)

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from nemojax.config import EncoderConfig
-from nemojax.model.layers import LayerNorm, Linear, broadcast_vector, initialize
+from nemojax.model.layers import LayerNorm, Linear, broadcast_vector, einsum, initialize
 from nemojax.model.ring import Ring, append
 
 
@@ -32,7 +32,9 @@ class DepthwiseConvolution(nnx.Module):
         kernel = self.kernel[...].astype(jnp.float32)
         frames = x.shape[1] - kernel.shape[0] + 1
         bias = jnp.zeros((1, 1, 1), jnp.float32) if self.bias is None else broadcast_vector(self.bias[...], 3)
-        return sum((x[:, i : i + frames] * broadcast_vector(kernel[i], 3) for i in range(kernel.shape[0])), start=bias)
+        # as products: XLA on a CPU would keep a multiplier of the size of x in memory for each block, all at once
+        taps = (einsum("btd,d->btd", x[:, i : i + frames], kernel[i]) for i in range(kernel.shape[0]))
+        return sum(taps, start=bias)
 
 
 class ConvolutionModule(nnx.Module):

@@ -11,12 +11,9 @@ from jaxtyping import Array, Bool, Float
 from nemojax.config import ModelConfig
 from nemojax.model.attention import Chunk
 from nemojax.model.conformer import BlockCache, ConformerBlock
-from nemojax.model.layers import by_rows, dropout, split_key
+from nemojax.model.layers import PartSizes, by_rows, dropout, split_key
 from nemojax.model.subsampling import STAGES, STRIDE, Subsampling, SubsamplingCache
 
-# Encoder frames that are subsampled at a time. In float32 each takes 0.6 MB of temporary memory, a hundred times what a
-# block takes, so subsampling many streams at once would double the memory of their caches. On a CPU it is faster too.
-SUBSAMPLED_FRAMES = 256
 FACTOR = STRIDE**STAGES
 
 
@@ -33,7 +30,7 @@ class Encoder(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs | None):
         self.config = config.encoder
         self.subsampling = Subsampling(config, rngs=rngs)
-        self.subsampled_frames = SUBSAMPLED_FRAMES
+        self.parts = PartSizes()
         # not stacked: a scan over stacked weights would copy every layer's weights out of the stack at each step
         self.blocks = nnx.List([ConformerBlock(config.encoder, rngs=rngs) for _ in range(config.encoder.layers)])
 
@@ -80,13 +77,14 @@ class Encoder(nnx.Module):
 
         Invalid frames of these outputs may hold anything. Under `jax.jit` an output that is not used costs nothing.
         """
-        given = log_mel, mask, cache.subsampling
+        batch, frames = log_mel.shape[0], log_mel.shape[1] // FACTOR
+        in_parts = key is None and isinstance(chunk, int)  # not in training, whose rows may lie on several devices
+        rows = max(1, self.parts.subsampled // frames) if in_parts else batch
         with jax.named_scope("subsampling"):
-            if key is None and isinstance(chunk, int):  # not in training, whose rows may lie on several devices
-                rows = max(1, self.subsampled_frames * FACTOR // log_mel.shape[1])
-                x, mask, subsampling = by_rows(self.subsampling.step, rows, *given)
-            else:
-                x, mask, subsampling = self.subsampling.step(*given)
+            x = jnp.zeros((batch, frames, self.config.width), jnp.float32)
+            replaced = x, jnp.zeros((batch, frames), jnp.bool_), cache.subsampling
+            subsample = lambda replaced, log_mel, mask: self.subsampling.step(log_mel, mask, replaced[2])
+            x, mask, subsampling = by_rows(subsample, rows, replaced, log_mel, mask)
         if self.config.scale_input:
             x = x * jnp.sqrt(jnp.float32(self.config.width))
         key, *keys = split_key(key, 1 + len(self.blocks))

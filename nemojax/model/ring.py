@@ -37,6 +37,11 @@ class Ring(NamedTuple):
         """The number of frames, S."""
         return int(self.frames.shape[2])
 
+    @property
+    def is_cast(self) -> bool:
+        """Whether the frames are numbers only in another type: those of int8, and bits."""
+        return self.scale is not None or self.frames.dtype == BITS
+
     @classmethod
     def zeros(cls, batch: int, heads: int, slots: int, width: int, dtype: DTypeLike) -> "Ring":
         """Returns a ring of zeros."""

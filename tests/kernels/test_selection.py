@@ -17,9 +17,8 @@ from nemojax.kernels.fused_attention import FusedAttention
 from nemojax.kernels.quantization import PackedLinear, is_quantized, quantize
 from nemojax.kernels.selection import GPU_OPTIONS, for_backend, step_options
 from nemojax.model.attention import Attention
-from nemojax.model.encoder import SUBSAMPLED_FRAMES
 from nemojax.model.joint import Joint
-from nemojax.model.layers import LayerNorm, Linear
+from nemojax.model.layers import LayerNorm, Linear, PartSizes
 from nemojax.model.prediction import LSTMLayer
 
 
@@ -233,5 +232,7 @@ def test_cached_keys_and_values_in_int8(tiny_model):
 
 
 def test_a_gpu_subsamples_many_frames_at_a_time(tiny_model, gpu):
-    assert for_backend(tiny_model, attention="plain").encoder.subsampled_frames == selection.GPU_SUBSAMPLED_FRAMES
-    assert tiny_model.encoder.subsampled_frames == SUBSAMPLED_FRAMES < selection.GPU_SUBSAMPLED_FRAMES
+    encoder = for_backend(tiny_model, attention="plain").encoder
+    parts = [encoder.parts, *(block.parts for block in encoder.blocks), *(b.attention.parts for b in encoder.blocks)]
+    assert set(parts) == {selection.GPU_PARTS} and tiny_model.encoder.parts == PartSizes()
+    assert PartSizes().subsampled < selection.GPU_PARTS.subsampled

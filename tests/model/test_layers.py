@@ -29,11 +29,11 @@ def test_split_keys_differ():
 def test_a_part_of_the_rows_at_a_time(rows):
     seen = []
 
-    def double(tree):
-        seen.append(tree["x"].shape[0])
-        return {"y": 2 * tree["x"], "sum": tree["x"].sum(1)}
+    def advance(state, x):
+        seen.append(x.shape[0])
+        return {"state": state["state"] + x, "sum": x.sum(1)}
 
     x = jnp.arange(2.0 * rows).reshape(rows, 2)
-    found = by_rows(double, 3, {"x": x})
+    found = by_rows(advance, 3, {"state": 10 * x, "sum": jnp.zeros(rows)}, x)
     assert max(seen) <= 3
-    jax.tree.map(np.testing.assert_array_equal, found, {"y": 2 * x, "sum": x.sum(1)})
+    jax.tree.map(np.testing.assert_array_equal, found, {"state": 11 * x, "sum": x.sum(1)})
