@@ -60,7 +60,7 @@ class PartSizes:
     """
 
     log_mel: int = 8192  # log-mel frames, whose spectra take 2 kB each
-    subsampled: int = 64  # encoder frames, of which each takes 0.6 MB
+    subsampled: int = 128  # encoder frames, of which each takes 0.6 MB
     feedforward: int = 2048  # encoder frames
     cast: int = 8192  # cached frames that are stored in another type than that of products
 
