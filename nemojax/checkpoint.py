@@ -7,7 +7,6 @@ weights/          orbax: one array per parameter, named by the parameter's path 
 """
 
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nemojax import settings
@@ -28,6 +26,7 @@ from nemojax.hub import resolve
 from nemojax.kernels import quantization
 from nemojax.model.parameters import abstract_model, check_shapes, named_parameters
 from nemojax.model.transducer import Transducer
+from nemojax.weights import open_arrays, read_arrays
 
 CONFIG, TOKENIZER, ORIGIN, WEIGHTS = "config.json", "tokenizer.model", "origin.json", "weights"
 METADATA = "weights/_METADATA"  # orbax's: names, shapes and types
@@ -177,29 +176,23 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
     Raises:
       CheckpointError: it is not a checkpoint, or its weights are damaged or do not fit its settings.
     """
-    import orbax.checkpoint as ocp
-
     directory = resolve(directory)
     config, tokenizer, origin = read_settings(directory)
-    weights = directory.absolute() / WEIGHTS
-    device = jax.sharding.SingleDeviceSharding(default_device())
+    weights, device = directory.absolute() / WEIGHTS, default_device()
     try:
-        with _checkpointer(restore_concurrent_gb=CONCURRENT_GB) as checkpointer:
-            stored = checkpointer.metadata(weights).item_metadata.tree
-            model, quantized = abstract_model(config), [n for n, array in stored.items() if array.dtype == jnp.int8]
-            if quantized:
-                model = jax.eval_shape(quantization.quantize, model)
-            shapes = {name: leaf.shape for name, leaf in named_parameters(model).items()}
-            check_shapes(shapes, {name: tuple(array.shape) for name, array in stored.items()})
-            _check_size(weights, sum(math.prod(array.shape) * array.dtype.itemsize for array in stored.values()))
-            kept = {*quantized, *(f"{name}_scale" for name in quantized)}
-            types = {name: stored[name].dtype if dtype is None or name in kept else dtype for name in shapes}
-            struct: Any = jax.ShapeDtypeStruct
-            item = {name: struct(shape, types[name], sharding=device) for name, shape in shapes.items()}
-            restore_args = ocp.checkpoint_utils.construct_restore_args(item)
-            arrays = checkpointer.restore(weights, args=ocp.args.PyTreeRestore(item=item, restore_args=restore_args))
+        stored = open_arrays(weights)
+        stored_types = {name: array.dtype.numpy_dtype for name, array in stored.items()}
+        model, quantized = abstract_model(config), [name for name, type in stored_types.items() if type == np.int8]
+        if quantized:
+            model = jax.eval_shape(quantization.quantize, model)
+        shapes = {name: leaf.shape for name, leaf in named_parameters(model).items()}
+        check_shapes(shapes, {name: tuple(array.shape) for name, array in stored.items()})
+        _check_size(weights, sum(array.size * stored_types[name].itemsize for name, array in stored.items()))
+        kept = {*quantized, *(f"{name}_scale" for name in quantized)}
+        types = {name: stored_types[name] if dtype is None or name in kept else dtype for name in shapes}
+        arrays = read_arrays(stored, types, device)
     except CheckpointError as error:
         raise CheckpointError(f"{directory}: {error}") from None
-    except Exception as error:  # orbax and tensorstore have no common type for a damaged file
+    except Exception as error:  # tensorstore's errors are of several types
         raise CheckpointError(f"the weights in {weights} can't be read: {_first_line(error)}") from None
     return jax.tree.unflatten(jax.tree.structure(model), [arrays[name] for name in shapes]), config, tokenizer, origin
