@@ -5,6 +5,7 @@ $CXX names); the library is kept beside the compiled steps. Without either, or w
 plain path, which is slower. NEMOJAX_TILES=0 leaves AMX unused where a processor has it.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -41,23 +42,10 @@ def available() -> bool:
     return unavailable_reason() is None
 
 
-@functools.cache
 def unavailable_reason() -> str | None:
     """Returns why the kernels can't be called; None if they can."""
-    if os.environ.get(SWITCH) == "0":
-        return f"${SWITCH} is 0"
-    try:
-        library = _library()
-    except (CompileError, OSError) as error:
-        return str(error)
-    for target in TARGETS:
-        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
-    return None
-
-
-@functools.cache
-def _library() -> ctypes.CDLL:
-    return ctypes.CDLL(str(carried_library() or build_library(_directory())))
+    loaded = _loaded()
+    return loaded if isinstance(loaded, str) else None
 
 
 @functools.cache
@@ -66,7 +54,32 @@ def tiles() -> str | None:
 
     The first call asks the system's kernel for permission, which holds for all threads.
     """
-    return processors.tiles(lambda: bool(_library().nemojax_request_tiles())) if available() else None
+    loaded = _loaded()
+    return None if isinstance(loaded, str) else processors.tiles(lambda: bool(loaded.nemojax_request_tiles()))
+
+
+@functools.cache
+def _loaded() -> ctypes.CDLL | str:
+    """Returns the library, whose kernels are registered, or why there is none."""
+    if os.environ.get(SWITCH) == "0":
+        return f"${SWITCH} is 0"
+    reason = ""
+    for find in (carried_library, lambda: build_library(_directory())):
+        try:
+            path = find()
+            if path is not None:
+                return _register(ctypes.CDLL(str(path)))
+        except (CompileError, OSError, RuntimeError) as error:  # RuntimeError: XLA refuses the version of a library
+            reason = str(error)
+    return reason
+
+
+def _register(library: ctypes.CDLL) -> ctypes.CDLL:
+    with contextlib.suppress(RuntimeError):  # there is no CPU among jax's platforms
+        jax.local_devices(backend="cpu")  # XLA checks a library's version here if it runs already, and else too late
+    for target in TARGETS:
+        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
+    return library
 
 
 def carried_library() -> Path | None:

@@ -31,7 +31,6 @@ constexpr int kOutputs = 32, kPanelOutputs = 16;  // of a pair of panels, and of
 constexpr int kTileSize = kTileRows * kTileBytes, kSums = 4;  // high and low of two panels
 constexpr int64_t kAhead = 1 << 12, kLine = 64;  // bytes
 constexpr int64_t kTaskBytes = 1 << 16;  // of weights; less is not worth a thread
-constexpr int64_t kRowsTaskSize = 1 << 17;  // numbers; fewer are not worth a second thread
 constexpr int64_t kFewBlocks = 2;  // of rows. For more, weights are read again and again:
 constexpr int64_t kPieceTiles = 8, kPieceTask = 8;  // pieces of this depth stay in the first cache; pairs in a task
 
@@ -208,11 +207,7 @@ ffi::Error Product(ffi::ThreadPool& pool, const ffi::Buffer<ffi::F32>& x_buffer,
       std::memset(to + tile * all.tile_bytes + count * kTileBytes, 0, (all.each - count) * kTileBytes);
     }
   };
-  if (all.rows * all.inputs < kRowsTaskSize) {
-    for (int64_t block = 0; block < all.blocks; ++block) write(block);
-  } else {
-    ForTasks(pool, all.blocks, write);
-  }
+  ForRows(pool, all.rows, all.inputs, all.each, write);
 
   const auto finish = [=](const typename Kind::Sum* sums, int64_t block, int64_t pair) {
     const int64_t low = all.together ? all.each * kPanelOutputs : 2 * kTileSize / sizeof(*sums);  // from high
