@@ -238,17 +238,18 @@ def test_misspelled_commands_exit_with_2(capsys, arguments, message):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ([], ("float32", "auto", "auto")),
-        (["--dtype", "int8", "--kernels", "native"], ("int8", "native", "auto")),
-        (["--attention", "fused", "--kernels", "xla"], ("float32", "xla", "fused")),
+        ([], ("float32", "auto", "auto", None)),
+        (["--dtype", "int8", "--kernels", "native"], ("int8", "native", "auto", None)),
+        (["--attention", "fused", "--kernels", "xla"], ("float32", "xla", "fused", None)),
+        (["--reproducible"], ("float32", "auto", "auto", True)),
     ],
 )
 @pytest.mark.parametrize("bulk", [False, True])
 def test_options_of_the_model_reach_load(capsys, monkeypatch, tmp_path, options, expected, bulk):
     requests = []
 
-    def load(directory, dtype, kernels, attention):
-        requests.append((directory, dtype, kernels, attention))
+    def load(directory, dtype, kernels, attention, reproducible):
+        requests.append((directory, dtype, kernels, attention, reproducible))
         raise ConfigError("the request can't be met")
 
     monkeypatch.setattr("nemojax.recognition.recognizer.load", load)
@@ -259,7 +260,8 @@ def test_options_of_the_model_reach_load(capsys, monkeypatch, tmp_path, options,
 
 def test_the_small_model_is_the_default(capsys, monkeypatch):
     requests = []
-    monkeypatch.setattr("nemojax.recognition.recognizer.load", lambda *arguments: requests.append(arguments) or 1 / 0)
+    load = lambda *arguments, **options: requests.append(arguments) or 1 / 0
+    monkeypatch.setattr("nemojax.recognition.recognizer.load", load)
     with pytest.raises(ZeroDivisionError):
         cli.main(["transcribe", "a.wav"])
     assert requests == [(SMALL, "float32", "auto", "auto")]
