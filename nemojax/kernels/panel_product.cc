@@ -47,12 +47,13 @@ struct Rounded {
   std::vector<float> step;
 };
 
-Rounded Round(const float* x, int64_t rows, int64_t inputs) {
+std::shared_ptr<const Rounded> Round(ffi::ThreadPool& pool, const float* x, int64_t rows, int64_t inputs) {
   const int64_t padded = (inputs + 1) / 2 * 2;
-  Rounded rounded{std::vector<int16_t>(rows * padded), std::vector<float>(rows)};
-  for (int64_t row = 0; row < rows; ++row) {
-    rounded.step[row] = RoundRow(x + row * inputs, inputs, rounded.values.data() + row * padded);
-  }
+  const auto rounded = std::make_shared<Rounded>(Rounded{std::vector<int16_t>(rows * padded), std::vector<float>(rows)});
+  const auto round = [=](int64_t row) {
+    rounded->step[row] = RoundRow(x + row * inputs, inputs, rounded->values.data() + row * padded);
+  };
+  ForRows(pool, rows, inputs, 1, round);
   return rounded;
 }
 
@@ -136,8 +137,8 @@ ffi::Error Int8PanelProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::
                             ffi::Buffer<ffi::F32> scale, ffi::ResultBuffer<ffi::F32> y) {
   const int64_t rows = x.dimensions()[0], pairs = weights.dimensions()[1], outputs = y->dimensions()[1];
   const int64_t panel_size = pairs * kPanel * 2;
-  // a task that begins late, when all is done, still holds it
-  const auto rounded = std::make_shared<const Rounded>(Round(x.typed_data(), rows, x.dimensions()[1]));
+  // a thread that begins late, when all is done, still holds it
+  const auto rounded = Round(pool, x.typed_data(), rows, x.dimensions()[1]);
   const int8_t* weights_data = weights.typed_data();
   const float* scale_data = scale.typed_data();
   float* y_data = y->typed_data();

@@ -1,7 +1,8 @@
 """Kernels in panels of 16 outputs, in int8 too, and products with them.
 
 Panels are [P, I, 16], the last one filled up with zeros, so that each is read sequentially. In int8 two inputs of an
-output lie side by side, [P, I / 2, 16, 2].
+output lie side by side, [P, I / 2, 16, 2]. For processors with tiles (AMX) there are pairs of panels, cut into tiles of
+16 rows of 16 outputs, with 4 inputs of an output side by side in int8 and 2 in bfloat16: [P / 2, T, 2, 16, 16, 4].
 """
 
 import jax
@@ -12,6 +13,7 @@ from nemojax.kernels import native
 from nemojax.model.layers import broadcast_vector, einsum
 
 PANEL = 16  # outputs
+TILE_ROWS, TILE_BYTES = 16, 4  # of weights; the bytes are those of one output in a row
 MAX_WEIGHT = 127
 MAX_INTEGER = 127 * 256 + 127  # of activations: its upper half, rounded, has 8 bits too
 
@@ -34,8 +36,27 @@ def quantize_kernel(kernel: Float[Array, "I O"]) -> tuple[Int8[Array, "P Q 16 2"
     return to_panels(values).reshape(-1, len(values) // 2, 2, PANEL).swapaxes(2, 3), scale
 
 
+@jax.jit
+def to_tiles(panels: Shaped[Array, "P *rest"]) -> Shaped[Array, "R T 2 16 16 S"]:
+    """Lays panels of int8 or bfloat16 out in tiles; what they lack of whole ones is filled up with zeros."""
+    together = TILE_BYTES // panels.dtype.itemsize  # inputs of an output
+    values = panels if panels.ndim == 4 else panels[..., None]  # [P, I / pair, 16, pair]
+    depth = TILE_ROWS * together // values.shape[3]
+    values = jnp.pad(values, ((0, len(values) % 2), (0, -values.shape[1] % depth), (0, 0), (0, 0)))
+    pairs, tiles, pair = len(values) // 2, values.shape[1] // depth, values.shape[3]
+    values = values.reshape(pairs, 2, tiles, TILE_ROWS, together // pair, PANEL, pair)
+    return values.transpose(0, 2, 1, 3, 5, 4, 6).reshape(pairs, tiles, 2, TILE_ROWS, PANEL, together)
+
+
+def in_tiles(kernel: Shaped[Array, "*shape"]) -> bool:
+    """Whether a packed kernel has the layout of `to_tiles`."""
+    return kernel.ndim == 6
+
+
 def from_panels(kernel: Shaped[Array, "P *rest"], inputs: int, outputs: int) -> Shaped[Array, "I O"]:
-    """Undoes `to_panels`, or the layout of `quantize_kernel`."""
+    """Undoes `to_panels`, the layout of `quantize_kernel`, or `to_tiles`."""
+    if in_tiles(kernel):
+        kernel = kernel.transpose(0, 2, 1, 3, 5, 4).reshape(2 * len(kernel), -1, PANEL)
     if kernel.ndim == 4:
         kernel = kernel.swapaxes(2, 3).reshape(len(kernel), -1, PANEL)
     return kernel.transpose(1, 0, 2).reshape(kernel.shape[1], -1)[:inputs, :outputs]
@@ -62,12 +83,12 @@ def product(
 ) -> Float[Array, "*batch O"]:
     """Computes x W in float32, where W is the packed kernel times the scales.
 
-    With `native_product`, on a CPU and where there is a compiler, by the C++ kernel; else by XLA.
+    With `native_product`, on a CPU and where the C++ kernels are available, by them; else by XLA.
     """
     flat = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
     arguments = (flat, kernel) if scale is None else (flat, kernel, scale.astype(jnp.float32))
     plain = lambda *given: _plain(outputs, *given)
-    if native_product and len(flat) and native.available():
+    if native_product and len(flat) and native.available() and (native.tiles() or not in_tiles(kernel)):
         y = jax.lax.platform_dependent(*arguments, cpu=lambda *given: _native(outputs, *given), default=plain)
     else:
         y = plain(*arguments)
@@ -76,7 +97,13 @@ def product(
 
 def _native(outputs: int, x: Array, kernel: Array, *scale: Array) -> Array:
     shape = jax.ShapeDtypeStruct((len(x), outputs), jnp.float32)
-    return jax.ffi.ffi_call(native.INT8_PRODUCT if scale else native.PRODUCT, shape)(x, kernel, *scale)
+    return jax.ffi.ffi_call(_target(kernel, bool(scale)), shape)(x, kernel, *scale)
+
+
+def _target(kernel: Array, scaled: bool) -> str:
+    if not in_tiles(kernel):
+        return native.INT8_PRODUCT if scaled else native.PRODUCT
+    return (native.INT8_TILE_PRODUCT if scaled else native.TILE_PRODUCT)[native.tiles() or ""]
 
 
 def _plain(outputs: int, x: Array, kernel: Array, *scale: Array) -> Array:

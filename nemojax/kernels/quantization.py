@@ -7,6 +7,8 @@ stay float32, and so do sums. With int8 kernels each row of activations is round
 alone.
 
 `pack` changes the layout of a model's kernels, `quantize` makes them int8 too; a checkpoint may hold the latter.
+`to_tiles` changes the layout once more, for processors with tiles (AMX): products with int8 kernels have the same bits
+there, and with bfloat16 kernels activations have 16 bits.
 """
 
 from collections.abc import Iterator
@@ -16,10 +18,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from nemojax.kernels import panels
 from nemojax.kernels.panels import product, quantize_kernel, to_panels
 from nemojax.model.layers import Linear, broadcast_vector
 from nemojax.model.parameters import FrozenModel, thaw
 from nemojax.model.transducer import Transducer
+
+TILED = (jnp.int8, jnp.bfloat16)  # types that tiles multiply
 
 
 class PackedLinear(nnx.Module):
@@ -64,6 +69,16 @@ def quantize(model: Transducer) -> Transducer:
     """
     model = jax.tree.map(lambda x: x, model)
     return _replaced(model, int8=True)
+
+
+def to_tiles(model: Transducer) -> Transducer:
+    """Returns the same model with its packed kernels of int8 and bfloat16 in tiles, each freed as `pack` does."""
+    model = jax.tree.map(lambda x: x, model)
+    for module, name in list(_layers(model, PackedLinear)):
+        layer = getattr(module, name)
+        if layer.kernel[...].dtype in TILED:
+            layer.kernel = nnx.Param(panels.to_tiles(layer.kernel[...]))
+    return model
 
 
 def plain_products(model: Transducer) -> Transducer:

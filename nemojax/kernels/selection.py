@@ -1,8 +1,9 @@
 """Chooses which form of the model and of the step runs: the only place that does.
 
 Requests come as arguments (`nemojax.load`). Environment variables override "auto", for support: NEMOJAX_NATIVE=0 makes
-the C++ kernel unavailable, NEMOJAX_FUSED_ATTENTION=0 takes the plain attention on a GPU, NEMOJAX_NARROW=0 leaves
-activations in float32 there, and NEMOJAX_COMMAND_BUFFERS=0 leaves XLA's own options.
+the C++ kernels unavailable, NEMOJAX_TILES=0 leaves AMX unused and NEMOJAX_TILES=emulated emulates it (for tests),
+NEMOJAX_FUSED_ATTENTION=0 takes the plain attention on a GPU, NEMOJAX_NARROW=0 leaves activations in float32 there, and
+NEMOJAX_COMMAND_BUFFERS=0 leaves XLA's own options.
 """
 
 import os
@@ -18,7 +19,7 @@ from nemojax.errors import ConfigError
 from nemojax.kernels import native
 from nemojax.kernels.fixed_order import fix_order
 from nemojax.kernels.narrow import narrow
-from nemojax.kernels.quantization import PackedLinear, is_quantized, pack, plain_products, quantize
+from nemojax.kernels.quantization import PackedLinear, is_quantized, pack, plain_products, quantize, to_tiles
 from nemojax.model.parameters import parameter_count
 from nemojax.model.ring import BITS
 from nemojax.model.transducer import Transducer
@@ -86,6 +87,10 @@ def for_backend(
         trees.append(model)
         del model
         model = pack(trees.pop())
+    if _takes_tiles(model):
+        trees.append(model)
+        del model
+        model = to_tiles(trees.pop())
     if reproducible or (reproducible is None and _fixes_by_default(model)):
         model = fix_order(model)
     model = sized(model)
@@ -134,11 +139,20 @@ def _packs_by_default(model: Transducer) -> bool:
     return large and jax.default_backend() == "cpu" and native.available()
 
 
+def _takes_tiles(model: Transducer) -> bool:
+    """Whether the blocks' products are native, and the processor has tiles."""
+    return _is_native(model) and native.tiles() is not None
+
+
 def _fixes_by_default(model: Transducer) -> bool:
     """Whether sums in a fixed order cost nothing: the blocks' products are native, and all else is in float32."""
+    return _is_native(model) and native.available() and bool(model.joint.output.kernel.dtype == jnp.float32)
+
+
+def _is_native(model: Transducer) -> bool:
+    """Whether the blocks' products are native where the kernels are available."""
     layer = model.encoder.blocks[0].feedforward1.linear1
-    packed = isinstance(layer, PackedLinear) and layer.native_product and jax.default_backend() == "cpu"
-    return packed and model.joint.output.kernel.dtype == jnp.float32 and native.available()
+    return isinstance(layer, PackedLinear) and layer.native_product and jax.default_backend() == "cpu"
 
 
 def _fuses_by_default() -> bool:

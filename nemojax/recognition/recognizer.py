@@ -60,8 +60,8 @@ def load(
       dtype: "float32", exact; "bfloat16", half the memory and faster (accumulation, softmax, norms, features and
         decoding scores stay float32); or "int8", the weights of the encoder's blocks in int8, activations in 13 to 16
         bits and everything else in float32, the fastest on a CPU. Weights that were saved in int8 stay so.
-      kernels: how products are computed: "native", by a C++ kernel on a CPU, which with bfloat16 rounds weights alone;
-        "xla"; or "auto", natively on a CPU where there is a C++ compiler and the model is large or in int8.
+      kernels: how products are computed: "native", by C++ kernels on a CPU, which with bfloat16 round weights alone;
+        "xla"; or "auto", natively on a CPU that has the C++ kernels, if the model is large or in int8.
       attention: "plain"; "fused", as one kernel on a GPU; or "auto".
       compiler_options: XLA's options for the step; None is those of `selection.step_options`.
       reset_prediction_after_s: seconds without a label after which the prediction network begins anew, for models that

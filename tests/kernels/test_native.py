@@ -1,8 +1,11 @@
 import ctypes
+import platform
+import subprocess
 
 import pytest
 
-from nemojax.kernels import compiling, native
+from nemojax import compilation
+from nemojax.kernels import compiling, native, processors
 from tests.helpers.compiler import COMPILER, needs_compiler
 
 
@@ -15,7 +18,42 @@ def test_without_a_compiler_the_reason_is_clear(monkeypatch, tmp_path):
 
 def test_it_can_be_switched_off(monkeypatch):
     monkeypatch.setenv(native.SWITCH, "0")
-    assert native.unavailable_reason.__wrapped__() == "$NEMOJAX_NATIVE is 0"
+    monkeypatch.setattr(native, "_loaded", native._loaded.__wrapped__)
+    assert native.unavailable_reason() == "$NEMOJAX_NATIVE is 0"
+    assert not native.available()
+
+
+@needs_compiler
+def test_a_library_that_xla_refuses_is_compiled_again(tmp_path, monkeypatch):
+    """That of a wheel may be older than XLA supports."""
+    source, carried, built = (tmp_path / name for name in ("small.cc", "carried.so", "built.so"))
+    source.write_text('extern "C" int one() { return 1; }')
+    for library in (carried, built):
+        subprocess.run([str(COMPILER), "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+
+    def register(library):
+        if library._name == str(carried):
+            raise RuntimeError("the handler's API version (0.1) is incompatible")
+        return library
+
+    monkeypatch.setattr(native, "_register", register)
+    monkeypatch.setattr(native, "carried_library", lambda: carried)
+    monkeypatch.setattr(native, "build_library", lambda directory: built)
+    assert native._loaded.__wrapped__()._name == str(built)
+    monkeypatch.setattr(native, "build_library", lambda directory: carried)
+    assert native._loaded.__wrapped__() == "the handler's API version (0.1) is incompatible"
+
+
+def test_a_wheel_carries_a_library_for_this_processor(tmp_path, monkeypatch):
+    monkeypatch.setattr(native, "COMPILED", tmp_path)
+    level = processors.Level("mine", frozenset({"mmx"}), ())
+    monkeypatch.setattr(processors, "LEVELS", {platform.machine(): (level,)})
+    monkeypatch.setattr(compilation, "processor", lambda: "x86_64 flags : mmx fpu")
+    assert native.carried_library() is None
+    (tmp_path / "mine.so").touch()
+    assert native.carried_library() == tmp_path / "mine.so"
+    monkeypatch.setattr(compilation, "processor", lambda: "x86_64 flags : fpu")
+    assert native.carried_library() is None
 
 
 @needs_compiler

@@ -109,7 +109,7 @@ def test_a_quantized_checkpoint_is_what_loading_quantizes(converted, checkpoint_
 def test_without_a_compiler_it_is_plain_and_says_so(monkeypatch, tmp_path, converted):
     monkeypatch.setenv("CXX", "false")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(native, "unavailable_reason", native.unavailable_reason.__wrapped__)
+    monkeypatch.setattr(native, "_loaded", native._loaded.__wrapped__)
     assert not native.available()
     with pytest.warns(UserWarning, match="slower, plain path: false failed"):
         nemojax.load(converted)

@@ -1,0 +1,291 @@
+// y = x W by tiles, for float32 rows x, with W in int8 with a scale for each output, or in bfloat16.
+//
+// Each number of x is the sum of two numbers of W's type. For int8 a row is rounded to whole numbers of 16 bits as in
+// panel_product.cc, and n = 256 high + low: both sums are exact, so y has the same bits as there. For bfloat16 low is what
+// high lacks, and y differs from float32's by 2.5e-6. The sums of high and of low are apart until the end, and a row's
+// order of additions is that of the inputs: a row of y depends on its row of x alone.
+//
+// W lies in pairs of panels of 16 outputs, [pairs, tiles of depth, 2, 16, 64 bytes]; a row of a tile has, for each of 16
+// outputs, 4 inputs of int8 or 2 of bfloat16. A pair is read straight on. `panels.to_tiles` makes it of panels.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "rounding.h"
+#include "threads.h"
+#include "tiles.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace nemojax {
+namespace {
+
+constexpr int kOutputs = 32, kPanelOutputs = 16;  // of a pair of panels, and of each
+constexpr int kTileSize = kTileRows * kTileBytes, kSums = 4;  // high and low of two panels
+constexpr int64_t kAhead = 1 << 12, kLine = 64;  // bytes
+constexpr int64_t kTaskBytes = 1 << 16;  // of weights; less is not worth a thread
+constexpr int64_t kFewBlocks = 2;  // of rows. For more, weights are read again and again:
+constexpr int64_t kPieceTiles = 8, kPieceTask = 8;  // pieces of this depth stay in the first cache; pairs in a task
+
+// Memory that a call holds until its last thread is done. Later calls use it again, for new pages take longer to get than
+// to fill.
+std::shared_ptr<char> Borrow(int64_t bytes) {
+  struct Block {
+    char* data;
+    int64_t bytes;
+  };
+  static std::mutex& mutex = *new std::mutex;  // threads may outlive static objects
+  static std::vector<Block>& unused = *new std::vector<Block>;
+  Block block{nullptr, 0};
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (!unused.empty()) {
+      block = unused.back();
+      unused.pop_back();
+    }
+  }
+  if (block.bytes < bytes) {
+    std::free(block.data);
+    const int64_t whole = (bytes + kLine - 1) / kLine * kLine;
+    block = {(char*)std::aligned_alloc(kLine, whole), whole};
+  }
+  return std::shared_ptr<char>(block.data, [block](char*) {
+    std::lock_guard<std::mutex> lock(mutex);
+    unused.push_back(block);
+  });
+}
+
+// A thread's own memory, which it keeps.
+template <typename Value>
+Value* Own(int64_t count) {
+  static thread_local std::unique_ptr<char, decltype(&std::free)> data(nullptr, &std::free);
+  static thread_local int64_t size = 0;
+  if (size < count) {
+    data.reset((char*)std::aligned_alloc(kLine, (count * sizeof(Value) + kLine - 1) / kLine * kLine));
+    size = count;
+  }
+  return (Value*)data.get();
+}
+
+// Rows of x as tiles: blocks of at most 16 rows, [blocks, tiles of depth, high and low, rows, 64 bytes].
+struct Rows {
+  int64_t rows, inputs, tiles;
+  int64_t blocks = (rows + kTileRows - 1) / kTileRows, each = (rows + blocks - 1) / blocks;  // of a block: 17 are 9 and 8
+  bool together = 2 * each <= kTileRows;  // high and low are rows of one tile
+  int64_t tile_bytes = each * kTileBytes, depth_bytes = 2 * tile_bytes, block_bytes = tiles * depth_bytes;
+};
+
+struct Int8 {
+  static constexpr int kDepth = 64;  // inputs of a tile
+  typedef int32_t Sum;
+
+  // Writes a row; `to` is its place in the first tile. Returns what one is worth in it.
+  static float Write(const Rows& all, const float* x, char* to) {
+    const int64_t padded = all.tiles * kDepth;
+    int16_t* numbers = Own<int16_t>(padded);
+    const float step = RoundRow(x, all.inputs, numbers);
+    std::fill(numbers + all.inputs, numbers + padded, int16_t{0});
+    for (int64_t tile = 0; tile < all.tiles; ++tile, numbers += kDepth, to += all.depth_bytes) {
+      int8_t* high = (int8_t*)to;
+      int8_t* low = (int8_t*)to + all.tile_bytes;
+      for (int i = 0; i < kDepth; ++i) high[i] = int16_t(numbers[i] + 128) >> 8;
+      for (int i = 0; i < kDepth; ++i) low[i] = int8_t(numbers[i]);
+    }
+    return step;
+  }
+
+  template <typename Tiles, int sums, int x, int weights>
+  static void Multiply() {
+    Tiles::template MultiplyInt8<sums, x, weights>();
+  }
+
+  static float Finish(int32_t high, int32_t low, float step, float scale) {
+    return int32_t(uint32_t(high) * 256 + uint32_t(low)) * (step * scale);  // the sum fits, and so wraps around to itself
+  }
+};
+
+struct BFloat16 {
+  static constexpr int kDepth = 32;
+  typedef float Sum;
+
+  static float Write(const Rows& all, const float* x, char* to) {
+    for (int64_t tile = 0; tile < all.tiles; ++tile, to += all.depth_bytes) {
+      const int64_t first = tile * kDepth, count = std::min<int64_t>(kDepth, all.inputs - first);
+      uint16_t high[kDepth] = {}, low[kDepth] = {};
+      for (int64_t i = 0; i < count; ++i) {
+        high[i] = Rounded(x[first + i]);
+        const float rest = x[first + i] - Widened(high[i]);
+        low[i] = std::isfinite(rest) ? Rounded(rest) : 0;  // infinity has no rest
+      }
+      std::memcpy(to, high, sizeof(high));
+      std::memcpy(to + all.tile_bytes, low, sizeof(low));
+    }
+    return 1;
+  }
+
+  static uint16_t Rounded(float number) {
+    uint32_t bits;
+    std::memcpy(&bits, &number, sizeof(bits));
+    if (number != number) return bits >> 16 | 0x40;  // so that it stays a NaN
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;  // to the nearest, to even of two
+  }
+
+  static float Widened(uint16_t upper) {
+    const uint32_t bits = uint32_t{upper} << 16;
+    float number;
+    std::memcpy(&number, &bits, sizeof(number));
+    return number;
+  }
+
+  template <typename Tiles, int sums, int x, int weights>
+  static void Multiply() {
+    Tiles::template MultiplyBFloat16<sums, x, weights>();
+  }
+
+  static float Finish(float high, float low, float, float) { return high + low; }
+};
+
+// Adds the products of a block of rows with a pair of panels, over some tiles of depth, to `sums`; to zero at first.
+template <typename Tiles, typename Kind, bool together>
+void MultiplyPair(const Rows& all, const char* x, const char* weights, int64_t tiles, bool ahead, bool first, char* sums) {
+  if (first) {
+    Tiles::template Zero<0>(), Tiles::template Zero<1>();
+    if (!together) Tiles::template Zero<2>(), Tiles::template Zero<3>();
+  } else {
+    Tiles::template Load<0>(sums), Tiles::template Load<1>(sums + kTileSize);
+    if (!together) Tiles::template Load<2>(sums + 2 * kTileSize), Tiles::template Load<3>(sums + 3 * kTileSize);
+  }
+  for (int64_t tile = 0; tile < tiles; ++tile, x += all.depth_bytes, weights += 2 * kTileSize) {
+    if (ahead) {
+      for (int64_t byte = 0; byte < 2 * kTileSize; byte += kLine) __builtin_prefetch(weights + kAhead + byte);
+    }
+    Tiles::template Load<6>(weights), Tiles::template Load<7>(weights + kTileSize);
+    Tiles::template Load<4>(x);
+    Kind::template Multiply<Tiles, 0, 4, 6>(), Kind::template Multiply<Tiles, 1, 4, 7>();
+    if (!together) {
+      Tiles::template Load<5>(x + all.tile_bytes);
+      Kind::template Multiply<Tiles, 2, 5, 6>(), Kind::template Multiply<Tiles, 3, 5, 7>();
+    }
+  }
+  Tiles::template Store<0>(sums), Tiles::template Store<1>(sums + kTileSize);
+  if (!together) Tiles::template Store<2>(sums + 2 * kTileSize), Tiles::template Store<3>(sums + 3 * kTileSize);
+}
+
+// A thread's tiles while it has tasks. The pool's threads may use tiles for something else, and those that hold some
+// are slow to switch.
+template <typename Tiles>
+struct Configured {
+  explicit Configured(int rows) { Tiles::Configure(rows); }
+  ~Configured() { Tiles::Release(); }
+  Configured(const Configured&) = delete;
+};
+
+template <typename Tiles, typename Kind>
+ffi::Error Product(ffi::ThreadPool& pool, const ffi::Buffer<ffi::F32>& x_buffer, const char* weights, int64_t pairs,
+                   int64_t tiles, const float* scale, ffi::ResultBuffer<ffi::F32>& y_buffer) {
+  const Rows all{x_buffer.dimensions()[0], x_buffer.dimensions()[1], tiles};
+  const int64_t outputs = y_buffer->dimensions()[1], pair_bytes = tiles * 2 * kTileSize;
+  const float* x = x_buffer.typed_data();
+  float* y = y_buffer->typed_data();
+  const auto packed = Borrow(all.blocks * all.block_bytes);
+  const auto steps = std::make_shared<std::vector<float>>(all.rows);
+
+  const auto write = [=](int64_t block) {
+    char* to = packed.get() + block * all.block_bytes;
+    const int64_t first = block * all.each, count = std::min(all.each, all.rows - first);
+    for (int64_t row = 0; row < count; ++row) {
+      (*steps)[first + row] = Kind::Write(all, x + (first + row) * all.inputs, to + row * kTileBytes);
+    }
+    for (int64_t tile = 0; tile < 2 * all.tiles; ++tile) {  // of high and of low
+      std::memset(to + tile * all.tile_bytes + count * kTileBytes, 0, (all.each - count) * kTileBytes);
+    }
+  };
+  ForRows(pool, all.rows, all.inputs, all.each, write);
+
+  const auto finish = [=](const typename Kind::Sum* sums, int64_t block, int64_t pair) {
+    const int64_t low = all.together ? all.each * kPanelOutputs : 2 * kTileSize / sizeof(*sums);  // from high
+    for (int64_t row = block * all.each; row < std::min(all.rows, (block + 1) * all.each); ++row, sums += kPanelOutputs) {
+      for (int panel = 0; panel < 2; ++panel) {
+        const int64_t first = pair * kOutputs + panel * kPanelOutputs;
+        const auto* high = sums + panel * kTileSize / sizeof(*sums);
+        const int64_t columns = std::min<int64_t>(kPanelOutputs, outputs - first);
+        for (int64_t o = 0; o < columns; ++o) {
+          y[row * outputs + first + o] = Kind::Finish(high[o], high[low + o], (*steps)[row], scale ? scale[first + o] : 1);
+        }
+      }
+    }
+  };
+
+  const bool few = all.blocks <= kFewBlocks;
+  const int64_t piece = few ? tiles : kPieceTiles;
+  const int64_t each = std::max<int64_t>(1, few ? kTaskBytes / pair_bytes : std::min(kPieceTask, pairs / 4));
+  const auto task = [=](int64_t index) {
+    const int64_t first = index * each, stop = std::min(pairs, first + each);
+    char* kept = Own<char>((stop - first) * all.blocks * kSums * kTileSize);
+    for (int64_t tile = 0; tile < tiles; tile += piece) {
+      const int64_t now = std::min(piece, tiles - tile), lines = now * 2 * kTileSize / kLine;
+      for (int64_t pair = first; pair < stop; ++pair) {
+        const char* start = weights + pair * pair_bytes + tile * 2 * kTileSize;
+        const char* next = start + pair_bytes;  // what is read next
+        if (pair + 1 == stop && tile + now < tiles) next = weights + first * pair_bytes + (tile + now) * 2 * kTileSize;
+        for (int64_t block = 0; block < all.blocks; ++block) {
+          char* sums = kept + ((pair - first) * all.blocks + block) * kSums * kTileSize;
+          const char* rows = packed.get() + block * all.block_bytes + tile * all.depth_bytes;
+          for (int64_t line = few ? lines : block * lines / all.blocks; line < (block + 1) * lines / all.blocks; ++line) {
+            __builtin_prefetch(next + line * kLine, 0, 2);  // into the second cache
+          }
+          (all.together ? MultiplyPair<Tiles, Kind, true> : MultiplyPair<Tiles, Kind, false>)(
+              all, rows, start, now, few && block == 0, tile == 0, sums);
+          if (tile + now == tiles) finish((const typename Kind::Sum*)sums, block, pair);
+        }
+      }
+    }
+  };
+  const int tile_rows = all.together ? 2 * all.each : all.each;
+  ForTasks(pool, (pairs + each - 1) / each, task, [=] { return Configured<Tiles>(tile_rows); });
+  return ffi::Error::Success();
+}
+
+template <typename Tiles>
+ffi::Error Int8TileProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::S8> weights,
+                           ffi::Buffer<ffi::F32> scale, ffi::ResultBuffer<ffi::F32> y) {
+  return Product<Tiles, Int8>(pool, x, (const char*)weights.untyped_data(), weights.dimensions()[0],
+                              weights.dimensions()[1], scale.typed_data(), y);
+}
+
+template <typename Tiles>
+ffi::Error TileProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::BF16> weights,
+                       ffi::ResultBuffer<ffi::F32> y) {
+  return Product<Tiles, BFloat16>(pool, x, (const char*)weights.untyped_data(), weights.dimensions()[0],
+                                  weights.dimensions()[1], nullptr, y);
+}
+
+}  // namespace
+}  // namespace nemojax
+
+extern "C" int nemojax_request_tiles() { return nemojax::RequestTiles(); }
+
+#define DEFINE_TILE_PRODUCTS(INT8_NAME, BFLOAT16_NAME, TILES)                                          \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(INT8_NAME, nemojax::Int8TileProduct<TILES>,                            \
+                                ffi::Ffi::Bind()                                                       \
+                                    .Ctx<ffi::ThreadPool>()                                            \
+                                    .Arg<ffi::Buffer<ffi::F32>>()                                      \
+                                    .Arg<ffi::Buffer<ffi::S8>>()                                       \
+                                    .Arg<ffi::Buffer<ffi::F32>>()                                      \
+                                    .Ret<ffi::Buffer<ffi::F32>>());                                    \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(BFLOAT16_NAME, nemojax::TileProduct<TILES>,                            \
+                                ffi::Ffi::Bind()                                                       \
+                                    .Ctx<ffi::ThreadPool>()                                            \
+                                    .Arg<ffi::Buffer<ffi::F32>>()                                      \
+                                    .Arg<ffi::Buffer<ffi::BF16>>()                                     \
+                                    .Ret<ffi::Buffer<ffi::F32>>())
+
+DEFINE_TILE_PRODUCTS(nemojax_int8_tile_product, nemojax_tile_product, nemojax::AmxTiles);
+DEFINE_TILE_PRODUCTS(nemojax_int8_emulated_tile_product, nemojax_emulated_tile_product, nemojax::EmulatedTiles);
