@@ -82,7 +82,7 @@ def test_options_of_recordings_reach_the_recognizer(capsys, monkeypatch, tmp_pat
             given.append((lookahead, batch_size))
             return ((index, source) for index, source in enumerate(sources))
 
-    monkeypatch.setattr("nemojax.recognition.recognizer.load", lambda *arguments: Recognizer())
+    monkeypatch.setattr("nemojax.recognition.recognizer.load", lambda *_, **__: Recognizer())
     model = ["--model", str(tmp_path)]
     assert cli.main(["transcribe", "gone.wav", *model]) == 1
     options = ["--lookahead", "1", "--batch-size", "3", "--reset-prediction-after-s", "2.5"]
@@ -307,7 +307,7 @@ def test_long_compilations_are_shown(capsys, monkeypatch, directory, seconds, te
 def test_they_are_shown_on_a_terminal_alone(monkeypatch, terminal):
     started = []
     monkeypatch.setattr("nemojax.cli.model.Watch.start", lambda watch: started.append(watch))
-    monkeypatch.setattr("nemojax.recognition.recognizer.load", lambda *arguments: arguments[0])
+    monkeypatch.setattr("nemojax.recognition.recognizer.load", lambda *arguments, **_: arguments[0])
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
     assert load_model(Path("model"), "float32", "auto", "auto") == Path("model")
     assert len(started) == terminal
