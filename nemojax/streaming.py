@@ -157,8 +157,8 @@ def step(
     """Advances every active stream by one segment and emits its labels; frames count from the recording's start.
 
     `lookahead` (static) is any for which lookahead + 1 divides the left context. It may change between steps of one
-    stream. The result does not depend on how a recording is cut into segments. `search` (static) is the search whose
-    state `state.decoder` is.
+    stream. The result does not depend on how a recording is cut into segments, up to rounding; in the form of
+    `kernels.fixed_order`, not at all. `search` (static) is the search whose state `state.decoder` is.
     """
     model = thaw(model)
     fresh = init_state(model, constants, segment.active.shape[0], search)

@@ -32,6 +32,7 @@ from nemojax.cli.options import (
     Lookahead,
     Model,
     Raw,
+    Reproducible,
     ResetPrediction,
 )
 from nemojax.config import EVENTS
@@ -84,6 +85,7 @@ def evaluate(
     raw: Raw = None,
     channel: ChannelText = None,
     reset_prediction_after_s: ResetPrediction = None,
+    reproducible: Reproducible = False,
 ) -> int:
     """Measure the word and character error rates of a model on manifests."""
     if not sets:
@@ -95,7 +97,7 @@ def evaluate(
     if chosen == EACH:
         raise ConfigError(EACH_ADVICE)
     normalize = metrics.normalizer(normalizer)
-    load = cache(partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s))
+    load = cache(partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s, reproducible))
     summaries = {}
     for name in sets:
         settings: dict[str, Any] = {"normalizer": normalizer}

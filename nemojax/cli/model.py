@@ -14,7 +14,12 @@ if TYPE_CHECKING:  # importing jax takes seconds, and help or a wrong command sh
 
 
 def load(
-    model: Path, dtype: str, kernels: str, attention: str, reset_prediction_after_s: float | None = None
+    model: Path,
+    dtype: str,
+    kernels: str,
+    attention: str,
+    reset_prediction_after_s: float | None = None,
+    reproducible: bool = False,
 ) -> "Recognizer":
     """Loads a model, with a note on standard error if it is the small one.
 
@@ -26,7 +31,7 @@ def load(
         Watch(show_compilation).start()
     if model == SMALL:
         print(f"note: {SMALL_NOTE}", file=sys.stderr)
-    loaded = recognizer.load(model, dtype, kernels, attention)
+    loaded = recognizer.load(model, dtype, kernels, attention, reproducible=reproducible or None)
     return loaded if reset_prediction_after_s is None else loaded.with_reset(reset_prediction_after_s)
 
 

@@ -89,6 +89,14 @@ Attention = Annotated[
     Literal["auto", "plain", "fused"],
     arg(help="how attention is computed: plain, or fused into one kernel, which runs on a GPU only."),
 ]
+Reproducible = Annotated[
+    bool,
+    FlagCreatePairsOff,
+    arg(
+        help="give the same labels, times and log-probabilities, to the last bit, at any --batch-size and with "
+        "--stream; on a CPU with the native C++ kernels."
+    ),
+]
 Output = Annotated[
     Path | None,
     arg(

@@ -32,6 +32,7 @@ from nemojax.cli.options import (
     Model,
     Output,
     Raw,
+    Reproducible,
     ResetPrediction,
     ShardText,
     Streaming,
@@ -61,12 +62,13 @@ def transcribe(
     raw: Raw = None,
     channel: ChannelText = None,
     reset_prediction_after_s: ResetPrediction = None,
+    reproducible: Reproducible = False,
 ) -> int:
     """Transcribe recordings."""
     check_count("--batch-size", batch_size)
     if reset_prediction_after_s is not None:
         check_seconds("--reset-prediction-after-s", reset_prediction_after_s, positive=True)
-    load = partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s)
+    load = partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s, reproducible)
     if output is not None:
         if stream or live or json:
             raise ConfigError("--output can't be combined with --stream, --live or --json: its results are JSON lines")

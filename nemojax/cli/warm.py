@@ -11,7 +11,7 @@ from nemojax import compilation
 from nemojax.bundled import SMALL
 from nemojax.checks import check_count
 from nemojax.cli.model import load
-from nemojax.cli.options import Attention, Dtype, Kernels, Model, ResetPrediction
+from nemojax.cli.options import Attention, Dtype, Kernels, Model, Reproducible, ResetPrediction
 from nemojax.errors import ConfigError
 
 Lookaheads = Annotated[
@@ -44,6 +44,7 @@ def warm(
     kernels: Kernels = "auto",
     attention: Attention = "auto",
     reset_prediction_after_s: ResetPrediction = None,
+    reproducible: Reproducible = False,
 ) -> int:
     """Compile ahead of time, on this machine or in an image, what transcribing and streaming will need."""
     check_count("--batch-size", batch_size, 0)
@@ -51,7 +52,7 @@ def warm(
         check_count("each of --streams", count)
     begun_s = time.monotonic()
     with compilation.Watch() as watch:
-        recognizer = load(model, dtype, kernels, attention, reset_prediction_after_s)
+        recognizer = load(model, dtype, kernels, attention, reset_prediction_after_s, reproducible)
         directory = compilation.directory()
         if directory is None:
             raise ConfigError(

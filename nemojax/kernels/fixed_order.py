@@ -30,7 +30,7 @@ from jaxtyping import Array, Float, Int
 from nemojax.config import FeatureConfig
 from nemojax.kernels.native import FIXED_ATTENTION, FIXED_LOG_SUM_EXP, FIXED_NORM
 from nemojax.kernels.panels import product, to_panels
-from nemojax.kernels.quantization import PackedLinear, is_quantized, pack, to_float32
+from nemojax.kernels.quantization import PackedLinear, pack
 from nemojax.model.attention import Attention, AttentionCache, Chunk
 from nemojax.model.features import mel_filters
 from nemojax.model.joint import Joint
@@ -186,9 +186,14 @@ def _share(source: nnx.Module, target: nnx.Module) -> None:
             setattr(target, name, value)
 
 
+def is_fixed(model: Transducer) -> bool:
+    """Whether the model is in this form."""
+    return isinstance(model.joint, FixedJoint)
+
+
 def fix_order(model: Transducer) -> Transducer:
     """Returns the same model with every sum in a fixed order; blocks keep their kernels' type, all else is float32."""
-    model = to_float32(model) if is_quantized(model) else pack(model)
+    model = pack(model)
     model.mel_energies = mel_energies
     model.joint = FixedJoint(model.joint)
     replaced: dict[type, Any] = {

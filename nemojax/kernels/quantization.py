@@ -48,7 +48,8 @@ class PackedLinear(nnx.Module):
 
 def pack(model: Transducer) -> Transducer:
     """Returns the same model with the blocks' kernels in panels, in the type they have, and all else in float32."""
-    return _replaced(to_float32(model), int8=False)
+    model = to_float32(model)  # what was given is not kept: each kernel is freed once it is packed
+    return _replaced(model, int8=False)
 
 
 def to_float32(model: Transducer) -> Transducer:

@@ -48,7 +48,7 @@ def for_backend(
     kernels: str = "auto",
     attention: str = "auto",
     cache: str = "auto",
-    reproducible: bool = False,
+    reproducible: bool | None = None,
 ) -> Transducer:
     """Returns the same model in the form that was asked for, or in the one that is fastest on this backend.
 
@@ -65,7 +65,7 @@ def for_backend(
       cache: the type of cached keys and values: "int8", with a scale for each frame and head; or "auto", that of the
         weights. On a CPU, bfloat16 caches are kept as their bits, which XLA can write in place there.
       reproducible: results are the same bits whatever the batch, the segment and the cut (`kernels.fixed_order`). That
-        needs a CPU and the C++ kernels.
+        needs a CPU and the C++ kernels. None: where products are native anyway, for there it costs nothing.
 
     Raises:
       ConfigError: what was asked for can't run here; says why.
@@ -80,16 +80,12 @@ def for_backend(
         trees.append(model)
         del model
         model = quantize(trees.pop())
-    if reproducible:
-        trees.append(model)
-        del model
-        model = fix_order(trees.pop())
-    elif is_quantized(model):
+    if is_quantized(model):
         if kernels == "xla":
             model = plain_products(model)
         elif jax.default_backend() == "cpu" and (reason := native.unavailable_reason()) is not None:
             warnings.warn(f"products of int8 weights take the slower, plain path: {reason}", stacklevel=3)
-    elif kernels == "native" or (kernels == "auto" and _packs_by_default(model)):
+    elif reproducible or kernels == "native" or (kernels == "auto" and _packs_by_default(model)):
         trees.append(model)
         del model
         model = pack(trees.pop())
@@ -97,6 +93,8 @@ def for_backend(
         trees.append(model)
         del model
         model = to_tiles(trees.pop())
+    if reproducible or (reproducible is None and _fixes_by_default(model)):
+        model = fix_order(model)
     model = sized(model)
     fused = attention == "fused" or (attention == "auto" and unfit is None and _fuses_by_default())
     if fused:
@@ -110,7 +108,7 @@ def for_backend(
     return model if attention_cache is None and bits is None else _with_caches(model, attention_cache, bits)
 
 
-def check(kernels: str, attention: str, cache: str = "auto", reproducible: bool = False) -> None:
+def check(kernels: str, attention: str, cache: str = "auto", reproducible: bool | None = None) -> None:
     """Raises ConfigError for a request that is unknown or can't be met on this backend; no model is needed."""
     choices = (("kernels", kernels, KERNELS), ("attention", attention, ATTENTION), ("cache", cache, CACHES))
     for name, value, known in choices:
@@ -145,9 +143,18 @@ def _packs_by_default(model: Transducer) -> bool:
 
 def _takes_tiles(model: Transducer) -> bool:
     """Whether the blocks' products are native, and the processor has tiles."""
+    return _is_native(model) and native.tiles() is not None
+
+
+def _fixes_by_default(model: Transducer) -> bool:
+    """Whether sums in a fixed order cost nothing: the blocks' products are native, and all else is in float32."""
+    return _is_native(model) and native.available() and bool(model.joint.output.kernel.dtype == jnp.float32)
+
+
+def _is_native(model: Transducer) -> bool:
+    """Whether the blocks' products are native where the kernels are available."""
     layer = model.encoder.blocks[0].feedforward1.linear1
-    is_native = isinstance(layer, PackedLinear) and layer.native_product and jax.default_backend() == "cpu"
-    return is_native and native.tiles() is not None
+    return isinstance(layer, PackedLinear) and layer.native_product and jax.default_backend() == "cpu"
 
 
 def _fuses_by_default() -> bool:

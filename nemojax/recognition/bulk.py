@@ -168,6 +168,7 @@ def _begin_or_resume(
         "dtype": recognizer.dtype,
         "lookahead": lookahead,
         "fingerprint": recognizer.fingerprint,
+        "reproducible": recognizer.reproducible,
         **_search_settings(recognizer.search),
         **json.loads(json.dumps(options)),  # tuples as the file has them
     }
@@ -180,7 +181,8 @@ def _begin_or_resume(
         before = dict(json.loads(path.read_text()))
     except (ValueError, TypeError):
         raise ConfigError(f"{path} is not the description of a job; name another directory") from None
-    job["fingerprint"] = before.get("fingerprint") and job["fingerprint"]  # earlier versions wrote none
+    for key in ("fingerprint", "reproducible"):
+        job[key] = job[key] if key in before else None  # earlier versions wrote none
     pairs = [(key, before.get(key), job.get(key)) for key in dict.fromkeys([*job, *before])]
     if different := [f"{key} was {old!r}, now {new!r}" for key, old, new in pairs if old != new]:
         raise ConfigError(f"{output} holds a job with other settings ({'; '.join(different)}); name another directory")

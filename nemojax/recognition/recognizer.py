@@ -27,6 +27,7 @@ from nemojax.decoding.state import Search
 from nemojax.device import check_process
 from nemojax.errors import AudioError, ConfigError, TranscriptionError
 from nemojax.kernels import selection
+from nemojax.kernels.fixed_order import is_fixed
 from nemojax.kernels.quantization import weights_dtype
 from nemojax.model.parameters import freeze, named_parameters, parameter_count, thaw, with_config
 from nemojax.model.transducer import Transducer
@@ -48,7 +49,7 @@ def load(
     reset_prediction_after_s: float | None = None,
     compilation_cache: str | Path | None = "auto",
     cache: str = "auto",
-    reproducible: bool = False,
+    reproducible: bool | None = None,
 ) -> "Recognizer":
     """Loads a recognizer from a directory that `nemojax-convert` or training wrote, or by a name on the hub.
 
@@ -72,7 +73,8 @@ def load(
         head, for more streams on a device: at a head width of 128, 132 bytes for 256 in bfloat16.
       reproducible: labels, frames and log-probabilities are the same bits at any batch size, segment length and cut of
         a stream, and in the engine; on a CPU with the C++ kernels, for one machine and one version of nemojax and jax.
-        Without it, two labels that are nearly alike may change places. With bfloat16, weights alone are rounded.
+        With bfloat16, weights alone are rounded. False leaves the order of sums to XLA, so that another label may win
+        where two are nearly alike. None: where products are native, unless weights in int8 are loaded as "bfloat16".
 
     Raises:
       CheckpointError: it is not a checkpoint, or not a complete one; or a name that can't be downloaded or converted.
@@ -125,6 +127,11 @@ class Recognizer:
     def dtype(self) -> str:
         """The type of the encoder's weights; see `load`."""
         return str(weights_dtype(self.model))
+
+    @property
+    def reproducible(self) -> bool:
+        """Whether results are the same bits whatever the batch, the segment and the cut; see `load`."""
+        return is_fixed(thaw(self.model))
 
     @property
     def fingerprint(self) -> str:

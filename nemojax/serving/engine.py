@@ -8,8 +8,8 @@
 
 Streams join and leave at any step. A step begins when every stream that is expected to has a chunk, or `patience_s`
 after the first one had: an idle stream delays no other, see `Schedule`. A stream without a chunk keeps its state. Each
-stream gets what `Recognizer.stream` would give it alone, token for token; in bfloat16 and int8, where sums are rounded,
-near-ties apart.
+stream gets what `Recognizer.stream` would give it alone: the same bits if the recognizer is `reproducible`; else token
+for token, unless two labels are nearly alike.
 
 A stream keeps its slot until it is finished or closed. `async with engine.open() as stream:` closes it at the end of
 the block, also where the task is canceled. A stream that nobody refers to any more is closed, and with `idle_limit_s`

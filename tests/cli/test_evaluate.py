@@ -48,7 +48,9 @@ def evaluate(capsys, monkeypatch):
     """Runs the command; returns its exit code, its rows, and its errors. Only `model=` allows it to load a model."""
 
     def evaluate(*arguments, model=None):
-        monkeypatch.setattr("nemojax.recognition.recognizer.load", lambda *_: model or pytest.fail("loaded a model"))
+        monkeypatch.setattr(
+            "nemojax.recognition.recognizer.load", lambda *_, **__: model or pytest.fail("loaded a model")
+        )
         code = cli.main(["evaluate", *map(str, arguments), "--json"])
         captured = capsys.readouterr()
         return code, [json.loads(line) for line in captured.out.splitlines()], captured.err.splitlines()

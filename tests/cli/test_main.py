@@ -82,7 +82,7 @@ def test_options_of_recordings_reach_the_recognizer(capsys, monkeypatch, tmp_pat
             given.append((lookahead, batch_size))
             return ((index, source) for index, source in enumerate(sources))
 
-    monkeypatch.setattr("nemojax.recognition.recognizer.load", lambda *arguments: Recognizer())
+    monkeypatch.setattr("nemojax.recognition.recognizer.load", lambda *_, **__: Recognizer())
     model = ["--model", str(tmp_path)]
     assert cli.main(["transcribe", "gone.wav", *model]) == 1
     options = ["--lookahead", "1", "--batch-size", "3", "--reset-prediction-after-s", "2.5"]
@@ -238,17 +238,18 @@ def test_misspelled_commands_exit_with_2(capsys, arguments, message):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ([], ("float32", "auto", "auto")),
-        (["--dtype", "int8", "--kernels", "native"], ("int8", "native", "auto")),
-        (["--attention", "fused", "--kernels", "xla"], ("float32", "xla", "fused")),
+        ([], ("float32", "auto", "auto", None)),
+        (["--dtype", "int8", "--kernels", "native"], ("int8", "native", "auto", None)),
+        (["--attention", "fused", "--kernels", "xla"], ("float32", "xla", "fused", None)),
+        (["--reproducible"], ("float32", "auto", "auto", True)),
     ],
 )
 @pytest.mark.parametrize("bulk", [False, True])
 def test_options_of_the_model_reach_load(capsys, monkeypatch, tmp_path, options, expected, bulk):
     requests = []
 
-    def load(directory, dtype, kernels, attention):
-        requests.append((directory, dtype, kernels, attention))
+    def load(directory, dtype, kernels, attention, reproducible):
+        requests.append((directory, dtype, kernels, attention, reproducible))
         raise ConfigError("the request can't be met")
 
     monkeypatch.setattr("nemojax.recognition.recognizer.load", load)
@@ -259,7 +260,8 @@ def test_options_of_the_model_reach_load(capsys, monkeypatch, tmp_path, options,
 
 def test_the_small_model_is_the_default(capsys, monkeypatch):
     requests = []
-    monkeypatch.setattr("nemojax.recognition.recognizer.load", lambda *arguments: requests.append(arguments) or 1 / 0)
+    load = lambda *arguments, **options: requests.append(arguments) or 1 / 0
+    monkeypatch.setattr("nemojax.recognition.recognizer.load", load)
     with pytest.raises(ZeroDivisionError):
         cli.main(["transcribe", "a.wav"])
     assert requests == [(SMALL, "float32", "auto", "auto")]
@@ -305,7 +307,7 @@ def test_long_compilations_are_shown(capsys, monkeypatch, directory, seconds, te
 def test_they_are_shown_on_a_terminal_alone(monkeypatch, terminal):
     started = []
     monkeypatch.setattr("nemojax.cli.model.Watch.start", lambda watch: started.append(watch))
-    monkeypatch.setattr("nemojax.recognition.recognizer.load", lambda *arguments: arguments[0])
+    monkeypatch.setattr("nemojax.recognition.recognizer.load", lambda *arguments, **_: arguments[0])
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
     assert load_model(Path("model"), "float32", "auto", "auto") == Path("model")
     assert len(started) == terminal

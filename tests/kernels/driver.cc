@@ -1,10 +1,11 @@
-// Calls the product kernels without jax, on any processor or emulator of one: panels against tiles, and both against sums
-// in double precision. Prints a sum of the bits of each int8 product, which is the same on every processor.
+// Calls the kernels without jax, on any processor or emulator of one: panels against tiles, and all against sums in double
+// precision. Prints a sum of the bits of what is the same on every processor: int8 products, layer norm, attention.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <random>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -13,6 +14,7 @@
 extern "C" {
 XLA_FFI_Handler nemojax_panel_product, nemojax_int8_panel_product;
 XLA_FFI_Handler nemojax_emulated_tile_product, nemojax_int8_emulated_tile_product;
+XLA_FFI_Handler nemojax_fixed_attention, nemojax_fixed_norm, nemojax_fixed_log_sum_exp;
 }
 
 namespace {
@@ -40,7 +42,14 @@ struct Array {
   std::vector<int64_t> shape;
 };
 
-void Call(XLA_FFI_Handler* handler, std::vector<Array> arrays) {  // the last one is the result
+struct Attribute {
+  std::string_view name;
+  XLA_FFI_DataType type;
+  void* value;
+};
+
+// The last array is the result; attributes are in the order of their names.
+void Call(XLA_FFI_Handler* handler, std::vector<Array> arrays, std::vector<Attribute> attributes = {}) {
   XLA_FFI_Api api = {};
   api.struct_size = XLA_FFI_Api_STRUCT_SIZE;
   api.XLA_FFI_Error_Create = CreateError;
@@ -61,7 +70,19 @@ void Call(XLA_FFI_Handler* handler, std::vector<Array> arrays) {  // the last on
   frame.stage = XLA_FFI_ExecutionStage_EXECUTE;
   frame.args = {XLA_FFI_Args_STRUCT_SIZE, nullptr, (int64_t)types.size(), types.data(), pointers.data()};
   frame.rets = {XLA_FFI_Rets_STRUCT_SIZE, nullptr, 1, &result_type, &pointers.back()};
-  frame.attrs.struct_size = XLA_FFI_Attrs_STRUCT_SIZE;
+  std::vector<XLA_FFI_ByteSpan> names;
+  std::vector<XLA_FFI_Scalar> scalars;
+  for (const Attribute& one : attributes) {
+    names.push_back({one.name.data(), one.name.size()});
+    scalars.push_back({one.type, one.value});
+  }
+  std::vector<XLA_FFI_ByteSpan*> name_pointers;
+  std::vector<void*> scalar_pointers;
+  for (XLA_FFI_ByteSpan& name : names) name_pointers.push_back(&name);
+  for (XLA_FFI_Scalar& scalar : scalars) scalar_pointers.push_back(&scalar);
+  std::vector<XLA_FFI_AttrType> attribute_types(attributes.size(), XLA_FFI_AttrType_SCALAR);
+  frame.attrs = {XLA_FFI_Attrs_STRUCT_SIZE, nullptr, (int64_t)attributes.size(), attribute_types.data(),
+                 name_pointers.data(), scalar_pointers.data()};
   if (handler(&frame) != nullptr) std::exit(1);
   for (std::thread& thread : threads) thread.join();
   threads.clear();
@@ -156,9 +177,96 @@ void Try(int64_t rows, int64_t inputs, int64_t outputs) {
   std::printf("%d rows, %d inputs, %d outputs: %08x\n", (int)rows, (int)inputs, (int)outputs, sum);
 }
 
+uint32_t SumOfBits(const std::vector<float>& values) {
+  uint32_t sum = 0;
+  for (const float& value : values) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof(bits));
+    sum = sum * 31 + bits;
+  }
+  return sum;
+}
+
+// Attention of two streams to rings of `left` + `frames` frames, layer norm, and log-sum-exp of its queries.
+void TryFixedOrder(int64_t frames, int64_t chunk, int64_t width) {
+  const int64_t batch = 2, heads = 2, slots = 2 * frames;
+  int64_t left = frames;
+  std::mt19937 random(frames * 1000 + width);
+  const auto drawn = [&](int64_t count) {
+    std::vector<float> values(count);
+    for (float& value : values) value = (int32_t)random() / 2147483648.0f;
+    return values;
+  };
+  const auto array = [](std::vector<float>& values, std::vector<int64_t> shape) {
+    return Array{XLA_FFI_DataType_F32, values.data(), shape};
+  };
+  std::vector<float> query = drawn(batch * frames * heads * width), bias[] = {drawn(heads * width), drawn(heads * width)};
+  std::vector<float> keys = drawn(batch * heads * slots * width), values = drawn(keys.size());
+  std::vector<float> positions = drawn((3 * left - 1) * heads * width), y(query.size());
+  std::vector<int32_t> begin = {0, 7 * (int32_t)frames}, first = {0, 0}, end = {(int32_t)frames - 1, 8 * (int32_t)frames};
+  const auto numbers = [&](std::vector<int32_t>& given) { return Array{XLA_FFI_DataType_S32, given.data(), {batch}}; };
+  const std::vector<int64_t> segment = {batch, frames, heads, width}, ring = {batch, heads, slots, width};
+  bool heads_first = true;
+  float scale = 1 / std::sqrt((float)width), epsilon = 1e-5f;
+  Call(nemojax_fixed_attention,
+       {array(query, segment), array(bias[0], {heads, width}), array(bias[1], {heads, width}), array(keys, ring),
+        array(values, ring), array(positions, {3 * left - 1, heads, width}), numbers(begin), numbers(first), numbers(end),
+        array(y, segment)},
+       {{"chunk", XLA_FFI_DataType_S64, &chunk},
+        {"heads_first", XLA_FFI_DataType_PRED, &heads_first},
+        {"left", XLA_FFI_DataType_S64, &left},
+        {"scale", XLA_FFI_DataType_F32, &scale}});
+  std::vector<double> expected(y.size());
+  for (int64_t unit = 0; unit < batch * frames * heads; ++unit) {
+    const int64_t row = unit / (frames * heads), place = unit / heads % frames, head = unit % heads;
+    const int64_t start = begin[row] + place / chunk * chunk, until = std::min<int64_t>(end[row], start + chunk);
+    double total = 0;
+    std::vector<double> sums(width);
+    for (int64_t frame = std::max<int64_t>(0, start - left); frame < until; ++frame) {
+      const int64_t slot = ((row * heads + head) * slots + frame % slots) * width;
+      const int64_t distance = (2 * left - 1 - (begin[row] + place - frame)) * heads + head;
+      double score = 0;
+      for (int64_t k = 0; k < width; ++k) {
+        const double own = query[unit * width + k];
+        score += (own + bias[0][head * width + k]) * keys[slot + k];
+        score += (own + bias[1][head * width + k]) * positions[distance * width + k];
+      }
+      const double weight = std::exp(score * scale);
+      total += weight;
+      for (int64_t k = 0; k < width; ++k) sums[k] += weight * values[slot + k];
+    }
+    for (int64_t k = 0; k < width; ++k) expected[unit * width + k] = total ? sums[k] / total : 0;
+  }
+  Compare("attention", y, expected, 1e-5);
+
+  const int64_t rows = batch * frames, columns = heads * width;
+  std::vector<float> normed(query.size()), logarithms(rows);
+  std::vector<double> exact(query.size()), exact_logarithms(rows);
+  for (int64_t row = 0; row < rows; ++row) {
+    double mean = 0, variance = 0;
+    for (int64_t i = 0; i < columns; ++i) mean += query[row * columns + i] / columns;
+    for (int64_t i = 0; i < columns; ++i) variance += std::pow(query[row * columns + i] - mean, 2) / columns;
+    for (int64_t i = 0; i < columns; ++i) {
+      exact[row * columns + i] = (query[row * columns + i] - mean) / std::sqrt(variance + epsilon) * bias[0][i] + bias[1][i];
+      exact_logarithms[row] += std::exp(query[row * columns + i]);
+    }
+    exact_logarithms[row] = std::log(exact_logarithms[row]);
+  }
+  const Array flat = array(query, {rows, columns});
+  Call(nemojax_fixed_norm, {flat, array(bias[0], {columns}), array(bias[1], {columns}), array(normed, {rows, columns})},
+       {{"epsilon", XLA_FFI_DataType_F32, &epsilon}});
+  Compare("layer norm", normed, exact, 1e-5);
+  Call(nemojax_fixed_log_sum_exp, {flat, array(logarithms, {rows})});
+  Compare("log-sum-exp", logarithms, exact_logarithms, 1e-6);
+  std::printf("%d frames, width %d: %08x %08x\n", (int)frames, (int)width, SumOfBits(y), SumOfBits(normed));
+}
+
 }  // namespace
 
 int main() {
+  TryFixedOrder(14, 7, 36);
+  TryFixedOrder(14, 1, 128);
+  TryFixedOrder(70, 14, 100);
   for (int64_t rows : {1, 2, 7, 8, 9, 15, 16, 17, 28, 33, 45, 100}) {
     Try(rows, 7, 16);
     Try(rows, 130, 33);

@@ -1,4 +1,4 @@
-"""Products on other processors, by a program that calls the C++ kernels without jax."""
+"""Products, norms and attention on other processors, by a program that calls the C++ kernels without jax."""
 
 import platform
 import shutil

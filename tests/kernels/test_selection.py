@@ -149,6 +149,19 @@ def test_reproducible_results_are_by_a_form_of_the_whole_model(tiny_model, int8)
     assert not isinstance(attention(tiny_model), FixedAttention)
 
 
+def test_sums_are_in_a_fixed_order_where_products_are_native(tiny_model, monkeypatch):
+    if native.unavailable_reason() is not None:
+        pytest.skip("there is no C++ compiler here")
+    is_fixed = lambda **asked: isinstance(attention(for_backend(tiny_model, **asked)), FixedAttention)
+    assert not is_fixed() and is_fixed(kernels="native") and is_fixed(int8=True)
+    assert not is_fixed(kernels="native", reproducible=False) and not is_fixed(int8=True, kernels="xla")
+    half = quantize(jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny_model))
+    assert not isinstance(attention(for_backend(half)), FixedAttention)  # its other weights would become float32
+    assert isinstance(attention(for_backend(half, reproducible=True)), FixedAttention)
+    monkeypatch.setattr(selection, "PACKED_PARAMETERS", 1)
+    assert is_fixed()
+
+
 @pytest.mark.parametrize(
     "asked, message",
     [

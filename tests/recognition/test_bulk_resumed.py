@@ -123,7 +123,7 @@ def test_another_job_is_refused(stub, manifest, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(StubRecognizer, "search", Greedy(reset_prediction_after_s=1.0))
         refused(r"settings \(reset_prediction_after_s was None, now 1\.0\)")
-    for name, value in (("parameters", 1), ("dtype", "int8"), ("fingerprint", "1" * 16)):
+    for name, value in (("parameters", 1), ("dtype", "int8"), ("fingerprint", "1" * 16), ("reproducible", True)):
         with monkeypatch.context() as patch:
             patch.setattr(StubRecognizer, name, value)
             refused(rf"settings \({name} was ")
