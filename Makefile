@@ -9,6 +9,8 @@ TESTS ?= tests
 # Parity compiles as users do, at the default optimization level.
 COMPILED ?= $(CURDIR)/.compiled
 fast only-slow parity: export JAX_COMPILATION_CACHE_DIR = $(COMPILED)
+# Python keeps its bytecode too: without it, each process compiles all modules and tests again.
+fast only-slow parity: export PYTHONDONTWRITEBYTECODE =
 parity: export XLA_FLAGS =
 
 .PHONY: demo test check fast slow only-slow parity golden notebooks wheel clean

@@ -39,7 +39,7 @@ jax.config.update("jax_default_matmul_precision", "highest")
 gc.set_threshold(200_000, 50, 50)
 
 # resident memory above which it is freed, after a module and after a test
-LARGE_BYTES, LARGEST_BYTES = 1_000_000_000, 1_700_000_000
+LARGE_BYTES, LARGEST_BYTES = 1_400_000_000, 1_700_000_000
 
 
 def random_model(config: ModelConfig, seed: int = 0, blank_bias: float = 0.0) -> Transducer:
@@ -71,12 +71,6 @@ def resident_bytes() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def trim() -> None:
-    """Returns freed memory to the system, where the C library can: compiling leaves it in many pieces."""
-    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
-
-
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Exempts what was imported from garbage collection."""
     gc.collect()
@@ -84,14 +78,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def free_above(limit_bytes: int) -> None:
-    """Frees memory if this process uses more than the limit: first what nobody uses, then compiled programs."""
+    """Frees compiled programs if this process uses more memory than the limit. The next use reads them from disk."""
     if resident_bytes() > limit_bytes:
-        gc.collect()
-        trim()
-    if resident_bytes() > limit_bytes:  # the next use reads the programs from disk
         jax.clear_caches()
         gc.collect()
-        trim()
+        if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+            libc.malloc_trim(0)  # returns freed memory to the system: compiling leaves it in many pieces
 
 
 @pytest.fixture(scope="module", autouse=True)
