@@ -8,6 +8,7 @@ import os
 import resource
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 # Before the first import of jax. Processes that tests start inherit these, so they find the same compiled programs.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".compiled"))
@@ -166,3 +167,25 @@ def checkpoint_directory(tmp_path_factory, tiny_model, pieces):
     directory = tmp_path_factory.mktemp("model") / "tiny"
     checkpoint.save(directory, tiny_model, pieces, {"source": "made.nemo"})
     return directory
+
+
+@pytest.fixture(scope="session")
+def _weights_read() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def read_once(checkpoint_directory, _weights_read, monkeypatch) -> None:
+    """Reads the weights of `checkpoint_directory` once for all commands within this process: each read takes 0.1 s."""
+    load = checkpoint.load
+
+    def load_or_copy(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelConfig, bytes, dict[str, Any]]:
+        if str(directory) != str(checkpoint_directory):
+            return load(directory, dtype)
+        if (key := str(dtype)) not in _weights_read:
+            model, *others = load(directory, dtype)
+            _weights_read[key] = jax.device_get(model), *others
+        model, config, tokenizer, origin = _weights_read[key]
+        return jax.device_put(model), config, tokenizer, dict(origin)
+
+    monkeypatch.setattr(checkpoint, "load", load_or_copy)

@@ -41,8 +41,11 @@ def dequantized(values, scale, inputs) -> np.ndarray:
     return np.asarray(kernel_of(values, inputs, len(scale)), np.float64) * np.asarray(scale, np.float64)
 
 
+SIZES = [1, 2, 15, 16, 17, 40]  # few, for each pair compiles a program
+
+
 @settings(max_examples=20, deadline=None)
-@given(inputs=st.integers(1, 40), outputs=st.integers(1, 40), seed=st.integers(0, 2**16))
+@given(inputs=st.sampled_from(SIZES), outputs=st.sampled_from(SIZES), seed=st.integers(0, 2**16))
 def test_a_kernel_is_rounded_to_the_nearest_step(inputs, outputs, seed):
     kernel = np.random.default_rng(seed).standard_normal((inputs, outputs)).astype(np.float32)
     kernel[:, 0] *= 100  # each output has a scale of its own
@@ -220,8 +223,8 @@ def test_packing_keeps_every_weight(tiny_model, dtype):
     assert set(after) == set(before)
     for name, value in after.items():
         assert value.dtype == (dtype if name in LAYERS else jnp.float32), name
-        same = from_panels(value, *before[name].shape) if name in LAYERS else value
-        np.testing.assert_array_equal(same.astype(jnp.float32), before[name].astype(jnp.float32))
+        same = kernel_of(value, *before[name].shape) if name in LAYERS else value
+        np.testing.assert_array_equal(np.asarray(same, np.float32), np.asarray(before[name], np.float32))
 
 
 @needs_compiler
@@ -236,8 +239,9 @@ def test_a_large_model_is_packed_on_a_cpu(checkpoint_directory, monkeypatch, dty
         assert one.dtype == dtype
         state = streaming.init_state(one.model, one.constants, 1)
         segments = streaming.segments_of(jnp.asarray(samples[None]), jnp.array([48_000]), 6, 10, one.config)
-        first = jax.tree.map(lambda x: x[0], segments)
-        encoded, *_ = streaming.encode(thaw(one.model), one.constants, state, first, 6)
+        first = jax.tree.map(lambda x: np.asarray(x)[0], segments)
+        encode = jax.jit(lambda model, *given: streaming.encode(thaw(model), *given, 6)[0])
+        encoded = encode(one.model, one.constants, state, first)
         return jax.tree.structure(one.model), encoded, one.transcribe(samples, 6).tokens
 
     fast = transcribe_both_ways()
