@@ -118,7 +118,7 @@ def test_every_edge_alone_in_batches_and_with_garbage_beside_it(model, constants
         assert_same(transcribe(model, constants, recordings[i : i + 1], lookahead, chunks=1), together[i : i + 1])
 
 
-@pytest.mark.parametrize("lookahead", [4, 34, 69])
+@pytest.mark.parametrize("lookahead", [4, pytest.param(34, marks=pytest.mark.slow), 69])
 def test_any_lookahead_that_fits(model, constants, speech, lookahead):
     recordings = [speech, speech[:33_333]]
     whole = transcribe(model, constants, recordings, lookahead, chunks=140 // (lookahead + 1))
