@@ -6,8 +6,11 @@ import gc
 import io
 import os
 import resource
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from types import FunctionType
+from typing import Any
 
 # Before the first import of jax. Processes that tests start inherit these, so they find the same compiled programs.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".compiled"))
@@ -75,6 +78,24 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Exempts what was imported from garbage collection."""
     gc.collect()
     gc.freeze()
+
+
+def _call(function: Callable[..., object], arguments: dict[str, Any]) -> None:
+    function(**arguments)
+
+
+# Python keeps frames in pieces of 16 KB. A call at the end of a piece maps another one and its return unmaps it, which
+# takes half of the system's time where a trace makes such calls by the thousand. The frame of this function needs more,
+# so Python makes a piece of 2 MB, in which the frames of a test have room.
+_call_with_room = FunctionType(_call.__code__.replace(co_stacksize=140_000), globals())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool:
+    """Runs a test with room for all its frames."""
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    _call_with_room(pyfuncitem.obj, arguments)
+    return True
 
 
 def free_above(limit_bytes: int) -> None:
@@ -166,3 +187,25 @@ def checkpoint_directory(tmp_path_factory, tiny_model, pieces):
     directory = tmp_path_factory.mktemp("model") / "tiny"
     checkpoint.save(directory, tiny_model, pieces, {"source": "made.nemo"})
     return directory
+
+
+@pytest.fixture(scope="session")
+def _weights_read() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def read_once(checkpoint_directory, _weights_read, monkeypatch) -> None:
+    """Reads the weights of `checkpoint_directory` once for all commands within this process: each read takes 0.1 s."""
+    load = checkpoint.load
+
+    def load_or_copy(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelConfig, bytes, dict[str, Any]]:
+        if str(directory) != str(checkpoint_directory):
+            return load(directory, dtype)
+        if (key := str(dtype)) not in _weights_read:
+            model, *others = load(directory, dtype)
+            _weights_read[key] = jax.device_get(model), *others
+        model, config, tokenizer, origin = _weights_read[key]
+        return jax.device_put(model), config, tokenizer, dict(origin)
+
+    monkeypatch.setattr(checkpoint, "load", load_or_copy)

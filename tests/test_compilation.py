@@ -48,6 +48,11 @@ def test_what_is_kept_is_read_by_the_next_process(no_cache, tmp_path):
     assert len(watch.compiled) == 1 and not watch.read
 
 
+def test_a_directory_is_made_with_its_parents_and_may_exist(no_cache, tmp_path):
+    path = compilation.keep(tmp_path / "a" / "b")
+    assert path is not None and path.is_dir() and compilation.keep(tmp_path / "a" / "b") == path
+
+
 def test_by_default_it_is_the_users_cache(no_cache, tmp_path):
     path = compilation.keep()
     assert path is not None and path.parent == tmp_path / "user" / "nemojax" and path.is_dir()

@@ -17,6 +17,20 @@ def test_derived_numbers_of_the_release():
     assert RELEASED.features.overlap_samples == 240
 
 
+def test_the_settings_of_the_releases():
+    fields = lambda settings: tuple(getattr(settings, field.name) for field in dataclasses.fields(settings))
+    family = PRESETS["114m"]
+    assert fields(RELEASED.features) == (16_000, 400, 160, 512, 128, 0.97, 2.0**-24)
+    assert fields(family.features) == (16_000, 400, 160, 512, 80, 0.97, 2.0**-24)
+    common = 256, 9, 70, (13, 6, 1, 0)  # channels, convolution, left context, look-aheads
+    assert fields(RELEASED.encoder) == (24, 1024, 8, 4096, *common, False, False, 0.1, 0.1)
+    assert fields(family.encoder) == (17, 512, 8, 2048, *common, True, True, 0.1, 0.1)
+    assert [fields(model.prediction) for model in (RELEASED, family)] == [(640, 2, 0.2), (640, 1, 0.2)]
+    assert {fields(model.joint) for model in (RELEASED, family)} == {(640, 0.2)}
+    assert {(model.vocabulary, model.max_symbols_per_frame) for model in (RELEASED, family)} == {(1024, 10)}
+    assert RELEASED.text == family.text == TextConfig((), False)
+
+
 @pytest.mark.parametrize("samples,frames", [(0, 0), (159, 0), (160, 1), (320, 2), (1440, 2), (1599, 2), (1600, 3)])
 def test_encoder_frames(samples, frames):
     assert RELEASED.encoder_frames(samples) == frames

@@ -48,9 +48,8 @@ def streams_of(window: Window, report: Report) -> list[OggStream]:
             position = found
             continue
         size = HEADER_BYTES + (buffer[offset + 26] if len(buffer) > offset + 26 else 0)
-        segments = buffer[offset + HEADER_BYTES : offset + size]
-        size += sum(segments)
-        if len(segments) + HEADER_BYTES > len(buffer) - offset or position + size > window.size:
+        size += sum(buffer[offset + HEADER_BYTES : offset + size])
+        if position + size > window.size:
             report.unused(window.size - position, "a part of an Ogg page", incomplete=True)
             break
         flags = buffer[offset + 5]

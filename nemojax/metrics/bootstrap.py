@@ -11,6 +11,8 @@ import numpy as np
 
 from nemojax.metrics.error_counts import ErrorCounts, total
 
+DRAWN_AT_ONCE = 1_000_000  # utterances, to bound the memory
+
 
 class Comparison(NamedTuple):
     """A difference of two rates, the second system's less the first's, with its interval and its p value."""
@@ -89,7 +91,9 @@ def _resampled_rates(
     if len(table) < 2:
         return None
     rng = np.random.default_rng(seed)
-    sums = np.stack([table[rng.integers(len(table), size=len(table))].sum(0) for _ in range(resamples)])
+    at_once = max(1, DRAWN_AT_ONCE // len(table))  # resamples
+    drawn = [min(at_once, resamples - begin) for begin in range(0, resamples, at_once)]
+    sums = np.concatenate([table[rng.integers(len(table), size=(n, len(table)))].sum(1) for n in drawn])
     sums = sums[sums[:, 0] > 0]
     rates: np.ndarray = sums[:, 1:] / sums[:, :1]
     return rates if len(sums) else None

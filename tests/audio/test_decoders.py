@@ -45,6 +45,14 @@ def test_seeks_are_exact(kind, begin_s):
     np.testing.assert_array_equal(samples_of(decoded), whole[decoded.first_frame :])
 
 
+@pytest.mark.parametrize("kind", ["wav", "wavulaw", "aiff", "caf", "flac", "vorbis", "mp3"])
+def test_a_file_is_decoded_from_its_beginning_wherever_it_was_read(kind):
+    file = encoded(wave(2000), 16_000, kind)
+    window = Window(io.BytesIO(file), 0, len(file))
+    window.read(len(file) // 2)
+    np.testing.assert_array_equal(samples_of(decode_file(window, 0.0, ExitStack())), samples_of(from_file(file)))
+
+
 @pytest.mark.parametrize("mode", ["CONSTANT", "AVERAGE", "VARIABLE"])
 def test_mp3_without_a_frame_count_is_decoded_to_its_end(mode):
     # loud, then quiet: guessed from its first frame, the length of a variable bit rate would be far too short

@@ -3,6 +3,7 @@ import io
 import json
 import os
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +77,20 @@ def test_names_of_members_begin_with_or_without_the_directory(tmp_path):
     names = ["a.wav", "./a.wav", ".a.wav", "./.a.wav", "b/./c.wav"]
     entries = expand_manifest(write(tmp_path / "m.jsonl", *({"audio_filepath": name} for name in names)))
     assert [len(read_all(entry)) for entry in entries] == [100, 100, 200, 200, 300]
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), OSError("Input/output error")])
+def test_a_text_that_the_system_can_not_read(tmp_path, monkeypatch, error):
+    (tmp_path / "a.txt").write_text("a")
+
+    def fail(*arguments):
+        raise error
+
+    manifest = write(tmp_path / "m.json", {"audio_filepath": "a.wav", "text_filepath": "a.txt"})
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *how: fail() if path.suffix == ".txt" else opened(path, *how))
+    (entry,) = expand_manifest(manifest)
+    assert str(entry) == f"{manifest}: line 1: its text_filepath a.txt can't be read (Input/output error)"
 
 
 @pytest.mark.parametrize(

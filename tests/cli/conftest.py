@@ -18,7 +18,7 @@ def files(tmp_path_factory, speech):
 
 
 @pytest.fixture
-def run(checkpoint_directory, capsys, recognizer):
+def run(checkpoint_directory, capsys, recognizer, read_once):
     def run(*arguments, model=checkpoint_directory):
         code = cli.main([*map(str, arguments), *(["--model", str(model)] if model else [])])
         captured = capsys.readouterr()

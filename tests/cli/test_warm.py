@@ -33,7 +33,7 @@ def test_what_was_compiled_is_printed(run, monkeypatch, tmp_path):
     monkeypatch.setattr("nemojax.compilation.Watch", lambda: nullcontext(watch))
     code, out, err = run("warm", "--kernels", "xla", "--attention", "plain", "--reset-prediction-after-s", "2")
     assert (code, out) == (0, f"2 programs compiled, 1 found, in 8 s; kept in {tmp_path}\n"), err
-    assert requests[0][1:] == ("float32", "xla", "plain", 2.0) and requests[1] == ("x", (), 8, ())
+    assert requests[0][1:] == ("float32", "xla", "plain", 2.0, False) and requests[1] == ("x", (), 8, ())
 
 
 @pytest.mark.parametrize(

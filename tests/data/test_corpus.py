@@ -113,6 +113,12 @@ def test_entries_left_out_are_counted_by_kind(tmp_path, pieces):
         load_corpus([Source(manifest)], tokenizer, CONFIG, Filters(min_s=25.0, max_s=30.0))
 
 
+def test_defaults(tmp_path):
+    filters = Filters()
+    assert (filters.min_s, filters.max_s, filters.max_labels_per_frame) == (0.1, 20.0, 2.0)
+    assert (filters.keep_out_of_vocabulary, filters.exclude, Source(tmp_path).weight) == (False, "", 1.0)
+
+
 def test_limits_of_texts_and_durations(pieces):
     tokenizer, text = Tokenizer(pieces), "one or two"
     labels, frames = len(tokenizer.encode(text)), frames_of(16_000, CONFIG)

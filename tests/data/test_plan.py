@@ -136,6 +136,11 @@ def test_seed_and_epoch_change_the_order():
     assert halves[0].sum() == halves[1].sum() == 50 and (halves[0] != halves[1]).any()
 
 
+def test_defaults():
+    settings = PlanConfig()
+    assert (settings.seed, settings.bucket_count, settings.buckets, settings.rows_multiple) == (0, 12, (), 1)
+
+
 def test_fingerprints_differ():
     corpus, other = random_corpus(40), random_corpus(40, seed=1)
     plans = [

@@ -173,6 +173,18 @@ def _only_noise(count):
     return [waveform.augmented(tone(300), np.random.default_rng(seed), config) for seed in range(count)]
 
 
+def test_defaults():
+    """What is drawn where only its probability is set."""
+    settings = WaveformConfig()
+    assert (settings.speeds, settings.silence_before_s, settings.silence_after_s) == ((1.0,), (0.0, 0.0), (0.0, 0.0))
+    assert (settings.join_probability, settings.join_longest_s, settings.join_total_s) == (0.0, 3.0, 12.0)
+    assert (settings.join_parts, settings.join_gap_s, settings.join_across) == (6, (0.0, 0.3), False)
+    assert (settings.pause_probability, settings.pause_s) == (0.0, (0.3, 10.0))
+    assert (settings.noise_probability, settings.noise_kinds, settings.noise_manifests) == (0.0, (), ())
+    assert (settings.noise_snr_db, settings.noise_color) == ((5.0, 30.0), (0.0, 2.0))
+    assert (settings.telephone_probability, settings.gain_db) == (0.0, (0.0, 0.0))
+
+
 def test_the_default_changes_nothing():
     speech = tone(300)
     assert waveform.augmented(speech, np.random.default_rng(0), UNCHANGED) is speech

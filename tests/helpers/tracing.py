@@ -86,6 +86,9 @@ def _traced_step(model: FrozenModel, constants: Constants, state: StreamState, s
     return state, emission, seen
 
 
+_segments_of = jax.jit(streaming.segments_of, static_argnums=(2, 3, 4))
+
+
 class Run(NamedTuple):
     """Values of one recording in `streaming.step`, valid frames only."""
 
@@ -116,7 +119,7 @@ class Traced:
         samples = np.zeros((rows, max([1, *map(len, recordings)])), np.float32)
         for row, recording in enumerate(recordings):
             samples[row, : len(recording)], length[row] = recording, len(recording)
-        segments = streaming.segments_of(jnp.asarray(samples), jnp.asarray(length), lookahead, chunks, config)
+        segments = jax.device_get(_segments_of(samples, length, lookahead, chunks, config))
         state = streaming.init_state(self.model, self.constants, rows)
         runs = [Run({}, [], [], []) for _ in recordings]
         pieces: list[dict[str, list]] = [{} for _ in recordings]
@@ -140,18 +143,12 @@ class Traced:
         return runs
 
     def _caches(self, state: StreamState, row: int) -> Trace:
-        encoder = state.encoder
-        found = {f"subsampling{i}": stage[row, 0] for i, stage in enumerate(encoder.subsampling.stages)}
-        for i, block in enumerate(encoder.blocks):
-            attention, left = block.attention, self.config.encoder.left_context_frames
-            valid = min(int(attention.length[row]), left)
-            for name, ring in (("keys", attention.keys), ("values", attention.values)):
-                newest = jax.tree.map(lambda x: x[row : row + 1], ring).read(attention.length[row : row + 1], left)
-                found[f"block{i}.{name}"] = jnp.swapaxes(newest.frames[0], 0, 1)[left - valid :]
-            context = self.config.encoder.convolution_kernel - 1
-            newest = block.convolution.frames.read(block.convolution.length, context)
-            found[f"block{i}.convolution"] = newest.frames[row, 0]
-        return {name: np.asarray(array) for name, array in found.items()}
+        encoder = self.config.encoder
+        found = jax.device_get(_newest(state, row, encoder.left_context_frames, encoder.convolution_kernel - 1))
+        for i, block in enumerate(state.encoder.blocks):
+            for name in (f"block{i}.keys", f"block{i}.values"):
+                found[name] = found[name][max(0, len(found[name]) - int(block.attention.length[row])) :]
+        return found
 
     def decoding(self, encoded: np.ndarray, tokens: np.ndarray, looked: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the fields of `experiments.references.traces.Decoding` for given tokens, computed by nemojax."""
@@ -159,6 +156,19 @@ class Traced:
         found = _decoding(self.model, pad(encoded), pad(np.asarray(tokens, np.int32)), pad(looked))
         keep = {"projected": len(encoded), "logits": len(looked)}
         return {name: np.asarray(array)[: keep.get(name, len(tokens) + 1)] for name, array in found.items()}
+
+
+@partial(jax.jit, static_argnames=("left", "context"))
+def _newest(state: StreamState, row: int, left: int, context: int) -> dict[str, jax.Array]:
+    """Reads a row's caches: the newest `left` keys and values and `context` frames of a convolution, valid or not."""
+    one = jax.tree.map(lambda x: x[row][None], state.encoder)
+    found = {f"subsampling{i}": stage[0, 0] for i, stage in enumerate(one.subsampling.stages)}
+    for i, block in enumerate(one.blocks):
+        attention, convolution = block.attention, block.convolution
+        for name, ring in (("keys", attention.keys), ("values", attention.values)):
+            found[f"block{i}.{name}"] = jnp.swapaxes(ring.read(attention.length, left).frames[0], 0, 1)
+        found[f"block{i}.convolution"] = convolution.frames.read(convolution.length, context).frames[0, 0]
+    return found
 
 
 @jax.jit

@@ -14,7 +14,7 @@ from flax import nnx
 
 import nemojax
 from nemojax.bundled import SMALL
-from nemojax.kernels import fixed_order, panels
+from nemojax.kernels import fixed_order, panels, selection
 from nemojax.kernels.quantization import PackedLinear
 from nemojax.kernels.selection import for_backend
 from nemojax.model import attention, conformer, convolution, encoder, features, layers, subsampling
@@ -90,7 +90,10 @@ class Taps:
 def first_difference(model, samples: np.ndarray, lookahead: int, monkeypatch) -> str | None:
     """Returns the name of the first operation whose bits differ between the two shapes; None if there is none."""
     with monkeypatch.context() as patched:
-        model.encoder.subsampled_frames = 1 << 20  # in one part, so that its values are within reach
+        # in one part, so that all values are within reach
+        model.encoder.parts = selection.GPU_PARTS
+        for block in model.encoder.blocks:
+            block.parts = block.attention.parts = selection.GPU_PARTS
         constants = prepare(model)
         step, names = Taps(patched).step(model, constants, lookahead)
         together, _ = step(init_state(model, constants, ROWS), samples)

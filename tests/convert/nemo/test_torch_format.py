@@ -129,6 +129,7 @@ def with_entry(data: bytes, name: str) -> bytes:
             lambda: rezipped(GOOD, {"constants.pkl": b"."}),
             "has the entry 'archive/constants.pkl', which has no place in a state dict",
         ),
+        (lambda: with_entry(GOOD, "data/9"), "has the entry 'data/9', which has no place in a state dict"),
         (lambda: with_entry(GOOD, "../evil"), "has the entry '../evil', which has no place in a state dict"),
         (lambda: rezipped(GOOD, {"byteorder": b"big"}), "is in the byte order b'big', not little"),
         (lambda: rezipped(GOOD, {"data/1": None}), "the tensor 'v' has no storage of 16 bytes"),

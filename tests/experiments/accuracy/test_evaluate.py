@@ -55,7 +55,7 @@ def manifest(transcribed):
 
 
 @pytest.fixture
-def run(checkpoint_directory, tmp_path, capsys, recognizer):
+def run(checkpoint_directory, tmp_path, capsys, recognizer, read_once):
     """The command in this process: exit code, rows, standard output and error."""
 
     def run(*arguments, model=checkpoint_directory):

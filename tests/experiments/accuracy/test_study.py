@@ -192,7 +192,7 @@ def test_a_recording_is_changed_as_its_condition_says(samples):
 
 
 @pytest.fixture
-def run(checkpoint_directory, tmp_path, capsys):
+def run(checkpoint_directory, tmp_path, capsys, read_once):
     def run(*arguments):
         output = tmp_path / "rows.jsonl"
         code = study.main([str(checkpoint_directory), *map(str, arguments), "--output", str(output)])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -79,3 +80,17 @@ def undisturbed_run(settings, tmp_path_factory, _compile_once) -> Path:
 def undisturbed(undisturbed_run) -> list[tuple[int, float]]:
     """The losses of its steps."""
     return losses(undisturbed_run)
+
+
+@pytest.fixture(scope="module")
+def four_steps(settings, tmp_path_factory, _compile_once) -> Path:
+    """The directory of a run of four steps, which no test may change."""
+    run = tmp_path_factory.mktemp("four") / "run"
+    messages(dataclasses.replace(settings, run=run, steps=4))
+    return run
+
+
+@pytest.fixture
+def begun(four_steps, experiment) -> None:
+    """Has `experiment` run for four steps."""
+    shutil.copytree(four_steps, experiment.run)

@@ -145,19 +145,17 @@ def test_a_full_disk_leaves_the_checkpoint_before(experiment, undisturbed, monke
     assert losses(experiment.run) == undisturbed
 
 
-def test_other_settings_are_refused_unless_accepted(experiment):
-    messages(dataclasses.replace(experiment, steps=4))
+def test_other_settings_are_refused_unless_accepted(experiment, begun):
     slower = dataclasses.replace(experiment.training, learning_rate=0.01)
     with pytest.raises(RunError, match=r"other settings \(training.learning_rate: 0.05 then, 0.01 now\); use those"):
         messages(dataclasses.replace(experiment, training=slower))
-    messages(dataclasses.replace(experiment, training=slower, accept_changes=True, steps=8, workers=0, keep=1))
+    messages(dataclasses.replace(experiment, training=slower, accept_changes=True, steps=6, workers=0, keep=1))
     rows = read_metrics(experiment.run / "metrics.jsonl")
     assert [row["changed"] for row in rows if row["kind"] == "settings"] == [{"training.learning_rate": 0.01}]
-    assert len(losses(experiment.run)) == 8
+    assert len(losses(experiment.run)) == 6
 
 
-def test_settings_of_the_state_can_not_be_changed(experiment):
-    messages(dataclasses.replace(experiment, steps=1))
+def test_settings_of_the_state_can_not_be_changed(experiment, begun):
     wider = dataclasses.replace(experiment.model, max_symbols_per_frame=3)
     with pytest.raises(
         RunError, match=r"model.max_symbols_per_frame: 10 then, 3 now\); use those, or another directory"
@@ -199,8 +197,7 @@ def test_a_fresh_model_expects_blank_as_often_as_it_occurs(experiment):
     np.testing.assert_allclose(flat[:-1], (1 - BLANK_SHARE) / model.config.vocabulary, rtol=1e-5)
 
 
-def test_starting_from_a_checkpoint_with_and_without_another_tokenizer(experiment, speech, tmp_path):
-    messages(dataclasses.replace(experiment, steps=4))
+def test_starting_from_a_checkpoint_with_and_without_another_tokenizer(experiment, begun, speech, tmp_path):
     first = tmp_path / "first"
     export(experiment.run, first)
     again = dataclasses.replace(experiment, run=tmp_path / "again", init=first, steps=1, model=Experiment().model)
