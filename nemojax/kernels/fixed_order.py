@@ -158,7 +158,10 @@ class FixedAttention(Attention):
         chunk: Chunk,
         heads_first: bool,
     ) -> Array:
-        """Attends to keys in rings, or in order. `frames` are the segment's first, the first and the end of valid ones.
+        """Attends to keys in rings, or in order.
+
+        Args:
+          frames: numbered as the keys are: the first of the segment, the first valid one, and the end of the valid ones.
 
         Raises:
           TypeError: the chunk is traced, as in training.
