@@ -2,7 +2,7 @@
 
     python -m experiments engine_overhead [MODEL] [--lookaheads 0 1 6 13] [--streams 8000 10000 14000 14000]
 
-All streams push chunks as fast as they can, and all updates are read. A step's labels are random, at the rate of
+All streams push chunks as fast as they can, and all text is read. A step's labels are random, at the rate of
 speech, and ready at once. A live stream brings one chunk in each chunk's duration, so that an engine serves live
 streams only if it reaches more chunks a second than they need; the difference is left for the device's calls and for
 the program around the engine. The floor is what a program without an engine reaches in the same event loop: a call for
@@ -87,7 +87,7 @@ async def serve(recognizer: "Recognizer", lookahead: int, streams: int, settings
     def count(step: "StepReport") -> None:
         nonlocal done_chunks
         done_chunks += len(step.streams)
-        for stream in step.streams:
+        for stream in step.changed:
             stream.read_nowait()
 
     rates, total = Rates([], []), streams * settings.chunks
@@ -120,9 +120,10 @@ async def push_each(streams: Sequence["LiveStream"], chunk: np.ndarray) -> None:
 
 
 async def push_together(engine: "Engine", streams: Sequence["LiveStream"], chunk: np.ndarray) -> None:
+    packets = np.tile(chunk, (TURN, 1))
     for begin in range(0, len(streams), TURN):
         waiting = streams[begin : begin + TURN]
-        while waiting := engine.push_nowait(waiting, np.broadcast_to(chunk, (len(waiting), len(chunk)))):
+        while waiting := engine.push_nowait(waiting, packets[: len(waiting)]):
             if waiting[0].ended:
                 raise EngineError("the engine has ended its streams")
             await asyncio.sleep(0.001)

@@ -28,8 +28,10 @@ def synthetic_emission(
 class ZeroCostBatch(StreamBatch):
     """A batch whose steps return one prepared emission, without a device."""
 
-    def __init__(self, emission: Emission):
-        self._emission = emission
+    def __init__(self, recognizer: Recognizer, lookahead: int | None, emission: Emission):
+        self.config, self._emission = recognizer.config, emission
+        self.lookahead = recognizer.lookahead(lookahead)
+        self.chunk_samples = self.config.chunk_samples(self.lookahead)
 
     @property
     def size(self) -> int:
@@ -56,7 +58,7 @@ class ZeroCostRecognizer(Recognizer):
 
     def batch(self, size: int, lookahead: int | None = None) -> StreamBatch:
         """Returns a batch as large as the prepared emission."""
-        return ZeroCostBatch(self._emission)
+        return ZeroCostBatch(self, lookahead, self._emission)
 
 
 def zero_cost_engine(recognizer: Recognizer, lookahead: int, emission: Emission, **settings: Any) -> Engine:

@@ -7,7 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nemojax.audio.headers import UnnamedAudioError
-from nemojax.audio.inputs import Rate, as_file, as_mono, check_rate, unpacked
+from nemojax.audio.inputs import (
+    MAX_AMPLITUDE,
+    Rate,
+    as_file,
+    as_mono,
+    check_rate,
+    checked_array,
+    to_float32,
+    unpacked,
+)
 from nemojax.audio.raw import SampleFormat, decode_samples, parse_raw
 from nemojax.audio.resampler import Resampler
 from nemojax.audio.source import MAX_RATE_HZ, MIN_RATE_HZ, READ_SAMPLES, Recording, open_audio
@@ -28,20 +37,22 @@ class Piece(NamedTuple):
 
 
 def as_rows(samples: Any, count: int) -> np.ndarray:
-    """Converts samples of `count` streams, [count, N], to float32. Raises AudioError."""
+    """Converts samples of `count` streams, [count, N], to float32, which may share their memory. Raises AudioError."""
     table = np.asarray(samples)
     if table.ndim != 2 or len(table) != count:
         shape = list(table.shape)
         raise AudioError(f"samples of {count} streams have the shape [{count}, samples]; these have the shape {shape}")
     try:
-        return as_mono(table.reshape(-1)).reshape(table.shape)
+        rows = table if checked_array(table).dtype == np.float32 else to_float32(table)
     except UnnamedAudioError as error:
-        for row, samples in enumerate(table):  # again, to name the stream
-            try:
-                as_mono(samples)
-            except UnnamedAudioError as found:
-                raise AudioError(f"stream {row} of {count}: {found}") from None
         raise AudioError(f"streams: {error}") from None
+    energies = np.matmul(rows[:, None, :], rows[:, :, None]).reshape(-1)  # each bounds its row's samples
+    for row in np.flatnonzero(~(energies < MAX_AMPLITUDE**2)).tolist():
+        try:
+            as_mono(rows[row])
+        except UnnamedAudioError as error:
+            raise AudioError(f"stream {row} of {count}: {error}") from None
+    return rows
 
 
 class StreamInput:
@@ -49,6 +60,7 @@ class StreamInput:
 
     Attributes:
       rate_hz: sample rate of the pieces.
+      is_direct: whether checked samples are the model's as they are.
     """
 
     def __init__(self, model_rate_hz: int, sample_rate_hz: Rate | None = None, raw: str | SampleFormat | None = None):
@@ -73,6 +85,7 @@ class StreamInput:
         self.rate_hz = rate_hz
         self._resampler = None if rate_hz == model_rate_hz else Resampler(rate_hz, model_rate_hz)
         self._notes = () if rate_hz == model_rate_hz else (f"resampled from {rate_hz} Hz",)
+        self.is_direct = self._resampler is None
         self._rest, self._samples, self._ended = b"", 0, False
 
     @property
@@ -118,12 +131,12 @@ class StreamInput:
     def take(self, piece: Piece) -> np.ndarray:
         """Returns the samples that are known with this piece, float32 [N] at the model's rate."""
         self._rest = piece.rest
-        return self.take_samples(piece.samples)
+        self.count(len(piece.samples))
+        return piece.samples if self._resampler is None else self._resampler.resample(piece.samples)
 
-    def take_samples(self, samples: np.ndarray) -> np.ndarray:
-        """Does what `take` does, of samples that have been checked and are whole."""
-        self._samples += len(samples)
-        return samples if self._resampler is None else self._resampler.resample(samples)
+    def count(self, samples: int) -> None:
+        """Counts samples as taken; of an input that `is_direct`, that is all there is to do once they are checked."""
+        self._samples += samples
 
     def end(self) -> np.ndarray:
         """Returns the samples that are left once the stream has ended."""

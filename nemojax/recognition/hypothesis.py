@@ -77,6 +77,7 @@ class Hypothesis:
         self.events: list[Event] = []
         self._pieces: list[str] = []  # of the text: adding to one long string would copy it at every step
         self._config, self._tokenizer, self._detokenizer = config, tokenizer, tokenizer.incremental()
+        self._frame_ms = config.frame_ms
         self._keep, self._has_events = keep, bool(tokenizer.settings.events)
         self.is_whole = keep  # nothing has been forgotten
 
@@ -89,10 +90,13 @@ class Hypothesis:
     def extend(self, emission: Emission, row: int) -> Update:
         """Appends one row of an emission, of numpy arrays."""
         length = int(emission.length[row])
-        if not length:
+        arrays = (emission.labels, emission.frames, emission.log_probs)
+        return self.append(*(array[row, :length].tolist() for array in arrays))
+
+    def append(self, tokens: list[int], frames: list[int], log_probs: list[float]) -> Update:
+        """Appends labels with their frames and log-probabilities."""
+        if not tokens:
             return NOTHING
-        tokens, frames = emission.labels[row, :length].tolist(), emission.frames[row, :length].tolist()
-        log_probs = emission.log_probs[row, :length].tolist()
         events = self._events(tokens, frames) if self._has_events else ()
         if self._keep:
             self.tokens += tokens
@@ -120,7 +124,7 @@ class Hypothesis:
         return tuple(Event(name, self._time_s(frame)) for name, frame in named if name is not None)
 
     def _time_s(self, frame: int) -> float:
-        return round(frame * self._config.frame_ms / 1000, 3)
+        return round(frame * self._frame_ms / 1000, 3)
 
     def _appended(self, text: str) -> str:
         if text and self._keep:

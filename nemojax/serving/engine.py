@@ -30,27 +30,28 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from itertools import permutations
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from nemojax.audio.inputs import Rate
 from nemojax.audio.raw import SampleFormat
-from nemojax.audio.stream_input import StreamInput, as_rows
+from nemojax.audio.stream_input import StreamInput
 from nemojax.checks import check_count, check_seconds
 from nemojax.decoding.state import Emission
 from nemojax.errors import ConfigError, EngineError, EngineFull
-from nemojax.recognition.hypothesis import NOTHING, Update
+from nemojax.recognition.hypothesis import Update
 from nemojax.recognition.recognizer import Recognizer
-from nemojax.recognition.stream_batch import StepInput
-from nemojax.serving.live_stream import LiveStream, Seat, SeatedChunk, take_rows
+from nemojax.serving.live_stream import LiveStream, Seat
+from nemojax.serving.packets import push_packets
 from nemojax.serving.pending_steps import PendingSteps
 from nemojax.serving.schedule import Schedule, Step
+from nemojax.serving.sized_batch import SizedBatch
 from nemojax.serving.slots import Slots
 from nemojax.serving.step_report import StepReport
+from nemojax.serving.step_text import updates_of
 
-SHRINK_AFTER = 50  # consecutive steps for which a smaller batch would do
 IN_FLIGHT = 2  # steps whose labels wait to be read
 PREPARED = IN_FLIGHT + 2  # inputs of steps: beside these, one step's labels are being read, and one fills
 
@@ -110,8 +111,7 @@ class Engine:
         self.chunk_samples = recognizer.config.chunk_samples(self.lookahead)
         self.sizes, self.patience_s, self.backlog = tuple(sorted(set(slots))), patience_s, backlog
         self.on_step, self.steps, self.idle_limit_s = on_step, 0, idle_limit_s
-        self._batch = recognizer.batch(self.sizes[0], self.lookahead)
-        self._spare_steps = 0
+        self._batch = SizedBatch(recognizer.batch(self.sizes[0], self.lookahead), self.sizes)
         self._stopped: EngineError | None = EngineError("the engine is not running")
         self._pending = PendingSteps(recognizer.config, self.sizes[-1], self.chunk_samples)
         chunk_s = recognizer.config.chunk_ms(self.lookahead) / 1000
@@ -173,11 +173,9 @@ class Engine:
 
         Raises:
           AudioError: the samples are not all audio; nothing was taken.
-          ValueError: there are more than a chunk, or a stream is another engine's; nothing was taken.
+          ValueError: there are more than a chunk, a stream is another engine's, or is given twice; nothing was taken.
         """
-        chunks, left = take_rows(self, streams, as_rows(samples, len(streams)))
-        self._schedule.enqueue(chunks)
-        return left
+        return push_packets(self, self._schedule, streams, samples)
 
     def _audio(self, sample_rate_hz: Rate | None, raw: str | SampleFormat | None) -> StreamInput:
         self._close_abandoned()
@@ -216,15 +214,7 @@ class Engine:
             await self._loop.run_in_executor(None, thread.join)
 
     def _compile(self) -> None:
-        """Compiles the step at every size and every change of size, and allocates what steps will need at first."""
-        for size in self.sizes:
-            self._resize(size)
-            self._batch.step(StepInput.empty(self.recognizer.config, size, self.chunk_samples))
-        for sizes in permutations(self.sizes, 2):
-            for size in sizes:
-                self._resize(size)
-        self._resize(self.sizes[0])
-        self._batch.wait()
+        self._batch.compile()
         self._pending.prepare(PREPARED)
 
     def _stop(self, error: EngineError, failed: bool) -> None:
@@ -248,13 +238,14 @@ class Engine:
         """Returns how many chunks of a stream wait for a step."""
         return self._schedule.waiting(seat)
 
-    def enqueue(self, chunks: Iterable[SeatedChunk]) -> None:
-        """Takes chunks for the next steps."""
-        self._schedule.enqueue(chunks)
+    def take(self, seat: Seat, samples: np.ndarray) -> None:
+        """Takes checked samples of a stream, float32 [N] at the model's rate."""
+        seat.samples, seat.samples_s = seat.samples + len(samples), time.monotonic()
+        seat.chunks += self._schedule.push(seat, samples)
 
     def complete(self, seat: Seat) -> None:
-        """Ends a stream after the chunks that wait."""
-        self._schedule.complete(seat)
+        """Ends a stream after the samples taken so far."""
+        seat.chunks += self._schedule.complete(seat)
 
     def cancel(self, seat: Seat) -> None:
         """Ends a stream at once; chunks that wait are dropped."""
@@ -297,26 +288,14 @@ class Engine:
             while (step := self._schedule.next()) is not None:
                 gathered_s, emission = time.monotonic(), None
                 if step.given is not None:
-                    emission = self._batch.step(step.given.head(self._fit(step.slots)))
+                    emission = self._batch.step(step.given, step.slots)
                     self.steps += 1
-                self._results.put(_Dispatched(step, emission, self._batch.size, gathered_s, time.monotonic()))
+                self._results.put(_Dispatched(step, emission, self._batch.batch.size, gathered_s, time.monotonic()))
         except Exception as error:
             self._stop(EngineError(f"the engine failed: {error}"), failed=True)
             raise
         finally:
             self._results.put(None)
-
-    def _fit(self, slots: int) -> int:
-        """Changes the batch's size where the slots need another; returns it."""
-        fitting = next(size for size in self.sizes if size >= slots)
-        self._spare_steps = self._spare_steps + 1 if fitting < self._batch.size else 0
-        if fitting > self._batch.size or self._spare_steps > SHRINK_AFTER:
-            self._resize(fitting)
-        return self._batch.size
-
-    def _resize(self, size: int) -> None:
-        self._batch.resize(size)
-        self._spare_steps = 0
 
     # The reader's thread.
 
@@ -333,27 +312,21 @@ class Engine:
     def _read(self, dispatched: _Dispatched) -> None:
         """Waits for a step's labels, makes them text, and has it published."""
         step = dispatched.step
-        emission, ended = jax.device_get(dispatched.emission), set(step.ended)
+        emission = jax.device_get(dispatched.emission)
         read_s = time.monotonic()
         if step.given is not None:
             self._pending.give_back(step.given)
-        lengths = () if emission is None else emission.length[step.rows].tolist()
-        updates = [
-            (seat, seat.decode(emission, seat in ended))
-            for seat, length in zip(step.stepped, lengths, strict=True)
-            if length or seat in ended
-        ]
-        updates += [(seat, seat.decode(None, True)) for seat in ended.difference(step.stepped)]
+        updates = updates_of(step, emission)
         dispatched_s = dispatched.gathered_s, dispatched.dispatched_s
         moments_s = step.ready_s, step.begun_s, *dispatched_s, read_s, time.monotonic()
         self._loop.call_soon_threadsafe(self._publish, updates, dispatched, moments_s)
 
-    def _publish(
-        self, updates: list[tuple[Seat, Update]], dispatched: _Dispatched, moments_s: tuple[float, ...]
-    ) -> None:
-        for seat, update in updates:
-            if update is not NOTHING and (stream := seat.stream()) is not None:
+    def _publish(self, updates: dict[Seat, Update], dispatched: _Dispatched, moments_s: tuple[float, ...]) -> None:
+        changed = []
+        for seat, update in updates.items():
+            if (stream := seat.stream()) is not None:
                 stream.publish(update)
+                changed.append(stream)
         stepped = dispatched.step.stepped
         for seat in stepped:
             seat.chunks_done += 1
@@ -365,4 +338,4 @@ class Engine:
                 stream.end()
         if stepped and self.on_step is not None:
             streams = [stream for seat in stepped if (stream := seat.stream()) is not None]
-            self.on_step(StepReport(streams, dispatched.rows, *moments_s))
+            self.on_step(StepReport(streams, changed, dispatched.rows, *moments_s))

@@ -3,18 +3,16 @@
 import asyncio
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from nemojax.audio.stream_input import Piece, StreamInput
 from nemojax.config import ModelConfig
-from nemojax.decoding.state import Emission
 from nemojax.errors import Backlog, EngineError
-from nemojax.recognition.chunker import Chunk, Chunker
 from nemojax.recognition.hypothesis import NOTHING, Hypothesis, Update, merged
 from nemojax.text.transcript import Transcript
 
@@ -29,30 +27,18 @@ class Seat:
 
     slot: int
     hypothesis: Hypothesis
-    chunks: int = 0  # given to the engine so far
+    samples: int = 0  # given to the engine so far, at the model's rate
+    chunks: int = 0  # that these have completed
     chunks_done: int = 0  # of these, transcribed
     complete: bool = False  # it takes no more samples
     samples_s: float = field(default_factory=time.monotonic)  # when it last got samples
     stream: "Callable[[], LiveStream | None]" = lambda: None  # None once nobody refers to it any more
     awaited: "list[LiveStream]" = field(default_factory=list)  # held while a task waits: nothing else may hold the task
 
-    def decode(self, emission: Emission | None, ended: bool) -> Update:
-        """Returns what a step adds to the transcript; the text is finished where the stream has `ended`."""
-        update = NOTHING if emission is None else self.hypothesis.extend(emission, self.slot)
-        return update + self.hypothesis.finish() if ended else update
-
     def fail(self, error: EngineError) -> None:
         """Ends the stream with an error, unless it has ended."""
         if (stream := self.stream()) is not None:
             stream.fail(error)
-
-
-class SeatedChunk(NamedTuple):
-    """A chunk on its way to the engine."""
-
-    seat: Seat
-    chunk: Chunk
-    first: bool  # it begins the stream
 
 
 @runtime_checkable
@@ -64,11 +50,11 @@ class Server(Protocol):
     def waiting(self, seat: Seat) -> int:
         """Returns how many chunks of a stream wait for a step."""
 
-    def enqueue(self, chunks: Iterable[SeatedChunk]) -> None:
-        """Takes chunks for the next steps."""
+    def take(self, seat: Seat, samples: np.ndarray) -> None:
+        """Takes checked samples of a stream, float32 [N] at the model's rate."""
 
     def complete(self, seat: Seat) -> None:
-        """Ends a stream after the chunks that wait."""
+        """Ends a stream after the samples taken so far."""
 
     def cancel(self, seat: Seat) -> None:
         """Ends a stream at once; chunks that wait are dropped."""
@@ -82,7 +68,7 @@ class LiveStream:
 
     def __init__(self, server: Server, seat: Seat, config: ModelConfig, lookahead: int, audio: StreamInput):
         self.seat, self.lookahead, self._input = seat, lookahead, audio
-        self._server, self._chunker = server, Chunker(config, lookahead)
+        self._server, self.is_direct = server, audio.is_direct
         self._chunk_samples, self._history_samples = config.chunk_samples(lookahead), config.history_samples
         self._rate_hz = config.features.sample_rate_hz
         self._part_samples = max(1, self._chunk_samples * audio.rate_hz // self._rate_hz)  # at most a chunk
@@ -126,7 +112,7 @@ class LiveStream:
     def transcribed_s(self) -> float:
         """Seconds of audio transcribed so far."""
         samples = self.chunks_done * self._chunk_samples - self._history_samples  # which begin the first chunk
-        return max(0, min(samples, self._chunker.samples)) / self._rate_hz
+        return max(0, min(samples, self.seat.samples)) / self._rate_hz
 
     async def push(self, samples: Any) -> None:
         """Takes more samples, as `Stream.push` does, a chunk at a time as there is room for it.
@@ -191,14 +177,20 @@ class LiveStream:
 
     def _push(self, piece: Piece) -> None:
         self._check_open()
-        self.seat.samples_s = time.monotonic()
-        if chunks := self._chunker.push(self._input.take(piece)):
-            self._server.enqueue(self._seated(chunks))
+        self._server.take(self.seat, self._input.take(piece))
 
-    def take(self, samples: np.ndarray, now_s: float) -> list[SeatedChunk]:
-        """Takes checked samples, for which there is `room`, and returns the chunks that they complete."""
-        self.seat.samples_s = now_s
-        return self._seated(self._chunker.push(self._input.take_samples(samples)))
+    # Packets of many streams at once, see `packets`.
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it takes samples at all: it has not ended, and no push waits."""
+        return not (self._in_turn or self.seat.complete or self._error is not None)
+
+    def took(self, count: int, now_s: float, chunks: int) -> None:
+        """Counts samples that were taken as they are, and the chunks that they completed."""
+        self._input.count(count)
+        seat = self.seat
+        seat.samples, seat.chunks, seat.samples_s = seat.samples + count, seat.chunks + chunks, now_s
 
     def check_part(self, server: Server, samples: int) -> None:
         """Raises ValueError if this is a stream of another server, or if `samples` samples are more than a chunk."""
@@ -206,13 +198,6 @@ class LiveStream:
             raise ValueError("this is a stream of another engine; push its samples there")
         if samples > self._part_samples:
             raise ValueError(f"push at most a chunk of each stream, {self._part_samples} samples, not {samples}")
-
-    def _seated(self, chunks: list[Chunk]) -> list[SeatedChunk]:
-        seat, seated = self.seat, []
-        for chunk in chunks:
-            seated.append(SeatedChunk(seat, chunk, seat.chunks == 0))
-            seat.chunks += 1
-        return seated
 
     async def finish(self) -> Transcript:
         """Transcribes the samples of the last, incomplete chunk and returns the transcript.
@@ -223,9 +208,7 @@ class LiveStream:
         async with self._taking_turns():
             if not self.seat.complete and self._error is None:
                 self.seat.complete = True
-                chunks = self._chunker.push(self._input.end())
-                rest = self._chunker.rest()
-                self._server.enqueue(self._seated(chunks if rest is None else [*chunks, rest]))
+                self._server.take(self.seat, self._input.end())
                 self._server.complete(self.seat)
         while self._transcript is None:
             if self._error is not None:
@@ -283,8 +266,8 @@ class LiveStream:
     def end(self) -> None:
         """Ends the stream: all its updates are published."""
         if self._error is None:
-            samples, notes = self._chunker.samples, self._input.notes
-            self._transcript = self.seat.hypothesis.transcript(samples, self.lookahead, "stream", notes)
+            hypothesis, notes = self.seat.hypothesis, self._input.notes
+            self._transcript = hypothesis.transcript(self.seat.samples, self.lookahead, "stream", notes)
         self.wake()
 
     def fail(self, error: EngineError) -> None:
@@ -293,22 +276,3 @@ class LiveStream:
             where = f" ({self.duration_s:.2f} s taken, {self.chunks_done} chunks transcribed)" if self.backlog else ""
             self._error = EngineError(f"{error}{where}") if where else error
         self.wake()
-
-
-def take_rows(
-    server: Server, streams: Sequence[LiveStream], rows: np.ndarray
-) -> tuple[list[SeatedChunk], list[LiveStream]]:
-    """Takes a row of samples for each stream of a server; see `Engine.push_nowait`.
-
-    Returns:
-      The chunks that they complete, and the streams without room, of which nothing was taken.
-    """
-    for stream in streams:
-        stream.check_part(server, rows.shape[1])
-    now_s, chunks, left = time.monotonic(), [], []
-    for stream, row in zip(streams, rows, strict=True):
-        if stream.room > 0:
-            chunks += stream.take(row, now_s)
-        else:
-            left.append(stream)
-    return chunks, left

@@ -2,14 +2,12 @@
 
 import threading
 import time
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from nemojax.recognition.chunker import Chunk
 from nemojax.recognition.stream_batch import StepInput
-from nemojax.serving.live_stream import Seat, SeatedChunk
+from nemojax.serving.live_stream import Seat
 from nemojax.serving.pending_steps import PendingSteps
 
 EXPECTED_INTERVALS = 1.5  # a stream whose last chunk came longer ago, in intervals between its chunks, is idle
@@ -71,6 +69,7 @@ class Schedule:
             self._open[seat.slot], self._complete[seat.slot] = True, False
             now_s = time.monotonic()
             self._waiting[seat.slot], self._chunk_s[seat.slot] = 0, now_s
+            self._pending.begin(seat.slot)
             self._until_s[seat.slot] = now_s + EXPECTED_INTERVALS * self._duration_s
 
     def leave(self, seat: Seat) -> bool:
@@ -87,38 +86,60 @@ class Schedule:
         """Returns how many chunks of a stream wait for a step."""
         return int(self._waiting[seat.slot]) if self._seats[seat.slot] is seat else 0
 
-    def enqueue(self, chunks: Iterable[SeatedChunk]) -> None:
-        """Adds chunks of streams, each for the first step in which its stream has none."""
-        with self._lock:
-            now_s = time.monotonic()
-            for chunk in chunks:
-                self._add(*chunk, now_s)
+    def waiting_of(self, slots: np.ndarray) -> np.ndarray:
+        """Returns how many chunks of each slot's stream wait for a step."""
+        waiting: np.ndarray = self._waiting[slots]
+        return waiting
 
-    def _add(self, seat: Seat, chunk: Chunk, first: bool, now_s: float) -> None:
+    def push(self, seat: Seat, samples: np.ndarray) -> int:
+        """Adds samples [N] of a stream; returns how many chunks they complete, each for a step of its own."""
         slot = seat.slot
-        if self._seats[slot] is not seat:
-            return
-        waiting = int(self._waiting[slot])
-        self._pending.append(slot, waiting, chunk, first)
-        self._waiting[slot] = waiting + 1
-        interval_s = min(max(now_s - self._chunk_s[slot], self._duration_s), LONGEST_INTERVAL * self._duration_s)
-        self._chunk_s[slot], self._until_s[slot] = now_s, now_s + EXPECTED_INTERVALS * interval_s
-        if waiting == 0 and self._pending.ready == 1:  # the first chunk of the next step
+        with self._lock:
+            if self._seats[slot] is not seat:
+                return 0
+            ready = self._pending.ready
+            count = self._pending.push(slot, samples, int(self._waiting[slot]))
+            if count:
+                self._came(slot, count, ready == 0)
+            return count
+
+    def push_rows(self, slots: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Adds samples [streams, N] of streams, at most a chunk; returns which streams completed a chunk."""
+        with self._lock:
+            ready = self._pending.ready
+            complete = self._pending.push_rows(slots, rows, self._waiting[slots])
+            if complete.any():
+                self._came(slots[complete], 1, ready == 0)
+            return complete
+
+    def _came(self, slots: int | np.ndarray, count: int, was_empty: bool) -> None:
+        """Notes that `count` chunks of each stream have come; before, the next step had none if it `was_empty`."""
+        now_s, longest_s = time.monotonic(), LONGEST_INTERVAL * self._duration_s
+        self._waiting[slots] += count
+        interval_s = np.clip((now_s - self._chunk_s[slots]) / count, self._duration_s, longest_s)
+        self._chunk_s[slots], self._until_s[slots] = now_s, now_s + EXPECTED_INTERVALS * interval_s
+        if was_empty and self._pending.ready:  # the first chunk of the next step
             self._begin_waiting()
             self._changed.notify()
         else:
-            self._arrived(slot)
+            self._arrived(slots)
 
-    def complete(self, seat: Seat) -> None:
-        """Ends a stream after the chunks that wait."""
+    def complete(self, seat: Seat) -> int:
+        """Ends a stream after the chunks that wait and its last samples; returns how many chunks these are, 0 or 1."""
+        slot = seat.slot
         with self._lock:
-            if self._seats[seat.slot] is not seat:
-                return
-            self._complete[seat.slot] = True
-            if not self._waiting[seat.slot]:
+            if self._seats[slot] is not seat:
+                return 0
+            self._complete[slot] = True
+            ready = self._pending.ready
+            count = int(self._pending.end(slot, int(self._waiting[slot])))
+            if count:
+                self._came(slot, count, ready == 0)
+            elif not self._waiting[slot]:
                 self._ended.append(seat)
                 self._changed.notify()
-            self._arrived(seat.slot)
+            self._arrived(slot)
+            return count
 
     def next(self) -> Step | None:
         """Waits for the next step and takes it; None once it is stopped."""
@@ -153,10 +174,10 @@ class Schedule:
         self._expected = self._open & ~self._complete & (self._waiting == 0) & (self._until_s >= self._ready_s)
         self._expected_count = int(np.count_nonzero(self._expected))
 
-    def _arrived(self, slot: int) -> None:
-        """Notes that the next step need not wait for a stream."""
-        if self._expected[slot]:
-            self._expected[slot] = False
-            self._expected_count -= 1
+    def _arrived(self, slots: int | np.ndarray) -> None:
+        """Notes that the next step need not wait for one stream, or for many."""
+        if arrived := int(np.count_nonzero(self._expected[slots])):
+            self._expected[slots] = False
+            self._expected_count -= arrived
             if not self._expected_count:
                 self._changed.notify()

@@ -16,6 +16,7 @@ class StepReport:
     """
 
     streams: Sequence[LiveStream]  # that had a chunk in it
+    changed: Sequence[LiveStream]  # that have new text, or other labels, to read
     rows: int  # of the batch
     ready_s: float  # the first chunk arrived, or the step before it began
     begun_s: float

@@ -10,6 +10,7 @@ import pytest
 
 from nemojax.errors import ConfigError, EngineError, EngineFull
 from nemojax.serving import engine as engine_module
+from nemojax.serving import sized_batch
 from nemojax.serving.engine import Engine
 from nemojax.serving.engines import open_engines
 from tests.serving.running import LOOKAHEAD, alone, served, speak
@@ -38,17 +39,17 @@ def test_streams_get_the_labels_that_they_would_get_alone(recognizer, recordings
 
 
 def test_a_batch_grows_and_shrinks(recognizer, recordings, monkeypatch):
-    monkeypatch.setattr(engine_module, "SHRINK_AFTER", 3)
+    monkeypatch.setattr(sized_batch, "SHRINK_AFTER", 3)
     long, sizes = recordings[-1], []
 
     async def talk(engine):
-        step = engine._batch.step
+        step = engine._batch.batch.step
 
         def noting(given):
             sizes.append(len(given.samples))
             return step(given)
 
-        engine._batch.step = noting
+        engine._batch.batch.step = noting
         rng = random.Random(0)
         first = asyncio.create_task(speak(engine, long, rng, pause_s=0.1))
         others = [asyncio.create_task(speak(engine, recordings[-3], rng)) for _ in range(3)]
@@ -110,7 +111,7 @@ def test_a_failing_engine_tells_everyone(recognizer, recordings, monkeypatch):
         def fail(given):
             raise RuntimeError("out of memory")
 
-        engine._batch.step = fail
+        engine._batch.batch.step = fail
         waiting, pushing, *_ = streams = [engine.open() for _ in range(5)]
         queued = asyncio.create_task(engine.open_within(60))
         watching = asyncio.ensure_future(engine.failed)
@@ -134,10 +135,10 @@ def test_a_failing_reader_tells_everyone(recognizer, recordings, monkeypatch):
     async def talk(engine):
         stream = engine.open()
 
-        def fail(emission, ended):
+        def fail(*labels):
             raise RuntimeError("lost device")
 
-        stream.seat.decode = fail
+        stream.seat.hypothesis.append = stream.seat.hypothesis.finish = fail
         with pytest.raises(EngineError, match="the engine failed: lost device"):
             for at in range(0, 90_000, 1_000):
                 await stream.push(recordings[-1][at : at + 1_000])
@@ -159,7 +160,7 @@ def test_samples_are_kept_until_their_step_is_read(recognizer, recordings, monke
         return read
 
     async def talk(engine):
-        step = engine._batch.step
+        step = engine._batch.batch.step
 
         def noting(given):
             assert not any(np.shares_memory(given.samples, other) for other in unread)
@@ -167,7 +168,7 @@ def test_samples_are_kept_until_their_step_is_read(recognizer, recordings, monke
             counts.append(len(unread))
             return step(given)
 
-        engine._batch.step = noting
+        engine._batch.batch.step = noting
         monkeypatch.setattr(engine_module.jax, "device_get", slow)
         speaking = asyncio.create_task(speak(engine, recordings[-1], random.Random(0)))
         await asyncio.sleep(0.5)
@@ -266,6 +267,27 @@ def test_each_step_is_reported(recognizer, recordings):
         moments_s = report.ready_s, report.begun_s, report.gathered_s, report.dispatched_s, report.read_s
         assert list(moments_s) == sorted(moments_s) and report.read_s <= report.decoded_s
     assert all(before.begun_s <= after.ready_s for before, after in itertools.pairwise(reports))
+
+
+def test_a_step_names_the_streams_with_something_to_read(recognizer, recordings):
+    tokens = {}
+
+    def read(report):
+        assert set(report.changed) <= set(report.streams)
+        for stream in report.streams:
+            update = stream.read_nowait()
+            assert bool(update.tokens) == (stream in report.changed)
+            tokens.setdefault(stream, []).extend(update.tokens)
+
+    async def talk(engine):
+        streams = [engine.open() for _ in range(2)]
+        for stream, samples in zip(streams, recordings[-2:], strict=True):
+            await stream.push(samples)
+        transcripts = [await stream.finish() for stream in streams]
+        assert [tuple(tokens[stream]) for stream in streams] == [transcript.tokens for transcript in transcripts]
+
+    served(recognizer, talk, on_step=read, backlog=100)
+    assert any(tokens.values())
 
 
 def test_engines_of_several_lookaheads_share_a_recognizer(recognizer, recordings):

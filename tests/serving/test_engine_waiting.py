@@ -1,4 +1,4 @@
-"""Which batch sizes an engine uses, and which streams it closes: on a clock that is set by hand."""
+"""Which streams an engine closes: on a clock that is set by hand."""
 
 import time
 from types import SimpleNamespace
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from nemojax.errors import EngineError
-from nemojax.serving import engine as engine_module
 from nemojax.serving.engine import Engine
 from tests.serving.running import LOOKAHEAD
 
@@ -15,8 +14,9 @@ from tests.serving.running import LOOKAHEAD
 class FakeBatch:
     """Notes its sizes, and computes nothing."""
 
-    def __init__(self, size):
-        self.size = size
+    def __init__(self, size, recognizer):
+        self.size, self.config = size, recognizer.config
+        self.chunk_samples = self.config.chunk_samples(LOOKAHEAD)
 
     def step(self, given):
         pass
@@ -31,7 +31,7 @@ class FakeBatch:
 @pytest.fixture
 def idle(recognizer, monkeypatch):
     """An engine whose threads do not run, with three open streams, and a clock that is set by hand."""
-    monkeypatch.setattr(recognizer, "batch", lambda size, lookahead: FakeBatch(size))
+    monkeypatch.setattr(recognizer, "batch", lambda size, lookahead: FakeBatch(size, recognizer))
     engine = Engine(recognizer, LOOKAHEAD, slots=(2, 5), patience_s=1.0)
     engine._compile()
     engine._stopped = None
@@ -69,12 +69,3 @@ def test_idle_streams_are_closed(idle):
     idle.later.clear()
     idle._close_idle(10.0)
     assert idle.later == []
-
-
-def test_a_batch_shrinks_only_after_many_spare_steps(idle, monkeypatch):
-    monkeypatch.setattr(engine_module, "SHRINK_AFTER", 2)
-    assert [idle._fit(slots) for slots in (3, 2, 1, 2, 2, 1)] == [5, 5, 5, 2, 2, 2]
-    assert [idle._fit(slots) for slots in (3, 2, 2, 5, 2, 2)] == [5] * 6
-    assert idle._fit(2) == 2
-    idle.sizes = (1, 2, 5)
-    assert [idle._fit(slots) for slots in (5, 2, 2, 2, 1, 1, 1)] == [5, 5, 5, 2, 2, 2, 1]  # each waits anew

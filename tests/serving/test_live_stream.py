@@ -4,15 +4,12 @@ import asyncio
 import gc
 import itertools
 import random
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from nemojax.errors import AudioError, Backlog, ConfigError, EngineError, EngineFull
-from nemojax.recognition.hypothesis import Update
 from nemojax.serving.engine import Engine
-from nemojax.serving.live_stream import Seat
 from tests.serving.running import LOOKAHEAD, alone, served, speak
 
 
@@ -186,15 +183,6 @@ def test_chunks_are_counted_once(recognizer, recordings):
         return stream.chunks_done
 
     assert served(recognizer, talk) == 3
-
-
-def test_the_end_of_a_stream_shows_the_text_that_waited(recognizer):
-    """Such as a space that punctuation could have removed, or the bytes of an incomplete character."""
-    shown = [Update("a", (1,), (2,)), Update("\ufffd")]
-    hypothesis = SimpleNamespace(extend=lambda emission, slot: shown[0], finish=lambda: shown[1])
-    seat = Seat(0, hypothesis)
-    assert seat.decode(object(), False) == shown[0]
-    assert seat.decode(object(), True) == Update("a\ufffd", (1,), (2,)) and seat.decode(None, True) == shown[1]
 
 
 def test_a_long_push_goes_in_piecewise(recognizer, speech):

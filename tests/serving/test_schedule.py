@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from nemojax.config import PRESETS
-from nemojax.serving.live_stream import Seat, SeatedChunk
+from nemojax.serving.live_stream import Seat
 from nemojax.serving.pending_steps import PendingSteps
 from nemojax.serving.schedule import Schedule
 
-SLOTS, PATIENCE_S, CHUNK_S, CHUNK = 5, 0.5, 1.0, [np.ones(100, np.float32)]
+SLOTS, PATIENCE_S, CHUNK_S, CHUNK = 5, 0.5, 1.0, np.ones(2560, np.float32)
+HISTORY = PRESETS["tiny"].history_samples
 
 
 class Clock:
@@ -41,15 +42,18 @@ def schedule(clock, monkeypatch):
 
 @pytest.fixture
 def seats(schedule):
+    """Streams that have had their first chunk."""
     seats = [Seat(slot, None) for slot in range(3)]
     for seat in seats:
         schedule.join(seat)
+        assert schedule.push(seat, CHUNK[HISTORY:]) == 1
+    assert schedule.next().stepped == seats
     return seats
 
 
 def push(schedule, *seats):
     for seat in seats:
-        schedule.enqueue([SeatedChunk(seat, CHUNK, first=False)])
+        assert schedule.push(seat, CHUNK) == 1
 
 
 def test_patience_counts_from_the_first_chunk(schedule, seats, clock):
@@ -141,16 +145,16 @@ def test_a_stream_ends_with_its_last_chunk(schedule, seats):
 
 
 def test_chunks_of_a_stream_keep_their_order(schedule, seats):
+    schedule.leave(seats[1])
+    schedule.join(seats[1])
     for number in range(3):
-        schedule.enqueue(
-            [SeatedChunk(seats[1], [np.full(4, number, np.float32), np.full(6, number, np.float32)], first=number == 0)]
-        )
+        schedule.push(seats[1], np.full(2560 - (HISTORY if number == 0 else 0), number, np.float32))
     for seat in (seats[0], seats[2]):
         schedule.leave(seat)
     for number in range(3):
         given = schedule.next().given
-        begin = PRESETS["tiny"].history_samples if number == 0 else 0
-        assert given.samples[1, begin] == number and given.length[1] == begin + 10
+        begin = HISTORY if number == 0 else 0
+        assert (given.samples[1, begin:] == number).all() and given.length[1] == 2560
         assert given.active.tolist() == [False, True, False, False, False] and given.reset[1] == (number == 0)
 
 
@@ -168,8 +172,7 @@ def test_a_slot_is_as_new_for_its_next_stream(schedule, seats, clock):
     schedule.complete(seats[1])
     schedule.leave(seats[1])
     late, new = seats[1], Seat(1, None)
-    push(schedule, late)  # it has left
-    schedule.complete(late)
+    assert schedule.push(late, CHUNK) == schedule.complete(late) == 0  # it has left
     assert schedule.waiting(late) == 0
     schedule.join(new)
     assert schedule.waiting(new) == 0 and schedule.next().stepped == [seats[0], seats[2]]

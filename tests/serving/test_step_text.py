@@ -1,0 +1,41 @@
+from types import SimpleNamespace
+
+import numpy as np
+
+from nemojax.decoding.state import Emission
+from nemojax.recognition.hypothesis import NOTHING, Update
+from nemojax.serving.live_stream import Seat
+from nemojax.serving.schedule import Step
+from nemojax.serving.step_text import updates_of
+
+LABELS = np.arange(20).reshape(4, 5)
+EMISSION = Emission(LABELS, LABELS + 100, LABELS / 8, np.array([3, 2, 0, 1]))
+
+
+def seat(slot, rest=NOTHING):
+    append = lambda *lists: Update("a", *map(tuple, lists[:2]), log_probs=tuple(lists[2]))
+    return Seat(slot, SimpleNamespace(append=append, finish=lambda: rest))
+
+
+def step(stepped, ended=()):
+    rows = np.array([seat.slot for seat in stepped], int)
+    return Step(object() if stepped else None, rows, stepped, list(ended), 4, 0, 0)
+
+
+def test_each_stream_gets_the_labels_of_its_row():
+    stepped = [seat(1), seat(2), seat(3)]
+    updates = updates_of(step(stepped), EMISSION)
+    assert updates == {
+        stepped[0]: Update("a", (5, 6), (105, 106), log_probs=(0.625, 0.75)),
+        stepped[2]: Update("a", (15,), (115,), log_probs=(1.875,)),
+    }
+
+
+def test_the_end_of_a_stream_shows_the_text_that_waited():
+    """Such as a space that punctuation could have removed, or the bytes of an incomplete character."""
+    spoke, silent, early, done = (seat(slot, Update("\ufffd")) for slot in (1, 2, 0, 3))
+    nothing = seat(2)
+    updates = updates_of(step([spoke, silent], [spoke, silent, early]), EMISSION)
+    assert [updates[seat].text for seat in (spoke, silent, early)] == ["a\ufffd", "\ufffd", "\ufffd"]
+    assert updates[spoke].tokens == (5, 6) and updates[silent].tokens == ()
+    assert updates_of(step([], [done, nothing]), None) == {done: Update("\ufffd")}
