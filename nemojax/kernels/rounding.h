@@ -11,8 +11,8 @@ namespace nemojax {
 
 constexpr int kLargestWeight = 127;
 
-// Returns the largest whole number of a rounded row: as many products with weights of 127 as it has inputs can be summed in
-// 32 bits. Its upper half, rounded, is a number of 8 bits too, for products by tiles.
+// Returns the largest whole number of a rounded row: as many products with weights of 127 as it has inputs can be
+// summed in 32 bits. Its upper half, rounded, is a number of 8 bits too, for products by tiles.
 inline float LargestNumber(int64_t inputs) {
   constexpr int64_t kLargest = 32639;  // 127 * 256 + 127
   return std::min<int64_t>(std::numeric_limits<int32_t>::max() / (kLargestWeight * inputs), kLargest);

@@ -1,12 +1,12 @@
 // y = x W by tiles, for float32 rows x, with W in int8 with a scale for each output, or in bfloat16.
 //
 // Each number of x is the sum of two numbers of W's type. For int8 a row is rounded to whole numbers of 16 bits as in
-// panel_product.cc, and n = 256 high + low: both sums are exact, so y has the same bits as there. For bfloat16 low is what
-// high lacks, and y differs from float32's by 2.5e-6. The sums of high and of low are apart until the end, and a row's
-// order of additions is that of the inputs: a row of y depends on its row of x alone.
+// panel_product.cc, and n = 256 high + low: both sums are exact, so y has the same bits as there. For bfloat16, low is
+// what high lacks, so that x has 16 bits. The sums of high and of low are apart until the end, and a row's order of
+// additions is that of the inputs: a row of y depends on its row of x alone.
 //
-// W lies in pairs of panels of 16 outputs, [pairs, tiles of depth, 2, 16, 64 bytes]; a row of a tile has, for each of 16
-// outputs, 4 inputs of int8 or 2 of bfloat16. A pair is read straight on. `panels.to_tiles` makes it of panels.
+// W lies in pairs of panels of 16 outputs, [pairs, tiles of depth, 2, 16, 64 bytes]; a row of a tile has, for each of
+// 16 outputs, 4 inputs of int8 or 2 of bfloat16. A pair is read straight on. `panels.to_tiles` makes it of panels.
 
 #include <algorithm>
 #include <cmath>
@@ -33,9 +33,10 @@ constexpr int64_t kAhead = 1 << 12, kLine = 64;  // bytes
 constexpr int64_t kTaskBytes = 1 << 16;  // of weights; less is not worth a thread
 constexpr int64_t kFewBlocks = 2;  // of rows. For more, weights are read again and again:
 constexpr int64_t kPieceTiles = 8, kPieceTask = 8;  // pieces of this depth stay in the first cache; pairs in a task
+constexpr int64_t kGroupBlocks = 24;  // whose sums stay in the second cache
 
-// Memory that a call holds until its last thread is done. Later calls use it again, for new pages take longer to get than
-// to fill.
+// Memory that a call holds until its last thread is done. Later calls use it again, for new pages take longer to get
+// than to fill.
 std::shared_ptr<char> Borrow(int64_t bytes) {
   struct Block {
     char* data;
@@ -77,7 +78,7 @@ Value* Own(int64_t count) {
 // Rows of x as tiles: blocks of at most 16 rows, [blocks, tiles of depth, high and low, rows, 64 bytes].
 struct Rows {
   int64_t rows, inputs, tiles;
-  int64_t blocks = (rows + kTileRows - 1) / kTileRows, each = (rows + blocks - 1) / blocks;  // of a block: 17 are 9 and 8
+  int64_t blocks = (rows + kTileRows - 1) / kTileRows, each = (rows + blocks - 1) / blocks;  // 17 are 9 and 8
   bool together = 2 * each <= kTileRows;  // high and low are rows of one tile
   int64_t tile_bytes = each * kTileBytes, depth_bytes = 2 * tile_bytes, block_bytes = tiles * depth_bytes;
 };
@@ -107,7 +108,7 @@ struct Int8 {
   }
 
   static float Finish(int32_t high, int32_t low, float step, float scale) {
-    return int32_t(uint32_t(high) * 256 + uint32_t(low)) * (step * scale);  // the sum fits, and so wraps around to itself
+    return int32_t(uint32_t(high) * 256 + uint32_t(low)) * (step * scale);  // the sum fits, so it wraps to itself
   }
 };
 
@@ -154,7 +155,8 @@ struct BFloat16 {
 
 // Adds the products of a block of rows with a pair of panels, over some tiles of depth, to `sums`; to zero at first.
 template <typename Tiles, typename Kind, bool together>
-void MultiplyPair(const Rows& all, const char* x, const char* weights, int64_t tiles, bool ahead, bool first, char* sums) {
+void MultiplyPair(const Rows& all, const char* x, const char* weights, int64_t tiles, bool ahead, bool first,
+                  char* sums) {
   if (first) {
     Tiles::template Zero<0>(), Tiles::template Zero<1>();
     if (!together) Tiles::template Zero<2>(), Tiles::template Zero<3>();
@@ -177,6 +179,11 @@ void MultiplyPair(const Rows& all, const char* x, const char* weights, int64_t t
   Tiles::template Store<0>(sums), Tiles::template Store<1>(sums + kTileSize);
   if (!together) Tiles::template Store<2>(sums + 2 * kTileSize), Tiles::template Store<3>(sums + 3 * kTileSize);
 }
+
+// Blocks of rows, of which a thread keeps the sums.
+struct Group {
+  int64_t first, stop;
+};
 
 // A thread's tiles while it has tasks. The pool's threads may use tiles for something else, and those that hold some
 // are slow to switch.
@@ -211,13 +218,23 @@ ffi::Error Product(ffi::ThreadPool& pool, const ffi::Buffer<ffi::F32>& x_buffer,
 
   const auto finish = [=](const typename Kind::Sum* sums, int64_t block, int64_t pair) {
     const int64_t low = all.together ? all.each * kPanelOutputs : 2 * kTileSize / sizeof(*sums);  // from high
-    for (int64_t row = block * all.each; row < std::min(all.rows, (block + 1) * all.each); ++row, sums += kPanelOutputs) {
-      for (int panel = 0; panel < 2; ++panel) {
-        const int64_t first = pair * kOutputs + panel * kPanelOutputs;
-        const auto* high = sums + panel * kTileSize / sizeof(*sums);
-        const int64_t columns = std::min<int64_t>(kPanelOutputs, outputs - first);
-        for (int64_t o = 0; o < columns; ++o) {
-          y[row * outputs + first + o] = Kind::Finish(high[o], high[low + o], (*steps)[row], scale ? scale[first + o] : 1);
+    for (int panel = 0; panel < 2; ++panel) {
+      const int64_t first = pair * kOutputs + panel * kPanelOutputs;
+      const int64_t columns = std::min<int64_t>(kPanelOutputs, outputs - first);
+      if (columns <= 0) break;
+      float scales[kPanelOutputs] = {};
+      if (scale) std::memcpy(scales, scale + first, columns * sizeof(float));
+      const auto* high = sums + panel * kTileSize / sizeof(*sums);
+      const int64_t stop = std::min(all.rows, (block + 1) * all.each);
+      for (int64_t row = block * all.each; row < stop; ++row, high += kPanelOutputs) {
+        const float step = (*steps)[row];
+        float row_of_y[kPanelOutputs];  // whole, for vectors
+        for (int o = 0; o < kPanelOutputs; ++o) row_of_y[o] = Kind::Finish(high[o], high[low + o], step, scales[o]);
+        float* to = y + row * outputs + first;
+        if (columns == kPanelOutputs) {
+          std::memcpy(to, row_of_y, sizeof(row_of_y));
+        } else {
+          std::memcpy(to, row_of_y, columns * sizeof(float));
         }
       }
     }
@@ -226,24 +243,33 @@ ffi::Error Product(ffi::ThreadPool& pool, const ffi::Buffer<ffi::F32>& x_buffer,
   const bool few = all.blocks <= kFewBlocks;
   const int64_t piece = few ? tiles : kPieceTiles;
   const int64_t each = std::max<int64_t>(1, few ? kTaskBytes / pair_bytes : std::min(kPieceTask, pairs / 4));
+  // Adds a piece of depth of one pair for all blocks of a group, and finishes them after the last piece.
+  const auto add = [=](const Group& group, int64_t pair, int64_t tile, const char* next, char* sums) {
+    const int64_t now = std::min(piece, tiles - tile), lines = few ? 0 : now * 2 * kTileSize / kLine;
+    const char* start = weights + pair * pair_bytes + tile * 2 * kTileSize;
+    for (int64_t block = group.first; block < group.stop; ++block, sums += kSums * kTileSize) {
+      const int64_t done = block - group.first, count = group.stop - group.first;
+      for (int64_t line = done * lines / count; line < (done + 1) * lines / count; ++line) {
+        __builtin_prefetch(next + line * kLine, 0, 2);  // into the second cache
+      }
+      const char* rows = packed.get() + block * all.block_bytes + tile * all.depth_bytes;
+      (all.together ? MultiplyPair<Tiles, Kind, true> : MultiplyPair<Tiles, Kind, false>)(
+          all, rows, start, now, few && block == 0, tile == 0, sums);
+      if (tile + now == tiles) finish((const typename Kind::Sum*)sums, block, pair);
+    }
+  };
   const auto task = [=](int64_t index) {
     const int64_t first = index * each, stop = std::min(pairs, first + each);
-    char* kept = Own<char>((stop - first) * all.blocks * kSums * kTileSize);
-    for (int64_t tile = 0; tile < tiles; tile += piece) {
-      const int64_t now = std::min(piece, tiles - tile), lines = now * 2 * kTileSize / kLine;
-      for (int64_t pair = first; pair < stop; ++pair) {
-        const char* start = weights + pair * pair_bytes + tile * 2 * kTileSize;
-        const char* next = start + pair_bytes;  // what is read next
-        if (pair + 1 == stop && tile + now < tiles) next = weights + first * pair_bytes + (tile + now) * 2 * kTileSize;
-        for (int64_t block = 0; block < all.blocks; ++block) {
-          char* sums = kept + ((pair - first) * all.blocks + block) * kSums * kTileSize;
-          const char* rows = packed.get() + block * all.block_bytes + tile * all.depth_bytes;
-          for (int64_t line = few ? lines : block * lines / all.blocks; line < (block + 1) * lines / all.blocks; ++line) {
-            __builtin_prefetch(next + line * kLine, 0, 2);  // into the second cache
-          }
-          (all.together ? MultiplyPair<Tiles, Kind, true> : MultiplyPair<Tiles, Kind, false>)(
-              all, rows, start, now, few && block == 0, tile == 0, sums);
-          if (tile + now == tiles) finish((const typename Kind::Sum*)sums, block, pair);
+    for (Group group{0, 0}; group.stop < all.blocks;) {
+      group = {group.stop, std::min(all.blocks, group.stop + kGroupBlocks)};
+      const int64_t pair_sums = (group.stop - group.first) * kSums * kTileSize;
+      char* sums = Own<char>((stop - first) * pair_sums);
+      for (int64_t tile = 0; tile < tiles; tile += piece) {
+        for (int64_t pair = first; pair < stop; ++pair) {
+          const bool next_piece = pair + 1 == stop && tile + piece < tiles;
+          const char* next = weights + (next_piece ? first * pair_bytes + (tile + piece) * 2 * kTileSize
+                                                   : (pair + 1) * pair_bytes + tile * 2 * kTileSize);
+          add(group, pair, tile, next, sums + (pair - first) * pair_sums);
         }
       }
     }

@@ -147,8 +147,9 @@ struct AmxTiles {
   }
 };
 
-// Whether this processor has tiles of int8 and bfloat16, and Linux lets this process use them: it must be asked once, for
-// all threads. It refuses if it is older than 5.16, in some sandboxes, and where a thread's stack for signals is small.
+// Whether this processor has tiles of int8 and bfloat16, and Linux lets this process use them: it must be asked once,
+// for all threads. It refuses if it is older than 5.16, in some sandboxes, and where a thread's stack for signals is
+// small.
 inline bool RequestTiles() {
   constexpr unsigned kFeatures = 1u << 22 | 1u << 24 | 1u << 25;  // of CPUID 7, EDX: bfloat16, tiles, int8
   constexpr unsigned kSavesState = 1u << 27;  // of CPUID 1, ECX: XGETBV may be used
