@@ -12,10 +12,11 @@ convolutions, gates. `tests/kernels/test_first_difference.py` names the operatio
 
 The promise holds on one machine and for one version of nemojax and jax: exp, log, tanh and the FFT are XLA's own.
 
-On a GPU it would take as much again. Libraries there choose tiles, and how a sum is split, by shape, and jax's
-deterministic options only give the same bits for the same shape. The cheapest way is one executable of a fixed number
-of rows and one chunk, for live streams and recordings alike. The thorough one is kernels of their own for products,
-norms and attention, with tiles of a fixed size, no split sums, and keys in tiles that begin at multiples of a chunk.
+There is no such form for a GPU yet. Libraries there choose tiles, and how a sum is split, by shape, and jax's
+deterministic options give the same bits for the same shape only. The cheapest way would be one executable of a fixed
+number of rows and one chunk, for live streams and recordings alike. The faster one would be kernels of our own for
+products, norms and attention, with tiles of a fixed size, no split sums, and keys in tiles that begin at multiples of a
+chunk.
 """
 
 from collections.abc import Sequence
@@ -158,7 +159,10 @@ class FixedAttention(Attention):
         chunk: Chunk,
         heads_first: bool,
     ) -> Array:
-        """Attends to keys in rings, or in order. `frames` are the segment's first, the first and the end of valid ones.
+        """Attends to keys in rings, or in order.
+
+        Args:
+          frames: by the numbers of the keys: the segment's first, the first valid one, the end of the valid ones.
 
         Raises:
           TypeError: the chunk is traced, as in training.

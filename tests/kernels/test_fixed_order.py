@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemojax.config import PRESETS
-from nemojax.kernels import native
+from nemojax.kernels import native, processors
 from nemojax.kernels.fixed_order import FixedAttention, fix_order, layer_norm, log_sum_exp, mel_energies
-from nemojax.kernels.panels import product, to_panels
+from nemojax.kernels.panels import product, to_panels, to_tiles
 from nemojax.model import features
 from nemojax.model.attention import AttentionCache
 from nemojax.model.parameters import named_parameters
@@ -65,12 +65,16 @@ def test_far_smaller_terms_and_what_is_not_a_number():
     assert np.isnan(normed[1]).all() and np.isfinite(normed[[0, 2]]).all()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_row_of_a_product_is_the_same_bits_in_any_company(dtype):
+@pytest.mark.parametrize("dtype, tiles", [("float32", False), ("bfloat16", False), ("bfloat16", True)])
+def test_a_row_of_a_product_is_the_same_bits_in_any_company(dtype, tiles, monkeypatch):
     x, kernel = drawn(200, 130), drawn(130, 33, seed=1)
     panels = to_panels(jnp.asarray(kernel).astype(dtype))
+    if tiles:
+        monkeypatch.setattr(native, "tiles", lambda: processors.EMULATED)
+        panels = to_tiles(panels)
     together = np.asarray(product(jnp.asarray(x), panels, 33))
-    np.testing.assert_allclose(together, x @ np.asarray(jnp.asarray(kernel).astype(dtype), np.float32), atol=3e-5)
+    exact = x.astype(np.float64) @ np.asarray(jnp.asarray(kernel).astype(dtype), np.float64)
+    np.testing.assert_allclose(together, exact, atol=3e-5 if not tiles else 1e-3)  # tiles round activations to 16 bits
     for rows in [slice(count, 2 * count) for count in (*range(1, 18), 64, 100)]:
         assert_same_bits(product(jnp.asarray(x[rows]), panels, 33), together[rows])
 
