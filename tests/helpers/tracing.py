@@ -29,6 +29,8 @@ from nemojax.streaming import Constants, Segment, StreamState
 Trace = dict[str, np.ndarray]
 Watcher = Callable[[tuple, Any], dict[str, Any]]
 
+LOOPS = ("streaming", "model.encoder", "model.conformer", "model.attention")  # the modules that compute in parts
+
 
 @contextmanager
 def watching(seen: dict[str, Any]) -> Iterator[None]:
@@ -56,8 +58,11 @@ def watching(seen: dict[str, Any]) -> Iterator[None]:
     with ExitStack() as stack:
         for patch in (
             mock.patch("jax.jit", lambda function: function),  # else the encoder traces one block for all
-            # else many rows are subsampled in a loop, whose values can't leave it
-            mock.patch("nemojax.model.encoder.by_rows", lambda function, count, *trees: function(*trees)),
+            # else many rows are computed in a loop, whose values can't leave it
+            *(
+                mock.patch(f"nemojax.{name}.by_rows", lambda function, count, *trees: function(*trees))
+                for name in LOOPS
+            ),
             watch(features, "step", lambda args, result: {"log_mel": result[0]}),
             watch(Subsampling, "step", lambda args, result: {"subsampling": result[0]}),
             watch(Attention, "step", numbered(Attention, ".attention")),

@@ -9,6 +9,7 @@ from convert.__main__ import main as convert
 from experiments.references.sound import glides
 from nemojax import checkpoint, streaming
 from nemojax.kernels import native, selection
+from nemojax.kernels.panels import from_panels
 from nemojax.kernels.quantization import PackedLinear, is_quantized, pack, quantize
 from nemojax.model.layers import Linear
 from nemojax.model.parameters import named_parameters, thaw
@@ -18,6 +19,9 @@ from tests.helpers.compiler import COMPILER, needs_compiler
 @pytest.fixture(autouse=True, scope="module")
 def compiled_once():
     assert native.available() or COMPILER is None
+
+
+kernel_of = jax.jit(from_panels, static_argnums=(1, 2))
 
 
 @pytest.mark.parametrize("int8, error", [(False, 1e-5), (True, 0.05)])
