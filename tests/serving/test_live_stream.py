@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from nemojax.errors import AudioError, Backlog, ConfigError, EngineError, EngineFull
-from nemojax.serving.engine import Engine
 from tests.serving.running import LOOKAHEAD, alone, served, speak
 
 
@@ -287,36 +286,3 @@ def test_updates_have_times_probabilities_and_how_much_is_transcribed(recognizer
     assert (forgotten.text, forgotten.tokens, forgotten.words) == ("", (), ())
     assert forgotten.duration_s == kept.duration_s
     assert forgotten.notes == ("the text of earlier updates was not kept",)
-
-
-def test_many_streams_are_pushed_at_once(recognizer, speech):
-    """Each gets what it would get alone; those that can't take their samples are returned."""
-    table = np.stack([np.roll(speech, -9_000 * row)[:25_600] for row in range(4)])
-    integers = (table * 32_767).astype(np.int16)
-
-    async def talk(engine):
-        streams = [engine.open(), engine.open(), engine.open(), engine.open()]
-        streams[3].close()
-        for begin in range(0, 25_600, 1_600):
-            waiting = list(range(4))
-            while waiting:
-                left = [streams[row] for row in waiting]
-                refused = engine.push_nowait(left, integers[waiting, begin : begin + 1_600])
-                waiting = [streams.index(stream) for stream in refused if stream is not streams[3]]
-                await asyncio.sleep(0.001)
-        with pytest.raises(ValueError, match="at most a chunk of each stream, 2560 samples, not 2561"):
-            engine.push_nowait(streams[:1], np.zeros((1, 2_561), np.float32))
-        assert streams[3].ended and not streams[0].ended
-        with pytest.raises(AudioError, match="stream 1 of 2: sample 0 of those pushed is nan"):
-            engine.push_nowait(streams[:2], np.array([[0, 0], [np.nan, 0]], np.float32))
-        with pytest.raises(AudioError, match=r"the shape \[2, samples\]; these have the shape \[1, 5\]"):
-            engine.push_nowait(streams[:2], np.zeros((1, 5), np.float32))
-        async with Engine(recognizer, LOOKAHEAD, slots=(1,)) as other:
-            foreign = other.open()
-            with pytest.raises(ValueError, match="another engine"):
-                engine.push_nowait([streams[0], foreign], np.zeros((2, 100), np.float32))
-            assert foreign.duration_s == 0
-        return [await stream.finish() for stream in streams[:3]]
-
-    for row, transcript in enumerate(served(recognizer, talk, backlog=2)):
-        assert transcript == alone(recognizer, integers[row])
