@@ -113,3 +113,12 @@ def test_a_stream_that_is_dropped_leaves_nothing_to_the_next_one(pending):
     assert pending.end(0, 0)
     step = pending.take()
     assert step.length[0] == HISTORY + 3 and step.reset[0] and (step.samples[0, HISTORY : HISTORY + 3] == 1).all()
+
+
+def test_chunks_that_come_together_go_to_different_steps_where_others_wait(pending):
+    pending.push(1, SAMPLES, 0)
+    rows = np.stack([SAMPLES * (row + 5) for row in range(SLOTS)])
+    assert pending.push_rows(np.arange(SLOTS), rows, np.array([0, 1, 0])).all() and pending.ready == 3
+    first, second = pending.take(), pending.take()
+    assert first.active.all() and first.samples[:, 0].tolist() == [5, 1, 7]
+    assert second.active.tolist() == [False, True, False] and second.samples[1, -1] == 6
