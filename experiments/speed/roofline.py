@@ -1,9 +1,10 @@
 """Computes how long a step of many live streams must take at least on a device: bytes moved, arithmetic, and memory.
 
-    python -m experiments roofline [--preset 0.6b] [--streams 2400 5600 10000 10000]
+    python -m experiments roofline [--preset 0.6b] [--streams 8000 10000 14000 14000]
 
 Nothing runs: the step is traced for shapes alone, and XLA counts its operations. Weights are read once a step, whatever
-the number of streams; each stream's state is read once and written once. A step can't be faster than the larger of the
+the number of streams; each stream's state is read once, and what changes of it is written once: of its rings the new
+frames alone. A step can't be faster than the larger of the
 two times. It need not be slower than their sum if everything else were free: launches, passes over scores, copies, and
 the search for labels, of which one round is counted. A table goes to standard output; a row for each look-ahead is
 appended to a file of JSON lines.
@@ -31,7 +32,7 @@ class Settings:
     """Name of a model's settings."""
     lookaheads: tuple[int, ...] = (0, 1, 6, 13)
     """In encoder frames."""
-    streams: tuple[int, ...] = (2400, 5600, 10_000, 10_000)
+    streams: tuple[int, ...] = (8000, 10_000, 14_000, 14_000)
     """At each look-ahead."""
     device: str = "NVIDIA H200"
     """Name of the device, for the rows."""
@@ -61,31 +62,35 @@ def tree_bytes(tree: Any) -> int:
 
 
 def count(config: ModelConfig, lookahead: int) -> dict[str, int]:
-    """Counts the bytes of weights and state, and the operations, of one stream's step in bfloat16."""
+    """Counts what one stream's step in bfloat16 moves and computes: bytes of weights, state and writes, operations."""
     import jax
     import jax.numpy as jnp
 
     from nemojax.model.parameters import abstract_model
+    from nemojax.model.ring import Ring
     from nemojax.recognition.stream_batch import StepInput
     from nemojax.streaming import init_state, prepare, step
 
     model = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), abstract_model(config))
     constants = jax.eval_shape(prepare, model)
-    state = jax.eval_shape(lambda m, c: init_state(m, c, 1), model, constants)
+    state = jax.eval_shape(lambda m, c: init_state(m, c, 1, lookahead=lookahead), model, constants)
     segment = StepInput.empty(config, 1, config.chunk_samples(lookahead)).segment()
     jitted = jax.jit(step, static_argnames="lookahead")
     lowered = jitted.lower(model, constants, state, segment, lookahead=lookahead)
     analysis: Any = lowered.cost_analysis()
+    rings = [x for x in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, Ring)) if isinstance(x, Ring)]
+    kept = sum(tree_bytes(ring) * (1 - config.chunk_frames(lookahead) / ring.slots) for ring in rings)
     return {
         "weights_bytes": tree_bytes(model) + tree_bytes(constants),
         "state_bytes": tree_bytes(state),
+        "written_bytes": round(tree_bytes(state) - kept),
         "operations": round(analysis["flops"]),
     }
 
 
 def bound(counted: dict[str, int], lookahead: int, streams: int, settings: Settings) -> Row:
     """Computes the row of a look-ahead from the counts of `count`."""
-    moved = counted["weights_bytes"] + 2 * streams * counted["state_bytes"]
+    moved = counted["weights_bytes"] + streams * (counted["state_bytes"] + counted["written_bytes"])
     return {
         "lookahead": lookahead,
         "chunk_ms": PRESETS[settings.preset].chunk_ms(lookahead),
