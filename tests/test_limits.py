@@ -1,4 +1,4 @@
-"""The limits of what is read, which decide what is refused. A smaller one refuses files that were read before."""
+"""Limits of what is read, which decide what is refused, and other constants on which results depend."""
 
 from importlib import import_module
 
@@ -59,8 +59,11 @@ LIMITS = {
     "nemojax.cli.interrupts": {"REPEATED_S": 0.5},
     "nemojax.data.train_tokenizer": {"MAX_TEXT_BYTES": 65_536},
     "nemojax.data.validate": {"TOLERANCE_S": 0.05},
-    "nemojax.data.corpus": {"MAX_NAMED": 5},
-    "nemojax.data.pipeline": {"MAX_RESTARTS": 3},
+    "nemojax.data.corpus": {"MAX_NAMED": 5, "MIN_WEIGHT": 0.001, "JOINS_TRIED": 1000},
+    "nemojax.data.buckets": {"LABELS_MULTIPLE": 8, "LABELS_QUANTILE": 0.98},
+    "nemojax.data.plan": {"BATCH_FRAMES": 12_000},
+    "nemojax.data.loading": {"BABBLE_VOICES": (3, 8)},
+    "nemojax.data.pipeline": {"MAX_RESTARTS": 3, "CHECKED": 32, "MIN_TRIED": 32},
     "convert.errors": {"MAX_LISTED": 8, "MAX_REASON_CHARACTERS": 200, "MAX_MESSAGE": 1800},
     "convert.sections": {
         "MAX_SETTINGS_BYTES": 2**23,
