@@ -26,10 +26,8 @@ _AVX512_OPTIONS = ("-march=x86-64-v4", "-mprefer-vector-width=512")
 # by architecture, the best first
 LEVELS = {
     "x86_64": (
-        Level(
-            "avx512-vnni", _AVX512 | {"avx512_vnni"}, ("-march=x86-64-v4", "-mavx512vnni", "-mprefer-vector-width=512")
-        ),
-        Level("avx512", _AVX512, ("-march=x86-64-v4", "-mprefer-vector-width=512")),
+        Level("avx512-vnni", _AVX512 | {"avx512_vnni"}, (*_AVX512_OPTIONS, "-mavx512vnni")),
+        Level("avx512", _AVX512, _AVX512_OPTIONS),
         Level("avx2", _AVX2, ("-march=x86-64-v3",)),
     ),
     "aarch64": (Level("neon", frozenset(), ("-march=armv8-a",)),),
