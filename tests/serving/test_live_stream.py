@@ -5,6 +5,7 @@ import gc
 import itertools
 import random
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from nemojax.errors import AudioError, Backlog, ConfigError, EngineError, EngineFull
 from nemojax.recognition.hypothesis import Update
 from nemojax.serving.engine import Engine
-from nemojax.serving.live_stream import Seat
+from nemojax.serving.live_stream import LiveStream, Seat
 from tests.serving.running import LOOKAHEAD, alone, served, speak
 
 
@@ -332,3 +333,12 @@ def test_many_streams_are_pushed_at_once(recognizer, speech):
 
     for row, transcript in enumerate(served(recognizer, talk, backlog=2)):
         assert transcript == alone(recognizer, integers[row])
+
+
+def test_a_part_is_at_most_a_chunk():
+    stream: Any = SimpleNamespace(_server=(server := object()), _part_samples=2560)
+    LiveStream.check_part(stream, server, 2560)
+    with pytest.raises(ValueError, match="at most a chunk of each stream, 2560 samples, not 2561"):
+        LiveStream.check_part(stream, server, 2561)
+    with pytest.raises(ValueError, match="a stream of another engine"):
+        LiveStream.check_part(stream, object(), 1)
