@@ -6,6 +6,7 @@ from nemojax.audio.mp3 import (
     StretchedWindow,
     adts_frame_bytes,
     counted_bytes,
+    first_frame,
     frame_bytes,
     has_frame_count,
     has_frames,
@@ -151,6 +152,12 @@ def test_the_next_mp3_is_at_a_frame_or_its_tag():
         assert next_mp3(whole(b"x" * 10 + bytes(before) + b"ID3\4\0\0\0\0\0\6" + bytes(6) + frames), 3) == 10 + before
     assert next_mp3(whole(frames), 1) == 417 and next_mp3(whole(bytes(70_000) + frames), 0) is None
     assert next_mp3(whole(HEADER), 0) == 0 and next_mp3(whole(HEADER[:3]), 0) is None
+
+
+def test_one_frame_after_a_tag_is_not_enough():
+    frame, tag = HEADER + bytes(413), b"ID3\4\0\0\0\0\0\0"
+    assert first_frame(whole(tag + frame + b"x" * 20 + frame * 9)) == 10 + 417 + 20
+    assert first_frame(whole(tag + frame * 9)) == 10 and first_frame(whole(tag + frame)) == 10
 
 
 def test_a_frame_needs_another_one_after_it():

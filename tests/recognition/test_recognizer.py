@@ -249,7 +249,10 @@ def test_loading(checkpoint_directory, recognizer, recordings, reference):
     loaded = nemojax.load(checkpoint_directory)
     assert loaded.dtype == "float32" and loaded.origin == {"source": "made.nemo"}
     assert loaded.transcribe(recordings[1], 6).tokens == reference[6][1][0]
-    half = nemojax.load(checkpoint_directory, dtype="bfloat16")
+    options = {"xla_cpu_enable_fast_math": False}
+    half = nemojax.load(checkpoint_directory, dtype="bfloat16", compiler_options=options, reset_prediction_after_s=2.0)
+    assert half.compiler_options == options and half.search.reset_prediction_after_s == 2.0
+    assert loaded.compiler_options is None and loaded.origin == recognizer.origin
     assert half.dtype == "bfloat16" and half.transcribe(recordings[1]).duration_s == 2.5
     with pytest.raises(ValueError, match=whole("dtype must be one of float32, bfloat16, int8, not 'int4'")):
         nemojax.load(checkpoint_directory, dtype="int4")

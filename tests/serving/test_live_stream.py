@@ -4,11 +4,13 @@ import asyncio
 import gc
 import itertools
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from nemojax.errors import AudioError, Backlog, ConfigError, EngineError, EngineFull
+from nemojax.serving.live_stream import LiveStream
 from tests.serving.running import LOOKAHEAD, alone, served, speak
 
 
@@ -286,3 +288,12 @@ def test_updates_have_times_probabilities_and_how_much_is_transcribed(recognizer
     assert (forgotten.text, forgotten.tokens, forgotten.words) == ("", (), ())
     assert forgotten.duration_s == kept.duration_s
     assert forgotten.notes == ("the text of earlier updates was not kept",)
+
+
+def test_a_part_is_at_most_a_chunk():
+    stream = SimpleNamespace(_server=(server := object()), _part_samples=2560)
+    LiveStream.check_part(stream, server, 2560)
+    with pytest.raises(ValueError, match="at most a chunk of each stream, 2560 samples, not 2561"):
+        LiveStream.check_part(stream, server, 2561)
+    with pytest.raises(ValueError, match="a stream of another engine"):
+        LiveStream.check_part(stream, object(), 1)
