@@ -17,7 +17,12 @@ class Loaded:
 def asked(monkeypatch):
     """What was asked for of the recognizer, and whether compilation is watched."""
     asked = []
-    monkeypatch.setattr("nemojax.recognition.recognizer.load", lambda *given: asked.append(given) or Loaded())
+
+    def load(*given, reproducible):
+        asked.append((*given, reproducible))
+        return Loaded()
+
+    monkeypatch.setattr("nemojax.recognition.recognizer.load", load)
     watch = lambda report: type("Watch", (), {"start": lambda self: asked.append(report)})()
     monkeypatch.setattr(model, "Watch", watch)
     return asked
@@ -26,15 +31,15 @@ def asked(monkeypatch):
 def test_the_small_model_is_named_once(asked, tmp_path, capsys):
     assert isinstance(model.load(SMALL, "float32", "auto", "plain"), Loaded)
     assert capsys.readouterr().err == f"note: {SMALL_NOTE}\n"
-    model.load(tmp_path, "bfloat16", "xla", "auto")
+    model.load(tmp_path, "bfloat16", "xla", "auto", reproducible=True)
     assert capsys.readouterr().err == ""
-    assert asked == [(SMALL, "float32", "auto", "plain"), (tmp_path, "bfloat16", "xla", "auto")]
+    assert asked == [(SMALL, "float32", "auto", "plain", None), (tmp_path, "bfloat16", "xla", "auto", True)]
 
 
 def test_long_compilations_are_shown_on_a_terminal_alone(asked, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     model.load(tmp_path, "int8", "native", "fused")
-    assert asked == [model.show_compilation, (tmp_path, "int8", "native", "fused")]
+    assert asked == [model.show_compilation, (tmp_path, "int8", "native", "fused", None)]
 
 
 @pytest.mark.parametrize("seconds", [0.08, 2.5])
