@@ -29,8 +29,7 @@ from nemojax.model.transducer import Transducer
 from nemojax.weights import open_arrays, read_arrays
 
 CONFIG, TOKENIZER, ORIGIN, WEIGHTS = "config.json", "tokenizer.model", "origin.json", "weights"
-METADATA = "weights/_METADATA"  # orbax's: names, shapes and types
-MAX_BYTES = {CONFIG: 8 << 20, TOKENIZER: 16 << 20, ORIGIN: 64 << 20, METADATA: 8 << 20}
+MAX_BYTES = {CONFIG: 8 << 20, TOKENIZER: 16 << 20, ORIGIN: 64 << 20}
 # Weights may be of this many times the bytes of their files, and of this many more. nemojax does not compress them.
 MAX_RATIO, MAX_EXTRA_BYTES = 20, 64 << 20
 CONCURRENT_GB = 0.25  # memory that orbax may use besides the arrays; more is hardly faster

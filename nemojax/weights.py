@@ -17,15 +17,22 @@ import tensorstore as ts
 
 ALIGNMENT = 64  # bytes; jax on a CPU takes an array so aligned as it is, without a copy
 CONCURRENT_BYTES = 1 << 26  # of arrays that are read at once; more is hardly faster
+MAX_ARRAYS = 10_000  # the largest model that the settings allow has fewer
 
 
 def open_arrays(directory: Path) -> dict[str, ts.TensorStore]:
-    """Opens all arrays that orbax wrote into a directory, by name. Errors are those of tensorstore."""
+    """Opens all arrays that orbax wrote into a directory, by name.
+
+    Raises:
+      ValueError: there are more than a model has, or tensorstore can't open one; it raises other types, too.
+    """
     database = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{directory}/"}}
     context = ts.Context()
     keys = ts.KvStore.open(database, context=context).result().list().result()
     suffix = b"/.zarray"
     names = [key.removesuffix(suffix).decode() for key in keys if key.endswith(suffix)]
+    if len(names) > MAX_ARRAYS:
+        raise ValueError(f"it holds {len(names):,} arrays; a model has at most {MAX_ARRAYS:,}")
     opened = {
         # what is missing is an error, and not zero
         name: ts.open(

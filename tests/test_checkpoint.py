@@ -222,7 +222,6 @@ def test_settings_that_no_model_has_are_refused(copy, changes, message):
         ("origin.json", "[" * 100_000, r"origin\.json is nested too deeply"),
         ("origin.json", "[1]", r"origin\.json: it must be an object"),
         ("tokenizer.model", " " * (17 << 20), r"tokenizer\.model is larger than 16 MB"),
-        ("weights/_METADATA", " " * (9 << 20), r"_METADATA is larger than 8 MB"),
     ],
 )
 def test_files_that_no_checkpoint_has_are_refused(copy, file, content, message):

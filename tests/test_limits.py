@@ -21,7 +21,6 @@ LIMITS = {
             "config.json": 2**23,
             "tokenizer.model": 2**24,
             "origin.json": 2**26,
-            "weights/_METADATA": 2**23,
         },
         "MAX_RATIO": 20,
         "MAX_EXTRA_BYTES": 2**26,

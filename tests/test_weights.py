@@ -38,6 +38,12 @@ def test_arrays_are_converted_as_they_are_read(directory):
     np.testing.assert_array_equal(read["a.kernel"], ARRAYS["a.kernel"].astype(jnp.bfloat16))
 
 
+def test_more_arrays_than_a_model_has_are_refused(directory, monkeypatch):
+    monkeypatch.setattr(weights, "MAX_ARRAYS", 2)
+    with pytest.raises(ValueError, match="it holds 3 arrays; a model has at most 2"):
+        open_arrays(directory)
+
+
 def test_a_chunk_that_is_missing_is_an_error(directory):
     """Zarr's own answer is a chunk of zeros."""
     import tensorstore as ts
