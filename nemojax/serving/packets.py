@@ -31,7 +31,8 @@ def _push(server: Server, schedule: Schedule, streams: Sequence[LiveStream], row
     has_room = np.array([stream.is_free for stream in streams], bool) & (schedule.waiting_of(slots) < server.backlog)
     together = has_room & np.array([stream.is_direct for stream in streams], bool)
     taken = np.flatnonzero(together)
-    complete = schedule.push_rows(slots[taken], rows[taken])
+    packets = rows if len(taken) == len(rows) else rows[taken]  # mostly all: they need no copy
+    complete = schedule.push_rows(slots[taken], packets)
     count, now_s = rows.shape[1], time.monotonic()
     for index, chunks in zip(taken.tolist(), complete.tolist(), strict=True):
         streams[index].took(count, now_s, chunks)
