@@ -296,7 +296,7 @@ ffi::Error Attention(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> query, ffi::Buf
     static thread_local std::vector<float> queries, scores;
     queries.resize(kQueries * 2 * width);
     scores.resize(kQueries * window.padded());
-    const auto some = [&](auto now, int64_t q) {
+    const auto attend_few = [&](auto now, int64_t q) {
       const float* distances[now()];
       for (int64_t i = 0; i < now(); ++i) {
         const float* from = query_data + at + (q + i) * stride;
@@ -312,10 +312,10 @@ ffi::Error Attention(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> query, ffi::Buf
     };
     for (int64_t q = 0; q < count; q += kQueries) {
       switch (count - q) {
-        case 1: some(std::integral_constant<int, 1>(), q); break;
-        case 2: some(std::integral_constant<int, 2>(), q); break;
-        case 3: some(std::integral_constant<int, 3>(), q); break;
-        default: some(std::integral_constant<int, kQueries>(), q); break;
+        case 1: attend_few(std::integral_constant<int, 1>(), q); break;
+        case 2: attend_few(std::integral_constant<int, 2>(), q); break;
+        case 3: attend_few(std::integral_constant<int, 3>(), q); break;
+        default: attend_few(std::integral_constant<int, kQueries>(), q); break;
       }
     }
   };

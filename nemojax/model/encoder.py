@@ -12,9 +12,7 @@ from nemojax.config import ModelConfig
 from nemojax.model.attention import Chunk
 from nemojax.model.conformer import BlockCache, ConformerBlock
 from nemojax.model.layers import PartSizes, by_rows, dropout, split_key
-from nemojax.model.subsampling import STAGES, STRIDE, Subsampling, SubsamplingCache
-
-FACTOR = STRIDE**STAGES
+from nemojax.model.subsampling import Subsampling, SubsamplingCache
 
 
 class EncoderCache(NamedTuple):
@@ -77,7 +75,7 @@ class Encoder(nnx.Module):
 
         Invalid frames of these outputs may hold anything. Under `jax.jit` an output that is not used costs nothing.
         """
-        batch, frames = log_mel.shape[0], log_mel.shape[1] // FACTOR
+        batch, frames = log_mel.shape[0], log_mel.shape[1] // self.subsampling.config.subsampling_factor
         in_parts = key is None and isinstance(chunk, int)  # not in training, whose rows may lie on several devices
         rows = max(1, self.parts.subsampled // frames) if in_parts else batch
         with jax.named_scope("subsampling"):

@@ -11,9 +11,8 @@ from nemojax.text.tokenizer import Tokenizer
 from nemojax.text.transcript import Event, Transcript, Word
 
 
-class Update(
-    NamedTuple
-):  # made once or twice for every chunk of thousands of streams: a dataclass takes four times as long
+# a named tuple, for one or two are made for every chunk of thousands of streams, and a dataclass takes longer
+class Update(NamedTuple):
     """What a step adds to a stream's transcript.
 
     `text` is final: append it to the text before; it is never taken back. `tokens` are its labels; `frames` are their

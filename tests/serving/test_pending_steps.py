@@ -55,7 +55,7 @@ def test_the_first_step_counts_its_streams(pending):
 def test_samples_keep_their_order_wherever_they_are_cut(together):
     """One stream's pieces are of any size; packets of streams that are pushed together are of one size."""
     rng, pending = np.random.default_rng(0), PendingSteps(CONFIG, SLOTS, CHUNK)
-    heard = rng.normal(size=(SLOTS, 30_000)).astype(np.float32)
+    samples_of = rng.normal(size=(SLOTS, 30_000)).astype(np.float32)
     chunks, at, waiting = [[] for _ in range(SLOTS)], np.zeros(SLOTS, int), np.zeros(SLOTS, int)
 
     def take():
@@ -69,12 +69,14 @@ def test_samples_keep_their_order_wherever_they_are_cut(together):
 
     for slot in range(SLOTS):
         pending.begin(slot)
-    while (at < heard.shape[1]).any():
-        slots = np.flatnonzero((at < heard.shape[1]) & (rng.random(SLOTS) < 0.7))
+    while (at < samples_of.shape[1]).any():
+        slots = np.flatnonzero((at < samples_of.shape[1]) & (rng.random(SLOTS) < 0.7))
         longest = CHUNK if together else 3 * CHUNK
-        count = int(min([rng.choice([0, 1, 200, rng.integers(longest + 1)]), *(heard.shape[1] - at[slots])]))
+        count = int(min([rng.choice([0, 1, 200, rng.integers(longest + 1)]), *(samples_of.shape[1] - at[slots])]))
         rows = (
-            np.stack([heard[slot, at[slot] : at[slot] + count] for slot in slots]) if len(slots) else heard[:0, :count]
+            np.stack([samples_of[slot, at[slot] : at[slot] + count] for slot in slots])
+            if len(slots)
+            else samples_of[:0, :count]
         )
         if together:
             waiting[slots] += pending.push_rows(slots, rows, waiting[slots])
@@ -90,7 +92,7 @@ def test_samples_keep_their_order_wherever_they_are_cut(together):
         take()
     for row in range(SLOTS):
         assert {len(chunk) for chunk in chunks[row][1:-1]} == {CHUNK} and len(chunks[row][0]) == CHUNK - HISTORY
-        np.testing.assert_array_equal(np.concatenate(chunks[row]), heard[row])
+        np.testing.assert_array_equal(np.concatenate(chunks[row]), samples_of[row])
 
 
 def test_a_stream_has_a_last_chunk_if_it_has_samples_left_or_no_chunk_at_all(pending):
