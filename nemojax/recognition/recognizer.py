@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from nemojax.errors import AudioError, ConfigError, TranscriptionError
 from nemojax.kernels import selection
 from nemojax.kernels.fixed_order import is_fixed
 from nemojax.kernels.quantization import weights_dtype
-from nemojax.model.parameters import freeze, named_parameters, parameter_count, thaw, with_config
+from nemojax.model.parameters import abstract_model, freeze, named_parameters, parameter_count, thaw, with_config
 from nemojax.model.transducer import Transducer
 from nemojax.recognition.hypothesis import Hypothesis
 from nemojax.recognition.offline import transcribe_each
@@ -119,9 +120,13 @@ class Recognizer:
         self.tokenizer = tokenizer if same else Tokenizer(tokenizer.model, config.text)
         self.config, self.origin = config, origin or {}
         self.search, self.compiler_options = search, compiler_options
-        self.parameters = parameter_count(model)
         self.model = freeze(model)
         self.constants = prepare(self.model)
+
+    @cached_property
+    def parameters(self) -> int:
+        """The number of weights; what fills up kernels that are packed, and the scales of int8, do not count."""
+        return parameter_count(abstract_model(self.config))
 
     @property
     def dtype(self) -> str:

@@ -15,7 +15,8 @@ from nemojax import streaming
 from nemojax.audio.source import open_audio
 from nemojax.decoding.greedy import Greedy
 from nemojax.errors import AudioError, CheckpointError, ConfigError, TranscriptionError
-from nemojax.model.parameters import fill, named_parameters
+from nemojax.kernels import selection
+from nemojax.model.parameters import fill, named_parameters, parameter_count
 from nemojax.recognition.recognizer import Recognizer
 from nemojax.recognition.stream_batch import StreamBatch, step_jit
 from tests.helpers.messages import ending, whole
@@ -101,6 +102,13 @@ def test_int16_is_the_same_audio(recognizer, speech):
     tokens = [stream.push(x).tokens for stream, x in zip(streams, (pcm, pcm / np.float32(32_768)), strict=True)]
     assert tokens[0] == tokens[1] and tokens[0]
     assert recognizer.transcribe(pcm, 6).tokens[: len(tokens[0])] == tokens[0]
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_what_packing_adds_are_no_parameters(recognizer, tiny_model, int8):
+    packed = selection.for_backend(tiny_model, int8, kernels="native", reproducible=True)
+    assert parameter_count(packed) > 52_201  # the vocabulary is filled up to whole panels
+    assert Recognizer(packed, recognizer.config, recognizer.tokenizer).parameters == recognizer.parameters == 52_201
 
 
 def test_silence_is_an_empty_text(recognizer, tiny_model):
