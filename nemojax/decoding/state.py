@@ -28,6 +28,24 @@ class Emission(NamedTuple):
     length: Int[Array, " B"]
 
 
+class BeamEmission(NamedTuple):
+    """What the hypotheses of a beam have gained in one segment; the first `length` of each row are meaningful.
+
+    The hypothesis in place W has the labels of the one in place `root` of the beam before the segment, then `labels`.
+    """
+
+    labels: Int[Array, "B W U"]
+    frames: Int[Array, "B W U"]  # encoder frame of each label, counted from the start of the segment
+    log_probs: Float[Array, "B W U"]  # of each label, given the frame and the labels before it
+    length: Int[Array, "B W"]
+    root: Int[Array, "B W"]
+    score: Float[Array, "B W"]  # log-probability of the whole hypothesis, less `total`; -inf in an empty place
+    total: Float[Array, " B"]
+
+
+AnyEmission = Emission | BeamEmission  # of greedy search, of a beam
+
+
 @runtime_checkable
 class Search(Protocol):
     """A search over labels: a hashable value, static under `jax.jit`, whose state is part of the stream's state.
@@ -44,7 +62,7 @@ class Search(Protocol):
 
     def decode(
         self, model: Transducer, encoded: Float[Array, "B T D"], length: Int[Array, " B"], state: Any
-    ) -> tuple[Emission, Any]:
+    ) -> tuple[AnyEmission, Any]:
         """Continues every stream over the first `length` of its encoded frames."""
         ...
 

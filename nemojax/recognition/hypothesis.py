@@ -3,10 +3,9 @@
 import math
 from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nemojax.config import ModelConfig
-from nemojax.decoding.state import Emission
 from nemojax.text.tokenizer import Tokenizer
 from nemojax.text.transcript import Event, Transcript, Word
 
@@ -86,8 +85,8 @@ class Hypothesis:
         self._pieces = ["".join(self._pieces)]
         return self._pieces[0]
 
-    def extend(self, emission: Emission, row: int) -> Update:
-        """Appends one row of an emission, of numpy arrays."""
+    def extend(self, emission: Any, row: int) -> Update:
+        """Appends one row of an `Emission` of numpy arrays."""
         length = int(emission.length[row])
         arrays = (emission.labels, emission.frames, emission.log_probs)
         return self.append(*(array[row, :length].tolist() for array in arrays))

@@ -10,11 +10,10 @@ import numpy as np
 
 from nemojax.audio.source import AudioSource
 from nemojax.config import ModelConfig
-from nemojax.decoding.state import Emission
+from nemojax.decoding.state import AnyEmission
 from nemojax.errors import AudioError
 from nemojax.recognition.hypothesis import Hypothesis
 from nemojax.recognition.stream_batch import StepInput, StreamBatch
-from nemojax.text.tokenizer import Tokenizer
 from nemojax.text.transcript import Transcript
 
 # Lengths of segments, in left contexts (5.6 s at 70 frames): long segments cost less per second (relative costs as
@@ -52,14 +51,17 @@ class Job:
 def transcribe_each(
     new_batch: Callable[[int], StreamBatch],
     config: ModelConfig,
-    tokenizer: Tokenizer,
+    hypothesis: Callable[[], Hypothesis],
     sources: Iterable[Any],
     batch_size: int,
     open_source: Callable[[Any], AudioSource],
     progress: Callable[[float], object],
 ) -> Iterator[Result]:
-    """Transcribes any number of recordings; see `Recognizer.transcribe_each`. `new_batch(size)` makes the batch."""
-    jobs = open_each(sources, open_source, lambda: Hypothesis(config, tokenizer))
+    """Transcribes any number of recordings; see `Recognizer.transcribe_each`.
+
+    `new_batch(size)` makes the batch, `hypothesis()` the empty hypothesis of a recording.
+    """
+    jobs = open_each(sources, open_source, hypothesis)
     first: list[Job] = []
     for index, job in jobs:
         if isinstance(job, AudioError):
@@ -130,16 +132,16 @@ class OfflineBatch:
                 job.audio.close()
                 yield job.index, error
 
-    def _step(self, given: StepInput) -> Emission:
+    def _step(self, given: StepInput) -> AnyEmission:
         # where all recordings end, the segment may be a shorter one
         longest = given.length.max()
         given.shorten(next((n for n in segment_lengths(self._config) if n > longest), self._segment_samples))
         samples = given.length.sum() - given.reset.sum() * self._config.history_samples
-        emission: Emission = jax.device_get(self._batch.step(given))
+        emission: AnyEmission = jax.device_get(self._batch.step(given))
         self._progress(float(samples) / self._config.features.sample_rate_hz)
         return emission
 
-    def _hand_out(self, given: StepInput, emission: Emission) -> Iterator[Result]:
+    def _hand_out(self, given: StepInput, emission: AnyEmission) -> Iterator[Result]:
         """Extends every row's hypothesis, and yields the transcripts of the recordings that ended."""
         for row, job in enumerate(self._rows):
             if job is None:

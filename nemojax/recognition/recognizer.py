@@ -23,6 +23,7 @@ from nemojax.audio.stream_input import StreamInput
 from nemojax.bundled import SMALL
 from nemojax.checks import check_count
 from nemojax.config import ModelConfig
+from nemojax.decoding.beam import Beam
 from nemojax.decoding.greedy import Greedy
 from nemojax.decoding.state import Search
 from nemojax.device import check_process
@@ -32,6 +33,7 @@ from nemojax.kernels.fixed_order import is_fixed
 from nemojax.kernels.quantization import weights_dtype
 from nemojax.model.parameters import abstract_model, freeze, named_parameters, parameter_count, thaw, with_config
 from nemojax.model.transducer import Transducer
+from nemojax.recognition.beam_hypothesis import BeamHypothesis
 from nemojax.recognition.hypothesis import Hypothesis
 from nemojax.recognition.offline import transcribe_each
 from nemojax.recognition.stream import Stream
@@ -39,6 +41,11 @@ from nemojax.recognition.stream_batch import StreamBatch
 from nemojax.streaming import GREEDY, prepare
 from nemojax.text.tokenizer import Tokenizer
 from nemojax.text.transcript import Transcript
+
+RESET_OF_SEARCH = (
+    "give either search or reset_prediction_after_s; a greedy search has the seconds as its own setting: "
+    "search=Greedy(reset_prediction_after_s=...)"
+)
 
 
 def load(
@@ -51,6 +58,7 @@ def load(
     compilation_cache: str | Path | None = "auto",
     cache: str = "auto",
     reproducible: bool | None = None,
+    search: Search | None = None,
 ) -> "Recognizer":
     """Loads a recognizer from a directory that `nemojax-convert` or training wrote, or by a name on the hub.
 
@@ -76,6 +84,7 @@ def load(
         a stream, and in the engine; on a CPU with the C++ kernels, for one machine and one version of nemojax and jax.
         With bfloat16, weights alone are rounded. False leaves the order of sums to XLA, so that another label may win
         where two are nearly alike. None: where products are native, unless weights in int8 are loaded as "bfloat16".
+      search: the search over labels: `Greedy()` by default, or `Beam(width=4)`.
 
     Raises:
       CheckpointError: it is not a checkpoint, or not a complete one; or a name that can't be downloaded or converted.
@@ -87,7 +96,10 @@ def load(
         raise ValueError(f"dtype must be one of {', '.join(dtypes)}, not {dtype!r}")
     compilation.keep(compilation_cache)
     selection.check(kernels, attention, cache, reproducible)
-    search = Greedy(reset_prediction_after_s=reset_prediction_after_s)
+    if search is not None and reset_prediction_after_s is not None:
+        raise ConfigError(RESET_OF_SEARCH)
+    search = search or Greedy(reset_prediction_after_s=reset_prediction_after_s)
+    check_search(search)
     loaded, config, tokenizer, origin = checkpoint.load(directory, dtypes[dtype])
     trees = [loaded]
     del loaded  # packed kernel by kernel, and each is freed then: the weights are never in memory twice
@@ -162,6 +174,17 @@ class Recognizer:
         self.config.chunk_frames(lookahead)
         return lookahead
 
+    def with_search(self, search: Search) -> "Recognizer":
+        """Returns a recognizer of the same weights with another search, such as `Beam(width=4)`.
+
+        Raises:
+          ConfigError: it is not a search.
+        """
+        check_search(search)
+        recognizer = copy.copy(self)
+        recognizer.search = search
+        return recognizer
+
     def with_reset(self, reset_prediction_after_s: float | None) -> "Recognizer":
         """Returns a recognizer of the same weights whose prediction network begins anew after a pause; see `Greedy`.
 
@@ -182,6 +205,8 @@ class Recognizer:
 
     def hypothesis(self, keep: bool = True) -> Hypothesis:
         """Returns the empty hypothesis of a new stream; see `Hypothesis` for `keep`."""
+        if isinstance(self.search, Beam):
+            return BeamHypothesis(self.config, self.tokenizer, self.search.score_norm, self.search.n_best, keep)
         return Hypothesis(self.config, self.tokenizer, keep)
 
     def stream(
@@ -288,4 +313,10 @@ class Recognizer:
         lookahead = self.lookahead(lookahead)
         new_batch = lambda size: self.batch(size, lookahead)
         opened = lambda source: open_audio(source, sample_rate_hz, raw=layout, channel=channel)
-        yield from transcribe_each(new_batch, self.config, self.tokenizer, sources, batch_size, opened, progress)
+        yield from transcribe_each(new_batch, self.config, self.hypothesis, sources, batch_size, opened, progress)
+
+
+def check_search(search: Any) -> None:
+    """Raises ConfigError for what is not a search."""
+    if isinstance(search, type) or not isinstance(search, Search):
+        raise ConfigError(f"search must be a search, such as Greedy() or Beam(width=4), not {search!r}")

@@ -30,6 +30,27 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """One of the best hypotheses of a beam search."""
+
+    text: str
+    tokens: tuple[int, ...]  # labels
+    frames: tuple[int, ...]  # encoder frame of each token
+    log_probs: tuple[float, ...]  # of each token, given the frame and the tokens before it
+    score: float  # log-probability of all tokens, over all alignments that the search has followed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields of the JSON form."""
+        return {
+            "text": self.text,
+            "score": round(self.score, 4),
+            "tokens": list(self.tokens),
+            "frames": list(self.frames),
+            "log_probs": [round(value, 4) for value in self.log_probs],
+        }
+
+
+@dataclass(frozen=True)
 class Transcript:
     """The transcript of one recording or stream."""
 
@@ -42,6 +63,7 @@ class Transcript:
     mode: str  # "offline" or "stream"
     notes: tuple[str, ...] = ()  # changes made to the audio: "resampled from 8000 Hz"
     events: tuple[Event, ...] = ()  # of the labels that the checkpoint's settings name as events
+    n_best: tuple[Alternative, ...] = ()  # the best hypotheses, where a `Beam` asks for them; the first is the text
 
     def to_dict(self, audio: str) -> dict[str, Any]:
         """Returns the fields of the JSON form; `audio` names the recording.
@@ -60,6 +82,7 @@ class Transcript:
             "lookahead": self.lookahead,
             "mode": self.mode,
             "notes": list(self.notes),
+            **({"n_best": [each.to_dict() for each in self.n_best]} if self.n_best else {}),
         }
 
     def to_json(self, audio: str) -> str:
