@@ -40,7 +40,7 @@ from experiments.latency.report import percentiles, plot, tables
 from experiments.latency.worker import CONTENDERS
 from experiments.references import SIZES
 
-PEERS = ("torch", "transformers", "nemo_toolkit", "onnxruntime", "sherpa-onnx")
+PEERS = ("torch", "transformers", "nemo_toolkit", "onnxruntime", "openvino", "sherpa-onnx")
 REFERENCE = "nemojax float32"  # the others' labels are compared with its labels
 FRAME_S = 0.08
 RATE_HZ = 16_000
@@ -245,7 +245,7 @@ def read_rate(threads: int, megabytes: int = 512) -> float:
 def measure(settings: Settings, rows: Rows) -> None:
     from experiments.latency.weights import prepare, read_speech
 
-    wants_onnx = any(name.startswith(("onnxruntime", "sherpa-onnx")) for name in settings.contenders)
+    wants_onnx = any(name.startswith(("onnxruntime", "OpenVINO", "sherpa-onnx")) for name in settings.contenders)
     longest = [min(settings.seconds, settings.steps * FRAME_S * (r + 1) + 0.1) for r in settings.lookaheads]
     recordings = read_speech(settings.manifests, [*settings.batch_seconds, *longest], settings.seed)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # its memory is freed with it
