@@ -11,19 +11,8 @@ from nemojax.config import PRESETS
 from nemojax.recognition.stream_batch import StreamBatch
 
 SMALL = ["--preset", "tiny", "--grow-streams", "3", "1", "--grow-left-context-frames", "14", "--grow-lookahead", "0"]
-SMALL += [
-    "--grow-engine-streams",
-    "2",
-    "--grow-threads",
-    "1",
-    "4096",
-    "--grow-seconds",
-    "1.0",
-    "--repeats",
-    "2",
-    "--steps",
-    "2",
-]
+SMALL += ["--grow-engine-streams", "2", "--grow-threads", "4096", "--grow-seconds", "1.0"]
+SMALL += ["--repeats", "2", "--steps", "2"]
 
 
 def test_a_row_for_each_point(tmp_path, capsys):
