@@ -55,7 +55,7 @@ Markdown(table(rows))
 
 # %%
 recorded = [json.loads(line) for line in Path("../experiments/results/small.jsonl").read_text().splitlines()]
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
 
 
 def draw(axes, name, delays, measures, color):
@@ -78,7 +78,7 @@ for number, label in enumerate(dict.fromkeys(row["label"] for row in recorded)):
 right.set(xlabel="chunk in ms", ylim=(0, None), title="recorded: all held-out sets")
 right.set_xscale("log", base=2)
 right.set_xticks([80, 160, 560, 1120], ["80", "160", "560", "1120"])
-right.legend(fontsize=7, loc="center right")
+figure.legend(*right.get_legend_handles_labels(), fontsize=7, loc="outside right upper")
 plt.show()
 
 # %%
