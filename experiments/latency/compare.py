@@ -45,6 +45,9 @@ REFERENCE = "nemojax float32"  # the others' labels are compared with its labels
 FRAME_S = 0.08
 RATE_HZ = 16_000
 
+ONNX = ("onnx", "onnxruntime", "onnxscript")
+MODULES = {"transformers": ("transformers",), "onnxruntime": ONNX, "sherpa-onnx": (*ONNX, "sherpa_onnx")}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -86,6 +89,11 @@ class Settings:
         checks.at_least(1, self, "repeats", "threads", "batch_size")
         checks.at_least(2, self, "steps")
         checks.at_least(0, self, "starts")
+        checks.check_installed("torch", "nemo", *self._modules())  # NeMo makes the weights
+
+    def _modules(self) -> list[str]:
+        """Returns the modules that the contenders need, besides those that make the weights."""
+        return [name for contender in self.contenders for name in MODULES.get(contender.split()[0], ())]
 
 
 class Measurements:
