@@ -1,5 +1,9 @@
 """Searches over labels:
 
-state.py   the prediction network's state, and the labels that a search emits
-greedy.py  the best label at each frame
+state.py       the prediction network's state, and the labels that a search emits
+greedy.py      the best label at each frame
+graphs.py      graphs that score labels, all in one pool, and looking labels up in them
+graph_pool.py  the owner of the pool
+fusion.py      adds the scores of graphs to those of labels
+phrases.py     phrases as a graph
 """
