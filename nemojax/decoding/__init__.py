@@ -1,5 +1,6 @@
 """Searches over labels:
 
-state.py   the prediction network's state, and the labels that a search emits
-greedy.py  the best label at each frame
+state.py       the prediction network's state, and the labels that a search emits
+greedy.py      the best label at each frame
+confidence.py  measures of how sure a label and a word are
 """

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from nemojax.checks import check_count, check_seconds
 from nemojax.config import ModelConfig
+from nemojax.decoding.confidence import Confidence
 from nemojax.decoding.state import Emission, PredictionState, predict_next, where_rows
 from nemojax.model.transducer import Transducer
 
@@ -46,12 +47,15 @@ class Greedy:
     the start of a stream; the encoder keeps its context. It is for models that lose words after a pause. The seconds
     are counted in encoder frames, so the result does not depend on how a recording is cut into segments.
 
+    With a `confidence`, the emission has the confidences of its labels.
+
     Raises:
       ConfigError: `window_frames` is not at least 1, or `reset_prediction_after_s` is not a positive number.
     """
 
     window_frames: int = 14
     reset_prediction_after_s: float | None = None
+    confidence: Confidence | None = None
 
     def __post_init__(self) -> None:
         check_count("window_frames", self.window_frames)
@@ -75,7 +79,7 @@ class Greedy:
     ) -> tuple[Emission, Any]:
         """Continues every stream over the first `length` of its encoded frames."""
         window = min(self.window_frames, encoded.shape[1])
-        return decode(model, encoded, length, state, window, self.pause_frames(model.config))
+        return decode(model, encoded, length, state, window, self.pause_frames(model.config), self.confidence)
 
 
 def decode(
@@ -85,13 +89,14 @@ def decode(
     state: Any,
     window: int,
     pause_frames: int = 0,
+    confidence: Confidence | None = None,
 ) -> tuple[Emission, Any]:
     """Continues every stream over the first `length` of its encoded frames.
 
     `window` is the number of frames that one iteration scores: it changes the speed, not the result. At most
     `config.max_symbols_per_frame` labels are emitted at a frame. The state is a `PredictionState`, or with
     `pause_frames` a `ResetState`: then a frame after that many frames without a label is scored with the initial
-    prediction.
+    prediction. With a `confidence`, it is computed from the logits that chose the label.
     """
     config, (batch, frames, _) = model.config, encoded.shape
     capacity = frames * config.max_symbols_per_frame  # labels
@@ -127,6 +132,9 @@ def decode(
             write(c.emission.log_probs, log_prob),
             c.emission.length + found.astype(jnp.int32),
         )
+        if confidence is not None:
+            confidences = write(c.emission.confidences, confidence.of_labels(model.joint, logits_BV, label))
+            emission = emission._replace(confidences=confidences)
         lstm = c.prediction.lstm
         if reset is not None:
             lstm = where_rows(paused[streams, offset], reset.initial.lstm, lstm)
@@ -140,6 +148,7 @@ def decode(
         jnp.zeros((batch, capacity), jnp.int32),
         jnp.zeros((batch, capacity), jnp.float32),
         zero,
+        None if confidence is None else jnp.zeros((batch, capacity), jnp.float32),
     )
     last = zero if reset is None else -1 - reset.blanks
     cursor = _Cursor(zero, zero, last, prediction, blank)
