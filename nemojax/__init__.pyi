@@ -2,6 +2,7 @@ from .audio.source import open_audio as open_audio
 from .audio.source import open_channels as open_channels
 from .config import PRESETS as PRESETS
 from .config import ModelConfig as ModelConfig
+from .decoding.confidence import Confidence as Confidence
 from .decoding.greedy import Greedy as Greedy
 from .decoding.state import Emission as Emission
 from .decoding.state import Search as Search
@@ -17,6 +18,7 @@ from .errors import ProcessError as ProcessError
 from .errors import TokenizerError as TokenizerError
 from .errors import TranscriptionError as TranscriptionError
 from .model.transducer import Transducer as Transducer
+from .recognition.end_of_utterance import EndOfUtterance as EndOfUtterance
 from .recognition.hypothesis import Update as Update
 from .recognition.recognizer import Recognizer as Recognizer
 from .recognition.recognizer import load as load
@@ -35,6 +37,7 @@ from .streaming import segments_of as segments_of
 from .streaming import step as step
 from .streaming import transcribe_scan as transcribe_scan
 from .text.transcript import Transcript as Transcript
+from .text.transcript import Utterance as Utterance
 from .text.transcript import Word as Word
 
 __version__: str

@@ -6,4 +6,5 @@ graphs.py      graphs that score labels, all in one pool, and looking labels up 
 graph_pool.py  the owner of the pool
 fusion.py      adds the scores of graphs to those of labels
 phrases.py     phrases as a graph
+confidence.py  measures of how sure a label and a word are
 """

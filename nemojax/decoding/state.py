@@ -27,6 +27,7 @@ class Emission(NamedTuple):
     frames: Int[Array, "B U"]  # encoder frame of each label, counted from the start of the segment
     log_probs: Float[Array, "B U"]  # of each label, given the frame and the labels before it
     length: Int[Array, " B"]
+    confidences: Float[Array, "B U"] | None = None  # of each label, where the search has a `Confidence`
 
 
 @runtime_checkable

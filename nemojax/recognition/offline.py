@@ -14,7 +14,6 @@ from nemojax.decoding.state import Emission
 from nemojax.errors import AudioError
 from nemojax.recognition.hypothesis import Hypothesis
 from nemojax.recognition.stream_batch import StepInput, StreamBatch
-from nemojax.text.tokenizer import Tokenizer
 from nemojax.text.transcript import Transcript
 
 # Lengths of segments, in left contexts (5.6 s at 70 frames): long segments cost less per second (relative costs as
@@ -52,14 +51,14 @@ class Job:
 def transcribe_each(
     new_batch: Callable[[int], StreamBatch],
     config: ModelConfig,
-    tokenizer: Tokenizer,
+    new_hypothesis: Callable[[], Hypothesis],
     sources: Iterable[Any],
     batch_size: int,
     open_source: Callable[[Any], AudioSource],
     progress: Callable[[float], object],
 ) -> Iterator[Result]:
     """Transcribes any number of recordings; see `Recognizer.transcribe_each`. `new_batch(size)` makes the batch."""
-    jobs = open_each(sources, open_source, lambda: Hypothesis(config, tokenizer))
+    jobs = open_each(sources, open_source, new_hypothesis)
     first: list[Job] = []
     for index, job in jobs:
         if isinstance(job, AudioError):
@@ -144,7 +143,7 @@ class OfflineBatch:
         for row, job in enumerate(self._rows):
             if job is None:
                 continue
-            job.hypothesis.extend(emission, row)
+            job.hypothesis.extend(emission, row, self._config.encoder_frames(job.samples))
             if given.length[row] < self._segment_samples:
                 self._rows[row] = None
                 job.audio.close()
