@@ -3,6 +3,7 @@ from .audio.source import open_channels as open_channels
 from .config import PRESETS as PRESETS
 from .config import ModelConfig as ModelConfig
 from .decoding.beam import Beam as Beam
+from .decoding.confidence import Confidence as Confidence
 from .decoding.greedy import Greedy as Greedy
 from .decoding.state import BeamEmission as BeamEmission
 from .decoding.state import Emission as Emission
@@ -19,6 +20,7 @@ from .errors import ProcessError as ProcessError
 from .errors import TokenizerError as TokenizerError
 from .errors import TranscriptionError as TranscriptionError
 from .model.transducer import Transducer as Transducer
+from .recognition.end_of_utterance import EndOfUtterance as EndOfUtterance
 from .recognition.hypothesis import Update as Update
 from .recognition.recognizer import Recognizer as Recognizer
 from .recognition.recognizer import load as load
@@ -38,6 +40,7 @@ from .streaming import step as step
 from .streaming import transcribe_scan as transcribe_scan
 from .text.transcript import Alternative as Alternative
 from .text.transcript import Transcript as Transcript
+from .text.transcript import Utterance as Utterance
 from .text.transcript import Word as Word
 
 __version__: str

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt
 
 from nemojax.checks import check_count
+from nemojax.decoding.confidence import Confidence
 from nemojax.decoding.state import BeamEmission, PredictionState, predict_next, where_rows
 from nemojax.decoding.trace import NO_LABEL, Trace
 from nemojax.errors import ConfigError
@@ -66,6 +67,7 @@ class Beam:
       beta: each hypothesis proposes its `width + beta` best labels, blank among them, ...
       gamma: ... as far as their log-probability is less than this below that of its best one.
       score_norm: whether the final order divides scores by labels + 1; scores themselves are never divided.
+      confidence: the measure of the labels' confidences, which an emission has then.
       n_best: the number of hypotheses that a transcript lists, the best one first; 0 for none.
 
     Raises:
@@ -78,6 +80,7 @@ class Beam:
     gamma: float = 2.3
     score_norm: bool = True
     window_frames: int = 4
+    confidence: Confidence | None = None
     n_best: int = field(default=0, compare=False)  # for the host alone: the compiled step is the same
 
     def __post_init__(self) -> None:
@@ -120,7 +123,7 @@ class Beam:
             jnp.zeros(batch, jnp.int32),
             jnp.zeros((batch, self.width), bool),
             state,
-            Trace.empty(batch, frames * self.expansions, self.width),
+            Trace.empty(batch, frames * self.expansions, self.width, self.confidence is not None),
         )
         advance = lambda c: self._advance(model, projected_BTJ, length, c)
         cursor = jax.lax.while_loop(lambda c: jnp.any(c.frame < length), advance, cursor)
@@ -173,8 +176,18 @@ class Beam:
                 parent,
                 label,
                 chosen.log_prob,
+                self._confidence(model, here.logits, parent, label),
             ),
         )
+
+    def _confidence(
+        self, model: Transducer, logits: Float[Array, "B W V"], parent: Int[Array, "B W"], label: Int[Array, "B W"]
+    ) -> Float[Array, "B W"] | None:
+        if self.confidence is None:
+            return None
+        rows = jnp.take_along_axis(logits, parent[..., None], axis=1).reshape(-1, logits.shape[-1])
+        flat = self.confidence.of_labels(model.joint, rows, jnp.maximum(label, 0).reshape(-1))
+        return flat.reshape(label.shape)
 
     def _choose(
         self,

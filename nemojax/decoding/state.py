@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from nemojax.decoding.graphs import Graphs
 from nemojax.model.prediction import LSTMState
 from nemojax.model.transducer import Transducer
 
@@ -26,6 +27,7 @@ class Emission(NamedTuple):
     frames: Int[Array, "B U"]  # encoder frame of each label, counted from the start of the segment
     log_probs: Float[Array, "B U"]  # of each label, given the frame and the labels before it
     length: Int[Array, " B"]
+    confidences: Float[Array, "B U"] | None = None  # of each label, where the search has a `Confidence`
 
 
 class BeamEmission(NamedTuple):
@@ -41,6 +43,7 @@ class BeamEmission(NamedTuple):
     root: Int[Array, "B W"]
     score: Float[Array, "B W"]  # log-probability of the whole hypothesis, less `total`; -inf in an empty place
     total: Float[Array, " B"]
+    confidences: Float[Array, "B W U"] | None = None  # of each label, where the search has a `Confidence`
 
 
 AnyEmission = Emission | BeamEmission  # of greedy search, of a beam
@@ -61,9 +64,17 @@ class Search(Protocol):
         ...
 
     def decode(
-        self, model: Transducer, encoded: Float[Array, "B T D"], length: Int[Array, " B"], state: Any
+        self,
+        model: Transducer,
+        encoded: Float[Array, "B T D"],
+        length: Int[Array, " B"],
+        state: Any,
+        graphs: Graphs | None = None,
     ) -> tuple[AnyEmission, Any]:
-        """Continues every stream over the first `length` of its encoded frames."""
+        """Continues every stream over the first `length` of its encoded frames.
+
+        `graphs` score labels too; they are given to a search that has a field `fusion`, where that is true.
+        """
         ...
 
 

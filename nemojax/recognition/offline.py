@@ -51,17 +51,14 @@ class Job:
 def transcribe_each(
     new_batch: Callable[[int], StreamBatch],
     config: ModelConfig,
-    hypothesis: Callable[[], Hypothesis],
+    new_hypothesis: Callable[[], Hypothesis],
     sources: Iterable[Any],
     batch_size: int,
     open_source: Callable[[Any], AudioSource],
     progress: Callable[[float], object],
 ) -> Iterator[Result]:
-    """Transcribes any number of recordings; see `Recognizer.transcribe_each`.
-
-    `new_batch(size)` makes the batch, `hypothesis()` the empty hypothesis of a recording.
-    """
-    jobs = open_each(sources, open_source, hypothesis)
+    """Transcribes any number of recordings; see `Recognizer.transcribe_each`. `new_batch(size)` makes the batch."""
+    jobs = open_each(sources, open_source, new_hypothesis)
     first: list[Job] = []
     for index, job in jobs:
         if isinstance(job, AudioError):
@@ -146,7 +143,7 @@ class OfflineBatch:
         for row, job in enumerate(self._rows):
             if job is None:
                 continue
-            job.hypothesis.extend(emission, row)
+            job.hypothesis.extend(emission, row, self._config.encoder_frames(job.samples))
             if given.length[row] < self._segment_samples:
                 self._rows[row] = None
                 job.audio.close()

@@ -27,14 +27,14 @@ def emission(*places, total=0.0):
 def test_what_all_hypotheses_share_is_settled():
     tree = LabelTree()
     first = emission((0, [(5, 0, -0.5), (6, 1, -0.25)], -1.0), (0, [(5, 0, -0.5), (7, 1, -2.0)], -1.5))
-    assert tree.extend(first, 0) == ([5], [0], [-0.5])
+    assert tree.extend(first, 0) == ([5], [0], [-0.5], [])
     assert [one.rest.tokens for one in tree.ranked(2)] == [[6], [7]]
     # the second hypothesis moves to the first place, and has a child; the first one is gone
     second = emission((1, [(8, 4, -0.125)], -1.0), (1, [], -1.25), (0, [], EMPTY))
-    assert tree.extend(second, 0) == ([7], [1], [-2.0])
+    assert tree.extend(second, 0) == ([7], [1], [-2.0], [])
     assert [(one.rest.tokens, one.score) for one in tree.ranked(5)] == [([8], -1.0), ([], -1.25)]
-    assert tree.collapse() == ([8], [4], [-0.125])
-    assert tree.ranked(5) == [(([], [], []), -1.0)]
+    assert tree.collapse() == ([8], [4], [-0.125], [])
+    assert tree.ranked(5) == [(([], [], [], []), -1.0)]
 
 
 def test_a_label_of_two_frames_is_not_shared():
