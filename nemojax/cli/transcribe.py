@@ -15,12 +15,14 @@ from nemojax.bundled import SMALL
 from nemojax.checks import check_count, check_seconds
 from nemojax.cli.inputs import Input, expand
 from nemojax.cli.interrupts import Interrupts
+from nemojax.cli.model import check_beam
 from nemojax.cli.model import load as load_model
 from nemojax.cli.options import (
     EACH_ADVICE,
     MANIFESTS,
     Attention,
     BatchSize,
+    Beam,
     ChannelText,
     Dtype,
     Files,
@@ -29,6 +31,7 @@ from nemojax.cli.options import (
     Live,
     Lookahead,
     Model,
+    NBest,
     Output,
     Raw,
     Reproducible,
@@ -63,12 +66,17 @@ def transcribe(
     channel: ChannelText = None,
     reset_prediction_after_s: ResetPrediction = None,
     reproducible: Reproducible = False,
+    beam: Beam = None,
+    n_best: NBest = None,
 ) -> int:
     """Transcribe recordings."""
     check_count("--batch-size", batch_size)
     if reset_prediction_after_s is not None:
         check_seconds("--reset-prediction-after-s", reset_prediction_after_s, positive=True)
-    load = partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s, reproducible)
+    check_beam(beam, n_best, reset_prediction_after_s)
+    if n_best is not None and output is None and not json:
+        raise ConfigError("--n-best needs --json or --output, whose results have room for it")
+    load = partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s, reproducible, beam, n_best)
     if output is not None:
         if stream or live or json:
             raise ConfigError("--output can't be combined with --stream, --live or --json: its results are JSON lines")
