@@ -85,6 +85,22 @@ def predict_next(model: Transducer, label: Int[Array, " B"], lstm: LSTMState) ->
         return PredictionState(model.joint.prediction(output), lstm)
 
 
+def predict_extended(
+    model: Transducer, extended: Bool[Array, "B W"], label: Int[Array, "B W"], prediction: PredictionState
+) -> PredictionState:
+    """Advances the prediction network of the hypotheses that have gained a label, if there are any; all are [B, W]."""
+
+    def predict(prediction: PredictionState) -> PredictionState:
+        flat: PredictionState = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), prediction)
+        new = predict_next(model, jnp.maximum(label, 0).reshape(-1), flat.lstm)
+        flat = where_rows(extended.reshape(-1), new, flat)
+        after: PredictionState = jax.tree.map(lambda x: x.reshape(*label.shape, -1), flat)
+        return after
+
+    advanced: PredictionState = jax.lax.cond(extended.any(), predict, lambda unchanged: unchanged, prediction)
+    return advanced
+
+
 def initial_prediction(model: Transducer) -> PredictionState:
     """Returns the state before any label, for one stream: the prediction network has seen blank from zeros."""
     return predict_next(model, jnp.full(1, model.config.blank, jnp.int32), model.prediction.initial_cache(1))

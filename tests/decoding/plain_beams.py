@@ -76,3 +76,31 @@ def maes(network, length, width, expansions=2, beta=2, gamma=2.3) -> list[Hypoth
                     open_ones.append(network.extend(h, label, t, log_prob, score))
         beam = left + [replace(h, score=h.score + network.scores(t, h)[network.blank]) for h in open_ones]
     return beam
+
+
+def malsd(network, length, width, max_symbols) -> list[Hypothesis]:
+    """Returns the hypotheses at the end of `length` frames, in no order."""
+    beam = [network.start()]
+    while any(h.frame < length for h in beam):
+        found = []
+        for h in beam:
+            if h.frame == length:
+                found.append((h.score, h, None, 0.0))
+                continue
+            scores = network.scores(h.frame, h)
+            best = [network.blank] if h.here >= max_symbols else np.argsort(-scores, kind="stable")[:width].tolist()
+            found += [(h.score + scores[label], h, label, scores[label]) for label in best]
+        found.sort(key=lambda one: -one[0])
+        merged: dict[tuple[int, ...], Hypothesis] = {}
+        for score, old, label, log_prob in found[:width]:
+            if label is None:
+                new = old
+            elif label == network.blank:
+                new = replace(old, score=score, frame=old.frame + 1, here=0)
+            else:
+                new = network.extend(old, label, old.frame, log_prob, score)
+            kept = merged.setdefault(new.labels, new)
+            if kept is not new:
+                merged[new.labels] = replace(kept, score=np.logaddexp(kept.score, new.score))
+        beam = list(merged.values())
+    return beam
