@@ -1,4 +1,7 @@
-"""Runs an experiment by its name, `python -m experiments NAME ...`; without a name it lists all experiments."""
+"""Runs an experiment by its name, `python -m experiments NAME ...`; without a name it lists all experiments.
+
+Without a clone it is `nemojax experiments NAME ...`.
+"""
 
 import difflib
 import importlib
@@ -7,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from experiments.harness.checks import EXTRAS, needed
+from experiments.harness.command import PROGRAM
 
 
 class Command(NamedTuple):
@@ -47,7 +51,7 @@ def usage() -> str:
     """Returns the list of all commands, a line each."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.question}" for name, command in COMMANDS.items()]
-    return "\n".join(["usage: python -m experiments NAME ... (NAME --help lists its settings)", "", *lines])
+    return "\n".join([f"usage: {PROGRAM} NAME ... (NAME --help lists its settings)", "", *lines])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
