@@ -24,6 +24,7 @@ COMMANDS = {
     "train": Command("training.train", "Train a model, or resume a run."),
     "export": Command("training.export", "Make a model directory from a training checkpoint."),
     "synthesis": Command("synthesis.corpus", "Make synthetic speech with manifests to train on."),
+    "released": Command("released.run", "Do the released weights have the published WER, speed and delay?"),
     "evaluate": Command("accuracy.evaluate", "What are a model's WER and CER at each look-ahead?"),
     "word_times": Command("accuracy.word_times", "How long after its sound does the model emit a word?"),
     "compare_accuracy": Command("accuracy.study", "On what does accuracy depend? Look-ahead, left context, noise, ..."),
