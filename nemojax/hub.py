@@ -13,13 +13,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from nemojax import companions
 from nemojax.errors import CheckpointError
 
 # owner/model, or owner/model@revision
 NAME = re.compile(r"(?P<owner>\w[\w.-]*)/(?P<model>\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?")
 DEFAULT_REVISION = "main"
 ARCHIVE = ".nemo"  # the end of a file's name, and of no model's
-_PACKAGES = Path(__file__).parents[1]  # where nemojax and convert are
+_PACKAGES = Path(__file__).parents[1]  # where nemojax is
 
 
 def resolve(model: str | Path) -> Path:
@@ -73,7 +74,8 @@ def _convert(name: str, revision: str | None, directory: Path) -> None:
     # -P: a folder named convert where the user works is not the converters
     command = [sys.executable, "-P", "-m", "convert", "hf", name, str(directory)]
     command += [] if revision is None else ["--revision", revision]
-    paths = os.pathsep.join([str(_PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])])
+    places = dict.fromkeys(map(str, (companions.directory(), _PACKAGES)))  # one in a clone
+    paths = os.pathsep.join([*places, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": paths, "JAX_PLATFORMS": "cpu"}  # the device's memory stays free
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
