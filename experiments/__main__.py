@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": Command("accuracy.evaluate", "What are a model's WER and CER at each look-ahead?"),
     "word_times": Command("accuracy.word_times", "How long after its sound does the model emit a word?"),
     "compare_accuracy": Command("accuracy.study", "On what does accuracy depend? Look-ahead, left context, noise, ..."),
+    "compare_fine_tuned": Command("accuracy.fine_tuned", "What did fine-tuning teach a model, and what did it forget?"),
     "compare_references": Command("references.compare", "Do NeMo and transformers give the same labels?"),
     "golden": Command("references.golden", "Make the golden values of tests/golden with NeMo and transformers."),
     "compare_latency": Command("latency.compare", "How long does a step take, here and in the peers?"),

@@ -35,9 +35,8 @@ def resolve(model: str | Path) -> Path:
     name = NAME.fullmatch(str(model))
     if name is None or os.path.lexists(model) or str(model).endswith(ARCHIVE):
         return Path(model)
-    revision = name["revision"] or DEFAULT_REVISION
     try:
-        cached = models_directory() / name["owner"] / name["model"] / revision.replace("/", "--")
+        cached = _cached(name)
         if not cached.is_dir():
             _refuse_mistyped(str(model), name["owner"])
             cached.parent.mkdir(parents=True, exist_ok=True)
@@ -50,6 +49,20 @@ def resolve(model: str | Path) -> Path:
             f"convert {model} with nemojax-convert"
         ) from None
     return cached
+
+
+def is_here(model: str | Path) -> bool:
+    """Returns whether `resolve` needs no download: a path, or a name whose model is in the cache."""
+    name = NAME.fullmatch(str(model))
+    if name is None or os.path.lexists(model) or str(model).endswith(ARCHIVE) or os.path.isdir(name["owner"]):
+        return True
+    return _cached(name).is_dir()
+
+
+def _cached(name: re.Match[str]) -> Path:
+    """Returns the directory in the cache of a name on the hub."""
+    revision = name["revision"] or DEFAULT_REVISION
+    return models_directory() / name["owner"] / name["model"] / revision.replace("/", "--")
 
 
 def _refuse_mistyped(model: str, owner: str) -> None:
