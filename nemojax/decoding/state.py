@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from nemojax.decoding.graphs import Graphs
 from nemojax.model.prediction import LSTMState
 from nemojax.model.transducer import Transducer
 
@@ -44,9 +45,17 @@ class Search(Protocol):
         ...
 
     def decode(
-        self, model: Transducer, encoded: Float[Array, "B T D"], length: Int[Array, " B"], state: Any
+        self,
+        model: Transducer,
+        encoded: Float[Array, "B T D"],
+        length: Int[Array, " B"],
+        state: Any,
+        graphs: Graphs | None = None,
     ) -> tuple[Emission, Any]:
-        """Continues every stream over the first `length` of its encoded frames."""
+        """Continues every stream over the first `length` of its encoded frames.
+
+        `graphs` score labels too; they are given to a search that has a field `fusion`, where that is true.
+        """
         ...
 
 
