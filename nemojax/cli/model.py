@@ -20,6 +20,7 @@ def load(
     attention: str,
     reset_prediction_after_s: float | None = None,
     reproducible: bool = False,
+    confidence: str | None = None,
 ) -> "Recognizer":
     """Loads a model, with a note on standard error if it is the small one.
 
@@ -32,6 +33,8 @@ def load(
     if model == SMALL:
         print(f"note: {SMALL_NOTE}", file=sys.stderr)
     loaded = recognizer.load(model, dtype, kernels, attention, reproducible=reproducible or None)
+    if confidence is not None:
+        loaded = loaded.with_confidence(confidence)
     return loaded if reset_prediction_after_s is None else loaded.with_reset(reset_prediction_after_s)
 
 
