@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from experiments.harness.checks import EXTRAS, needed
+
 
 class Command(NamedTuple):
     """A command of the list."""
@@ -62,6 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         code: int = importlib.import_module(f"experiments.{COMMANDS[name].module}").main(arguments[1:])
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if not any(module in modules for modules in EXTRAS.values()):
+            raise
+        print(f"error: {name}: {needed(module)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:  # while a module is imported, or in a command without a handler of its own
         return INTERRUPTED
     return code

@@ -64,7 +64,7 @@ def export(
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.eval_shape(partial(init, recipe=recipe), abstract_model(config))
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
-        model = model_of(checkpoints.restore(like, step), config)
+        model = model_of(checkpoints.restore(like, step), config, recipe.lora)
     finally:
         checkpoints.close()
     origin = origin | {"step": step}

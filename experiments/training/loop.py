@@ -310,7 +310,7 @@ class Run:
 
     def _host_model(self) -> Any:
         """Returns the model to evaluate, in host memory. Every process must call this."""
-        model = model_of(self.state, self.config)
+        model = model_of(self.state, self.config, self.experiment.training.lora)
         if jax.process_count() > 1:
             return multihost_utils.process_allgather(model, tiled=True)
         return jax.tree.map(np.asarray, model)

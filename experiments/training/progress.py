@@ -32,8 +32,10 @@ class ProgressBar:
         self._marks.append((time.perf_counter(), self._pipeline.waited_s, utterances))
         names = self._losses[-1] if self._losses else ()
         means = {name: np.mean([losses[name] for losses in self._losses]) for name in names}
-        shown = {name: f"{mean:.3f}" for name, mean in means.items()} | {
-            "WER": f"{self.wer:.1%}",
+        shown = {name: f"{mean:.3f}" for name, mean in means.items()}
+        if math.isfinite(self.wer):
+            shown["WER"] = f"{self.wer:.1%}"
+        shown |= {
             "utt/s": f"{self._utterances_per_s:.1f}",
             "waiting": f"{self.waited_share:.0%}",
         }

@@ -1,4 +1,4 @@
-"""The command line: `nemojax transcribe`, `nemojax evaluate`, `nemojax info` and `nemojax warm`.
+"""The command line: `nemojax transcribe`, `evaluate`, `info`, `warm` and `doctor`.
 
 Text goes to standard output; changes made to the audio, errors and progress go to standard error.
 Exit codes: 0, everything is done; 1, some recordings could not be transcribed; 2, the command or the model is wrong;
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import tyro
 
 from nemojax import __version__
+from nemojax.cli.doctor import doctor
 from nemojax.cli.evaluate import evaluate
 from nemojax.cli.info import info
 from nemojax.cli.transcribe import transcribe
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "evaluate": evaluate,
         "info": info,
         "warm": warm,
+        "doctor": doctor,
     }
     try:
         code: int = tyro.extras.subcommand_cli_from_dict(

@@ -6,7 +6,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from tqdm import tqdm
 from tyro.conf import Positional, arg
 
 from nemojax import metrics
@@ -38,6 +37,7 @@ from nemojax.cli.options import (
 from nemojax.config import EVENTS
 from nemojax.errors import AudioError, ConfigError, shown
 from nemojax.metrics.set_scores import SetScores, table
+from nemojax.progress import AudioBar
 from nemojax.text.json_lines import json_line
 
 if TYPE_CHECKING:  # importing jax takes seconds, and scoring results does not need it
@@ -153,7 +153,7 @@ def transcribed(
             else:
                 yield recording
 
-    with tqdm(unit="s", desc="audio", disable=None, leave=False) as bar:
+    with AudioBar("transcribed") as bar:
         results = recognizer.transcribe_each(
             recordings(), lookahead, batch_size, progress=bar.update, raw=raw, channel=channel
         )

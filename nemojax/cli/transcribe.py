@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from nemojax.audio.channels import EACH, Channel, parse_channel
 from nemojax.audio.raw import SampleFormat, parse_raw
@@ -39,6 +38,7 @@ from nemojax.cli.options import (
 )
 from nemojax.cli.printer import Printer
 from nemojax.errors import AudioError, ConfigError, shown
+from nemojax.progress import AudioBar
 from nemojax.text.transcript import Transcript
 
 if TYPE_CHECKING:  # importing jax takes seconds, and help or a wrong command should not wait for it
@@ -104,7 +104,7 @@ def transcribe(
                     return
 
         with (
-            tqdm(unit="s", desc="audio", disable=None, leave=False) as bar,
+            AudioBar("transcribed") as bar,
             Interrupts("-" in files) as interrupts,  # of files alone there is nothing to finish
         ):
             results = recognizer.transcribe_each(sources(), lookahead, batch_size, progress=bar.update)
@@ -138,7 +138,7 @@ def _transcribe_manifest(
         failed = True
         print(f"error: {shown(str(error))}", file=sys.stderr)
 
-    with tqdm(unit="s", desc=f"shard {place.index} of {place.count}", disable=None, leave=False) as bar:
+    with AudioBar(f"shard {place.index} of {place.count}") as bar:
         outcome = bulk.transcribe_manifest(
             recognizer, Path(files[0]), output, lookahead, batch_size, place, bar.update, report, layout, chosen
         )

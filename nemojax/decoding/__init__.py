@@ -2,9 +2,9 @@
 
 state.py       the prediction network's state, and the labels that a search emits
 greedy.py      the best label at each frame
-confidence.py  measures of how sure a label and a word are
 graphs.py      graphs that score labels, all in one pool, and looking labels up in them
 graph_pool.py  the owner of the pool
 fusion.py      adds the scores of graphs to those of labels
 phrases.py     phrases as a graph
+confidence.py  measures of how sure a label and a word are
 """

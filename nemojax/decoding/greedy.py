@@ -92,8 +92,8 @@ class Greedy:
     ) -> tuple[Emission, Any]:
         """Continues every stream over the first `length` of its encoded frames; `graphs` are for `fusion`."""
         window = min(self.window_frames, encoded.shape[1])
-        graphs = graphs if self.fusion else None
-        return decode(model, encoded, length, state, window, self.pause_frames(model.config), graphs, self.confidence)
+        graphs, pause_frames = graphs if self.fusion else None, self.pause_frames(model.config)
+        return decode(model, encoded, length, state, window, pause_frames, graphs, self.confidence)
 
 
 def decode(
@@ -112,15 +112,15 @@ def decode(
     `config.max_symbols_per_frame` labels are emitted at a frame. The state is a `PredictionState`, or with
     `pause_frames` a `ResetState`: then a frame after that many frames without a label is scored with the initial
     prediction. Where a search has fusion, its state is `Fused`; without `graphs` it keeps its place in them.
-    With a `confidence`, it is computed from the logits that chose the label, without the scores of graphs.
+    A `confidence` is computed from the logits that chose the label.
     """
     if isinstance(state, Fused):
         fusion = None if graphs is None else enter(graphs, state.fusion, length > 0)
         emission, search, fusion = _decode(
-            model, encoded, length, state.search, window, pause_frames, graphs, fusion, confidence
+            model, encoded, length, state.search, window, pause_frames, confidence, graphs, fusion
         )
         return emission, Fused(search, state.fusion if fusion is None else fusion)
-    return _decode(model, encoded, length, state, window, pause_frames, None, None, confidence)[:2]
+    return _decode(model, encoded, length, state, window, pause_frames, confidence, None, None)[:2]
 
 
 def _decode(
@@ -130,9 +130,9 @@ def _decode(
     state: Any,
     window: int,
     pause_frames: int,
+    confidence: Confidence | None,
     graphs: Graphs | None,
     fusion: FusionState | None,
-    confidence: Confidence | None,
 ) -> tuple[Emission, Any, FusionState | None]:
     config, (batch, frames, _) = model.config, encoded.shape
     capacity = frames * config.max_symbols_per_frame  # labels

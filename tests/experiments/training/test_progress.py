@@ -41,7 +41,7 @@ def test_means_and_rates_are_of_the_last_steps(clock):
         clock[0] += 2.0
         pipeline.waited_s += 0.5
         shown.update(step, metrics(loss))
-    assert bar.n == 5 and bar.shown == {"loss": "6.000", "WER": "nan%", "utt/s": "2.0", "waiting": "25%"}
+    assert bar.n == 5 and bar.shown == {"loss": "6.000", "utt/s": "2.0", "waiting": "25%"}
     shown.update(6, metrics(math.nan, skipped=True))
     shown.wer = 0.123
     shown.update(7, metrics(6.0))
