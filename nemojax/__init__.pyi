@@ -2,8 +2,10 @@ from .audio.source import open_audio as open_audio
 from .audio.source import open_channels as open_channels
 from .config import PRESETS as PRESETS
 from .config import ModelConfig as ModelConfig
+from .decoding.beam import Beam as Beam
 from .decoding.confidence import Confidence as Confidence
 from .decoding.greedy import Greedy as Greedy
+from .decoding.state import BeamEmission as BeamEmission
 from .decoding.state import Emission as Emission
 from .decoding.state import Search as Search
 from .errors import AudioError as AudioError
@@ -36,6 +38,7 @@ from .streaming import prepare as prepare
 from .streaming import segments_of as segments_of
 from .streaming import step as step
 from .streaming import transcribe_scan as transcribe_scan
+from .text.transcript import Alternative as Alternative
 from .text.transcript import Transcript as Transcript
 from .text.transcript import Utterance as Utterance
 from .text.transcript import Word as Word

@@ -30,6 +30,25 @@ class Emission(NamedTuple):
     confidences: Float[Array, "B U"] | None = None  # of each label, where the search has a `Confidence`
 
 
+class BeamEmission(NamedTuple):
+    """What the hypotheses of a beam have gained in one segment; the first `length` of each row are meaningful.
+
+    The hypothesis in place W has the labels of the one in place `root` of the beam before the segment, then `labels`.
+    """
+
+    labels: Int[Array, "B W U"]
+    frames: Int[Array, "B W U"]  # encoder frame of each label, counted from the start of the segment
+    log_probs: Float[Array, "B W U"]  # of each label, given the frame and the labels before it
+    length: Int[Array, "B W"]
+    root: Int[Array, "B W"]
+    score: Float[Array, "B W"]  # log-probability of the whole hypothesis, less `total`; -inf in an empty place
+    total: Float[Array, " B"]
+    confidences: Float[Array, "B W U"] | None = None  # of each label, where the search has a `Confidence`
+
+
+AnyEmission = Emission | BeamEmission  # of greedy search, of a beam
+
+
 @runtime_checkable
 class Search(Protocol):
     """A search over labels: a hashable value, static under `jax.jit`, whose state is part of the stream's state.
@@ -51,7 +70,7 @@ class Search(Protocol):
         length: Int[Array, " B"],
         state: Any,
         graphs: Graphs | None = None,
-    ) -> tuple[Emission, Any]:
+    ) -> tuple[AnyEmission, Any]:
         """Continues every stream over the first `length` of its encoded frames.
 
         `graphs` score labels too; they are given to a search that has a field `fusion`, where that is true.

@@ -3,11 +3,10 @@
 import math
 from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nemojax.config import ModelConfig
 from nemojax.decoding.confidence import Confidence
-from nemojax.decoding.state import Emission
 from nemojax.recognition.end_of_utterance import EndOfUtterance, Endpointer, Ends
 from nemojax.text.tokenizer import Tokenizer
 from nemojax.text.transcript import Event, Transcript, Utterance, Word
@@ -116,8 +115,8 @@ class Hypothesis:
         """Whether the ends of utterances are decided, so that frames without labels count too."""
         return self._endpointer is not None
 
-    def extend(self, emission: Emission, row: int, decoded_frames: int = 0) -> Update:
-        """Appends one row of an emission, of numpy arrays.
+    def extend(self, emission: Any, row: int, decoded_frames: int = 0) -> Update:
+        """Appends one row of an `Emission` of numpy arrays.
 
         Args:
           decoded_frames: encoder frames of the stream so far; they count where the ends of utterances are decided.

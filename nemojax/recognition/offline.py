@@ -11,7 +11,7 @@ import numpy as np
 from nemojax.audio.source import AudioSource
 from nemojax.audio.voice_activity import SpeechSource, VoiceActivity
 from nemojax.config import ModelConfig
-from nemojax.decoding.state import Emission
+from nemojax.decoding.state import AnyEmission
 from nemojax.errors import AudioError
 from nemojax.recognition.hypothesis import Hypothesis
 from nemojax.recognition.stream_batch import StepInput, StreamBatch
@@ -150,16 +150,16 @@ class OfflineBatch:
                 job.audio.close()
                 yield job.index, error
 
-    def _step(self, given: StepInput) -> Emission:
+    def _step(self, given: StepInput) -> AnyEmission:
         # where all recordings end, the segment may be a shorter one
         longest = given.length.max()
         given.shorten(next((n for n in segment_lengths(self._config) if n > longest), self._segment_samples))
         samples = given.length.sum() - given.reset.sum() * self._config.history_samples
-        emission: Emission = jax.device_get(self._batch.step(given))
+        emission: AnyEmission = jax.device_get(self._batch.step(given))
         self._progress(float(samples) / self._config.features.sample_rate_hz)
         return emission
 
-    def _hand_out(self, given: StepInput, emission: Emission) -> Iterator[Result]:
+    def _hand_out(self, given: StepInput, emission: AnyEmission) -> Iterator[Result]:
         """Extends every row's hypothesis, and yields the transcripts of the recordings that ended."""
         for row, job in enumerate(self._rows):
             if job is None:

@@ -24,6 +24,7 @@ from nemojax.audio.voice_activity import VoiceActivity, as_voice_activity
 from nemojax.bundled import SMALL
 from nemojax.checks import check_count
 from nemojax.config import ModelConfig
+from nemojax.decoding.beam import Beam
 from nemojax.decoding.confidence import Confidence, as_confidence
 from nemojax.decoding.greedy import Greedy
 from nemojax.decoding.state import Search
@@ -34,6 +35,7 @@ from nemojax.kernels.fixed_order import is_fixed
 from nemojax.kernels.quantization import weights_dtype
 from nemojax.model.parameters import abstract_model, freeze, named_parameters, parameter_count, thaw, with_config
 from nemojax.model.transducer import Transducer
+from nemojax.recognition.beam_hypothesis import BeamHypothesis
 from nemojax.recognition.end_of_utterance import EndOfUtterance
 from nemojax.recognition.hypothesis import Hypothesis
 from nemojax.recognition.offline import transcribe_each
@@ -42,6 +44,11 @@ from nemojax.recognition.stream_batch import StreamBatch
 from nemojax.streaming import GREEDY, prepare
 from nemojax.text.tokenizer import Tokenizer
 from nemojax.text.transcript import Transcript
+
+RESET_OF_SEARCH = (
+    "give either search or reset_prediction_after_s; a greedy search has the seconds as its own setting: "
+    "search=Greedy(reset_prediction_after_s=...)"
+)
 
 
 def load(
@@ -55,6 +62,7 @@ def load(
     cache: str = "auto",
     reproducible: bool | None = None,
     confidence: Confidence | str | None = None,
+    search: Search | None = None,
 ) -> "Recognizer":
     """Loads a recognizer from a directory that `nemojax-convert` or training wrote, or by a name on the hub.
 
@@ -82,6 +90,7 @@ def load(
         where two are nearly alike. None: where products are native, unless weights in int8 are loaded as "bfloat16".
       confidence: the measure of the confidences of labels and words, such as "tsallis" or `Confidence("gibbs")`; None
         for words alone, by the probability of their least probable label.
+      search: the search over labels: `Greedy()` by default, or `Beam(width=4)`.
 
     Raises:
       CheckpointError: it is not a checkpoint, or not a complete one; or a name that can't be downloaded or converted.
@@ -93,12 +102,17 @@ def load(
         raise ValueError(f"dtype must be one of {', '.join(dtypes)}, not {dtype!r}")
     compilation.keep(compilation_cache)
     selection.check(kernels, attention, cache, reproducible)
-    search = Greedy(reset_prediction_after_s=reset_prediction_after_s, confidence=as_confidence(confidence))
+    if search is not None and reset_prediction_after_s is not None:
+        raise ConfigError(RESET_OF_SEARCH)
+    search = search or Greedy(reset_prediction_after_s=reset_prediction_after_s)
+    check_search(search)
+    measure = as_confidence(confidence)
     loaded, config, tokenizer, origin = checkpoint.load(directory, dtypes[dtype])
     trees = [loaded]
     del loaded  # packed kernel by kernel, and each is freed then: the weights are never in memory twice
     model = selection.for_backend(trees.pop(), dtype == "int8", kernels, attention, cache, reproducible)
-    return Recognizer(model, config, Tokenizer(tokenizer, config.text), origin, search, compiler_options)
+    recognizer = Recognizer(model, config, Tokenizer(tokenizer, config.text), origin, search, compiler_options)
+    return recognizer if measure is None else recognizer.with_confidence(measure)
 
 
 class Recognizer:
@@ -168,6 +182,17 @@ class Recognizer:
         self.config.chunk_frames(lookahead)
         return lookahead
 
+    def with_search(self, search: Search) -> "Recognizer":
+        """Returns a recognizer of the same weights with another search, such as `Beam(width=4)`.
+
+        Raises:
+          ConfigError: it is not a search.
+        """
+        check_search(search)
+        recognizer = copy.copy(self)
+        recognizer.search = search
+        return recognizer
+
     def with_reset(self, reset_prediction_after_s: float | None) -> "Recognizer":
         """Returns a recognizer of the same weights whose prediction network begins anew after a pause; see `Greedy`.
 
@@ -202,6 +227,9 @@ class Recognizer:
     def hypothesis(self, keep: bool = True, end_of_utterance: EndOfUtterance | None = None) -> Hypothesis:
         """Returns the empty hypothesis of a new stream; see `Hypothesis` for `keep`."""
         confidence = getattr(self.search, "confidence", None)
+        if isinstance(self.search, Beam):
+            settings = self.search.score_norm, self.search.n_best
+            return BeamHypothesis(self.config, self.tokenizer, *settings, keep, confidence, end_of_utterance)
         return Hypothesis(self.config, self.tokenizer, keep, confidence, end_of_utterance)
 
     def stream(
@@ -322,3 +350,9 @@ class Recognizer:
         hypothesis = lambda: self.hypothesis(end_of_utterance=end_of_utterance)
         skipped = as_voice_activity(vad)
         yield from transcribe_each(new_batch, self.config, hypothesis, sources, batch_size, opened, progress, skipped)
+
+
+def check_search(search: Any) -> None:
+    """Raises ConfigError for what is not a search."""
+    if isinstance(search, type) or not isinstance(search, Search):
+        raise ConfigError(f"search must be a search, such as Greedy() or Beam(width=4), not {search!r}")

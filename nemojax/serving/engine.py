@@ -39,7 +39,7 @@ from nemojax.audio.inputs import Rate
 from nemojax.audio.raw import SampleFormat
 from nemojax.audio.stream_input import StreamInput
 from nemojax.checks import check_count, check_seconds
-from nemojax.decoding.state import Emission
+from nemojax.decoding.state import AnyEmission
 from nemojax.errors import ConfigError, EngineError, EngineFull
 from nemojax.recognition.end_of_utterance import EndOfUtterance
 from nemojax.recognition.hypothesis import Update
@@ -61,7 +61,7 @@ class _Dispatched(NamedTuple):
     """A step that the device has been given, whose labels the reader makes text of."""
 
     step: Step
-    emission: Emission | None  # on the device; None where no stream had a chunk
+    emission: AnyEmission | None  # on the device; None where no stream had a chunk
     rows: int  # of the batch
     gathered_s: float
     dispatched_s: float

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from nemojax.decoding.state import Emission
+from nemojax.decoding.state import AnyEmission, BeamEmission
 from nemojax.recognition.hypothesis import NOTHING, Update
 from nemojax.serving.live_stream import Seat
 from nemojax.serving.schedule import Step
 
 
-def updates_of(step: Step, emission: Emission | None, chunk_frames: int = 0) -> dict[Seat, Update]:
+def updates_of(step: Step, emission: AnyEmission | None, chunk_frames: int = 0) -> dict[Seat, Update]:
     """Appends the labels of a step to its streams' transcripts, and finishes the text of streams that end with it.
 
     Args:
@@ -19,7 +19,11 @@ def updates_of(step: Step, emission: Emission | None, chunk_frames: int = 0) -> 
       What is new, of the streams that have something new.
     """
     updates: dict[Seat, Update] = {}
-    if emission is not None:
+    if isinstance(emission, BeamEmission):
+        for row, seat in zip(step.rows.tolist(), step.stepped, strict=True):
+            if (update := seat.hypothesis.extend(emission, row)) is not NOTHING:
+                updates[seat] = update
+    elif emission is not None:
         lengths = emission.length[step.rows]
         spoken = np.flatnonzero(lengths)
         rows, longest = step.rows[spoken], int(lengths.max(initial=0))

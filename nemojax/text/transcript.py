@@ -34,6 +34,27 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """One of the best hypotheses of a beam search."""
+
+    text: str
+    tokens: tuple[int, ...]  # labels
+    frames: tuple[int, ...]  # encoder frame of each token
+    log_probs: tuple[float, ...]  # of each token, given the frame and the tokens before it
+    score: float  # log-probability of all tokens, over all alignments that the search has followed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields of the JSON form."""
+        return {
+            "text": self.text,
+            "score": round(self.score, 4),
+            "tokens": list(self.tokens),
+            "frames": list(self.frames),
+            "log_probs": [round(value, 4) for value in self.log_probs],
+        }
+
+
+@dataclass(frozen=True)
 class Utterance:
     """A part of a stream that has ended; see `EndOfUtterance`."""
 
@@ -82,6 +103,7 @@ class Transcript:
     utterances: tuple[Utterance, ...] = ()  # where the ends of utterances are decided
     encoder_frames: int = 0  # of the whole recording
     max_symbols_per_frame: int = 10  # labels that a frame emits at most
+    n_best: tuple[Alternative, ...] = ()  # the best hypotheses, where a `Beam` asks for them; the first is the text
 
     def alignment(self) -> list[Aligned]:
         """Returns the labels and blanks that the search chose, in its order.
@@ -106,6 +128,8 @@ class Transcript:
         optional: dict[str, Any] = {"confidences": list(self.confidences)} if self.confidences else {}
         if self.utterances:
             optional["utterances"] = [utterance.to_dict() for utterance in self.utterances]
+        if self.n_best:
+            optional["n_best"] = [alternative.to_dict() for alternative in self.n_best]
         return {
             "audio": audio,
             "text": self.text,
