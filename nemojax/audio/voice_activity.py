@@ -2,10 +2,9 @@
 
 A detector gives the probability of speech in each window of 512 samples. Where it is low for longer than twice
 `keep_s`, whole encoder frames are left out of the middle. So every frame that stays has a place in the recording, and
-times are those of the recording: `original_frame` gives it. Silence that stays is as it was recorded.
+times are those of the recording: `original_frames` gives it. Silence that stays is as it was recorded.
 """
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,10 +96,12 @@ class SpeechSource:
         self._ready_samples -= samples - left
         return np.concatenate(taken)
 
-    def original_frame(self, frame: int) -> int:
-        """Returns the number in the recording of an encoder frame of what stays."""
-        place = bisect_right(self._cuts, (frame * self._frame_samples, self.samples)) - 1
-        return frame + self._cuts[place][1] // self._frame_samples
+    def original_frames(self, frames: np.ndarray) -> np.ndarray:
+        """Returns the numbers in the recording of encoder frames of what stays."""
+        begins, left_out = np.array(self._cuts).T
+        places = np.searchsorted(begins, frames * self._frame_samples, side="right") - 1
+        original: np.ndarray = (frames + left_out[places] // self._frame_samples).astype(frames.dtype)
+        return original
 
     def _pull(self) -> None:
         """Reads the next window."""

@@ -48,14 +48,14 @@ class Job:
         self.samples += len(block)
         return block
 
-    def extend(self, emission: Emission, row: int, config: ModelConfig) -> None:
+    def extend(self, emission: Any, row: int, config: ModelConfig) -> None:
         """Extends the hypothesis by the labels of a row; their frames are those of the recording."""
         decoded = config.encoder_frames(self.samples)
         if isinstance(self.audio, SpeechSource):
             frames = emission.frames.copy()
-            length = int(emission.length[row])
-            frames[row, :length] = [self.audio.original_frame(frame) for frame in frames[row, :length].tolist()]
-            emission, decoded = emission._replace(frames=frames), self.audio.original_frame(decoded - 1) + 1
+            frames[row] = self.audio.original_frames(frames[row])
+            emission = emission._replace(frames=frames)
+            decoded = int(self.audio.original_frames(np.array(decoded - 1))) + 1
         self.hypothesis.extend(emission, row, decoded)
 
     def transcript(self, lookahead: int) -> Transcript:
