@@ -14,6 +14,7 @@ from nemojax.decoding.state import Emission
 from nemojax.errors import AudioError
 from nemojax.recognition.hypothesis import Hypothesis
 from nemojax.recognition.stream_batch import StepInput, StreamBatch
+from nemojax.recognition.stream_graphs import NO_GRAPHS, StreamGraphs
 from nemojax.text.tokenizer import Tokenizer
 from nemojax.text.transcript import Transcript
 
@@ -57,6 +58,7 @@ def transcribe_each(
     batch_size: int,
     open_source: Callable[[Any], AudioSource],
     progress: Callable[[float], object],
+    graphs: StreamGraphs = NO_GRAPHS,
 ) -> Iterator[Result]:
     """Transcribes any number of recordings; see `Recognizer.transcribe_each`. `new_batch(size)` makes the batch."""
     jobs = open_each(sources, open_source, lambda: Hypothesis(config, tokenizer))
@@ -73,7 +75,7 @@ def transcribe_each(
         rows = row_count(len(first), batch_size)
         more = rows < len(first) or not (isinstance(sources, Sized) and len(sources) <= batch_size)
         segment_samples = cheapest_length(first, config, more)
-        yield from OfflineBatch(new_batch(rows), waiting, segment_samples, progress).run()
+        yield from OfflineBatch(new_batch(rows), waiting, segment_samples, progress, graphs).run()
 
 
 class OfflineBatch:
@@ -83,6 +85,7 @@ class OfflineBatch:
       waiting: (index, job or error) of every source.
       segment_samples: the samples of a step's rows, a whole number of chunks.
       progress: called with the seconds of audio of each step.
+      graphs: the language model and phrases of all recordings.
     """
 
     def __init__(
@@ -91,9 +94,10 @@ class OfflineBatch:
         waiting: Iterator[tuple[int, Job | AudioError]],
         segment_samples: int,
         progress: Callable[[float], object],
+        graphs: StreamGraphs = NO_GRAPHS,
     ):
         self._batch, self._config, self._waiting = batch, batch.config, waiting
-        self._segment_samples, self._progress = segment_samples, progress
+        self._segment_samples, self._progress, self._graphs = segment_samples, progress, graphs
         self._rows: list[Job | None] = [None] * batch.size
 
     def run(self) -> Iterator[Result]:
@@ -124,6 +128,7 @@ class OfflineBatch:
                 job = next_job
             try:
                 given.fill(row, job.read(given.room(first)), first)
+                given.graphs.set(row, self._graphs)
                 self._rows[row] = job
             except AudioError as error:
                 self._rows[row] = None

@@ -21,8 +21,9 @@ from nemojax.audio.raw import SampleFormat, parse_raw
 from nemojax.audio.source import open_audio
 from nemojax.audio.stream_input import StreamInput
 from nemojax.bundled import SMALL
-from nemojax.checks import check_count
+from nemojax.checks import check_count, check_weight
 from nemojax.config import ModelConfig
+from nemojax.decoding.graph_pool import PlacedGraph
 from nemojax.decoding.greedy import Greedy
 from nemojax.decoding.state import Search
 from nemojax.device import check_process
@@ -35,8 +36,10 @@ from nemojax.model.transducer import Transducer
 from nemojax.recognition.hypothesis import Hypothesis
 from nemojax.recognition.offline import transcribe_each
 from nemojax.recognition.stream import Stream
-from nemojax.recognition.stream_batch import StreamBatch
+from nemojax.recognition.stream_batch import StreamBatch, fusing
+from nemojax.recognition.stream_graphs import DEFAULT_LM_WEIGHT, NO_GRAPHS, GraphLibrary
 from nemojax.streaming import GREEDY, prepare
+from nemojax.text.phrases import Phrases
 from nemojax.text.tokenizer import Tokenizer
 from nemojax.text.transcript import Transcript
 
@@ -51,6 +54,8 @@ def load(
     compilation_cache: str | Path | None = "auto",
     cache: str = "auto",
     reproducible: bool | None = None,
+    lm: str | Path | None = None,
+    lm_weight: float = DEFAULT_LM_WEIGHT,
 ) -> "Recognizer":
     """Loads a recognizer from a directory that `nemojax-convert` or training wrote, or by a name on the hub.
 
@@ -76,6 +81,7 @@ def load(
         a stream, and in the engine; on a CPU with the C++ kernels, for one machine and one version of nemojax and jax.
         With bfloat16, weights alone are rounded. False leaves the order of sums to XLA, so that another label may win
         where two are nearly alike. None: where products are native, unless weights in int8 are loaded as "bfloat16".
+      lm, lm_weight: a language model and its weight; see `Recognizer.with_language_model`.
 
     Raises:
       CheckpointError: it is not a checkpoint, or not a complete one; or a name that can't be downloaded or converted.
@@ -92,7 +98,8 @@ def load(
     trees = [loaded]
     del loaded  # packed kernel by kernel, and each is freed then: the weights are never in memory twice
     model = selection.for_backend(trees.pop(), dtype == "int8", kernels, attention, cache, reproducible)
-    return Recognizer(model, config, Tokenizer(tokenizer, config.text), origin, search, compiler_options)
+    recognizer = Recognizer(model, config, Tokenizer(tokenizer, config.text), origin, search, compiler_options)
+    return recognizer if lm is None else recognizer.with_language_model(lm, lm_weight)
 
 
 class Recognizer:
@@ -120,6 +127,7 @@ class Recognizer:
         self.tokenizer = tokenizer if same else Tokenizer(tokenizer.model, config.text)
         self.config, self.origin = config, origin or {}
         self.search, self.compiler_options = search, compiler_options
+        self.library, self.graphs = GraphLibrary(self.tokenizer), NO_GRAPHS
         self.model = freeze(model)
         self.constants = prepare(self.model)
 
@@ -152,7 +160,41 @@ class Recognizer:
           ConfigError: the settings need weights of other shapes.
         """
         model = with_config(thaw(self.model), config)
-        return Recognizer(model, config, self.tokenizer, self.origin, self.search, self.compiler_options)
+        recognizer = Recognizer(model, config, self.tokenizer, self.origin, self.search, self.compiler_options)
+        recognizer.library, recognizer.graphs = self.library, self.graphs
+        return recognizer
+
+    def with_language_model(self, path: str | Path, weight: float = DEFAULT_LM_WEIGHT) -> "Recognizer":
+        """Returns a recognizer of the same weights with an n-gram language model over the tokenizer's pieces.
+
+        Its scores, times the weight, are added to those of labels. Weights of 0.1 to 0.4 are usual; find the best one
+        on recordings of your domain, and compare with a weight of 0, which is to have no language model.
+
+        Args:
+          path: an ARPA file, as `nemojax lm` and other tools write it; a `.nemo` archive of a language model; or a
+            binary file of KenLM, which needs the kenlm package.
+
+        Raises:
+          LanguageModelError: it can't be read, or is not over these pieces; says why.
+          ConfigError: the weight is not a number from 0 to 100, or the search takes no language model.
+        """
+        check_weight("the weight of the language model", weight)
+        fusing(self.search)
+        recognizer = copy.copy(self)
+        graphs = dataclasses.replace(self.graphs, language_model=self.library.language_model(path))
+        recognizer.graphs = dataclasses.replace(graphs, lm_weight=float(weight))
+        return recognizer
+
+    def with_phrases(self, phrases: Phrases | PlacedGraph | None) -> "Recognizer":
+        """Returns a recognizer of the same weights that expects phrases, where a request has none; see `stream`."""
+        fusing(self.search)
+        recognizer = copy.copy(self)
+        recognizer.graphs = self.library.graphs(self.graphs, phrases or (), None)
+        return recognizer
+
+    def phrases(self, phrases: Phrases) -> PlacedGraph | None:
+        """Prepares a long list of phrases, which may be given to many streams; see `stream`."""
+        return self.library.phrases(phrases)
 
     def lookahead(self, lookahead: int | None) -> int:
         """Returns the look-ahead, or the default one for None. Raises ConfigError if it does not fit the model."""
@@ -176,9 +218,11 @@ class Recognizer:
 
     def batch(self, size: int, lookahead: int | None = None) -> StreamBatch:
         """Returns `size` new streams that advance together, at the level of samples and labels."""
-        return StreamBatch(
-            self.model, self.constants, self.lookahead(lookahead), size, self.search, self.compiler_options
-        )
+        settings = self.search, self.compiler_options, self.library.pool
+        batch = StreamBatch(self.model, self.constants, self.lookahead(lookahead), size, *settings)
+        if self.graphs.placed:
+            batch.fuse()
+        return batch
 
     def hypothesis(self, keep: bool = True) -> Hypothesis:
         """Returns the empty hypothesis of a new stream; see `Hypothesis` for `keep`."""
@@ -191,6 +235,8 @@ class Recognizer:
         raw: str | SampleFormat | None = None,
         reset_prediction_after_s: float | None = None,
         keep_transcript: bool = True,
+        phrases: Phrases | PlacedGraph | None = None,
+        lm_weight: float | None = None,
     ) -> Stream:
         """Opens a live stream of mono audio.
 
@@ -200,15 +246,23 @@ class Recognizer:
           reset_prediction_after_s: as for `load`; None is the recognizer's own.
           keep_transcript: if false, the stream forgets what its updates had: its size does not grow, and the transcript
             at its end has only what no update had.
+          phrases: texts that are expected, each with a boost if it has one, as in ["Oslo", ("nemojax", 2.0)]. The
+            larger the boost, the likelier the phrase; it is limited to 0.1 to 5, and 1 by default. Phrases count in
+            lower case, with a capital, and in capitals too. None for the recognizer's own, [] for none.
+          lm_weight: the weight of the language model; None is the recognizer's own.
 
         Raises:
-          ConfigError: the look-ahead, the rate or the layout does not fit.
+          ConfigError: the look-ahead, the rate, the layout or a phrase does not fit.
         """
         if reset_prediction_after_s is not None:
             reset = self.with_reset(reset_prediction_after_s)
-            return reset.stream(lookahead, sample_rate_hz, raw, keep_transcript=keep_transcript)
+            return reset.stream(lookahead, sample_rate_hz, raw, None, keep_transcript, phrases, lm_weight)
         audio = StreamInput(self.config.features.sample_rate_hz, sample_rate_hz, raw)
-        return Stream(self.batch(1, lookahead), self.hypothesis(keep_transcript), audio)
+        graphs = self.library.graphs(self.graphs, phrases, lm_weight)
+        batch = self.batch(1, lookahead)
+        if graphs.placed:
+            batch.fuse()
+        return Stream(batch, self.hypothesis(keep_transcript), audio, graphs, self.library)
 
     def transcribe(
         self,
@@ -219,6 +273,8 @@ class Recognizer:
         raw: str | SampleFormat | None = None,
         channel: Channel = None,
         reset_prediction_after_s: float | None = None,
+        phrases: Phrases | PlacedGraph | None = None,
+        lm_weight: float | None = None,
     ) -> Transcript | list[Transcript]:
         """Transcribes one recording or a list of them, in their order.
 
@@ -230,13 +286,15 @@ class Recognizer:
           raw: the layout of files and bytes without a header, as in "s16le,8000,1".
           channel: the channel to transcribe; see `open_audio`.
           reset_prediction_after_s: as for `load`; None is the recognizer's own.
+          phrases, lm_weight: as for `stream`.
 
         Raises:
           AudioError: the recording can't be read. For a list TranscriptionError, once all others are done.
         """
         if reset_prediction_after_s is not None:
             resetting = self.with_reset(reset_prediction_after_s)
-            return resetting.transcribe(audio, lookahead, batch_size, sample_rate_hz, raw, channel)
+            settings = lookahead, batch_size, sample_rate_hz, raw, channel
+            return resetting.transcribe(audio, *settings, phrases=phrases, lm_weight=lm_weight)
         many = isinstance(audio, list | tuple) and not is_rate_and_samples(audio)
         if many and any(isinstance(each, Real) for each in audio):
             raise AudioError(f"array: {AMBIGUOUS}")
@@ -244,7 +302,11 @@ class Recognizer:
         transcripts: list[Transcript | None] = [None] * len(sources)
         errors: dict[int, AudioError] = {}
         for index, result in self.transcribe_each(
-            sources, lookahead, batch_size, sample_rate_hz, raw=raw, channel=channel
+            *(sources, lookahead, batch_size, sample_rate_hz),
+            raw=raw,
+            channel=channel,
+            phrases=phrases,
+            lm_weight=lm_weight,
         ):
             if isinstance(result, AudioError):
                 errors[index] = result
@@ -266,6 +328,8 @@ class Recognizer:
         progress: Callable[[float], object] = lambda seconds: None,
         raw: str | SampleFormat | None = None,
         channel: Channel = None,
+        phrases: Phrases | PlacedGraph | None = None,
+        lm_weight: float | None = None,
     ) -> Iterator[tuple[int, Transcript | AudioError]]:
         """Transcribes any number of recordings; yields (index, transcript or error) as each is done.
 
@@ -275,7 +339,7 @@ class Recognizer:
         Args:
           sources: as for `transcribe`, and AudioErrors, which are passed on.
           progress: called with the seconds of audio of each step.
-          raw, channel: as for `transcribe`.
+          raw, channel, phrases, lm_weight: as for `transcribe`.
 
         Raises:
           AudioError: `sources` is one recording.
@@ -288,4 +352,7 @@ class Recognizer:
         lookahead = self.lookahead(lookahead)
         new_batch = lambda size: self.batch(size, lookahead)
         opened = lambda source: open_audio(source, sample_rate_hz, raw=layout, channel=channel)
-        yield from transcribe_each(new_batch, self.config, self.tokenizer, sources, batch_size, opened, progress)
+        graphs = self.library.graphs(self.graphs, phrases, lm_weight)
+        yield from transcribe_each(
+            new_batch, self.config, self.tokenizer, sources, batch_size, opened, progress, graphs
+        )
