@@ -1,4 +1,4 @@
-"""The command line: `nemojax transcribe`, `nemojax evaluate`, `nemojax info` and `nemojax warm`.
+"""The command line: `nemojax transcribe`, `nemojax evaluate`, `nemojax info`, `nemojax lm` and `nemojax warm`.
 
 Text goes to standard output; changes made to the audio, errors and progress go to standard error.
 Exit codes: 0, everything is done; 1, some recordings could not be transcribed; 2, the command or the model is wrong;
@@ -15,6 +15,7 @@ import tyro
 from nemojax import __version__
 from nemojax.cli.evaluate import evaluate
 from nemojax.cli.info import info
+from nemojax.cli.lm import lm
 from nemojax.cli.transcribe import transcribe
 from nemojax.cli.warm import warm
 from nemojax.errors import NemojaxError, shown
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "transcribe": transcribe,
         "evaluate": evaluate,
         "info": info,
+        "lm": lm,
         "warm": warm,
     }
     try:

@@ -29,8 +29,11 @@ from nemojax.cli.options import (
     Dtype,
     Json,
     Kernels,
+    LanguageModel,
+    LanguageModelWeight,
     Lookahead,
     Model,
+    PhraseFile,
     Raw,
     Reproducible,
     ResetPrediction,
@@ -86,6 +89,9 @@ def evaluate(
     channel: ChannelText = None,
     reset_prediction_after_s: ResetPrediction = None,
     reproducible: Reproducible = False,
+    lm: LanguageModel = None,
+    lm_weight: LanguageModelWeight = None,
+    phrases: PhraseFile = None,
 ) -> int:
     """Measure the word and character error rates of a model on manifests."""
     if not sets:
@@ -97,7 +103,8 @@ def evaluate(
     if chosen == EACH:
         raise ConfigError(EACH_ADVICE)
     normalize = metrics.normalizer(normalizer)
-    load = cache(partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s, reproducible))
+    options = model, dtype, kernels, attention, reset_prediction_after_s, reproducible, lm, lm_weight, phrases
+    load = cache(partial(load_model, *options))
     summaries = {}
     for name in sets:
         settings: dict[str, Any] = {"normalizer": normalizer}
@@ -108,6 +115,7 @@ def evaluate(
             recognizer = load()
             chosen_options = {"raw": raw, "channel": channel, "reset_prediction_after_s": reset_prediction_after_s}
             settings |= {option: value for option, value in chosen_options.items() if value is not None}
+            settings |= recognizer.graphs.settings
             settings |= {"model": str(model), "dtype": recognizer.dtype, "lookahead": recognizer.lookahead(lookahead)}
             results = transcribed(recognizer, name, lookahead, batch_size, layout, chosen)
         summaries[name] = _score(results, normalize)

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from nemojax.bundled import SMALL, SMALL_NOTE
+from nemojax.checks import check_weight
 from nemojax.compilation import Program, Watch, directory
+from nemojax.errors import ConfigError
+from nemojax.text.phrases import read_phrases
 
 if TYPE_CHECKING:  # importing jax takes seconds, and help or a wrong command should not wait for it
     from nemojax.recognition.recognizer import Recognizer
@@ -20,19 +23,32 @@ def load(
     attention: str,
     reset_prediction_after_s: float | None = None,
     reproducible: bool = False,
+    lm: Path | None = None,
+    lm_weight: float | None = None,
+    phrases: Path | None = None,
 ) -> "Recognizer":
     """Loads a model, with a note on standard error if it is the small one.
 
-    On a terminal, standard error shows from then on what takes long to compile.
+    On a terminal, standard error shows from then on what takes long to compile. `phrases` is a file of them.
     """
+    if lm_weight is not None:
+        check_weight("--lm-weight", lm_weight)
+        if lm is None:
+            raise ConfigError("--lm-weight is the weight of a language model; name one with --lm")
+    expected = None if phrases is None else read_phrases(phrases)
     from nemojax.recognition import recognizer
+    from nemojax.recognition.stream_graphs import DEFAULT_LM_WEIGHT
 
     if sys.stderr.isatty():
         Watch(show_compilation).start()
     if model == SMALL:
         print(f"note: {SMALL_NOTE}", file=sys.stderr)
     loaded = recognizer.load(model, dtype, kernels, attention, reproducible=reproducible or None)
-    return loaded if reset_prediction_after_s is None else loaded.with_reset(reset_prediction_after_s)
+    if reset_prediction_after_s is not None:
+        loaded = loaded.with_reset(reset_prediction_after_s)
+    if lm is not None:
+        loaded = loaded.with_language_model(lm, DEFAULT_LM_WEIGHT if lm_weight is None else lm_weight)
+    return loaded if expected is None else loaded.with_phrases(expected)
 
 
 def show_compilation(program: Program) -> None:

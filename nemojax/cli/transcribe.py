@@ -27,10 +27,13 @@ from nemojax.cli.options import (
     Files,
     Json,
     Kernels,
+    LanguageModel,
+    LanguageModelWeight,
     Live,
     Lookahead,
     Model,
     Output,
+    PhraseFile,
     Raw,
     Reproducible,
     ResetPrediction,
@@ -63,12 +66,16 @@ def transcribe(
     channel: ChannelText = None,
     reset_prediction_after_s: ResetPrediction = None,
     reproducible: Reproducible = False,
+    lm: LanguageModel = None,
+    lm_weight: LanguageModelWeight = None,
+    phrases: PhraseFile = None,
 ) -> int:
     """Transcribe recordings."""
     check_count("--batch-size", batch_size)
     if reset_prediction_after_s is not None:
         check_seconds("--reset-prediction-after-s", reset_prediction_after_s, positive=True)
-    load = partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s, reproducible)
+    options = model, dtype, kernels, attention, reset_prediction_after_s, reproducible, lm, lm_weight, phrases
+    load = partial(load_model, *options)
     if output is not None:
         if stream or live or json:
             raise ConfigError("--output can't be combined with --stream, --live or --json: its results are JSON lines")

@@ -22,6 +22,7 @@ BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 LEAST = -99.0  # log10 of a probability of 0, by convention
 COUNT = re.compile(r"ngram\s+(\d+)\s*=\s*(\d+)")
 SECTION = re.compile(r"\\(\d+)-grams:")
+ArpaEntry = tuple[tuple[str, ...], float, float]  # words, log10 of their probability, log10 of their backoff
 
 
 class NGrams(NamedTuple):
@@ -170,13 +171,13 @@ def _is_unknown(word: str) -> bool:
     return word.lower() == UNKNOWN
 
 
-def write_arpa(path: Path, lines: Sequence[Sequence[tuple[tuple[str, ...], float, float]]]) -> None:
-    """Writes an ARPA file: of each order, its words with the log10 of their probability and of their backoff."""
+def write_arpa(path: Path, orders: Sequence[Sequence[ArpaEntry]]) -> None:
+    """Writes an ARPA file of the entries of each order."""
     with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(_written(lines))
+        file.writelines(_written(orders))
 
 
-def _written(orders: Sequence[Sequence[tuple[tuple[str, ...], float, float]]]) -> Iterator[str]:
+def _written(orders: Sequence[Sequence[ArpaEntry]]) -> Iterator[str]:
     yield "\\data\\\n"
     for order, entries in enumerate(orders, 1):
         yield f"ngram {order}={len(entries)}\n"

@@ -3,13 +3,12 @@
 The state of a stream is the longest suffix of its labels that can begin an n-gram. `</s>` is never scored.
 """
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from nemojax.decoding.arpa import NGramModel, read_arpa
+from nemojax.decoding.arpa import NGramModel
 from nemojax.decoding.graphs import Graph
 
 SLACK = 1e-4  # more than the rounding of a sum of scores
@@ -151,12 +150,3 @@ def _with_all_labels(model: NGramModel, labels: int) -> NGramModel:
         backoffs=np.concatenate([first.backoffs, np.zeros(len(missing))]),
     )
     return model._replace(orders=[filled, *model.orders[1:]])
-
-
-def read_language_model(path: Path, pieces: Sequence[str]) -> Graph:
-    """Reads a language model over the pieces of a tokenizer, in the order of labels.
-
-    Raises:
-      LanguageModelError: it can't be read, or is not over these pieces; says why.
-    """
-    return language_model_graph(read_arpa(path, pieces), len(pieces))

@@ -13,9 +13,9 @@ import numpy as np
 from nemojax.checks import check_weight
 from nemojax.decoding.graph_pool import GraphPool, PlacedGraph
 from nemojax.decoding.graphs import COLUMNS, Graph, Rows
-from nemojax.decoding.language_model import read_language_model
 from nemojax.decoding.phrases import Form, phrase_graph
 from nemojax.errors import ConfigError
+from nemojax.recognition.language_models import read_language_model
 from nemojax.text.phrases import Phrases, checked, marks, spellings
 from nemojax.text.tokenizer import Tokenizer
 

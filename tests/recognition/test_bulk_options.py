@@ -8,6 +8,7 @@ from nemojax.audio.raw import parse_raw
 from nemojax.config import PRESETS
 from nemojax.decoding.greedy import Greedy
 from nemojax.errors import ConfigError
+from nemojax.recognition.stream_graphs import NO_GRAPHS
 from nemojax.recognition.bulk import JOB, transcribe_manifest
 from nemojax.recognition.recognizer import Recognizer
 from nemojax.text.transcript import Transcript
@@ -18,6 +19,7 @@ class StubRecognizer(Recognizer):
     """Transcribes nothing, and records the options."""
 
     config, parameters, dtype, search, fingerprint = PRESETS["tiny"], 52_201, "float32", Greedy(), "0" * 16
+    graphs = NO_GRAPHS
     reproducible = False
 
     def __init__(self):
