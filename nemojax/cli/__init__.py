@@ -1,4 +1,4 @@
-"""The command line: `nemojax transcribe`, `evaluate`, `info`, `warm`, `doctor`, `convert` and `experiments`.
+"""The command line: `nemojax transcribe`, `evaluate`, `info`, `lm`, `warm`, `doctor`, `convert` and `experiments`.
 
 Text goes to standard output; changes made to the audio, errors and progress go to standard error.
 Exit codes: 0, everything is done; 1, some recordings could not be transcribed; 2, the command or the model is wrong;
@@ -17,6 +17,7 @@ from nemojax.cli.companion_commands import COMMANDS as COMPANIONS
 from nemojax.cli.doctor import doctor
 from nemojax.cli.evaluate import evaluate
 from nemojax.cli.info import info
+from nemojax.cli.lm import lm
 from nemojax.cli.transcribe import transcribe
 from nemojax.cli.warm import warm
 from nemojax.errors import NemojaxError, shown
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "transcribe": transcribe,
         "evaluate": evaluate,
         "info": info,
+        "lm": lm,
         "warm": warm,
         "doctor": doctor,
         **COMPANIONS,

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,11 +28,14 @@ from nemojax.cli.options import (
     Files,
     Json,
     Kernels,
+    LanguageModel,
+    LanguageModelWeight,
     Live,
     Lookahead,
     Model,
     NBest,
     Output,
+    PhraseFile,
     Raw,
     Reproducible,
     ResetPrediction,
@@ -68,6 +71,9 @@ def transcribe(
     reproducible: Reproducible = False,
     beam: Beam = None,
     n_best: NBest = None,
+    lm: LanguageModel = None,
+    lm_weight: LanguageModelWeight = None,
+    phrases: PhraseFile = None,
 ) -> int:
     """Transcribe recordings."""
     check_count("--batch-size", batch_size)
@@ -76,7 +82,9 @@ def transcribe(
     check_beam(beam, n_best, reset_prediction_after_s)
     if n_best is not None and output is None and not json:
         raise ConfigError("--n-best needs --json or --output, whose results have room for it")
-    load = partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s, reproducible, beam, n_best)
+    options: dict[str, Any] = {"reproducible": reproducible, "beam": beam, "n_best": n_best}
+    options |= {"lm": lm, "lm_weight": lm_weight, "phrases": phrases}
+    load = partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s, **options)
     if output is not None:
         if stream or live or json:
             raise ConfigError("--output can't be combined with --stream, --live or --json: its results are JSON lines")

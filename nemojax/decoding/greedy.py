@@ -5,6 +5,7 @@ past the window (label-looping: Bataev et al. 2024, arXiv 2406.06220). The resul
 frames and labels, whatever the window.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -81,6 +82,14 @@ class Greedy:
         resetting = self.reset_prediction_after_s is not None
         search = ResetState(state, state, jnp.zeros(batch, jnp.int32)) if resetting else state
         return Fused(search, initial_fusion(batch)) if self.fusion else search
+
+    def with_fusion(self) -> "Greedy":
+        """Returns the same search with `fusion`."""
+        return dataclasses.replace(self, fusion=True)
+
+    def add_fusion(self, state: Any, batch: int) -> Fused:
+        """Returns the state of `with_fusion` from that without."""
+        return Fused(state, initial_fusion(batch))
 
     def decode(
         self,
