@@ -6,9 +6,9 @@ from nemojax.audio.source import Recording
 from nemojax.config import PRESETS
 from nemojax.decoding.greedy import Greedy
 from nemojax.errors import AudioError
-from nemojax.recognition.stream_graphs import NO_GRAPHS
 from nemojax.recognition.bulk import FAILURES, TRANSCRIPTS
 from nemojax.recognition.recognizer import Recognizer
+from nemojax.recognition.stream_graphs import NO_GRAPHS
 from nemojax.text.transcript import Transcript
 from tests.data.corpora import write_manifest
 

@@ -8,9 +8,9 @@ from nemojax.audio.raw import parse_raw
 from nemojax.config import PRESETS
 from nemojax.decoding.greedy import Greedy
 from nemojax.errors import ConfigError
-from nemojax.recognition.stream_graphs import NO_GRAPHS
 from nemojax.recognition.bulk import JOB, transcribe_manifest
 from nemojax.recognition.recognizer import Recognizer
+from nemojax.recognition.stream_graphs import NO_GRAPHS
 from nemojax.text.transcript import Transcript
 from tests.data.corpora import write_manifest
 
