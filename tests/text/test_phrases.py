@@ -1,15 +1,28 @@
+import io
+
 import pytest
+from sentencepiece import SentencePieceTrainer
 
 from nemojax.errors import ConfigError
 from nemojax.text.phrases import checked, marks, read_phrases, spellings
 from nemojax.text.tokenizer import Tokenizer
-from tests.conftest import trained_tokenizer
 from tests.helpers.messages import ending, whole
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer(trained_tokenizer(["the fox (Fox) FOX ran-fast New York", "a new fox, Yes NEW YORK"] * 5, 60))
+    text = ["the fox (Fox) FOX ran-fast New York", "a new fox, yes york NEW YORK"]
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(text * 5),
+        model_writer=model,
+        vocab_size=60,
+        model_type="bpe",
+        bos_id=-1,
+        eos_id=-1,
+        minloglevel=2,
+    )
+    return Tokenizer(model.getvalue())
 
 
 def test_phrases_and_boosts_as_clients_send_them():
@@ -50,7 +63,7 @@ def test_a_phrase_is_spelled_in_each_case_and_after_a_mark(tokenizer):
 
 def test_characters_without_pieces_are_named(tokenizer):
     with pytest.raises(ConfigError, match=whole(
-        "the model's tokenizer has no pieces for parts of the phrases 'Ærø fox' (Ærø), '日' (日); leave them out, or "
+        "the model's tokenizer has no pieces for parts of the phrases 'Ærø fox' (Æ, ø), '日' (日); leave them out, or "
         "spell them with other characters"
     )):  # fmt: skip
         spellings(tokenizer, [("new", 1.0), ("Ærø fox", 1.0), ("日", 1.0)])
@@ -62,7 +75,7 @@ def test_a_phrase_of_which_one_case_has_pieces_is_taken(tokenizer):
 
 
 def test_a_phrase_that_is_too_long_is_refused(tokenizer):
-    with pytest.raises(ConfigError, match=r"pieces; a phrase has at most 63$"):
+    with pytest.raises(ConfigError, match=ending("pieces; a phrase has at most 63")):
         spellings(tokenizer, [("fox " * 70, 1.0)])
 
 
