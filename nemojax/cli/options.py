@@ -161,3 +161,19 @@ ResetPrediction = Annotated[
         help_behavior_hint="(default: never)",
     ),
 ]
+Beam = Annotated[
+    int | None,
+    arg(
+        metavar="WIDTH",
+        help="search with this number of hypotheses, such as 4, in place of greedy search.",
+        help_behavior_hint="(default: greedy search)",
+    ),
+]
+NBest = Annotated[
+    int | None,
+    arg(
+        metavar="COUNT",
+        help="with --beam, and --json or --output: list this number of the best hypotheses with their scores.",
+        help_behavior_hint="(default: none)",
+    ),
+]

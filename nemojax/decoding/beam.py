@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 
 from nemojax.checks import check_count
 from nemojax.decoding.confidence import Confidence
+from nemojax.decoding.graphs import Graphs
 from nemojax.decoding.state import BeamEmission, PredictionState, predict_next, where_rows
 from nemojax.decoding.trace import NO_LABEL, Trace
 from nemojax.errors import ConfigError
@@ -112,7 +113,12 @@ class Beam:
         )
 
     def decode(
-        self, model: Transducer, encoded: Float[Array, "B T D"], length: Int[Array, " B"], state: Any
+        self,
+        model: Transducer,
+        encoded: Float[Array, "B T D"],
+        length: Int[Array, " B"],
+        state: Any,
+        graphs: Graphs | None = None,
     ) -> tuple[BeamEmission, Any]:
         """Continues every stream over the first `length` of its encoded frames."""
         batch, frames, _ = encoded.shape
@@ -297,7 +303,7 @@ def _extend(
     return BeamState(
         total,
         score,
-        length + extended,
+        length + extended.astype(jnp.int32),
         jnp.where(extended, label, last),
         jnp.where(extended[..., None], mixed, labels),
         jnp.where(extended[..., None], labels, prefix),
