@@ -38,6 +38,7 @@ def load(
     Args:
       beam: the width of a beam search; None for greedy search.
       n_best: the number of hypotheses that a transcript lists.
+      confidence: the measure of confidences, see `Confidence.parse`.
       lm, phrases: the files of a language model, and of phrases.
     """
     if lm_weight is not None:

@@ -51,6 +51,11 @@ class Stream:
         return self._hypothesis.text
 
     @property
+    def decides_ends(self) -> bool:
+        """Whether it decides where utterances end; see `Recognizer.stream`."""
+        return self._hypothesis.decides_ends
+
+    @property
     def duration_s(self) -> float:
         """Seconds of audio pushed so far."""
         return self._input.duration_s
