@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from nemojax.audio.channels import EACH, Channel, parse_channel
 from nemojax.audio.raw import SampleFormat, parse_raw
@@ -16,12 +15,14 @@ from nemojax.bundled import SMALL
 from nemojax.checks import check_count, check_seconds
 from nemojax.cli.inputs import Input, expand
 from nemojax.cli.interrupts import Interrupts
+from nemojax.cli.model import check_beam
 from nemojax.cli.model import load as load_model
 from nemojax.cli.options import (
     EACH_ADVICE,
     MANIFESTS,
     Attention,
     BatchSize,
+    Beam,
     ChannelText,
     Dtype,
     Files,
@@ -30,6 +31,7 @@ from nemojax.cli.options import (
     Live,
     Lookahead,
     Model,
+    NBest,
     Output,
     Raw,
     Reproducible,
@@ -39,6 +41,7 @@ from nemojax.cli.options import (
 )
 from nemojax.cli.printer import Printer
 from nemojax.errors import AudioError, ConfigError, shown
+from nemojax.progress import AudioBar
 from nemojax.text.transcript import Transcript
 
 if TYPE_CHECKING:  # importing jax takes seconds, and help or a wrong command should not wait for it
@@ -63,12 +66,17 @@ def transcribe(
     channel: ChannelText = None,
     reset_prediction_after_s: ResetPrediction = None,
     reproducible: Reproducible = False,
+    beam: Beam = None,
+    n_best: NBest = None,
 ) -> int:
     """Transcribe recordings."""
     check_count("--batch-size", batch_size)
     if reset_prediction_after_s is not None:
         check_seconds("--reset-prediction-after-s", reset_prediction_after_s, positive=True)
-    load = partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s, reproducible)
+    check_beam(beam, n_best, reset_prediction_after_s)
+    if n_best is not None and output is None and not json:
+        raise ConfigError("--n-best needs --json or --output, whose results have room for it")
+    load = partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s, reproducible, beam, n_best)
     if output is not None:
         if stream or live or json:
             raise ConfigError("--output can't be combined with --stream, --live or --json: its results are JSON lines")
@@ -104,7 +112,7 @@ def transcribe(
                     return
 
         with (
-            tqdm(unit="s", desc="audio", disable=None, leave=False) as bar,
+            AudioBar("transcribed") as bar,
             Interrupts("-" in files) as interrupts,  # of files alone there is nothing to finish
         ):
             results = recognizer.transcribe_each(sources(), lookahead, batch_size, progress=bar.update)
@@ -138,7 +146,7 @@ def _transcribe_manifest(
         failed = True
         print(f"error: {shown(str(error))}", file=sys.stderr)
 
-    with tqdm(unit="s", desc=f"shard {place.index} of {place.count}", disable=None, leave=False) as bar:
+    with AudioBar(f"shard {place.index} of {place.count}") as bar:
         outcome = bulk.transcribe_manifest(
             recognizer, Path(files[0]), output, lookahead, batch_size, place, bar.update, report, layout, chosen
         )

@@ -84,14 +84,17 @@ class Stream:
                 "transcribed (`text`); open another stream, and push what follows again"
             )
         while self._waiting:
-            self._unread += self._step(self._waiting[0])
-            self._samples += sum(map(len, self._waiting.popleft()))
+            after = self._samples + sum(map(len, self._waiting[0]))
+            self._unread += self._step(self._waiting[0], after)
+            self._samples = after
+            self._waiting.popleft()
         update, self._unread = self._unread, NOTHING
         return update.at(self._samples / self._rate_hz)
 
-    def _step(self, chunk: Chunk) -> Update:
+    def _step(self, chunk: Chunk, samples: int) -> Update:
+        """Transcribes a chunk, with which the stream has this many samples."""
         given = StepInput.empty(self._batch.config, 1, self.chunk_samples)
         given.fill_pieces(0, chunk, self._first)
         emission = jax.device_get(self._batch.step(given))
         self._first = False
-        return self._hypothesis.extend(emission, 0)
+        return self._hypothesis.extend(emission, 0, self._batch.config.encoder_frames(samples))

@@ -12,7 +12,7 @@ from jaxtyping import Array, Int
 
 from nemojax.checks import check_count
 from nemojax.config import ModelConfig
-from nemojax.decoding.state import Emission, Search
+from nemojax.decoding.state import AnyEmission, Search
 from nemojax.device import check_process
 from nemojax.kernels.selection import step_options, step_rows
 from nemojax.model.parameters import FrozenModel, thaw
@@ -129,14 +129,14 @@ class StreamBatch:
         """Whether a step that failed has used the state up."""
         return bool(self._state.position.is_deleted())
 
-    def step(self, given: StepInput) -> Emission:
+    def step(self, given: StepInput) -> AnyEmission:
         """Advances every active row by its samples. The emission stays on the device until it is read.
 
         Raises:
           ProcessError: this process was forked from the one that made the batch.
         """
         check_process()
-        emission: Emission
+        emission: AnyEmission
         self._state, emission = self._step(
             self._model, self._constants, self._state, given.segment(), lookahead=self.lookahead, search=self._search
         )
@@ -190,7 +190,7 @@ def _step_of_rows(
     segment: Segment,
     lookahead: int,
     search: Search = GREEDY,
-) -> tuple[StreamState, Emission]:
+) -> tuple[StreamState, AnyEmission]:
     """Runs `step` on the first rows of a state, as many as the segment has; the others are not used."""
     rows, owned = segment.active.shape[0], state.position.shape[0]
     if rows == owned:
@@ -231,7 +231,7 @@ def step_jit(
     segment: Segment,
     lookahead: int,
     search: Search = GREEDY,
-) -> tuple[StreamState, Emission]:
+) -> tuple[StreamState, AnyEmission]:
     """Runs `step`, compiled at its first call with the backend's options; the state given to it is used up."""
     after, emission = jit_step()(model, constants, state, segment, lookahead=lookahead, search=search)
     return after, emission
