@@ -236,9 +236,8 @@ class FixedAttention(Attention):
             chunk=np.int64(chunk),
             scale=np.float32(self.config.head_width**-0.5),
         )
-        kept = (key_after, value_after)
-        key_ring, value_ring = (Ring(x) if after is None else after for x, after in zip(written, kept, strict=True))
-        return y, AttentionCache(key_ring, value_ring, end)
+        key_after, value_after = key_after or Ring(written[0]), value_after or Ring(written[1])
+        return y, AttentionCache(key_after, value_after, end)
 
 
 def _as_float32(ring: Ring, new: Array, length: Array, mask: Array) -> tuple[Array, Array, Ring | None]:
