@@ -188,7 +188,11 @@ def _decode(
         lstm = c.prediction.lstm
         if reset is not None:
             lstm = where_rows(paused[streams, offset], reset.initial.lstm, lstm)
-        prediction = where_rows(found, predict_next(model, label, lstm), c.prediction)
+        following = lambda: where_rows(found, predict_next(model, label, lstm), c.prediction)
+        if model.prediction.only_after_labels:
+            prediction = jax.lax.cond(found.any(), following, lambda: c.prediction)
+        else:
+            prediction = following()
         last = jnp.where(found, frame, c.last)
         return _Cursor(frame + full.astype(jnp.int32), jnp.where(full, 0, emitted), last, prediction, emission, fusion)
 
