@@ -98,9 +98,9 @@ def transcribe(
     form = JSON if json else format or TXT
     if n_best is not None and output is None and form != JSON:
         raise ConfigError("--n-best needs --json or --output, whose results have room for it")
-    options: dict[str, Any] = {"reproducible": reproducible, "beam": beam, "n_best": n_best}
-    options |= {"confidence": confidence, "lm": lm, "lm_weight": lm_weight, "phrases": phrases}
-    load = partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s, **options)
+    loading: dict[str, Any] = {"reproducible": reproducible, "beam": beam, "n_best": n_best}
+    loading |= {"confidence": confidence, "lm": lm, "lm_weight": lm_weight, "phrases": phrases}
+    load = partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s, **loading)
     if end_of_utterance is not None:
         check_milliseconds("--end-of-utterance", end_of_utterance)
     ends = None if end_of_utterance is None else EndOfUtterance(end_of_utterance)
