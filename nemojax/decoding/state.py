@@ -50,6 +50,21 @@ AnyEmission = Emission | BeamEmission  # of greedy search, of a beam
 
 
 @runtime_checkable
+class FusingSearch(Protocol):
+    """A search that can add the scores of graphs: a field `fusion` says whether it does."""
+
+    fusion: bool
+
+    def with_fusion(self) -> "Search":
+        """Returns the same search with `fusion`."""
+        ...
+
+    def add_fusion(self, state: Any, batch: int) -> Any:
+        """Returns the state of `with_fusion` from that of the search without."""
+        ...
+
+
+@runtime_checkable
 class Search(Protocol):
     """A search over labels: a hashable value, static under `jax.jit`, whose state is part of the stream's state.
 

@@ -57,7 +57,7 @@ class EndOfUtterance:
     def __post_init__(self) -> None:
         for name in ("silence_ms", "early_ms", "start_ms"):
             if (value := getattr(self, name)) is not None:
-                _check_ms(name, value)
+                check_milliseconds(name, value)
         if self.max_utterance_s is not None:
             check_seconds("max_utterance_s", self.max_utterance_s, positive=True)
         for name, least in (("silence_share", 0), ("early_share", 0), ("start_share", -1)):
@@ -100,13 +100,14 @@ class EndOfUtterance:
         Raises:
           ConfigError: `stop_history_eou` is not more than 0. NeMo takes 0 for an end at each chunk, and less for none.
         """
-        _check_ms("stop_history_eou", stop_history_eou)
+        check_milliseconds("stop_history_eou", stop_history_eou)
         blanks = math.ceil(stop_history_eou / FRAME_MS - ROUNDING) + 1
         frames = max(blanks - 1 + residue_tokens_at_end, blanks)
         return cls(silence_ms=frames * FRAME_MS, silence_share=blanks / frames)
 
 
-def _check_ms(name: str, value: Any) -> None:
+def check_milliseconds(name: str, value: Any) -> None:
+    """Raises ConfigError for what is not a positive number of milliseconds."""
     number = isinstance(value, Real) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not 0 < value <= 1e12:
         raise ConfigError(f"{name} must be a positive number of milliseconds, not {value!r}")

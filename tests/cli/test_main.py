@@ -172,6 +172,27 @@ def test_options_of_recordings_reach_the_recognizer(capsys, monkeypatch, tmp_pat
         ),
         (["transcribe", "a.wav", "--shard", "0/2"], "--shard is for a manifest with --output"),
         (
+            ["transcribe", "a.wav", "b.wav", "--format", "srt"],
+            "--format srt is for one recording; name one file, or give a manifest and --output",
+        ),
+        (["transcribe", "a.wav", "--json", "--format", "ctm"], "--json can't be combined with --format ctm"),
+        (
+            ["transcribe", "a.wav", "--stream", "--vad"],
+            "--vad skips silence of recordings; it can't be combined with --stream or --live",
+        ),
+        (
+            ["transcribe", "a.wav", "--live", "--itn"],
+            "--itn changes text that is final; with --stream or --live, add --end-of-utterance",
+        ),
+        (
+            ["transcribe", "a.wav", "--end-of-utterance", "0"],
+            "--end-of-utterance must be a positive number of milliseconds, not 0.0",
+        ),
+        (
+            ["transcribe", "a.wav", "--confidence", "entropy"],
+            "the measure of a confidence must be one of probability, max_prob, gibbs, tsallis, renyi, not 'entropy'",
+        ),
+        (
             ["transcribe", "a.jsonl", "--output", "out", "--shard", "2/2"],
             "a shard is INDEX/COUNT with INDEX from 0 to COUNT - 1, not 2/2",
         ),
