@@ -217,7 +217,7 @@ def fusing(search: Search) -> tuple[Search, Callable[[Any, int], Any]]:
       ConfigError: there is no such form of it.
     """
     if not isinstance(search, FusingSearch):
-        raise ConfigError(f"{type(search).__name__} takes no language model and no phrases; use Greedy")
+        raise ConfigError(f"{type(search).__name__} takes no language model and no phrases; use Greedy or Beam")
     return search.with_fusion(), search.add_fusion
 
 
