@@ -1,4 +1,7 @@
-"""Runs an experiment by its name, `python -m experiments NAME ...`; without a name it lists all experiments."""
+"""Runs an experiment by its name, `python -m experiments NAME ...`; without a name it lists all experiments.
+
+Without a clone it is `nemojax experiments NAME ...`.
+"""
 
 import difflib
 import importlib
@@ -7,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from experiments.harness.checks import EXTRAS, needed
+from experiments.harness.command import PROGRAM
 
 
 class Command(NamedTuple):
@@ -20,9 +24,11 @@ COMMANDS = {
     "train": Command("training.train", "Train a model, or resume a run."),
     "export": Command("training.export", "Make a model directory from a training checkpoint."),
     "synthesis": Command("synthesis.corpus", "Make synthetic speech with manifests to train on."),
+    "released": Command("released.run", "Do the released weights have the published WER, speed and delay?"),
     "evaluate": Command("accuracy.evaluate", "What are a model's WER and CER at each look-ahead?"),
     "word_times": Command("accuracy.word_times", "How long after its sound does the model emit a word?"),
     "compare_accuracy": Command("accuracy.study", "On what does accuracy depend? Look-ahead, left context, noise, ..."),
+    "compare_fine_tuned": Command("accuracy.fine_tuned", "What did fine-tuning teach a model, and what did it forget?"),
     "compare_references": Command("references.compare", "Do NeMo and transformers give the same labels?"),
     "golden": Command("references.golden", "Make the golden values of tests/golden with NeMo and transformers."),
     "compare_latency": Command("latency.compare", "How long does a step take, here and in the peers?"),
@@ -47,7 +53,7 @@ def usage() -> str:
     """Returns the list of all commands, a line each."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.question}" for name, command in COMMANDS.items()]
-    return "\n".join(["usage: python -m experiments NAME ... (NAME --help lists its settings)", "", *lines])
+    return "\n".join([f"usage: {PROGRAM} NAME ... (NAME --help lists its settings)", "", *lines])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

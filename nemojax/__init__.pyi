@@ -5,6 +5,7 @@ from .config import ModelConfig as ModelConfig
 from .decoding.beam import Beam as Beam
 from .decoding.confidence import Confidence as Confidence
 from .decoding.greedy import Greedy as Greedy
+from .decoding.malsd import Malsd as Malsd
 from .decoding.state import BeamEmission as BeamEmission
 from .decoding.state import Emission as Emission
 from .decoding.state import Search as Search

@@ -6,6 +6,11 @@
 # any manifest. Here it runs on a small set, and the plot beside it shows the recorded result of the small model.
 
 # %%
+import nemojax.companions
+
+nemojax.companions.enable()  # `experiments`, from the clone or from the installed package
+
+# %%
 import contextlib
 import io
 import json
@@ -54,7 +59,8 @@ Markdown(table(rows))
 # With a dozen utterances, the intervals are as wide as the effect. The recorded results cover all held-out sets:
 
 # %%
-recorded = [json.loads(line) for line in Path("../experiments/results/small.jsonl").read_text().splitlines()]
+results = Path(study.__file__).parents[1] / "results" / "small.jsonl"
+recorded = [json.loads(line) for line in results.read_text().splitlines()]
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
 
 

@@ -35,7 +35,7 @@ def start(experiment: Experiment) -> Start:
       RunError: the tokenizer can't be read, or has not as many pieces as the model has labels.
       CheckpointError, ConfigError, TokenizerError: a file that the settings name is not valid.
     """
-    tokenizer = _read(experiment.tokenizer) if experiment.tokenizer is not None else None
+    tokenizer = read_tokenizer(experiment.tokenizer) if experiment.tokenizer is not None else None
     if experiment.init is None:
         if tokenizer is None:
             manifests = [source.manifest for source in experiment.sources()]
@@ -68,7 +68,8 @@ def with_blank_prior(model: Transducer) -> Transducer:
     return fill(model.config, named | {"joint.output.bias": bias})
 
 
-def _read(path: Path) -> bytes:
+def read_tokenizer(path: Path) -> bytes:
+    """Reads a SentencePiece model. Raises RunError where the file can't be read."""
     try:
         return path.read_bytes()
     except OSError as error:

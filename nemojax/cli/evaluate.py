@@ -30,8 +30,11 @@ from nemojax.cli.options import (
     Dtype,
     Json,
     Kernels,
+    LanguageModel,
+    LanguageModelWeight,
     Lookahead,
     Model,
+    PhraseFile,
     Raw,
     Reproducible,
     ResetPrediction,
@@ -89,6 +92,9 @@ def evaluate(
     reset_prediction_after_s: ResetPrediction = None,
     reproducible: Reproducible = False,
     beam: Beam = None,
+    lm: LanguageModel = None,
+    lm_weight: LanguageModelWeight = None,
+    phrases: PhraseFile = None,
 ) -> int:
     """Measure the word and character error rates of a model on manifests."""
     if not sets:
@@ -101,7 +107,14 @@ def evaluate(
         raise ConfigError(EACH_ADVICE)
     normalize = metrics.normalizer(normalizer)
     check_beam(beam, None, reset_prediction_after_s)
-    load = cache(partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s, reproducible, beam))
+    options: dict[str, Any] = {
+        "reproducible": reproducible,
+        "beam": beam,
+        "lm": lm,
+        "lm_weight": lm_weight,
+        "phrases": phrases,
+    }
+    load = cache(partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s, **options))
     summaries = {}
     for name in sets:
         settings: dict[str, Any] = {"normalizer": normalizer}
@@ -113,6 +126,7 @@ def evaluate(
             chosen_options = {"raw": raw, "channel": channel, "reset_prediction_after_s": reset_prediction_after_s}
             chosen_options |= {"beam": beam}
             settings |= {option: value for option, value in chosen_options.items() if value is not None}
+            settings |= recognizer.graphs.settings
             settings |= {"model": str(model), "dtype": recognizer.dtype, "lookahead": recognizer.lookahead(lookahead)}
             results = transcribed(recognizer, name, lookahead, batch_size, layout, chosen)
         summaries[name] = _score(results, normalize)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from nemojax.bundled import SMALL, SMALL_NOTE
-from nemojax.checks import check_count
+from nemojax.checks import check_count, check_weight
 from nemojax.compilation import Program, Watch, directory
 from nemojax.errors import ConfigError
+from nemojax.text.phrases import read_phrases
 
 if TYPE_CHECKING:  # importing jax takes seconds, and help or a wrong command should not wait for it
     from nemojax.decoding.beam import Beam
@@ -26,6 +27,9 @@ def load(
     beam: int | None = None,
     n_best: int | None = None,
     confidence: str | None = None,
+    lm: Path | None = None,
+    lm_weight: float | None = None,
+    phrases: Path | None = None,
 ) -> "Recognizer":
     """Loads a model, with a note on standard error if it is the small one.
 
@@ -35,11 +39,17 @@ def load(
       beam: the width of a beam search; None for greedy search.
       n_best: the number of hypotheses that a transcript lists.
       confidence: the measure of confidences, see `Confidence.parse`.
+      lm, phrases: the files of a language model, and of phrases.
     """
+    if lm_weight is not None:
+        check_weight("--lm-weight", lm_weight)
+        if lm is None:
+            raise ConfigError("--lm-weight is the weight of a language model; name one with --lm")
+    expected = None if phrases is None else read_phrases(phrases)
     from nemojax.recognition import recognizer
+    from nemojax.recognition.stream_graphs import DEFAULT_LM_WEIGHT
 
     search = None if beam is None else _beam(beam, n_best)
-
     if sys.stderr.isatty():
         Watch(show_compilation).start()
     if model == SMALL:
@@ -49,7 +59,11 @@ def load(
         loaded = loaded.with_search(search)
     if confidence is not None:
         loaded = loaded.with_confidence(confidence)
-    return loaded if reset_prediction_after_s is None else loaded.with_reset(reset_prediction_after_s)
+    if reset_prediction_after_s is not None:
+        loaded = loaded.with_reset(reset_prediction_after_s)
+    if lm is not None:
+        loaded = loaded.with_language_model(lm, DEFAULT_LM_WEIGHT if lm_weight is None else lm_weight)
+    return loaded if expected is None else loaded.with_phrases(expected)
 
 
 def check_beam(beam: int | None, n_best: int | None, reset_prediction_after_s: float | None) -> None:

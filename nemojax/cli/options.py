@@ -152,6 +152,32 @@ ShardText = Annotated[
         help_behavior_hint="(default: the task's place in its Slurm step, else 0/1)",
     ),
 ]
+LanguageModel = Annotated[
+    Path | None,
+    arg(
+        metavar="FILE",
+        help="add the scores of an n-gram language model over the model's pieces: an ARPA file, as nemojax lm writes "
+        "it, a .nemo archive of NeMo, or a binary file of KenLM.",
+        help_behavior_hint="(default: none)",
+    ),
+]
+LanguageModelWeight = Annotated[
+    float | None,
+    arg(
+        metavar="WEIGHT",
+        help="the weight of the language model's scores; 0.1 to 0.4 are usual, 0 is to have no language model.",
+        help_behavior_hint="(default: 0.3)",
+    ),
+]
+PhraseFile = Annotated[
+    Path | None,
+    arg(
+        metavar="FILE",
+        help="expect the phrases of a text file, one on each line, with a boost after a tab where it has one: 0.1 to "
+        "5, 1 by default.",
+        help_behavior_hint="(default: none)",
+    ),
+]
 ResetPrediction = Annotated[
     float | None,
     arg(

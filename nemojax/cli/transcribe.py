@@ -32,11 +32,14 @@ from nemojax.cli.options import (
     Itn,
     Json,
     Kernels,
+    LanguageModel,
+    LanguageModelWeight,
     Live,
     Lookahead,
     Model,
     NBest,
     Output,
+    PhraseFile,
     Raw,
     Reproducible,
     ResetPrediction,
@@ -76,6 +79,9 @@ def transcribe(
     reproducible: Reproducible = False,
     beam: Beam = None,
     n_best: NBest = None,
+    lm: LanguageModel = None,
+    lm_weight: LanguageModelWeight = None,
+    phrases: PhraseFile = None,
     format: Format = None,
     confidence: ConfidenceText = None,
     end_of_utterance: EndOfUtteranceMs = None,
@@ -92,8 +98,9 @@ def transcribe(
     form = JSON if json else format or TXT
     if n_best is not None and output is None and form != JSON:
         raise ConfigError("--n-best needs --json or --output, whose results have room for it")
-    load = partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s, reproducible, beam, n_best)
-    load = partial(load, confidence=confidence)
+    loading: dict[str, Any] = {"reproducible": reproducible, "beam": beam, "n_best": n_best}
+    loading |= {"confidence": confidence, "lm": lm, "lm_weight": lm_weight, "phrases": phrases}
+    load = partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s, **loading)
     if end_of_utterance is not None:
         check_milliseconds("--end-of-utterance", end_of_utterance)
     ends = None if end_of_utterance is None else EndOfUtterance(end_of_utterance)

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 from nemojax.checks import check_count
 from nemojax.decoding.confidence import Confidence
 from nemojax.decoding.graphs import Graphs
-from nemojax.decoding.state import BeamEmission, PredictionState, predict_next, where_rows
+from nemojax.decoding.state import BeamEmission, PredictionState, predict_extended
 from nemojax.decoding.trace import NO_LABEL, Trace
 from nemojax.errors import ConfigError
 from nemojax.model.transducer import Transducer
@@ -85,12 +85,11 @@ class Beam:
     n_best: int = field(default=0, compare=False)  # for the host alone: the compiled step is the same
 
     def __post_init__(self) -> None:
-        for name in ("width", "expansions", "window_frames"):
+        check_width(self.width)
+        for name in ("expansions", "window_frames"):
             check_count(f"{name} of a beam", getattr(self, name))
         for name in ("beta", "n_best"):
             check_count(f"{name} of a beam", getattr(self, name), 0)
-        if self.width > WIDEST:
-            raise ConfigError(f"width of a beam must be at most {WIDEST} hypotheses, not {self.width}")
         if self.n_best > self.width:
             raise ConfigError(f"n_best must be at most the width of the beam, {self.width}, not {self.n_best}")
         number = isinstance(self.gamma, Real) and not isinstance(self.gamma, bool)
@@ -291,15 +290,7 @@ def _extend(
     extended = label != NO_LABEL
     mixed = (labels ^ (labels >> 15)) * HASHES[None, None] + label[..., None].astype(jnp.uint32) + 1
 
-    def predict(prediction: PredictionState) -> PredictionState:
-        flat: PredictionState = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), prediction)
-        new = predict_next(model, jnp.maximum(label, 0).reshape(-1), flat.lstm)
-        flat = where_rows(extended.reshape(-1), new, flat)
-        after: PredictionState = jax.tree.map(lambda x: x.reshape(*label.shape, -1), flat)
-        return after
-
-    prediction = jax.tree.map(of_parent, beam.prediction)
-    prediction = jax.lax.cond(extended.any(), predict, lambda prediction: prediction, prediction)
+    prediction = predict_extended(model, extended, label, jax.tree.map(of_parent, beam.prediction))
     return BeamState(
         total,
         score,
@@ -309,3 +300,10 @@ def _extend(
         jnp.where(extended[..., None], labels, prefix),
         prediction,
     )
+
+
+def check_width(width: int) -> None:
+    """Raises ConfigError for a beam that is too narrow or too wide."""
+    check_count("width of a beam", width)
+    if width > WIDEST:
+        raise ConfigError(f"width of a beam must be at most {WIDEST} hypotheses, not {width}")

@@ -36,8 +36,8 @@ class Choice(NamedTuple):
 
 def initial_fusion(batch: int) -> FusionState:
     """Returns the state of streams without graphs and labels."""
-    zeros = jnp.zeros((batch, COLUMNS), jnp.int32)
-    return FusionState(zeros, zeros, jnp.full((batch, RECENT), -1, jnp.int32))
+    zeros = lambda: jnp.zeros((batch, COLUMNS), jnp.int32)  # two arrays: a step uses them up
+    return FusionState(zeros(), zeros(), jnp.full((batch, RECENT), -1, jnp.int32))
 
 
 def enter(graphs: Graphs, fusion: FusionState, active: Bool[Array, " B"]) -> FusionState:

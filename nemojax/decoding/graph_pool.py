@@ -26,10 +26,11 @@ class PlacedGraph:
     Attributes:
       start: the state of a new stream, in the pool.
       number: its own, from 1 on.
+      digest: the same for graphs that are alike.
     """
 
-    def __init__(self, start: int, number: int):
-        self.start, self.number = start, number
+    def __init__(self, start: int, number: int, digest: str):
+        self.start, self.number, self.digest = start, number, digest
 
 
 class _Pages:
@@ -66,7 +67,7 @@ class GraphPool:
     """The pool on the device, and which of its pages are free. It is safe among threads.
 
     Adding a graph writes its pages in place and compiles nothing. Where it does not fit, the pool is doubled: then, and
-    only then, the steps that use it are compiled again.
+    only then, the steps that use it are compiled again. It takes no memory before its first use.
 
     Args:
       states, arcs: room at first; whole pages.
@@ -77,16 +78,23 @@ class GraphPool:
         self._pages = {STATES: _Pages(states // PAGE), ARCS: _Pages(arcs // PAGE)}
         self._dropped: deque[tuple[int, int, int, int]] = deque()  # added to by finalizers, at any place
         self._count = 0
-        size = {STATES: states, ARCS: arcs}
-        zeros = {name: jnp.zeros(n, TYPES.get(name, np.int32)) for names, n in size.items() for name in names}
-        self.arrays = Pool(**zeros)
-        self._pages[STATES].take(1)  # state 0 is the empty graph
-        for names in size:
-            self._compile(names, 0)
+        self._arrays: Pool | None = None
 
-    def add(self, graph: Graph) -> PlacedGraph:
+    @property
+    def arrays(self) -> Pool:
+        """The pool on the device; hold `lock` until a step has been given it."""
+        if self._arrays is None:
+            size = {name: pages.count * PAGE for names, pages in self._pages.items() for name in names}
+            self._arrays = Pool(**{name: jnp.zeros(n, TYPES.get(name, np.int32)) for name, n in size.items()})
+            self._pages[STATES].take(1)  # state 0 is the empty graph
+            for names in self._pages:
+                self._compile(names, 0)
+        return self._arrays
+
+    def add(self, graph: Graph, digest: str = "") -> PlacedGraph:
         """Puts a graph into the pool."""
         with self.lock:
+            self._arrays = self.arrays  # makes them, if there are none yet
             while self._dropped:
                 first_state, states, first_arc, arcs = self._dropped.popleft()
                 self._pages[STATES].give_back(first_state, states)
@@ -101,7 +109,7 @@ class GraphPool:
             self._write(STATES, values, first_state)
             self._write(ARCS, values, first_arc)
             self._count += 1
-            placed = PlacedGraph(first_state + graph.start, self._count)
+            placed = PlacedGraph(first_state + graph.start, self._count, digest)
             weakref.finalize(placed, self._dropped.append, (state, states, arc, arcs)).atexit = False
             return placed
 
@@ -114,7 +122,7 @@ class GraphPool:
         while size - pages.count < count:
             size *= 2
         before, longer = pages.count, {name: _longer(getattr(self.arrays, name), size * PAGE) for name in names}
-        self.arrays = self.arrays._replace(**longer)
+        self._arrays = self.arrays._replace(**longer)
         pages.grow(size)
         self._compile(names, before)
         found = pages.take(count)
@@ -133,7 +141,7 @@ class GraphPool:
     def _write_piece(self, names: tuple[str, ...], piece: Sequence[np.ndarray], first: int) -> None:
         before = tuple(getattr(self.arrays, name) for name in names)
         after = _write(before, tuple(map(jnp.asarray, piece)), jnp.int32(first))
-        self.arrays = self.arrays._replace(**dict(zip(names, after, strict=True)))
+        self._arrays = self.arrays._replace(**dict(zip(names, after, strict=True)))
 
     def _compile(self, names: tuple[str, ...], first: int) -> None:
         """Compiles what writes pages: writes zeros, which the pages from `first` on have already."""

@@ -5,6 +5,7 @@ past the window (label-looping: Bataev et al. 2024, arXiv 2406.06220). The resul
 frames and labels, whatever the window.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -81,6 +82,14 @@ class Greedy:
         resetting = self.reset_prediction_after_s is not None
         search = ResetState(state, state, jnp.zeros(batch, jnp.int32)) if resetting else state
         return Fused(search, initial_fusion(batch)) if self.fusion else search
+
+    def with_fusion(self) -> "Greedy":
+        """Returns the same search with `fusion`."""
+        return dataclasses.replace(self, fusion=True)
+
+    def add_fusion(self, state: Any, batch: int) -> Fused:
+        """Returns the state of `with_fusion` from that without."""
+        return Fused(state, initial_fusion(batch))
 
     def decode(
         self,
@@ -179,7 +188,11 @@ def _decode(
         lstm = c.prediction.lstm
         if reset is not None:
             lstm = where_rows(paused[streams, offset], reset.initial.lstm, lstm)
-        prediction = where_rows(found, predict_next(model, label, lstm), c.prediction)
+        following = lambda: where_rows(found, predict_next(model, label, lstm), c.prediction)
+        if model.prediction.only_after_labels:
+            prediction = jax.lax.cond(found.any(), following, lambda: c.prediction)
+        else:
+            prediction = following()
         last = jnp.where(found, frame, c.last)
         return _Cursor(frame + full.astype(jnp.int32), jnp.where(full, 0, emitted), last, prediction, emission, fusion)
 

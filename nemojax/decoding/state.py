@@ -50,6 +50,21 @@ AnyEmission = Emission | BeamEmission  # of greedy search, of a beam
 
 
 @runtime_checkable
+class FusingSearch(Protocol):
+    """A search that can add the scores of graphs: a field `fusion` says whether it does."""
+
+    fusion: bool
+
+    def with_fusion(self) -> "Search":
+        """Returns the same search with `fusion`."""
+        ...
+
+    def add_fusion(self, state: Any, batch: int) -> Any:
+        """Returns the state of `with_fusion` from that of the search without."""
+        ...
+
+
+@runtime_checkable
 class Search(Protocol):
     """A search over labels: a hashable value, static under `jax.jit`, whose state is part of the stream's state.
 
@@ -83,6 +98,22 @@ def predict_next(model: Transducer, label: Int[Array, " B"], lstm: LSTMState) ->
     with jax.named_scope("prediction"):
         output, lstm = model.prediction.step(label, lstm)
         return PredictionState(model.joint.prediction(output), lstm)
+
+
+def predict_extended(
+    model: Transducer, extended: Bool[Array, "B W"], label: Int[Array, "B W"], prediction: PredictionState
+) -> PredictionState:
+    """Advances the prediction network of the hypotheses that have gained a label, if there are any; all are [B, W]."""
+
+    def predict(prediction: PredictionState) -> PredictionState:
+        flat: PredictionState = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), prediction)
+        new = predict_next(model, jnp.maximum(label, 0).reshape(-1), flat.lstm)
+        flat = where_rows(extended.reshape(-1), new, flat)
+        after: PredictionState = jax.tree.map(lambda x: x.reshape(*label.shape, -1), flat)
+        return after
+
+    advanced: PredictionState = jax.lax.cond(extended.any(), predict, lambda unchanged: unchanged, prediction)
+    return advanced
 
 
 def initial_prediction(model: Transducer) -> PredictionState:

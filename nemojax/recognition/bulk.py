@@ -182,6 +182,7 @@ def _begin_or_resume(
         "fingerprint": recognizer.fingerprint,
         "reproducible": recognizer.reproducible,
         **_search_settings(recognizer.search),
+        **recognizer.graphs.settings,
         **json.loads(json.dumps(options, default=_fields)),  # tuples as the file has them
     }
     path = output / JOB

@@ -15,6 +15,7 @@ from nemojax.decoding.state import AnyEmission
 from nemojax.errors import AudioError
 from nemojax.recognition.hypothesis import Hypothesis
 from nemojax.recognition.stream_batch import StepInput, StreamBatch
+from nemojax.recognition.stream_graphs import NO_GRAPHS, StreamGraphs
 from nemojax.text.transcript import Transcript
 
 # Lengths of segments, in left contexts (5.6 s at 70 frames): long segments cost less per second (relative costs as
@@ -73,6 +74,7 @@ def transcribe_each(
     open_source: Callable[[Any], AudioSource],
     progress: Callable[[float], object],
     voice_activity: VoiceActivity | None = None,
+    graphs: StreamGraphs = NO_GRAPHS,
 ) -> Iterator[Result]:
     """Transcribes any number of recordings; see `Recognizer.transcribe_each`. `new_batch(size)` makes the batch."""
     speech_of = None
@@ -93,7 +95,7 @@ def transcribe_each(
         rows = row_count(len(first), batch_size)
         more = rows < len(first) or not (isinstance(sources, Sized) and len(sources) <= batch_size)
         segment_samples = cheapest_length(first, config, more)
-        yield from OfflineBatch(new_batch(rows), waiting, segment_samples, progress).run()
+        yield from OfflineBatch(new_batch(rows), waiting, segment_samples, progress, graphs).run()
 
 
 class OfflineBatch:
@@ -103,6 +105,7 @@ class OfflineBatch:
       waiting: (index, job or error) of every source.
       segment_samples: the samples of a step's rows, a whole number of chunks.
       progress: called with the seconds of audio of each step.
+      graphs: the language model and phrases of all recordings.
     """
 
     def __init__(
@@ -111,9 +114,10 @@ class OfflineBatch:
         waiting: Iterator[tuple[int, Job | AudioError]],
         segment_samples: int,
         progress: Callable[[float], object],
+        graphs: StreamGraphs = NO_GRAPHS,
     ):
         self._batch, self._config, self._waiting = batch, batch.config, waiting
-        self._segment_samples, self._progress = segment_samples, progress
+        self._segment_samples, self._progress, self._graphs = segment_samples, progress, graphs
         self._rows: list[Job | None] = [None] * batch.size
 
     def run(self) -> Iterator[Result]:
@@ -144,6 +148,7 @@ class OfflineBatch:
                 job = next_job
             try:
                 given.fill(row, job.read(given.room(first)), first)
+                given.graphs.set(row, self._graphs)
                 self._rows[row] = job
             except AudioError as error:
                 self._rows[row] = None

@@ -13,6 +13,8 @@ from nemojax.data.corpus import Source
 from nemojax.data.waveform import WaveformConfig
 from nemojax.errors import ConfigError
 
+FINE_TUNING = ("fine-tune", "fine-tune-lora")
+
 
 def recorded(experiment):
     return json.loads(experiment.to_json())
@@ -22,7 +24,7 @@ def test_presets_are_the_familys():
     family = PRESETS["family"][1]
     assert family.training.betas == (0.9, 0.98) and family.training.warmup_steps == 10_000
     assert family.training.spec_augment.time_masks == 10 and family.training.fastemit == 5e-3
-    assert family.model.encoder.layers == 24 and set(PRESETS) == {"family", "114m", "small", "smoke"}
+    assert family.model.encoder.layers == 24 and set(PRESETS) == {"family", "114m", *FINE_TUNING, "small", "smoke"}
 
 
 def test_changes_are_named_unless_they_are_free():
