@@ -27,6 +27,8 @@ COMMANDS = {
     "released": Command("released.run", "Do the released weights have the published WER, speed and delay?"),
     "evaluate": Command("accuracy.evaluate", "What are a model's WER and CER at each look-ahead?"),
     "word_times": Command("accuracy.word_times", "How long after its sound does the model emit a word?"),
+    "utterance_ends": Command("accuracy.utterance_ends", "How soon is the end of an utterance decided?"),
+    "confidence": Command("accuracy.confidence", "How well does the confidence of a word tell whether it is right?"),
     "compare_accuracy": Command("accuracy.study", "On what does accuracy depend? Look-ahead, left context, noise, ..."),
     "compare_fine_tuned": Command("accuracy.fine_tuned", "What did fine-tuning teach a model, and what did it forget?"),
     "compare_references": Command("references.compare", "Do NeMo and transformers give the same labels?"),
