@@ -229,6 +229,15 @@ def test_other_settings_are_refused_unless_accepted(experiment, begun):
     assert len(losses(experiment.run)) == 6
 
 
+def test_a_pattern_that_names_nothing_leaves_no_run(experiment):
+    wrong = dataclasses.replace(experiment, training=dataclasses.replace(experiment.training, train_only="decoder"))
+    with pytest.raises(
+        ConfigError, match=r"^train_only: 'decoder' is found in no parameter's path; the paths are those"
+    ):
+        messages(wrong)
+    assert not list(experiment.run.iterdir())
+
+
 def test_settings_of_the_state_can_not_be_changed(experiment, begun):
     wider = dataclasses.replace(experiment.model, max_symbols_per_frame=3)
     with pytest.raises(
