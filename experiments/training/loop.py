@@ -35,7 +35,7 @@ from experiments.training.run_directory import (
     RunError,
     read_metrics,
 )
-from experiments.training.start import Start, start
+from experiments.training.start import Start, check_trained, start
 from experiments.training.trackers import TENSORBOARD, Tracker, trackers
 from nemojax import compilation
 from nemojax.config import ModelConfig
@@ -88,7 +88,7 @@ class Run:
         self.tokenizer = Tokenizer(started.tokenizer)
         self.plan = plan_batches(experiment, self.tokenizer, self.config, log)
         like = jax.eval_shape(partial(init, recipe=experiment.training), started.model)
-        partition(like.parameters, experiment.training)  # a wrong pattern is an error before anything is kept
+        check_trained(started.drawn, like.parameters, experiment.training)  # before anything is kept
         self.changed = keep_settings(experiment, started, self.plan.fingerprint, losses, self.chief)
         compilation.keep(directory / COMPILED)
         self.checkpoints = Checkpoints(directory / "checkpoints", experiment.keep)

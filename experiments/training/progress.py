@@ -15,6 +15,7 @@ from nemojax.training.losses import Counts
 from nemojax.training.step import StepMetrics
 
 SMOOTHED = 100  # steps over which losses and rates are averaged
+EARLY = (1, 6)  # steps of a program that have a line: that it trains, and when it will end
 
 
 def say(message: str) -> None:
@@ -102,7 +103,8 @@ class ProgressBar:
         lines = self._lines
         if lines is None or not lines.every_s or not self._bar.disable:
             return
-        if mark.time_s - self._logged_s >= lines.every_s or step == lines.steps:
+        early = step - self._first in EARLY
+        if early or mark.time_s - self._logged_s >= lines.every_s or step == lines.steps:
             self._logged_s = mark.time_s
             lines.log(self.line(step, metrics))
 
