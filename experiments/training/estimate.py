@@ -100,10 +100,9 @@ def largest(buckets: tuple[Bucket, ...]) -> Bucket:
 def verdict(memory: Memory, card_gb: float) -> tuple[str, bool]:
     """Returns whether a step fits a card, in a sentence and as a value."""
     total_gb = sum(memory) / 1e9
-    state_gb, rest_gb = memory.arguments / 1e9, (memory.outputs + memory.temporary) / 1e9
-    parts = (
-        f"memory of a step: {total_gb:.1f} GB, of which {state_gb:.1f} GB are its state and {rest_gb:.1f} GB temporary"
-    )
+    places = 1 if total_gb >= 1 else 3
+    gb = [f"{x / 1e9:.{places}f} GB" for x in (sum(memory), memory.arguments, memory.outputs + memory.temporary)]
+    parts = f"memory of a step: {gb[0]}, of which {gb[1]} are its state and {gb[2]} temporary"
     if total_gb <= DEFAULT_SHARE * card_gb:
         return f"{parts}; it fits a card of {card_gb:g} GB", True
     if total_gb <= LARGEST_SHARE * card_gb:

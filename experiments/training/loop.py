@@ -167,8 +167,12 @@ class Run:
         experiment, before = self.experiment, None
         ends, compiled = self._ends_early(), set[Bucket]()
         while self.step < experiment.steps and not ends:
-            host_batch, bucket = next(pipeline), self.plan.batch(self.step).bucket
-            batch, begin = self._placed(host_batch), time.perf_counter()
+            batch = self._placed(next(pipeline))
+            rows, samples = batch.samples.shape  # of all processes
+            bucket, begin = (
+                Bucket(samples // self.config.frame_samples, batch.labels.shape[1], rows),
+                time.perf_counter(),
+            )
             self.state, metrics = self._step(self.state, batch)
             if bucket not in compiled:
                 compiled.add(bucket)

@@ -40,6 +40,8 @@ def test_an_interrupted_run_resumes_with_the_same_numbers(experiment, undisturbe
     rows = read_metrics(undisturbed_run / "metrics.jsonl")
     assert all(row["loss_rnnt"] == row["loss"] and row["learning_rate"] > 0 for row in rows)
     assert len({loss for _, loss in undisturbed}) == STEPS
+    slots = {round(row["frames"] / (1 - row["padding_share"])) for row in rows}
+    assert len(slots) == 1 and slots.pop() % 14 == 0 and all(0 < row["padding_share"] < 1 for row in rows)
     for last in (3, 9):  # before the first checkpoint, and after the second
         note = Run._record
 
