@@ -5,6 +5,7 @@
     to-nemo DIRECTORY OUT    converts a native checkpoint to a NeMo archive
     to-hf DIRECTORY OUT      converts a native checkpoint to a Hugging Face directory
     int8 DIRECTORY OUT       quantizes the encoder of a native checkpoint to int8
+    lm MODEL OUT             converts a language model of NeMo to arrays of NumPy
     stablehlo DIRECTORY OUT  exports the streaming step of a native checkpoint, to run without nemojax
     push DIRECTORY TARGET    writes a native checkpoint as a repository with a model card, on the hub or in a folder
 
@@ -22,13 +23,14 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 from tqdm import tqdm
 
 from convert import hub, huggingface, nemo, push, stablehlo
 from convert.errors import MAX_MESSAGE, ConvertError, reason
 from convert.names import Form
-from convert.output import Progress, check_new, check_room
+from convert.output import Progress, check_new, check_room, new_file
 from convert.source import Source, read_native, shapes
 from nemojax import checkpoint
 from nemojax.config import ModelConfig
@@ -101,6 +103,20 @@ def to_int8(directory: Native, out: Out, /) -> None:
     _report(out, config)
 
 
+def language_model(model: Model, out: Out, /) -> None:
+    """Converts an n-gram language model of NeMo to arrays of NumPy.
+
+    Args:
+      model: the .nemo file.
+      out: the new .npz file.
+    """
+    check_new(out)
+    arrays = nemo.read_language_model(Path(model), out.absolute().parent)
+    with new_file(out, sum(array.nbytes for array in arrays.values())) as path, path.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # the names are none of its arguments
+    print(f"{shown(str(out))}: {len(arrays['start_end_arcs']):,} states")
+
+
 def to_stablehlo(
     directory: Native,
     out: Out,
@@ -158,6 +174,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "to-nemo": to_nemo,
     "to-hf": to_huggingface,
     "int8": to_int8,
+    "lm": language_model,
     "stablehlo": to_stablehlo,
     "push": to_hub,
 }

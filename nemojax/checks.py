@@ -6,6 +6,7 @@ from typing import Any
 
 from nemojax.errors import ConfigError
 
+MOST_WEIGHT = 100.0
 LONGEST_S = 1e9  # 30 years: clocks and locks of the system take no longer times
 
 
@@ -13,6 +14,13 @@ def check_count(name: str, value: Any, minimum: int = 1) -> None:
     """Checks a whole number."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
         raise ConfigError(f"{name} must be a whole number of at least {minimum}, not {value!r}")
+
+
+def check_weight(name: str, value: Any) -> None:
+    """Checks a weight of scores."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not 0 <= value <= MOST_WEIGHT:
+        raise ConfigError(f"{name} must be a number from 0 to {MOST_WEIGHT:g}, not {value!r}")
 
 
 def check_seconds(name: str, value: Any, *, positive: bool = False) -> None:

@@ -71,3 +71,7 @@ class EngineFull(EngineError):
 
 class Backlog(EngineError):
     """Reports that the stream's queue is full: samples arrive faster than they are processed."""
+
+
+class LanguageModelError(NemojaxError, ValueError):
+    """Reports a language model that can't be read, or that is not one over the model's labels; names the line."""

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from nemojax import companions
 from nemojax.errors import CheckpointError
 
 # owner/model, or owner/model@revision
 NAME = re.compile(r"(?P<owner>\w[\w.-]*)/(?P<model>\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?")
 DEFAULT_REVISION = "main"
 ARCHIVE = ".nemo"  # the end of a file's name, and of no model's
-_PACKAGES = Path(__file__).parents[1]  # where nemojax and convert are
+_PACKAGES = Path(__file__).parents[1]  # where nemojax is
 
 
 def resolve(model: str | Path) -> Path:
@@ -83,14 +84,24 @@ def _convert(name: str, revision: str | None, directory: Path) -> None:
     print(f"{name} is downloaded, and converted once into {directory}", file=sys.stderr, flush=True)
     for unfinished in directory.parent.glob(f".{directory.name}.*/"):  # of a process that was killed
         shutil.rmtree(unfinished, ignore_errors=True)
+    notes = run_converter("hf", name, str(directory), *([] if revision is None else ["--revision", revision]))
+    for note in notes[:-1]:  # the last line sums up
+        print(note, file=sys.stderr)
+
+
+def run_converter(*arguments: str) -> list[str]:
+    """Runs a command of the converters in another process; returns the lines that it prints.
+
+    Raises:
+      CheckpointError: it can't be done; says why.
+    """
     # -P: a folder named convert where the user works is not the converters
-    command = [sys.executable, "-P", "-m", "convert", "hf", name, str(directory)]
-    command += [] if revision is None else ["--revision", revision]
-    paths = os.pathsep.join([str(_PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-P", "-m", "convert", *arguments]
+    places = dict.fromkeys(map(str, (companions.directory(), _PACKAGES)))  # one in a clone
+    paths = os.pathsep.join([*places, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": paths, "JAX_PLATFORMS": "cpu"}  # the device's memory stays free
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         *_, line = done.stderr.splitlines() or [f"the converter ended with exit code {done.returncode}"]
         raise CheckpointError(line.removeprefix("error: "))
-    for note in done.stdout.splitlines()[:-1]:  # the last line sums up
-        print(note, file=sys.stderr)
+    return done.stdout.splitlines()

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from nemojax.config import ModelConfig
+from nemojax.decoding.graphs import Graphs
 from nemojax.decoding.greedy import Greedy
-from nemojax.decoding.state import Emission, PredictionState, Search, initial_prediction, where_rows
+from nemojax.decoding.state import AnyEmission, PredictionState, Search, initial_prediction, where_rows
 from nemojax.errors import AudioError
 from nemojax.model import features, ring
 from nemojax.model.encoder import EncoderCache
@@ -153,12 +154,14 @@ def step(
     segment: Segment,
     lookahead: int,
     search: Search = GREEDY,
-) -> tuple[StreamState, Emission]:
+    graphs: Graphs | None = None,
+) -> tuple[StreamState, AnyEmission]:
     """Advances every active stream by one segment and emits its labels; frames count from the recording's start.
 
     `lookahead` (static) is any for which lookahead + 1 divides the left context. It may change between steps of one
     stream. The result does not depend on how a recording is cut into segments, up to rounding; in the form of
-    `kernels.fixed_order`, not at all. `search` (static) is the search whose state `state.decoder` is.
+    `kernels.fixed_order`, not at all. `search` (static) is the search whose state `state.decoder` is. `graphs` score
+    labels too, where the search has `fusion`; a stream's may change between steps.
     """
     model = thaw(model)
     fresh = init_state(model, constants, segment.active.shape[0], search)
@@ -168,10 +171,12 @@ def step(
     segment = segment._replace(length=jnp.where(segment.active, segment.length, 0))
     encoded, mask, after = encode(model, constants, before, segment, lookahead)
     with jax.named_scope("decoder"):
-        emission, decoder = search.decode(model, encoded, mask.sum(1, dtype=jnp.int32), before.decoder)
+        given = () if graphs is None else (graphs,)
+        emission, decoder = search.decode(model, encoded, mask.sum(1, dtype=jnp.int32), before.decoder, *given)
     after = after._replace(decoder=decoder)
     after = where_rows(segment.active, after, ring.share(before, after))
-    return after, emission._replace(frames=emission.frames + before.position[:, None])
+    begin = before.position.reshape(-1, *[1] * (emission.frames.ndim - 1))
+    return after, emission._replace(frames=emission.frames + begin)
 
 
 def segments_of(
@@ -211,6 +216,8 @@ def transcribe_scan(
     segments: Segment,
     lookahead: int,
     search: Search = GREEDY,
-) -> tuple[StreamState, Emission]:
+    graphs: Graphs | None = None,
+) -> tuple[StreamState, AnyEmission]:
     """Scans `step` over stacked segments; each array of the emission gains their leading axis."""
-    return jax.lax.scan(lambda s, segment: step(model, constants, s, segment, lookahead, search), state, segments)
+    advance = lambda state, segment: step(model, constants, state, segment, lookahead, search, graphs)
+    return jax.lax.scan(advance, state, segments)

@@ -5,6 +5,7 @@ past the window (label-looping: Bataev et al. 2024, arXiv 2406.06220). The resul
 frames and labels, whatever the window.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,6 +16,9 @@ from jaxtyping import Array, Float, Int
 
 from nemojax.checks import check_count, check_seconds
 from nemojax.config import ModelConfig
+from nemojax.decoding.confidence import Confidence
+from nemojax.decoding.fusion import Fused, FusionState, best_label, enter, follow, initial_fusion
+from nemojax.decoding.graphs import Graphs
 from nemojax.decoding.state import Emission, PredictionState, predict_next, where_rows
 from nemojax.model.transducer import Transducer
 
@@ -33,6 +37,7 @@ class _Cursor(NamedTuple):
     last: Int[Array, " B"]  # frame of the last label; negative if it is in an earlier segment
     prediction: PredictionState
     emission: Emission
+    fusion: FusionState | None
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,20 @@ class Greedy:
     the start of a stream; the encoder keeps its context. It is for models that lose words after a pause. The seconds
     are counted in encoder frames, so the result does not depend on how a recording is cut into segments.
 
+    With `fusion` the scores of each stream's graphs, a language model and phrases, are added to those of labels
+    (shallow fusion; Andrusenko et al. 2025, arXiv 2505.22857). Whether a label is emitted is decided before, without
+    them: they replace labels, and neither add nor remove one.
+
+    With a `confidence`, the emission has the confidences of its labels.
+
     Raises:
       ConfigError: `window_frames` is not at least 1, or `reset_prediction_after_s` is not a positive number.
     """
 
     window_frames: int = 14
     reset_prediction_after_s: float | None = None
+    fusion: bool = False
+    confidence: Confidence | None = None
 
     def __post_init__(self) -> None:
         check_count("window_frames", self.window_frames)
@@ -63,19 +76,33 @@ class Greedy:
         seconds = self.reset_prediction_after_s
         return 0 if seconds is None else math.ceil(round(1000 * seconds / config.frame_ms, 6))
 
-    def initial_state(self, prediction: PredictionState, batch: int) -> PredictionState | ResetState:
+    def initial_state(self, prediction: PredictionState, batch: int) -> PredictionState | ResetState | Fused:
         """Returns the state of streams without labels."""
         state: PredictionState = jax.tree.map(lambda x: jnp.repeat(x, batch, axis=0), prediction)
-        if self.reset_prediction_after_s is None:
-            return state
-        return ResetState(state, state, jnp.zeros(batch, jnp.int32))
+        resetting = self.reset_prediction_after_s is not None
+        search = ResetState(state, state, jnp.zeros(batch, jnp.int32)) if resetting else state
+        return Fused(search, initial_fusion(batch)) if self.fusion else search
+
+    def with_fusion(self) -> "Greedy":
+        """Returns the same search with `fusion`."""
+        return dataclasses.replace(self, fusion=True)
+
+    def add_fusion(self, state: Any, batch: int) -> Fused:
+        """Returns the state of `with_fusion` from that without."""
+        return Fused(state, initial_fusion(batch))
 
     def decode(
-        self, model: Transducer, encoded: Float[Array, "B T D"], length: Int[Array, " B"], state: Any
+        self,
+        model: Transducer,
+        encoded: Float[Array, "B T D"],
+        length: Int[Array, " B"],
+        state: Any,
+        graphs: Graphs | None = None,
     ) -> tuple[Emission, Any]:
-        """Continues every stream over the first `length` of its encoded frames."""
+        """Continues every stream over the first `length` of its encoded frames; `graphs` are for `fusion`."""
         window = min(self.window_frames, encoded.shape[1])
-        return decode(model, encoded, length, state, window, self.pause_frames(model.config))
+        graphs, pause_frames = graphs if self.fusion else None, self.pause_frames(model.config)
+        return decode(model, encoded, length, state, window, pause_frames, graphs, self.confidence)
 
 
 def decode(
@@ -85,14 +112,37 @@ def decode(
     state: Any,
     window: int,
     pause_frames: int = 0,
+    graphs: Graphs | None = None,
+    confidence: Confidence | None = None,
 ) -> tuple[Emission, Any]:
     """Continues every stream over the first `length` of its encoded frames.
 
     `window` is the number of frames that one iteration scores: it changes the speed, not the result. At most
     `config.max_symbols_per_frame` labels are emitted at a frame. The state is a `PredictionState`, or with
     `pause_frames` a `ResetState`: then a frame after that many frames without a label is scored with the initial
-    prediction.
+    prediction. Where a search has fusion, its state is `Fused`; without `graphs` it keeps its place in them.
+    A `confidence` is computed from the logits that chose the label.
     """
+    if isinstance(state, Fused):
+        fusion = None if graphs is None else enter(graphs, state.fusion, length > 0)
+        emission, search, fusion = _decode(
+            model, encoded, length, state.search, window, pause_frames, confidence, graphs, fusion
+        )
+        return emission, Fused(search, state.fusion if fusion is None else fusion)
+    return _decode(model, encoded, length, state, window, pause_frames, confidence, None, None)[:2]
+
+
+def _decode(
+    model: Transducer,
+    encoded: Float[Array, "B T D"],
+    length: Int[Array, " B"],
+    state: Any,
+    window: int,
+    pause_frames: int,
+    confidence: Confidence | None,
+    graphs: Graphs | None,
+    fusion: FusionState | None,
+) -> tuple[Emission, Any, FusionState | None]:
     config, (batch, frames, _) = model.config, encoded.shape
     capacity = frames * config.max_symbols_per_frame  # labels
     streams, ahead = jnp.arange(batch, dtype=jnp.int32), jnp.arange(window, dtype=jnp.int32)[None]
@@ -114,6 +164,11 @@ def decode(
         spoken = (best_BW != config.blank) & (index < length[:, None])
         offset, found = jax.lax.argmax(spoken, 1, jnp.int32), spoken.any(axis=1)
         label, logits_BV = best_BW[streams, offset], logits_BWV[streams, offset]
+        fusion = c.fusion
+        if graphs is not None and fusion is not None:
+            with jax.named_scope("fusion"):
+                choice = best_label(graphs, fusion.states, logits_BV[:, : config.blank], found)
+                label, fusion = choice.label, follow(fusion, choice, found)
         log_prob = model.joint.log_probs(logits_BV, label)
 
         frame = c.frame + jnp.where(found, offset, window)
@@ -127,12 +182,19 @@ def decode(
             write(c.emission.log_probs, log_prob),
             c.emission.length + found.astype(jnp.int32),
         )
+        if confidence is not None:
+            confidences = write(c.emission.confidences, confidence.of_labels(model.joint, logits_BV, label))
+            emission = emission._replace(confidences=confidences)
         lstm = c.prediction.lstm
         if reset is not None:
             lstm = where_rows(paused[streams, offset], reset.initial.lstm, lstm)
-        prediction = where_rows(found, predict_next(model, label, lstm), c.prediction)
+        following = lambda: where_rows(found, predict_next(model, label, lstm), c.prediction)
+        if model.prediction.only_after_labels:
+            prediction = jax.lax.cond(found.any(), following, lambda: c.prediction)
+        else:
+            prediction = following()
         last = jnp.where(found, frame, c.last)
-        return _Cursor(frame + full.astype(jnp.int32), jnp.where(full, 0, emitted), last, prediction, emission)
+        return _Cursor(frame + full.astype(jnp.int32), jnp.where(full, 0, emitted), last, prediction, emission, fusion)
 
     zero = jnp.zeros(batch, jnp.int32)
     blank = Emission(
@@ -140,11 +202,12 @@ def decode(
         jnp.zeros((batch, capacity), jnp.int32),
         jnp.zeros((batch, capacity), jnp.float32),
         zero,
+        None if confidence is None else jnp.zeros((batch, capacity), jnp.float32),
     )
     last = zero if reset is None else -1 - reset.blanks
-    cursor = _Cursor(zero, zero, last, prediction, blank)
+    cursor = _Cursor(zero, zero, last, prediction, blank, fusion)
     cursor = jax.lax.while_loop(lambda c: jnp.any(c.frame < length), advance, cursor)
     if reset is None:
-        return cursor.emission, cursor.prediction
+        return cursor.emission, cursor.prediction, cursor.fusion
     blanks = jnp.minimum(length - 1 - cursor.last, pause_frames)
-    return cursor.emission, ResetState(cursor.prediction, reset.initial, blanks)
+    return cursor.emission, ResetState(cursor.prediction, reset.initial, blanks), cursor.fusion

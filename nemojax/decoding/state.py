@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from nemojax.decoding.graphs import Graphs
 from nemojax.model.prediction import LSTMState
 from nemojax.model.transducer import Transducer
 
@@ -26,6 +27,41 @@ class Emission(NamedTuple):
     frames: Int[Array, "B U"]  # encoder frame of each label, counted from the start of the segment
     log_probs: Float[Array, "B U"]  # of each label, given the frame and the labels before it
     length: Int[Array, " B"]
+    confidences: Float[Array, "B U"] | None = None  # of each label, where the search has a `Confidence`
+
+
+class BeamEmission(NamedTuple):
+    """What the hypotheses of a beam have gained in one segment; the first `length` of each row are meaningful.
+
+    The hypothesis in place W has the labels of the one in place `root` of the beam before the segment, then `labels`.
+    """
+
+    labels: Int[Array, "B W U"]
+    frames: Int[Array, "B W U"]  # encoder frame of each label, counted from the start of the segment
+    log_probs: Float[Array, "B W U"]  # of each label, given the frame and the labels before it
+    length: Int[Array, "B W"]
+    root: Int[Array, "B W"]
+    score: Float[Array, "B W"]  # log-probability of the whole hypothesis, less `total`; -inf in an empty place
+    total: Float[Array, " B"]
+    confidences: Float[Array, "B W U"] | None = None  # of each label, where the search has a `Confidence`
+
+
+AnyEmission = Emission | BeamEmission  # of greedy search, of a beam
+
+
+@runtime_checkable
+class FusingSearch(Protocol):
+    """A search that can add the scores of graphs: a field `fusion` says whether it does."""
+
+    fusion: bool
+
+    def with_fusion(self) -> "Search":
+        """Returns the same search with `fusion`."""
+        ...
+
+    def add_fusion(self, state: Any, batch: int) -> Any:
+        """Returns the state of `with_fusion` from that of the search without."""
+        ...
 
 
 @runtime_checkable
@@ -43,9 +79,17 @@ class Search(Protocol):
         ...
 
     def decode(
-        self, model: Transducer, encoded: Float[Array, "B T D"], length: Int[Array, " B"], state: Any
-    ) -> tuple[Emission, Any]:
-        """Continues every stream over the first `length` of its encoded frames."""
+        self,
+        model: Transducer,
+        encoded: Float[Array, "B T D"],
+        length: Int[Array, " B"],
+        state: Any,
+        graphs: Graphs | None = None,
+    ) -> tuple[AnyEmission, Any]:
+        """Continues every stream over the first `length` of its encoded frames.
+
+        `graphs` score labels too; they are given to a search that has a field `fusion`, where that is true.
+        """
         ...
 
 
@@ -54,6 +98,22 @@ def predict_next(model: Transducer, label: Int[Array, " B"], lstm: LSTMState) ->
     with jax.named_scope("prediction"):
         output, lstm = model.prediction.step(label, lstm)
         return PredictionState(model.joint.prediction(output), lstm)
+
+
+def predict_extended(
+    model: Transducer, extended: Bool[Array, "B W"], label: Int[Array, "B W"], prediction: PredictionState
+) -> PredictionState:
+    """Advances the prediction network of the hypotheses that have gained a label, if there are any; all are [B, W]."""
+
+    def predict(prediction: PredictionState) -> PredictionState:
+        flat: PredictionState = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), prediction)
+        new = predict_next(model, jnp.maximum(label, 0).reshape(-1), flat.lstm)
+        flat = where_rows(extended.reshape(-1), new, flat)
+        after: PredictionState = jax.tree.map(lambda x: x.reshape(*label.shape, -1), flat)
+        return after
+
+    advanced: PredictionState = jax.lax.cond(extended.any(), predict, lambda unchanged: unchanged, prediction)
+    return advanced
 
 
 def initial_prediction(model: Transducer) -> PredictionState:

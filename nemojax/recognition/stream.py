@@ -6,10 +6,13 @@ from typing import Any
 import jax
 
 from nemojax.audio.stream_input import StreamInput
-from nemojax.errors import StreamError
+from nemojax.decoding.graph_pool import PlacedGraph
+from nemojax.errors import ConfigError, StreamError
 from nemojax.recognition.chunker import Chunk, Chunker
 from nemojax.recognition.hypothesis import NOTHING, Hypothesis, Update
 from nemojax.recognition.stream_batch import StepInput, StreamBatch
+from nemojax.recognition.stream_graphs import NO_GRAPHS, GraphLibrary, StreamGraphs
+from nemojax.text.phrases import Phrases
 from nemojax.text.transcript import Transcript
 
 
@@ -20,14 +23,24 @@ class Stream:
       batch: a batch of one row, which this stream owns.
       hypothesis: an empty one.
       audio: the input, which resamples to the model's rate; by default it is at that rate already.
+      graphs: its language model and phrases.
+      library: what makes graphs of other phrases.
     """
 
-    def __init__(self, batch: StreamBatch, hypothesis: Hypothesis, audio: StreamInput | None = None):
+    def __init__(
+        self,
+        batch: StreamBatch,
+        hypothesis: Hypothesis,
+        audio: StreamInput | None = None,
+        graphs: StreamGraphs = NO_GRAPHS,
+        library: GraphLibrary | None = None,
+    ):
         self.lookahead, self.chunk_samples = batch.lookahead, batch.chunk_samples
         self._batch, self._hypothesis = batch, hypothesis
         self._chunker = Chunker(batch.config, batch.lookahead)
         self._input = audio or StreamInput(batch.config.features.sample_rate_hz)
-        self._waiting: deque[Chunk] = deque()  # chunks without a step that has succeeded
+        self._graphs, self._library = graphs, library
+        self._waiting: deque[tuple[Chunk, StreamGraphs]] = deque()  # chunks without a step that has succeeded
         self._samples, self._rate_hz = 0, batch.config.features.sample_rate_hz  # samples transcribed
         self._unread = NOTHING  # of steps before one that failed
         self._first, self._finished = True, False
@@ -38,9 +51,27 @@ class Stream:
         return self._hypothesis.text
 
     @property
+    def decides_ends(self) -> bool:
+        """Whether it decides where utterances end; see `Recognizer.stream`."""
+        return self._hypothesis.decides_ends
+
+    @property
     def duration_s(self) -> float:
         """Seconds of audio pushed so far."""
         return self._input.duration_s
+
+    def set_phrases(self, phrases: Phrases | PlacedGraph | None) -> None:
+        """Expects other phrases from the next chunk on, or none; see `Recognizer.stream`.
+
+        The labels that follow are those of a stream that has had these phrases from its start, if its labels so far
+        were the same.
+
+        Raises:
+          ConfigError: a phrase or a boost is not one.
+        """
+        if self._library is None:
+            raise ConfigError("this stream was made without what makes graphs of phrases; use recognizer.stream()")
+        self._graphs = self._library.graphs(self._graphs, phrases or (), None)
 
     def push(self, samples: Any) -> Update:
         """Transcribes more samples, any number of them, at the rate that the stream was opened with.
@@ -59,7 +90,7 @@ class Stream:
         """
         if self._finished:
             raise ValueError("this stream is finished; begin another with recognizer.stream()")
-        self._waiting.extend(self._chunker.push(self._input.take(self._input.check(samples))))
+        self._wait(self._chunker.push(self._input.take(self._input.check(samples))))
         return self._transcribe_waiting()
 
     def finish(self) -> Transcript:
@@ -70,11 +101,14 @@ class Stream:
         if not self._finished:
             self._finished = True
             self._hypothesis.keep(self._unread)
-            self._waiting.extend(self._chunker.push(self._input.end()))
+            self._wait(self._chunker.push(self._input.end()))
             if (rest := self._chunker.rest()) is not None:
-                self._waiting.append(rest)
+                self._wait([rest])
         self._transcribe_waiting()
         return self._hypothesis.transcript(self._chunker.samples, self.lookahead, "stream", self._input.notes)
+
+    def _wait(self, chunks: list[Chunk]) -> None:
+        self._waiting.extend((chunk, self._graphs) for chunk in chunks)
 
     def _transcribe_waiting(self) -> Update:
         """Transcribes the chunks that wait; a chunk waits until its step has succeeded."""
@@ -84,14 +118,19 @@ class Stream:
                 "transcribed (`text`); open another stream, and push what follows again"
             )
         while self._waiting:
-            self._unread += self._step(self._waiting[0])
-            self._samples += sum(map(len, self._waiting.popleft()))
+            chunk, graphs = self._waiting[0]
+            after = self._samples + sum(map(len, chunk))
+            self._unread += self._step(chunk, graphs, after)
+            self._samples = after
+            self._waiting.popleft()
         update, self._unread = self._unread, NOTHING
         return update.at(self._samples / self._rate_hz)
 
-    def _step(self, chunk: Chunk) -> Update:
+    def _step(self, chunk: Chunk, graphs: StreamGraphs, samples: int) -> Update:
+        """Transcribes a chunk, with which the stream has this many samples."""
         given = StepInput.empty(self._batch.config, 1, self.chunk_samples)
         given.fill_pieces(0, chunk, self._first)
+        given.graphs.set(0, graphs)
         emission = jax.device_get(self._batch.step(given))
         self._first = False
-        return self._hypothesis.extend(emission, 0)
+        return self._hypothesis.extend(emission, 0, self._batch.config.encoder_frames(samples))

@@ -1,7 +1,7 @@
 """The state of a batch of streams on the device, the compiled step, and its input on the host."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -12,11 +12,15 @@ from jaxtyping import Array, Int
 
 from nemojax.checks import check_count
 from nemojax.config import ModelConfig
-from nemojax.decoding.state import Emission, Search
+from nemojax.decoding.graph_pool import GraphPool
+from nemojax.decoding.graphs import Graphs
+from nemojax.decoding.state import AnyEmission, FusingSearch, Search
 from nemojax.device import check_process
+from nemojax.errors import ConfigError
 from nemojax.kernels.selection import step_options, step_rows
 from nemojax.model.parameters import FrozenModel, thaw
 from nemojax.model.transducer import Transducer
+from nemojax.recognition.stream_graphs import GraphRows
 from nemojax.streaming import GREEDY, Constants, Segment, StreamState, init_state, step
 
 
@@ -32,6 +36,7 @@ class StepInput:
         self._history_samples = config.history_samples
         self.samples, self.length = samples, np.zeros(size, np.int32)
         self.active, self.reset = np.zeros(size, bool), np.zeros(size, bool)
+        self.graphs = GraphRows(size)
 
     @classmethod
     def empty(cls, config: ModelConfig, size: int, samples: int) -> "StepInput":
@@ -59,12 +64,14 @@ class StepInput:
         """Makes a row inactive, or all; the samples stay, and are not used."""
         rows = slice(None) if row is None else row
         self.length[rows], self.active[rows], self.reset[rows] = 0, False, False
+        self.graphs.clear(row)
 
     def head(self, size: int) -> "StepInput":
         """Returns the first `size` rows, in the same memory."""
         head = copy(self)
         head.samples, head.length = self.samples[:size], self.length[:size]
         head.active, head.reset = self.active[:size], self.reset[:size]
+        head.graphs = self.graphs.chosen(slice(size))
         return head
 
     def segment(self) -> Segment:
@@ -75,6 +82,7 @@ class StepInput:
         """Keeps the rows of these indices alone."""
         self.samples, self.length = self.samples[rows], self.length[rows]
         self.active, self.reset = self.active[rows], self.reset[rows]
+        self.graphs = self.graphs.chosen(rows)
 
     def shorten(self, samples: int) -> None:
         """Cuts every row to `samples` samples."""
@@ -91,8 +99,9 @@ class StreamBatch:
       model: the weights, and `constants` as `prepare` makes them.
       lookahead: in encoder frames.
       size: the number of rows.
-      search: the search over labels.
+      search: the search over labels. It gets `fusion` with the first step of which a stream has graphs.
       compiler_options: XLA's options for the step; None is those of `selection.step_options`.
+      pool: where the graphs of streams are.
     """
 
     def __init__(
@@ -103,6 +112,7 @@ class StreamBatch:
         size: int,
         search: Search = GREEDY,
         compiler_options: Mapping[str, Any] | None = None,
+        pool: GraphPool | None = None,
     ):
         check_process()
         check_count("size", size)
@@ -110,7 +120,7 @@ class StreamBatch:
         self.lookahead, self.chunk_samples = lookahead, self.config.chunk_samples(lookahead)
         self._model, self._constants, self._search = model, constants, search
         self._step = jit_step(compiler_options)
-        self._size = size
+        self._size, self._pool = size, pool or GraphPool()
         self._state = self._fresh_state()
 
     def _fresh_state(self) -> StreamState:
@@ -129,18 +139,50 @@ class StreamBatch:
         """Whether a step that failed has used the state up."""
         return bool(self._state.position.is_deleted())
 
-    def step(self, given: StepInput) -> Emission:
+    def step(self, given: StepInput) -> AnyEmission:
         """Advances every active row by its samples. The emission stays on the device until it is read.
 
         Raises:
           ProcessError: this process was forked from the one that made the batch.
         """
         check_process()
-        emission: Emission
-        self._state, emission = self._step(
-            self._model, self._constants, self._state, given.segment(), lookahead=self.lookahead, search=self._search
-        )
+        if given.graphs.placed:
+            self.fuse()
+        emission: AnyEmission
+        with self._pool.lock:
+            self._state, emission = self._step(*self._arguments(given.segment(), given), **self._settings)
         return emission
+
+    def _arguments(self, segment: Segment, given: StepInput) -> tuple[Any, ...]:
+        """Returns the arguments of the step whose values may change, but for the pool's `lock`."""
+        graphs = Graphs(self._pool.arrays, given.graphs.on_device(self._rows)) if self._has_fusion else None
+        return self._model, self._constants, self._state, segment, graphs
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {"lookahead": self.lookahead, "search": self._search}
+
+    @property
+    def _rows(self) -> int:
+        """The rows of the state, at least `size`."""
+        return int(self._state.position.shape[0])
+
+    @property
+    def _has_fusion(self) -> bool:
+        return isinstance(self._search, FusingSearch) and self._search.fusion
+
+    def fuse(self) -> None:
+        """Makes the search one with `fusion`, unless it is.
+
+        Raises:
+          ConfigError: there is no such form of it.
+        """
+        if self._has_fusion:
+            return
+        self._search, add = fusing(self._search)
+        # jitted, so that the state is placed like every other; else the step compiles twice
+        add = jax.jit(add, static_argnums=1, donate_argnums=0)
+        self._state = self._state._replace(decoder=add(self._state.decoder, self._rows))
 
     def compile(self, samples: int) -> None:
         """Compiles the step for segments of this many samples, without taking it."""
@@ -148,9 +190,9 @@ class StreamBatch:
         segment = jax.eval_shape(
             lambda: Segment(zeros(jnp.float32, samples), zeros(jnp.int32), zeros(jnp.bool_), zeros(jnp.bool_))
         )
-        self._step.lower(
-            self._model, self._constants, self._state, segment, lookahead=self.lookahead, search=self._search
-        ).compile()
+        with self._pool.lock:
+            nothing = StepInput.empty(self.config, self.size, 1)
+            self._step.lower(*self._arguments(segment, nothing), **self._settings).compile()
 
     def keep(self, rows: np.ndarray) -> None:
         """Keeps the rows of these indices alone, in their order."""
@@ -166,6 +208,17 @@ class StreamBatch:
     def wait(self) -> None:
         """Waits until all steps are done."""
         jax.block_until_ready(self._state)
+
+
+def fusing(search: Search) -> tuple[Search, Callable[[Any, int], Any]]:
+    """Returns a search with fusion, and what makes its state from that of the one without.
+
+    Raises:
+      ConfigError: there is no such form of it.
+    """
+    if not isinstance(search, FusingSearch):
+        raise ConfigError(f"{type(search).__name__} takes no language model and no phrases; use Greedy")
+    return search.with_fusion(), search.add_fusion
 
 
 @functools.partial(jax.jit, donate_argnames="fresh")
@@ -188,19 +241,27 @@ def _step_of_rows(
     constants: Constants,
     state: StreamState,
     segment: Segment,
+    graphs: Graphs | None = None,
+    *,
     lookahead: int,
     search: Search = GREEDY,
-) -> tuple[StreamState, Emission]:
-    """Runs `step` on the first rows of a state, as many as the segment has; the others are not used."""
+) -> tuple[StreamState, AnyEmission]:
+    """Runs `step` on the first rows of a state, as many as the segment has; the others are not used.
+
+    `graphs` have all rows of the state.
+    """
     rows, owned = segment.active.shape[0], state.position.shape[0]
     if rows == owned:
-        return step(model, constants, state, segment, lookahead, search)
+        return step(model, constants, state, segment, lookahead, search, graphs)
     if segment.samples.shape[1] == thaw(model).config.chunk_samples(lookahead):
         fill = lambda x: jnp.pad(x, [(0, owned - rows)] + [(0, 0)] * (x.ndim - 1))
-        state, emission = step(model, constants, state, jax.tree.map(fill, segment), lookahead, search)
+        state, emission = step(model, constants, state, jax.tree.map(fill, segment), lookahead, search, graphs)
         return state, jax.tree.map(lambda x: x[:rows], emission)
     # a segment of many chunks has products of many rows
-    after, emission = step(model, constants, jax.tree.map(lambda x: x[:rows], state), segment, lookahead, search)
+    first = lambda tree: jax.tree.map(lambda x: x[:rows], tree)
+    if graphs is not None:
+        graphs = graphs._replace(rows=first(graphs.rows))
+    after, emission = step(model, constants, first(state), segment, lookahead, search, graphs)
     return jax.tree.map(lambda x, y: x.at[:rows].set(y), state, after), emission
 
 
@@ -231,7 +292,8 @@ def step_jit(
     segment: Segment,
     lookahead: int,
     search: Search = GREEDY,
-) -> tuple[StreamState, Emission]:
+    graphs: Graphs | None = None,
+) -> tuple[StreamState, AnyEmission]:
     """Runs `step`, compiled at its first call with the backend's options; the state given to it is used up."""
-    after, emission = jit_step()(model, constants, state, segment, lookahead=lookahead, search=search)
+    after, emission = jit_step()(model, constants, state, segment, graphs, lookahead=lookahead, search=search)
     return after, emission

@@ -39,10 +39,14 @@ from nemojax.audio.inputs import Rate
 from nemojax.audio.raw import SampleFormat
 from nemojax.audio.stream_input import StreamInput
 from nemojax.checks import check_count, check_seconds
-from nemojax.decoding.state import Emission
+from nemojax.decoding.graph_pool import PlacedGraph
+from nemojax.decoding.state import AnyEmission
 from nemojax.errors import ConfigError, EngineError, EngineFull
+from nemojax.recognition.end_of_utterance import EndOfUtterance
 from nemojax.recognition.hypothesis import Update
 from nemojax.recognition.recognizer import Recognizer
+from nemojax.recognition.stream_batch import fusing
+from nemojax.recognition.stream_graphs import NO_GRAPHS, StreamGraphs
 from nemojax.serving.live_stream import LiveStream, Seat
 from nemojax.serving.packets import push_packets
 from nemojax.serving.pending_steps import PendingSteps
@@ -51,6 +55,7 @@ from nemojax.serving.sized_batch import SizedBatch
 from nemojax.serving.slots import Slots
 from nemojax.serving.step_report import StepReport
 from nemojax.serving.step_text import updates_of
+from nemojax.text.phrases import Phrases
 
 IN_FLIGHT = 2  # steps whose labels wait to be read
 PREPARED = IN_FLIGHT + 2  # inputs of steps: beside these, one step's labels are being read, and one fills
@@ -60,7 +65,7 @@ class _Dispatched(NamedTuple):
     """A step that the device has been given, whose labels the reader makes text of."""
 
     step: Step
-    emission: Emission | None  # on the device; None where no stream had a chunk
+    emission: AnyEmission | None  # on the device; None where no stream had a chunk
     rows: int  # of the batch
     gathered_s: float
     dispatched_s: float
@@ -81,6 +86,7 @@ class Engine:
       idle_limit_s: a stream that gets no samples for this long is closed, and its slot is free; None for no limit.
       reset_prediction_after_s: seconds without a label after which the prediction network begins anew, see `Greedy`;
         None for what the recognizer does.
+      phrases: streams will have phrases; without it, steps are compiled anew for the first stream that has some.
 
     Raises:
       ConfigError: an argument is not a number in its range.
@@ -96,6 +102,7 @@ class Engine:
         on_step: Callable[[StepReport], object] | None = None,
         idle_limit_s: float | None = None,
         reset_prediction_after_s: float | None = None,
+        phrases: bool = False,
     ):
         if not isinstance(slots, Iterable) or not len(slots):
             raise ConfigError(f"slots must be a list of at least one batch size, not {slots!r}")
@@ -112,11 +119,14 @@ class Engine:
         self.sizes, self.patience_s, self.backlog = tuple(sorted(set(slots))), patience_s, backlog
         self.on_step, self.steps, self.idle_limit_s = on_step, 0, idle_limit_s
         self._batch = SizedBatch(recognizer.batch(self.sizes[0], self.lookahead), self.sizes)
+        if phrases:
+            self._batch.batch.fuse()
         self._stopped: EngineError | None = EngineError("the engine is not running")
         self._pending = PendingSteps(recognizer.config, self.sizes[-1], self.chunk_samples)
         chunk_s = recognizer.config.chunk_ms(self.lookahead) / 1000
         self._schedule = Schedule(self._pending, self.sizes[-1], patience_s, chunk_s)
         self._results: queue.Queue[_Dispatched | None] = queue.Queue(IN_FLIGHT)
+        self._decided_frames = 0  # of a chunk, once a stream decides the ends of its utterances
         self._slots = Slots(self.sizes[-1])  # this and what follows is only used in the event loop
         self._unfinished: set[Seat] = set()
         self._abandoned: deque[Seat] = deque()  # of streams that nobody refers to any more
@@ -138,15 +148,21 @@ class Engine:
         sample_rate_hz: Rate | None = None,
         raw: str | SampleFormat | None = None,
         keep_transcript: bool = True,
+        end_of_utterance: EndOfUtterance | None = None,
+        phrases: Phrases | PlacedGraph | None = None,
+        lm_weight: float | None = None,
     ) -> LiveStream:
         """Opens a stream; the arguments are those of `Recognizer.stream`.
 
+        The first stream with phrases, of an engine without `phrases` and without a language model, has its steps
+        compiled anew.
+
         Raises:
           EngineFull: all slots are taken.
-          ConfigError: the rate or the layout does not fit.
+          ConfigError: the rate, the layout or a phrase does not fit.
         """
-        audio = self._audio(sample_rate_hz, raw)
-        return self._seat(self._slots.take(), audio, keep_transcript)
+        audio, graphs = self._audio(sample_rate_hz, raw), self._graphs(phrases, lm_weight)
+        return self._seat(self._slots.take(), audio, keep_transcript, end_of_utterance, graphs)
 
     async def open_within(
         self,
@@ -154,11 +170,14 @@ class Engine:
         sample_rate_hz: Rate | None = None,
         raw: str | SampleFormat | None = None,
         keep_transcript: bool = True,
+        end_of_utterance: EndOfUtterance | None = None,
+        phrases: Phrases | PlacedGraph | None = None,
+        lm_weight: float | None = None,
     ) -> LiveStream:
         """Opens a stream as `open` does, and waits up to `wait_s` seconds for a slot; first come, first served."""
         check_seconds("wait_s", wait_s)
-        audio = self._audio(sample_rate_hz, raw)
-        return self._seat(await self._slots.wait(wait_s), audio, keep_transcript)
+        audio, graphs = self._audio(sample_rate_hz, raw), self._graphs(phrases, lm_weight)
+        return self._seat(await self._slots.wait(wait_s), audio, keep_transcript, end_of_utterance, graphs)
 
     def push_nowait(self, streams: Sequence[LiveStream], samples: Any) -> list[LiveStream]:
         """Takes samples of many of its streams as their `push_nowait` does, in less time than one by one.
@@ -182,15 +201,37 @@ class Engine:
         self._check_running()
         return StreamInput(self.recognizer.config.features.sample_rate_hz, sample_rate_hz, raw)
 
+    def _graphs(self, phrases: Phrases | PlacedGraph | None, lm_weight: float | None) -> StreamGraphs:
+        graphs = self.recognizer.library.graphs(self.recognizer.graphs, phrases, lm_weight)
+        if graphs.placed:
+            fusing(self.recognizer.search)
+        return graphs
+
+    def set_phrases(self, seat: Seat, phrases: Phrases | PlacedGraph | None) -> None:
+        """Expects other phrases in a stream; called by it."""
+        graphs = self.recognizer.library.graphs(seat.graphs, phrases or (), None)
+        if graphs.placed:
+            fusing(self.recognizer.search)
+        self._schedule.set_graphs(seat, graphs)
+
     def _check_running(self) -> None:
         if self._stopped is not None:
             raise EngineError(str(self._stopped))  # a new one each time: a raised error holds its callers' frames
 
-    def _seat(self, slot: int | None, audio: StreamInput, keep_transcript: bool) -> LiveStream:
+    def _seat(
+        self,
+        slot: int | None,
+        audio: StreamInput,
+        keep_transcript: bool,
+        end_of_utterance: EndOfUtterance | None = None,
+        graphs: StreamGraphs = NO_GRAPHS,
+    ) -> LiveStream:
         self._check_running()
         if slot is None:
             raise EngineFull(f"all {self.sizes[-1]} slots are taken; try again when a stream has ended")
-        seat = Seat(slot, self.recognizer.hypothesis(keep_transcript))
+        seat = Seat(slot, self.recognizer.hypothesis(keep_transcript, end_of_utterance), graphs)
+        if end_of_utterance is not None:
+            self._decided_frames = self.recognizer.config.chunk_frames(self.lookahead)
         stream = LiveStream(self, seat, self.recognizer.config, self.lookahead, audio)
         self._schedule.join(seat)
         self._unfinished.add(seat)
@@ -316,7 +357,7 @@ class Engine:
         read_s = time.monotonic()
         if step.given is not None:
             self._pending.give_back(step.given)
-        updates = updates_of(step, emission)
+        updates = updates_of(step, emission, self._decided_frames)
         dispatched_s = dispatched.gathered_s, dispatched.dispatched_s
         moments_s = step.ready_s, step.begun_s, *dispatched_s, read_s, time.monotonic()
         self._loop.call_soon_threadsafe(self._publish, updates, dispatched, moments_s)

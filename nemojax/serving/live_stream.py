@@ -12,8 +12,11 @@ import numpy as np
 
 from nemojax.audio.stream_input import Piece, StreamInput
 from nemojax.config import ModelConfig
+from nemojax.decoding.graph_pool import PlacedGraph
 from nemojax.errors import Backlog, EngineError
 from nemojax.recognition.hypothesis import NOTHING, Hypothesis, Update, merged
+from nemojax.recognition.stream_graphs import NO_GRAPHS, StreamGraphs
+from nemojax.text.phrases import Phrases
 from nemojax.text.transcript import Transcript
 
 
@@ -27,6 +30,7 @@ class Seat:
 
     slot: int
     hypothesis: Hypothesis
+    graphs: StreamGraphs = NO_GRAPHS
     samples: int = 0  # given to the engine so far, at the model's rate
     chunks: int = 0  # that these have completed
     chunks_done: int = 0  # of these, transcribed
@@ -58,6 +62,9 @@ class Server(Protocol):
 
     def cancel(self, seat: Seat) -> None:
         """Ends a stream at once; chunks that wait are dropped."""
+
+    def set_phrases(self, seat: Seat, phrases: Phrases | PlacedGraph | None) -> None:
+        """Expects other phrases in a stream."""
 
 
 class LiveStream:
@@ -198,6 +205,14 @@ class LiveStream:
             raise ValueError("this is a stream of another engine; push its samples there")
         if samples > self._part_samples:
             raise ValueError(f"push at most a chunk of each stream, {self._part_samples} samples, not {samples}")
+
+    def set_phrases(self, phrases: Phrases | PlacedGraph | None) -> None:
+        """Expects other phrases from the next chunk on, as `Stream.set_phrases` does.
+
+        A long list takes a while, 0.1 s for a thousand phrases: `Recognizer.phrases` prepares it, in any thread.
+        """
+        self._check_open()
+        self._server.set_phrases(self.seat, phrases)
 
     async def finish(self) -> Transcript:
         """Transcribes the samples of the last, incomplete chunk and returns the transcript.

@@ -6,6 +6,7 @@ import numpy as np
 
 from nemojax.config import ModelConfig
 from nemojax.recognition.stream_batch import StepInput
+from nemojax.recognition.stream_graphs import NO_GRAPHS, StreamGraphs
 
 
 class PendingSteps:
@@ -30,15 +31,23 @@ class PendingSteps:
         self._incomplete = np.zeros(self._shape, np.float32)
         self._filled = np.zeros(slots, np.int32)  # samples of each incomplete chunk, virtual history included
         self._first = np.zeros(slots, bool)  # the incomplete chunk begins the stream
+        self._graphs: dict[int, StreamGraphs] = {}  # of slots whose streams have some
         self.ready = 0
 
     def prepare(self, count: int) -> None:
         """Allocates the inputs of `count` steps."""
         self._spare += [self._allocate() for _ in range(count)]
 
-    def begin(self, slot: int) -> None:
+    def begin(self, slot: int, graphs: StreamGraphs = NO_GRAPHS) -> None:
         """Begins a stream."""
         self._filled[slot], self._first[slot] = self._history_samples, True
+        self.set_graphs(slot, graphs)
+
+    def set_graphs(self, slot: int, graphs: StreamGraphs) -> None:
+        """Gives a stream the graphs of the chunks that are complete from now on."""
+        self._graphs.pop(slot, None)
+        if graphs.placed:
+            self._graphs[slot] = graphs
 
     def push(self, slot: int, samples: np.ndarray, waiting: int) -> int:
         """Adds samples [N] of a stream that has `waiting` chunks; returns how many chunks they complete."""
@@ -101,6 +110,9 @@ class PendingSteps:
     def _complete(self, step: StepInput, slots: int | np.ndarray, length: int, number: int) -> None:
         step.length[slots], step.active[slots], step.reset[slots] = length, True, self._first[slots]
         self._first[slots] = False
+        if self._graphs:
+            for slot in np.atleast_1d(slots).tolist():
+                step.graphs.set(slot, self._graphs.get(slot, NO_GRAPHS))
         self.ready += np.size(slots) if number == 0 else 0
 
     def drop(self, slot: int) -> None:
@@ -109,6 +121,7 @@ class PendingSteps:
             self.ready -= number == 0 and bool(step.active[slot])
             step.clear(slot)
         self._filled[slot], self._first[slot] = 0, False
+        self._graphs.pop(slot, None)
 
     def take(self) -> StepInput:
         """Removes the first step and returns its input."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nemojax.recognition.stream_batch import StepInput
+from nemojax.recognition.stream_graphs import StreamGraphs
 from nemojax.serving.live_stream import Seat
 from nemojax.serving.pending_steps import PendingSteps
 
@@ -69,8 +70,15 @@ class Schedule:
             self._open[seat.slot], self._complete[seat.slot] = True, False
             now_s = time.monotonic()
             self._waiting[seat.slot], self._chunk_s[seat.slot] = 0, now_s
-            self._pending.begin(seat.slot)
+            self._pending.begin(seat.slot, seat.graphs)
             self._until_s[seat.slot] = now_s + EXPECTED_INTERVALS * self._duration_s
+
+    def set_graphs(self, seat: Seat, graphs: StreamGraphs) -> None:
+        """Gives a stream other graphs, from its next chunk on."""
+        with self._lock:
+            if self._seats[seat.slot] is seat:
+                seat.graphs = graphs
+                self._pending.set_graphs(seat.slot, graphs)
 
     def leave(self, seat: Seat) -> bool:
         """Removes a stream and its chunks. Returns whether it was there."""

@@ -28,33 +28,40 @@ class TrainingConfig:
     warmup_steps: int = 10_000  # updates in which the rate rises from 0 to its peak
     decay_steps: int = 0  # update at which `cosine` reaches the minimum; in a run, 0 stands for its last step
     minimum_learning_rate: float = 1e-6  # after the warm-up; `constant` has none
-    # linear cool-down: from update `cooldown_from` on, the rate falls to the minimum within `cooldown_steps` updates;
+
+    # linear cool-down: from update `cooldown_from` on, the rate falls linearly to 0 within `cooldown_steps` updates;
     # no cool-down if that is 0. Not part of the family's recipe
     cooldown_from: int = 0
-    cooldown_steps: int = 0
-    betas: tuple[float, float] = (0.9, 0.98)
-    weight_decay: float = 1e-3
-    clip_norm: float = 1.0
+
+    cooldown_steps: int = 0  # updates within which the rate falls to 0; 0: no cool-down
+
+    betas: tuple[float, float] = (0.9, 0.98)  # AdamW's decay of the mean of the gradient, and of its square
+    weight_decay: float = 1e-3  # AdamW's, times the learning rate
+    clip_norm: float = 1.0  # a gradient with a larger norm is scaled down to it
     average_decay: float = 0.0  # of the running average of the weights, which is evaluated and exported; 0: no average
-    fastemit: float = 5e-3
+    fastemit: float = 5e-3  # weight of FastEmit, which makes the model emit labels earlier
     ctc_weight: float = 0.0  # of the auxiliary CTC loss; not part of the family's recipe
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
-    dither: float = 1e-5
+    dither: float = 1e-5  # standard deviation of the noise added to samples
     lookahead_probabilities: tuple[float, ...] = ()  # one for each of the model's look-aheads; () for uniform
     dtype: str = "bfloat16"  # of products; weights and sums are float32
     accumulation: int = 1  # parts of a batch, computed one after the other
     remat: bool = False  # recompute each block's activations in the backward pass instead of keeping them
     frozen: tuple[str, ...] = ()  # patterns of the paths of parameters that are not trained, such as "encoder.*"
+
     # a regular expression, such as "joint|prediction": parameters in whose path it is found are trained, and no others.
     # What is not trained has no gradient and no state of the optimizer
     train_only: str = ""
+
     lora: LoraConfig = field(default_factory=LoraConfig)  # with it, adapters are trained, and what `train_only` names
+
     # a step is skipped if its gradient norm is more than `skip_norm` times the median of recent norms (or `clip_norm`,
     # if larger); inf never skips a finite step. The limit is high, so that only explosions are skipped: a hard batch
     # should be trained on, and clipping makes it harmless
     skip_norm: float = 1000.0
+
     skip_window: int = 101  # number of recent norms; until half of them are known, only steps that are not finite skip
-    seed: int = 0
+    seed: int = 0  # of the new weights, dropout, dither, masks and look-aheads
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

@@ -8,6 +8,7 @@ from nemojax.decoding.greedy import Greedy
 from nemojax.errors import AudioError
 from nemojax.recognition.bulk import FAILURES, TRANSCRIPTS
 from nemojax.recognition.recognizer import Recognizer
+from nemojax.recognition.stream_graphs import NO_GRAPHS
 from nemojax.text.transcript import Transcript
 from tests.data.corpora import write_manifest
 
@@ -21,6 +22,7 @@ class StubRecognizer(Recognizer):
     """Transcribes a recording as its name. Each batch is completed in reverse order; broken.wav fails."""
 
     config, parameters, dtype, search, fingerprint = PRESETS["tiny"], 52_201, "float32", Greedy(), "0" * 16
+    graphs = NO_GRAPHS
     reproducible = False
 
     def __init__(self):

@@ -10,6 +10,7 @@ from nemojax.decoding.greedy import Greedy
 from nemojax.errors import ConfigError
 from nemojax.recognition.bulk import JOB, transcribe_manifest
 from nemojax.recognition.recognizer import Recognizer
+from nemojax.recognition.stream_graphs import NO_GRAPHS
 from nemojax.text.transcript import Transcript
 from tests.data.corpora import write_manifest
 
@@ -18,6 +19,7 @@ class StubRecognizer(Recognizer):
     """Transcribes nothing, and records the options."""
 
     config, parameters, dtype, search, fingerprint = PRESETS["tiny"], 52_201, "float32", Greedy(), "0" * 16
+    graphs = NO_GRAPHS
     reproducible = False
 
     def __init__(self):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,21 @@ def test_a_manifest_with_its_weight(tmp_path):
 def test_wrong_settings(name):
     with pytest.raises(ConfigError, match=f"{name} must be at least 1, not 0"):
         Experiment(**{name: 0})
+
+
+def test_each_flag_has_a_help_text_of_its_own(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        train.main(["family", "--help"])
+    texts: dict[str, str] = {}
+    flag = ""
+    for line in capsys.readouterr().out.splitlines():
+        inside = line[1:-1].rstrip()  # of the frame
+        if re.match(r" --\w", inside):
+            flag = inside.split()[0].rstrip(",")
+            texts[flag] = ""
+        elif inside.startswith("       ") and flag:
+            texts[flag] += f" {inside.strip()}"
+    plain = {flag: text.partition("(default:")[0].strip() for flag, text in texts.items()}
+    assert "--training.betas" in plain and [flag for flag, text in plain.items() if not text] == []
+    assert len(set(plain.values())) == len(plain)

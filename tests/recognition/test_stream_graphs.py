@@ -1,0 +1,135 @@
+"""Language models and phrases of streams, as users ask for them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from nemojax.decoding.arpa import write_arpa
+from nemojax.decoding.estimation import estimate
+from nemojax.errors import ConfigError, LanguageModelError
+from nemojax.recognition.stream_batch import jit_step
+from nemojax.recognition.stream_graphs import NO_GRAPHS, GraphRows, StreamGraphs
+from tests.helpers.messages import ending, whole
+
+LOOKAHEAD = 1
+PHRASES = [("quick fox", 5.0), ("lazy", 3.0), ("a fine day", 5.0), ("two dogs", 4.0), "she said"]
+
+
+@pytest.fixture(scope="module")
+def lm(tmp_path_factory, recognizer):
+    """A language model that expects a few labels."""
+    path = tmp_path_factory.mktemp("lm") / "lm.arpa"
+    rng = np.random.default_rng(0)
+    sentences = [rng.choice([5, 9, 20, 33], 12).tolist() for _ in range(20)]
+    write_arpa(path, estimate(sentences, recognizer.tokenizer.size, 3))
+    return path
+
+
+def pushed(stream, samples, size=4000, changes=None):
+    """The labels and frames of a stream; `changes` has other phrases by the index of a push."""
+    for index, first in enumerate(range(0, len(samples), size)):
+        if changes and index in changes:
+            stream.set_phrases(changes[index])
+        stream.push(samples[first : first + size])
+    transcript = stream.finish()
+    return transcript.tokens, transcript.frames
+
+
+def transcribed(recognizer, samples, **options):
+    transcript = recognizer.transcribe(samples, LOOKAHEAD, **options)
+    return transcript.tokens, transcript.frames
+
+
+def test_phrases_replace_labels_and_are_the_same_in_a_stream_and_a_recording(recognizer, speech):
+    plain = transcribed(recognizer, speech)
+    tokens, frames = transcribed(recognizer, speech, phrases=PHRASES)
+    assert tokens != plain[0] and frames[0] == plain[1][0]
+    assert pushed(recognizer.stream(LOOKAHEAD, phrases=PHRASES), speech) == (tokens, frames)
+    expecting = recognizer.with_phrases(PHRASES)
+    assert transcribed(expecting, speech) == (tokens, frames)
+    assert transcribed(expecting, speech, phrases=[]) == plain
+    assert transcribed(recognizer, speech, phrases=recognizer.phrases(PHRASES)) == (tokens, frames)
+
+
+def test_a_language_model_has_a_weight_for_each_request(recognizer, lm, speech):
+    plain, with_lm = transcribed(recognizer, speech), recognizer.with_language_model(lm, 4.0)
+    tokens, frames = transcribed(with_lm, speech)
+    assert tokens != plain[0] and sum(label in (5, 9, 20, 33) for label in tokens) > len(tokens) / 2
+    assert transcribed(with_lm, speech, lm_weight=0.0) == plain
+    assert pushed(with_lm.stream(LOOKAHEAD, lm_weight=0), speech) == plain
+    assert transcribed(recognizer.with_language_model(lm), speech, lm_weight=4.0) == (tokens, frames)
+    both = transcribed(with_lm, speech, phrases=PHRASES)
+    assert both not in (plain, (tokens, frames), transcribed(recognizer, speech, phrases=PHRASES))
+
+
+def test_phrases_change_while_a_stream_runs(recognizer, speech):
+    plain, always = transcribed(recognizer, speech), transcribed(recognizer, speech, phrases=PHRASES)
+    assert pushed(recognizer.stream(LOOKAHEAD), speech, changes={0: PHRASES}) == always
+    found = pushed(recognizer.stream(LOOKAHEAD), speech, changes={6: PHRASES})
+    before = [label for label, frame in zip(*found, strict=True) if frame < 18]
+    assert before == [label for label, frame in zip(*plain, strict=True) if frame < 18]
+    assert found[0] not in (plain[0], always[0])
+    unlike = [("lazy", 0.1)]  # changes no label here
+    assert transcribed(recognizer, speech, phrases=unlike) == plain
+    assert pushed(recognizer.stream(LOOKAHEAD, phrases=unlike), speech, changes={6: PHRASES}) == found
+    assert pushed(recognizer.stream(LOOKAHEAD, phrases=PHRASES), speech, changes={0: None}) == plain
+
+
+def test_other_phrases_compile_nothing(recognizer, speech):
+    stream = recognizer.stream(LOOKAHEAD, phrases=["one"])
+    stream.push(speech[:8000])
+    compiled = jit_step()._cache_size()
+    kept = [recognizer.phrases([f"{word} day" for word in words]) for words in (["fox"], ["two", "one"] * 3)]
+    for phrases in (["two", "fine day"], None, [("dog", 3)] * 5, *kept):
+        stream.set_phrases(phrases)
+        stream.push(speech[:8000])
+    recognizer.stream(LOOKAHEAD, phrases=["lazy dog"]).push(speech[:8000])
+    recognizer.stream(LOOKAHEAD, phrases=["fox"]).push(speech[:8000])
+    assert jit_step()._cache_size() == compiled
+
+
+def test_equal_lists_share_a_graph_and_a_dropped_one_gives_its_place_back(recognizer):
+    first = recognizer.phrases(["brown", ("fox", 2)])
+    assert recognizer.phrases([["brown", 1.0], ("fox", 2.0), ""]) is first
+    start = first.start
+    del first
+    again = recognizer.phrases(["brown"])
+    assert again.start == start
+
+
+def test_wrong_requests(recognizer, lm, tmp_path):
+    with pytest.raises(ConfigError, match=whole("phrases must be a list of phrases, not 'fox'")):
+        recognizer.stream(phrases="fox")
+    message = "lm_weight is the weight of a language model, and there is none; load one first"
+    with pytest.raises(ConfigError, match=whole(message)):
+        recognizer.stream(lm_weight=0.5)
+    for weight in (-1, 101, float("nan"), "much", True):
+        message = f"the weight of the language model must be a number from 0 to 100, not {weight!r}"
+        with pytest.raises(ConfigError, match=whole(message)):
+            recognizer.with_language_model(lm, weight)
+    with pytest.raises(LanguageModelError, match=ending("none.arpa: it can't be read: No such file or directory")):
+        recognizer.with_language_model(tmp_path / "none.arpa")
+    other = dataclasses.replace(NO_GRAPHS)
+    assert other.placed == [] and other.settings == {}
+
+
+def test_settings_tell_language_models_and_phrases_apart(recognizer, lm):
+    found = recognizer.with_language_model(lm, 0.5).with_phrases(["fox"]).graphs.settings
+    again = recognizer.with_language_model(lm, 0.5).with_phrases(["fox"]).graphs.settings
+    assert found == again and set(found) == {"lm", "lm_weight", "phrases"} and found["lm_weight"] == 0.5
+    assert recognizer.with_phrases([("fox", 2)]).graphs.settings["phrases"] != found["phrases"]
+
+
+def test_the_rows_of_a_step_hold_their_graphs(recognizer):
+    graphs = StreamGraphs(None, recognizer.phrases(["lazy"]), 0.5)
+    rows = GraphRows(3)
+    rows.set(2, graphs)
+    device = rows.chosen(np.array([2, 0])).on_device(4)
+    assert device.starts.tolist() == [[0, graphs.phrases.start], [0, 0], [0, 0], [0, 0]]
+    assert device.weights.tolist() == [[0.5, 1.0], [0, 0], [0, 0], [0, 0]]
+    assert device.numbers.tolist()[0] == [0, graphs.phrases.number]
+    rows.clear(2)
+    assert not rows.on_device(3).numbers.any() and rows.placed == {graphs.phrases}
+    rows.clear()
+    assert not rows.placed
