@@ -41,6 +41,7 @@ EXTRAS = {  # of nemojax, by the modules that they install and that commands imp
     "notebooks": ("jupytext", "nbclient", "nbformat"),
     "docs": ("pdoc",),
     "tensorboard": ("tensorboardX",),
+    "wandb": ("wandb",),
     "parity": ("torch", "nemo", "transformers", "onnx", "onnxruntime", "onnxscript", "sherpa_onnx"),
 }
 

@@ -11,7 +11,6 @@ import signal
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,10 +18,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from experiments.harness.output import labels, spread
-from experiments.training.dev_scores import dev_rows
+from experiments.harness.output import labels
+from experiments.training.dev_scores import dev_entries, dev_rows
+from experiments.training.opening import opening
 from experiments.training.presets import FIXED, Experiment, changes, current_names
-from experiments.training.progress import ProgressBar
+from experiments.training.progress import ignore, shown
 from experiments.training.run_directory import (
     METRICS,
     ORIGIN,
@@ -35,14 +35,12 @@ from experiments.training.run_directory import (
     write_json,
 )
 from experiments.training.start import Start, start
+from experiments.training.trackers import Tracker, open_trackers
 from nemojax import compilation
-from nemojax.audio.manifest import expand_manifest
-from nemojax.audio.source import Recording
 from nemojax.config import ModelConfig
 from nemojax.data.corpus import load_corpus
 from nemojax.data.pipeline import Pipeline
 from nemojax.data.plan import Plan
-from nemojax.errors import AudioError
 from nemojax.model.parameters import abstract_model
 from nemojax.recognition.recognizer import Recognizer
 from nemojax.text.tokenizer import Tokenizer
@@ -93,7 +91,9 @@ class Run:
         compilation.keep(directory / COMPILED)
         self.checkpoints = Checkpoints(directory / "checkpoints", experiment.keep)
         self._prepare_step(started)
-        self.dev = {label: self._dev_entries(path) for label, path in labels(experiment.dev).items()}
+        self.dev = {
+            label: dev_entries(path, experiment.dev_utterances) for label, path in labels(experiment.dev).items()
+        }
         self._metrics: MetricsLog | None = None  # open during `train`
         self._reported: set[str] = set()
         self._stop_requested = False
@@ -127,13 +127,6 @@ class Run:
         rows = math.lcm(jax.device_count() * experiment.training.accumulation, experiment.plan.rows_multiple)
         settings = dataclasses.replace(experiment.plan, rows_multiple=rows)
         return Plan(corpus, self.config, settings, experiment.waveform)
-
-    def _dev_entries(self, path: Path) -> list[Recording | AudioError]:
-        """Returns the entries of a dev manifest to evaluate. Raises RunError for a manifest without a recording."""
-        entries = expand_manifest(path)
-        if not any(isinstance(entry, Recording) for entry in entries):
-            raise RunError(f"--dev {path}: {entries[0] if entries else 'it is empty'}")
-        return spread(entries, self.experiment.dev_utterances)
 
     def _keep_settings(self, started: Start) -> dict[str, Any]:
         """Writes the settings of a new run, or compares them with those of the run to resume; returns what changed."""
@@ -201,7 +194,7 @@ class Run:
                 stack.callback(signal.signal, number, signal.signal(number, self._request_stop))
             stack.callback(self.checkpoints.close)
             if self.chief:
-                self._metrics = MetricsLog(experiment.run / METRICS, self.step, experiment.tensorboard)
+                self._metrics = MetricsLog(experiment.run / METRICS, self.step, self._trackers())
                 stack.callback(self._metrics.close)
             if self.changed:
                 self._write("settings", changed={name: new for name, (_, new) in self.changed.items()})
@@ -214,15 +207,22 @@ class Run:
                 report=self._report,
             )
             stack.callback(pipeline.close)
-            bar = stack.enter_context(
-                tqdm(initial=self.step, total=experiment.steps, unit="step", disable=None, smoothing=0.05)
+            if self.chief:
+                self.log("\n".join(opening(experiment, self.state, self.plan, self._mesh)))
+            self._progress = stack.enter_context(
+                shown(experiment, self.config, pipeline, self.log if self.chief else ignore, self.step)
             )
-            self._bar = ProgressBar(bar, pipeline)
             self._steps(pipeline)
         if self.chief:
             self._export()
         if jax.process_count() > 1:  # jax.distributed treats a process that exits early as failed
             multihost_utils.sync_global_devices("the end")
+
+    def _trackers(self) -> list[Tracker]:
+        """Opens the services that the settings name."""
+        experiment = self.experiment
+        services = (*experiment.track, *(("tensorboard",) if experiment.tensorboard else ()))
+        return open_trackers(services, experiment.run, self.step, json.loads(experiment.to_json()))
 
     def _steps(self, pipeline: Pipeline) -> None:
         """Steps, evaluates and saves until the last step. Raises Stopped where any process was asked to stop."""
@@ -232,7 +232,7 @@ class Run:
             self.state, metrics = self._step(self.state, batch)
             self.step += 1
             self._record(before)  # the numbers of the step before, while this one is computed
-            before = self.step, metrics
+            before = self.step, metrics, self._frames_of(batch)
             evaluates = self.step % experiment.evaluate_every == 0 or self.step == experiment.steps
             stops = self._stop_agreed()
             if evaluates or stops or self.step % experiment.save_every == 0:
@@ -245,20 +245,25 @@ class Run:
                 raise Stopped(f"stopped after step {self.step}, which is saved; the same command resumes from there")
         self.checkpoints.wait()
 
+    def _frames_of(self, batch: Batch) -> int:
+        """Returns the encoder frames of a batch, padding included."""
+        rows, samples = batch.samples.shape
+        return int(rows * (samples // self.config.frame_samples))
+
     def _placed(self, batch: Any) -> Batch:
         """Places this process's rows of a batch on its devices."""
         if self._mesh is None:
             return Batch(*(jax.device_put(np.asarray(getattr(batch, name))) for name in Batch._fields))
         return sharding.place_batch(batch, self._mesh)
 
-    def _record(self, entry: tuple[int, StepMetrics] | None) -> None:
+    def _record(self, entry: tuple[int, StepMetrics, int] | None) -> None:
         """Writes a step's numbers to the metrics. Raises RunError after too many skipped steps in a row."""
         if entry is None:
             return
-        step, metrics = entry
+        step, metrics, padded_frames = entry
         values: StepMetrics = jax.tree.map(lambda x: np.asarray(x).item(), metrics)
         counts = values.counts
-        self._bar.update(step, values)
+        self._progress.update(step, values, padded_frames)
         self._write(
             "train",
             step,
@@ -271,7 +276,7 @@ class Run:
             utterances=counts.rows,
             frames=counts.frames,
             labels=counts.labels,
-            waited_share=round(self._bar.waited_share, 4),
+            **self._progress.numbers(),
         )
         if values.skipped:
             parts = ", ".join(f"{name} {value:.4g}" for name, value in values.losses.items())
@@ -304,9 +309,10 @@ class Run:
         finite = [wer for wer in wers if math.isfinite(wer)]
         if not finite:
             return None
-        self._bar.wer = sum(finite) / len(finite)
-        self.log(f"step {self.step}: dev WER {self._bar.wer:.2%}")
-        return self._bar.wer
+        self._progress.wer = sum(finite) / len(finite)
+        sample = f"\n  reference:  {row['reference']}\n  transcript: {row['transcript']}" if row["words"] else ""
+        self.log(f"step {self.step}: dev WER {self._progress.wer:.2%}{sample}")
+        return self._progress.wer
 
     def _host_model(self) -> Any:
         """Returns the model to evaluate, in host memory. Every process must call this."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from experiments.harness.settings import to_json
+from experiments.training.trackers import Service
 from nemojax.config import PRESETS as MODELS
 from nemojax.config import EncoderConfig, FeatureConfig, JointConfig, ModelConfig, PredictionConfig
 from nemojax.data.corpus import Filters, Source
@@ -21,7 +22,7 @@ from nemojax.training.recipe import TrainingConfig
 # settings that may change when a run is resumed, because no step computes anything else with them
 FREE = frozenset(
     {"run", "dev", "steps", "evaluate_every", "save_every", "keep", "dev_utterances", "dev_batch", "workers"}
-    | {"stop_after_skipped", "tensorboard", "distributed", "accept_changes"}
+    | {"stop_after_skipped", "track", "tensorboard", "log_every_s", "distributed", "accept_changes"}
 )
 
 # settings that can't change when a run is resumed, because its state depends on them
@@ -77,8 +78,12 @@ class Experiment:
     """Size of the mesh axis that rows and parameters are spread over."""
     distributed: bool = False
     """Train with the other processes of the job (`jax.distributed`, which reads Slurm's variables)."""
+    log_every_s: float = 30.0
+    """Seconds between lines of the log, without a terminal."""
+    track: tuple[Service, ...] = ()
+    """Services that get the numbers too: `tensorboard`, `wandb` (Weights & Biases), each an extra of nemojax."""
     tensorboard: bool = False
-    """Write metrics for TensorBoard too; needs nemojax[tensorboard]."""
+    """The same as --track tensorboard."""
     accept_changes: bool = False
     """Resume a run with other settings, even if they change what a step computes; its metrics record them."""
     model: ModelConfig = field(default_factory=ModelConfig)

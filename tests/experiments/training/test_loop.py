@@ -100,6 +100,7 @@ def test_dev_rates_and_the_best_checkpoint(experiment, speech):
     assert [(row["step"], row["lookahead"]) for row in rows] == [(s, r) for s in (4, 8, 12) for r in (13, 6, 1, 0)]
     assert all(row["manifest"] == "dev" and row["words"] == 11 and row["failed"] == 0 for row in rows)
     assert all(row["wer"] == row["errors"] / 11 and row["cer"] > 0 for row in rows)
+    assert {row["reference"] for row in rows} == {TEXTS[0]} and all(isinstance(row["transcript"], str) for row in rows)
     checkpoints = Checkpoints(experiment.run / "checkpoints", None)
     assert checkpoints.steps == [8, 12] and checkpoints.best == 8
     assert checkpoint.load(experiment.run / "model")[3]["step"] == 8
