@@ -1,10 +1,16 @@
-"""Runs an experiment by its name, `python -m experiments NAME ...`; without a name it lists all experiments."""
+"""Runs an experiment by its name, `python -m experiments NAME ...`; without a name it lists all experiments.
+
+Without a clone it is `nemojax experiments NAME ...`.
+"""
 
 import difflib
 import importlib
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from experiments.harness.checks import EXTRAS, needed
+from experiments.harness.command import PROGRAM
 
 
 class Command(NamedTuple):
@@ -18,9 +24,13 @@ COMMANDS = {
     "train": Command("training.train", "Train a model, or resume a run."),
     "export": Command("training.export", "Make a model directory from a training checkpoint."),
     "synthesis": Command("synthesis.corpus", "Make synthetic speech with manifests to train on."),
+    "released": Command("released.run", "Do the released weights have the published WER, speed and delay?"),
     "evaluate": Command("accuracy.evaluate", "What are a model's WER and CER at each look-ahead?"),
     "word_times": Command("accuracy.word_times", "How long after its sound does the model emit a word?"),
+    "utterance_ends": Command("accuracy.utterance_ends", "How soon is the end of an utterance decided?"),
+    "confidence": Command("accuracy.confidence", "How well does the confidence of a word tell whether it is right?"),
     "compare_accuracy": Command("accuracy.study", "On what does accuracy depend? Look-ahead, left context, noise, ..."),
+    "compare_fine_tuned": Command("accuracy.fine_tuned", "What did fine-tuning teach a model, and what did it forget?"),
     "compare_references": Command("references.compare", "Do NeMo and transformers give the same labels?"),
     "golden": Command("references.golden", "Make the golden values of tests/golden with NeMo and transformers."),
     "compare_latency": Command("latency.compare", "How long does a step take, here and in the peers?"),
@@ -45,7 +55,7 @@ def usage() -> str:
     """Returns the list of all commands, a line each."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.question}" for name, command in COMMANDS.items()]
-    return "\n".join(["usage: python -m experiments NAME ... (NAME --help lists its settings)", "", *lines])
+    return "\n".join([f"usage: {PROGRAM} NAME ... (NAME --help lists its settings)", "", *lines])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         code: int = importlib.import_module(f"experiments.{COMMANDS[name].module}").main(arguments[1:])
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if not any(module in modules for modules in EXTRAS.values()):
+            raise
+        print(f"error: {name}: {needed(module)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:  # while a module is imported, or in a command without a handler of its own
         return INTERRUPTED
     return code

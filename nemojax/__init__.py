@@ -5,7 +5,7 @@ Dimensions, one letter each, the same everywhere:
     B streams            N samples             F log-mel frames      M mel bins
     T encoder frames     C cached frames       D model width         H heads
     K head width         U labels              P prediction width    J joint width
-    V vocabulary with blank                    L layers
+    V vocabulary with blank                    L layers             W hypotheses of a beam
 
 Array annotations name them (`Float[Array, "B T D"]`); where a function holds the same numbers in several
 layouts, names end in them (`score_BHTC`). Units are in names: `hop_samples`, `lookahead` is in encoder

@@ -2,7 +2,11 @@ from .audio.source import open_audio as open_audio
 from .audio.source import open_channels as open_channels
 from .config import PRESETS as PRESETS
 from .config import ModelConfig as ModelConfig
+from .decoding.beam import Beam as Beam
+from .decoding.confidence import Confidence as Confidence
 from .decoding.greedy import Greedy as Greedy
+from .decoding.malsd import Malsd as Malsd
+from .decoding.state import BeamEmission as BeamEmission
 from .decoding.state import Emission as Emission
 from .decoding.state import Search as Search
 from .errors import AudioError as AudioError
@@ -17,6 +21,7 @@ from .errors import ProcessError as ProcessError
 from .errors import TokenizerError as TokenizerError
 from .errors import TranscriptionError as TranscriptionError
 from .model.transducer import Transducer as Transducer
+from .recognition.end_of_utterance import EndOfUtterance as EndOfUtterance
 from .recognition.hypothesis import Update as Update
 from .recognition.recognizer import Recognizer as Recognizer
 from .recognition.recognizer import load as load
@@ -34,7 +39,9 @@ from .streaming import prepare as prepare
 from .streaming import segments_of as segments_of
 from .streaming import step as step
 from .streaming import transcribe_scan as transcribe_scan
+from .text.transcript import Alternative as Alternative
 from .text.transcript import Transcript as Transcript
+from .text.transcript import Utterance as Utterance
 from .text.transcript import Word as Word
 
 __version__: str

@@ -25,13 +25,13 @@ MAX_SHOWN = 60  # characters of a number in a message
 class FeatureConfig:
     """Log-mel front end: 25 ms windows every 10 ms."""
 
-    sample_rate_hz: int = 16_000
-    window_samples: int = 400
-    hop_samples: int = 160
-    fft_samples: int = 512
-    mel_bins: int = 128
-    preemphasis: float = 0.97
-    log_guard: float = 2.0**-24
+    sample_rate_hz: int = 16_000  # of the audio
+    window_samples: int = 400  # of audio in a log-mel frame
+    hop_samples: int = 160  # between the starts of windows
+    fft_samples: int = 512  # of a window, padded
+    mel_bins: int = 128  # values of a log-mel frame
+    preemphasis: float = 0.97  # share of each sample that is subtracted from the next one
+    log_guard: float = 2.0**-24  # added to energies before the logarithm
 
     @property
     def overlap_samples(self) -> int:
@@ -43,18 +43,18 @@ class FeatureConfig:
 class EncoderConfig:
     """Cache-aware FastConformer."""
 
-    layers: int = 24
-    width: int = 1024
-    heads: int = 8
-    feedforward_width: int = 4096
-    subsampling_channels: int = 256
-    convolution_kernel: int = 9
-    left_context_frames: int = 70
+    layers: int = 24  # Conformer blocks
+    width: int = 1024  # values of an encoder frame
+    heads: int = 8  # of attention, which divide the width
+    feedforward_width: int = 4096  # hidden values of a feed-forward layer
+    subsampling_channels: int = 256  # of the convolutions that make one frame of 8
+    convolution_kernel: int = 9  # frames that a block's convolution sees, all of them in the past
+    left_context_frames: int = 70  # that attention sees before a chunk
     lookaheads: tuple[int, ...] = (13, 6, 1, 0)  # in encoder frames; trained at these, the first is the default
     use_bias: bool = False  # in linear and convolution layers of the blocks
     scale_input: bool = False  # multiply the subsampled frames by sqrt(width)
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
+    dropout: float = 0.1  # of the outputs of layers in the encoder
+    attention_dropout: float = 0.1  # of attention's weights
 
     @property
     def head_width(self) -> int:
@@ -70,17 +70,17 @@ class EncoderConfig:
 class PredictionConfig:
     """Prediction network: embedding and LSTM."""
 
-    width: int = 640
-    layers: int = 2
-    dropout: float = 0.2
+    width: int = 640  # of the embedding and of the LSTM
+    layers: int = 2  # of the LSTM
+    dropout: float = 0.2  # of the outputs of the LSTM
 
 
 @dataclass(frozen=True)
 class JointConfig:
     """Joint network: sum of two projections, ReLU, output layer."""
 
-    width: int = 640
-    dropout: float = 0.2
+    width: int = 640  # of the two projections
+    dropout: float = 0.2  # of their sum
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class ModelConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     prediction: PredictionConfig = field(default_factory=PredictionConfig)
     joint: JointConfig = field(default_factory=JointConfig)
-    vocabulary: int = 1024
+    vocabulary: int = 1024  # pieces of the tokenizer, without blank
     max_symbols_per_frame: int = 10  # greedy decoding moves to the next frame after this number of labels
     text: TextConfig = field(default_factory=TextConfig)
 

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from nemojax import companions
 from nemojax.errors import CheckpointError
 
 # owner/model, or owner/model@revision
 NAME = re.compile(r"(?P<owner>\w[\w.-]*)/(?P<model>\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?")
 DEFAULT_REVISION = "main"
 ARCHIVE = ".nemo"  # the end of a file's name, and of no model's
-_PACKAGES = Path(__file__).parents[1]  # where nemojax and convert are
+_PACKAGES = Path(__file__).parents[1]  # where nemojax is
 
 
 def resolve(model: str | Path) -> Path:
@@ -34,9 +35,8 @@ def resolve(model: str | Path) -> Path:
     name = NAME.fullmatch(str(model))
     if name is None or os.path.lexists(model) or str(model).endswith(ARCHIVE):
         return Path(model)
-    revision = name["revision"] or DEFAULT_REVISION
     try:
-        cached = models_directory() / name["owner"] / name["model"] / revision.replace("/", "--")
+        cached = _cached(name)
         if not cached.is_dir():
             _refuse_mistyped(str(model), name["owner"])
             cached.parent.mkdir(parents=True, exist_ok=True)
@@ -49,6 +49,20 @@ def resolve(model: str | Path) -> Path:
             f"convert {model} with nemojax-convert"
         ) from None
     return cached
+
+
+def is_here(model: str | Path) -> bool:
+    """Returns whether `resolve` needs no download: a path, or a name whose model is in the cache."""
+    name = NAME.fullmatch(str(model))
+    if name is None or os.path.lexists(model) or str(model).endswith(ARCHIVE) or os.path.isdir(name["owner"]):
+        return True
+    return _cached(name).is_dir()
+
+
+def _cached(name: re.Match[str]) -> Path:
+    """Returns the directory in the cache of a name on the hub."""
+    revision = name["revision"] or DEFAULT_REVISION
+    return models_directory() / name["owner"] / name["model"] / revision.replace("/", "--")
 
 
 def _refuse_mistyped(model: str, owner: str) -> None:
@@ -83,7 +97,8 @@ def run_converter(*arguments: str) -> list[str]:
     """
     # -P: a folder named convert where the user works is not the converters
     command = [sys.executable, "-P", "-m", "convert", *arguments]
-    paths = os.pathsep.join([str(_PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])])
+    places = dict.fromkeys(map(str, (companions.directory(), _PACKAGES)))  # one in a clone
+    paths = os.pathsep.join([*places, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": paths, "JAX_PLATFORMS": "cpu"}  # the device's memory stays free
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nemojax.config import ModelConfig
 from nemojax.decoding.graphs import Graphs
 from nemojax.decoding.greedy import Greedy
-from nemojax.decoding.state import Emission, PredictionState, Search, initial_prediction, where_rows
+from nemojax.decoding.state import AnyEmission, PredictionState, Search, initial_prediction, where_rows
 from nemojax.errors import AudioError
 from nemojax.model import features, ring
 from nemojax.model.encoder import EncoderCache
@@ -155,7 +155,7 @@ def step(
     lookahead: int,
     search: Search = GREEDY,
     graphs: Graphs | None = None,
-) -> tuple[StreamState, Emission]:
+) -> tuple[StreamState, AnyEmission]:
     """Advances every active stream by one segment and emits its labels; frames count from the recording's start.
 
     `lookahead` (static) is any for which lookahead + 1 divides the left context. It may change between steps of one
@@ -175,7 +175,8 @@ def step(
         emission, decoder = search.decode(model, encoded, mask.sum(1, dtype=jnp.int32), before.decoder, *given)
     after = after._replace(decoder=decoder)
     after = where_rows(segment.active, after, ring.share(before, after))
-    return after, emission._replace(frames=emission.frames + before.position[:, None])
+    begin = before.position.reshape(-1, *[1] * (emission.frames.ndim - 1))
+    return after, emission._replace(frames=emission.frames + begin)
 
 
 def segments_of(
@@ -216,7 +217,7 @@ def transcribe_scan(
     lookahead: int,
     search: Search = GREEDY,
     graphs: Graphs | None = None,
-) -> tuple[StreamState, Emission]:
+) -> tuple[StreamState, AnyEmission]:
     """Scans `step` over stacked segments; each array of the emission gains their leading axis."""
     advance = lambda state, segment: step(model, constants, state, segment, lookahead, search, graphs)
     return jax.lax.scan(advance, state, segments)

@@ -6,6 +6,11 @@
 # notebook uses the one recording of the package, slower and faster, which shows the procedure and nothing else.
 
 # %%
+import nemojax.companions
+
+nemojax.companions.enable()  # `experiments`, from the clone or from the installed package
+
+# %%
 import contextlib
 import dataclasses
 import io

@@ -6,6 +6,11 @@
 # chunk by chunk, and follows each word from the audio to the text.
 
 # %%
+import nemojax.companions
+
+nemojax.companions.enable()  # `experiments`, from the clone or from the installed package
+
+# %%
 import matplotlib.pyplot as plt
 import numpy as np
 import soundfile

@@ -6,6 +6,11 @@
 # any manifest. Here it runs on a small set, and the plot beside it shows the recorded result of the small model.
 
 # %%
+import nemojax.companions
+
+nemojax.companions.enable()  # `experiments`, from the clone or from the installed package
+
+# %%
 import contextlib
 import io
 import json
@@ -17,6 +22,7 @@ import matplotlib.pyplot as plt
 from IPython.display import Markdown
 
 from experiments.accuracy import study
+from experiments.accuracy.report import bar
 from experiments.accuracy.study_report import table
 from nemojax.bundled import SMALL
 
@@ -24,7 +30,7 @@ plt.rcParams |= {"figure.dpi": 90, "font.size": 10, "axes.spines.top": False, "a
 
 # %% [markdown]
 # The manifest is `$NEMOJAX_MANIFEST` if that is set, else the dev set of LJ Speech if it lies beside the clone, else
-# the one recording of the package, which shows little.
+# the one recording of the package, which has no intervals and shows little.
 
 # %%
 work = Path(tempfile.mkdtemp())
@@ -53,27 +59,32 @@ Markdown(table(rows))
 # With a dozen utterances, the intervals are as wide as the effect. The recorded results cover all held-out sets:
 
 # %%
-recorded = [json.loads(line) for line in Path("../experiments/results/small.jsonl").read_text().splitlines()]
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+results = Path(study.__file__).parents[1] / "results" / "small.jsonl"
+recorded = [json.loads(line) for line in results.read_text().splitlines()]
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
 
 
 def draw(axes, name, delays, measures, color):
     rates = [100 * wer["rate"] for wer in measures]
-    low = [100 * (wer["rate"] - wer["low"]) for wer in measures]
-    high = [100 * (wer["high"] - wer["rate"]) for wer in measures]
-    axes.errorbar(delays, rates, yerr=[low, high], marker="o", capsize=3, color=color, label=name)
+    bars = [[bar(wer, end) for wer in measures] for end in ("low", "high")]
+    axes.errorbar(delays, rates, yerr=bars, marker="o", capsize=3, color=color, label=name)
 
 
 delays = [row["delay_ms"]["mean"] for row in rows]
 draw(left, manifest.stem, delays, [row["wer"] for row in rows], "C0")
-left.set(xlabel="mean delay of a word in ms", ylabel="WER in %", ylim=(0, None), title="live: a dozen utterances")
+left.set(
+    xlabel="mean delay of a word in ms",
+    ylabel="WER in %",
+    ylim=(0, None),
+    title=f"live: {rows[0]['utterances']} utterances",
+)
 for number, label in enumerate(dict.fromkeys(row["label"] for row in recorded)):
     here = [row for row in recorded if row["label"] == label]
     draw(right, label, [row["chunk_ms"] for row in here], [row["wer"] for row in here], f"C{number}")
 right.set(xlabel="chunk in ms", ylim=(0, None), title="recorded: all held-out sets")
 right.set_xscale("log", base=2)
 right.set_xticks([80, 160, 560, 1120], ["80", "160", "560", "1120"])
-right.legend(fontsize=7, loc="center right")
+figure.legend(*right.get_legend_handles_labels(), fontsize=7, loc="outside right upper")
 plt.show()
 
 # %%

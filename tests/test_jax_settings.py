@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from nemojax.decoding.beam import Beam
 from nemojax.model.transducer import Transducer
 from nemojax.recognition.recognizer import Recognizer, load
 from nemojax.serving.engine import Engine
@@ -77,6 +78,13 @@ def wanted(checkpoint_directory, speech):
 def test_labels(checkpoint_directory, speech, wanted):
     with jax_settings(SETTINGS):
         assert all_labels(checkpoint_directory, speech) == wanted
+
+
+def test_labels_of_a_beam(checkpoint_directory, speech):
+    labels = lambda: stream_labels(load(checkpoint_directory, search=Beam(2)), speech[:30_000])
+    wanted = labels()
+    with jax_settings(SETTINGS):
+        assert labels() == wanted and len(wanted) > 1
 
 
 @pytest.mark.slow

@@ -17,7 +17,6 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import librosa
 import ml_dtypes
 import numpy as np
 
@@ -43,6 +42,7 @@ from convert.source import (
 )
 from nemojax.checkpoint import ORIGIN
 from nemojax.config import FeatureConfig, ModelConfig
+from nemojax.model.features import mel_triangles
 
 WEIGHTS = "model_weights.ckpt"
 WINDOW, FILTERS = "preprocessor.featurizer.window", "preprocessor.featurizer.fb"
@@ -143,16 +143,13 @@ def _member(members: Mapping[str, FilePart], name: str, limit: int) -> bytes:
 
 
 def preprocessor_constants(features: FeatureConfig) -> dict[str, np.ndarray]:
-    """Computes the constants that NeMo stores with the weights: its window, and its mel filters from librosa."""
-    filters = librosa.filters.mel(
-        sr=features.sample_rate_hz,
-        n_fft=features.fft_samples,
-        n_mels=features.mel_bins,
-        fmin=0,
-        fmax=features.sample_rate_hz / 2,
-        norm="slaney",
-    )
-    return {WINDOW: np.hanning(features.window_samples).astype(np.float32), FILTERS: filters[None].astype(np.float32)}
+    """Computes the constants that NeMo stores with the weights: its window, and its mel filters.
+
+    NeMo has the filters from librosa, which rounds to float32 before it scales them to equal area, and once more after.
+    """
+    triangle, scale = mel_triangles(features)
+    filters: np.ndarray = (triangle.T.astype(np.float32) * scale[:, None]).astype(np.float32)
+    return {WINDOW: np.hanning(features.window_samples).astype(np.float32), FILTERS: filters[None]}
 
 
 def _constants(tensors: Mapping[str, Tensor], features: FeatureConfig) -> dict[str, str]:

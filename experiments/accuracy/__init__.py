@@ -1,6 +1,7 @@
 """Accuracy of a model.
 
 evaluate.py       a command: WER and CER at each look-ahead
+fine_tuned.py     a command: a model before and after fine-tuning
 word_times.py     a command: how long after its sound the model emits a word
 study.py          a command: what accuracy depends on, one thing at a time
 conditions.py     the conditions and studies

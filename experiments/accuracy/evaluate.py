@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
-from tqdm import tqdm
 
 from experiments.accuracy.report import Bootstrap, measures, plot, significance, table
 from experiments.accuracy.scoring import (
@@ -43,6 +42,7 @@ from nemojax import metrics
 from nemojax.audio.source import Recording
 from nemojax.errors import AudioError
 from nemojax.metrics import ErrorCounts
+from nemojax.progress import AudioBar
 
 if TYPE_CHECKING:  # jax is imported only where a model runs
     from nemojax.recognition.recognizer import Recognizer
@@ -106,7 +106,7 @@ def measure_set(
     """Returns the row of a set at a look-ahead, without its comparison, and the utterances that it sums up."""
     warm_up(recognizer, evaluation_set, lookahead, settings)
     entries = evaluation_set.entries
-    with tqdm(unit="s", desc=f"{evaluation_set.label}, look-ahead {lookahead}", disable=None, leave=False) as bar:
+    with AudioBar(f"{evaluation_set.label}, look-ahead {lookahead}") as bar:
         begin = time.perf_counter()
         results = transcribe(recognizer, entries, lookahead, settings.batch_size, settings.stream, bar.update)
         seconds = time.perf_counter() - begin

@@ -8,6 +8,8 @@ from experiments.accuracy.report import bar
 from experiments.harness.output import drawing, markdown
 from experiments.harness.rows import Row
 
+PANELS_IN_A_LINE = 2
+
 
 def table(rows: Sequence[Row]) -> str:
     """Shows rates in percent and delays in milliseconds."""
@@ -47,24 +49,31 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Plots WER with its interval against the mean delay of words; a line joins the points of `pareto`."""
+    """Plots WER with its interval against the mean delay of words, a panel for each manifest.
+
+    A line joins the points of `pareto`. Names of conditions stand above the intervals, at two heights in turn.
+    """
     shown = [row for row in rows if row.get("delay_ms") and row["wer"]["rate"] is not None]
-    with drawing(path, 8, 4.6) as figure:
-        axes = figure.add_subplot()
-        for number, label in enumerate(dict.fromkeys(row["label"] for row in shown)):
-            here = [row for row in shown if row["label"] == label]
+    labels = list(dict.fromkeys(row["label"] for row in shown))
+    lines = max(1, -(-len(labels) // PANELS_IN_A_LINE))
+    with drawing(path, 9, 0.6 + 2.6 * lines) as figure:
+        panels = figure.subplots(lines, min(PANELS_IN_A_LINE, max(1, len(labels))), squeeze=False).flat
+        for number, (axes, label) in enumerate(zip(panels, labels, strict=False)):
+            here = sorted((row for row in shown if row["label"] == label), key=lambda row: row["delay_ms"]["mean"])
             points = [(row["delay_ms"]["mean"], 100 * row["wer"]["rate"]) for row in here]
             ends = [[bar(row["wer"], end) for row in here] for end in ("low", "high")]
             marker, color = "osD^vPX*"[number % 8], f"C{number}"
-            x_values, y_values = zip(*points, strict=True)
-            axes.errorbar(x_values, y_values, ends, fmt=marker, color=color, capsize=3, label=label)
+            axes.errorbar(*zip(*points, strict=True), ends, fmt=marker, color=color, capsize=3)
             axes.plot(*zip(*pareto(points), strict=True), color=color, alpha=0.5)
-            for (x, y), row in zip(points, here, strict=True):
-                name = row["condition"].replace("lookahead=", "R = ")
-                axes.annotate(name, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7)
-        axes.set_xlabel("mean delay of a word in ms, from its end to its text")
-        axes.set_ylabel("WER in %")
-        axes.margins(x=0.1)  # room for the names of the last points
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.3)
-        figure.legend(loc="outside right upper")
+            for place, ((x, y), above, row) in enumerate(zip(points, ends[1], here, strict=True)):
+                name, points_above = row["condition"].replace("lookahead=", "R = "), 3 + 9 * (place % 2)
+                at = {"textcoords": "offset points", "xytext": (0, points_above), "ha": "center"}
+                axes.annotate(name, (x, y + above), fontsize=7, **at)
+            axes.set_title(label, fontsize=9)
+            axes.margins(x=0.12)  # room for the names, and above them
+            axes.set_ylim(0, 1.3 * max(y + above for (_, y), above in zip(points, ends[1], strict=True)) or 1)
+            axes.grid(alpha=0.3)
+        for axes in list(panels)[len(labels) :]:
+            axes.set_visible(False)
+        figure.supxlabel("mean delay of a word in ms, from its end to its text", fontsize=10)
+        figure.supylabel("WER in %", fontsize=10)

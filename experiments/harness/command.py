@@ -16,10 +16,13 @@ from typing import Any, TypeVar
 import tyro
 
 from experiments.harness.settings import load, to_json
+from nemojax import companions
 from nemojax.errors import NemojaxError
 
 ERRORS: tuple[type[Exception], ...] = (NemojaxError,)
 INTERRUPTED = 128 + 2
+IN_A_CLONE = "python -m experiments"
+PROGRAM = "nemojax experiments" if companions.installed() else IN_A_CLONE
 ABOUT = (
     "Besides: --print-settings prints all settings as JSON and does nothing else; --settings FILE takes defaults from "
     "such a file, which may be partial."
@@ -80,13 +83,17 @@ def parse(
     recorded: frozenset[str] = frozenset(),
 ) -> tuple[T, bool]:
     """Returns the settings of a command line, and whether to print them only. Arguments as in `command`."""
-    prog = f"python -m experiments {name}"
+    prog = f"{PROGRAM} {name}"
     ours = argparse.ArgumentParser(prog, f"{prog} ... [--settings FILE] [--print-settings]", add_help=False)
     ours.allow_abbrev = False
     ours.add_argument("--settings", type=Path)
     ours.add_argument("--print-settings", action="store_true")
     given, rest = ours.parse_known_args(arguments)
-    options: dict[str, Any] = {"prog": prog, "description": f"{description or ''}\n\n{ABOUT}".strip(), "args": rest}
+    options: dict[str, Any] = {
+        "prog": prog,
+        "description": f"{(description or '').replace(IN_A_CLONE, PROGRAM)}\n\n{ABOUT}".strip(),
+        "args": rest,
+    }
     if presets is not None and (given.settings is None or (rest and rest[0] in presets)):
         if given.settings is not None:
             file = given.settings

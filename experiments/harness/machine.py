@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from nemojax import companions
+
 GPU_QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
 
 
@@ -47,7 +49,8 @@ def device() -> str:
 
 @functools.cache
 def _commit() -> str | None:
-    return _output_of(["git", "describe", "--always", "--dirty"]) or None
+    # an installed copy may be inside a checkout of something else
+    return None if companions.installed() else _output_of(["git", "describe", "--always", "--dirty"]) or None
 
 
 @functools.cache

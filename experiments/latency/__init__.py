@@ -3,7 +3,8 @@
 compare.py       the command, `python -m experiments compare_latency`, and its measurements
 contender.py     the interface of a contender, and the greedy search given to peers without a fast one of their own
 ours.py          nemojax
-peers.py         transformers, NeMo, onnxruntime and sherpa-onnx
+peers.py         transformers and NeMo
+graph_peers.py   onnxruntime, OpenVINO and sherpa-onnx, on ONNX graphs
 weights.py       one set of random weights in the form of each
 onnx_export.py   NeMo's export, a graph for each look-ahead, in float32 and int8
 worker.py        the process that runs a contender

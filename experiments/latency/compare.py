@@ -40,10 +40,13 @@ from experiments.latency.report import percentiles, plot, tables
 from experiments.latency.worker import CONTENDERS
 from experiments.references import SIZES
 
-PEERS = ("torch", "transformers", "nemo_toolkit", "onnxruntime", "sherpa-onnx")
+PEERS = ("torch", "transformers", "nemo_toolkit", "onnxruntime", "openvino", "sherpa-onnx")
 REFERENCE = "nemojax float32"  # the others' labels are compared with its labels
 FRAME_S = 0.08
 RATE_HZ = 16_000
+
+ONNX = ("onnx", "onnxruntime", "onnxscript")
+MODULES = {"transformers": ("transformers",), "onnxruntime": ONNX, "sherpa-onnx": (*ONNX, "sherpa_onnx")}
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,11 @@ class Settings:
         checks.at_least(1, self, "repeats", "threads", "batch_size")
         checks.at_least(2, self, "steps")
         checks.at_least(0, self, "starts")
+        checks.check_installed("torch", "nemo", *self._modules())  # NeMo makes the weights
+
+    def _modules(self) -> list[str]:
+        """Returns the modules that the contenders need, besides those that make the weights."""
+        return [name for contender in self.contenders for name in MODULES.get(contender.split()[0], ())]
 
 
 class Measurements:
@@ -245,7 +253,7 @@ def read_rate(threads: int, megabytes: int = 512) -> float:
 def measure(settings: Settings, rows: Rows) -> None:
     from experiments.latency.weights import prepare, read_speech
 
-    wants_onnx = any(name.startswith(("onnxruntime", "sherpa-onnx")) for name in settings.contenders)
+    wants_onnx = any(name.startswith(("onnxruntime", "OpenVINO", "sherpa-onnx")) for name in settings.contenders)
     longest = [min(settings.seconds, settings.steps * FRAME_S * (r + 1) + 0.1) for r in settings.lookaheads]
     recordings = read_speech(settings.manifests, [*settings.batch_seconds, *longest], settings.seed)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # its memory is freed with it

@@ -124,7 +124,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     lookaheads = sorted(distinct(found, "lookahead"))
     contenders = distinct(found, "contender")
     width = 0.8 / len(contenders)
-    with drawing(path, 8, 4.6) as figure:
+    with drawing(path, 9, 4.6) as figure:
         axes = figure.add_subplot()
         for number, name in enumerate(contenders):
             measured = [r for r in lookaheads if select(found, contender=name, lookahead=r)]
@@ -146,4 +146,4 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         axes.set_ylabel("whole step in ms: median, and 95th percentile")
         axes.set_xlabel("look-ahead and chunk; dashed: the chunk's own duration")
         axes.grid(axis="y", alpha=0.3)
-        axes.legend(fontsize=8)
+        figure.legend(fontsize=8, loc="outside right upper")  # beside the bars, which it would hide

@@ -11,6 +11,7 @@ The first answer is `{"ready": true}`, when the weights are loaded. The requests
 Each answer also has the peak of the process's memory. The process ends with its input.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -30,10 +31,9 @@ def nemojax(directory: Path, dtype: str, threads: int) -> Contender:
     return Nemojax(directory, dtype)
 
 
-def peer(name: str) -> Callable[[Path, str, int], Contender]:
+def peer(module: str, name: str) -> Callable[[Path, str, int], Contender]:
     def load(directory: Path, dtype: str, threads: int) -> Contender:
-        from experiments.latency import peers
-
+        peers = importlib.import_module(f"experiments.latency.{module}")
         contender: Contender = getattr(peers, name)(directory, dtype, threads)
         return contender
 
@@ -44,13 +44,15 @@ CONTENDERS: dict[str, tuple[Callable[[Path, str, int], Contender], str]] = {
     "nemojax float32": (nemojax, "float32"),
     "nemojax bfloat16": (nemojax, "bfloat16"),
     "nemojax int8": (nemojax, "int8"),
-    "transformers float32": (peer("Transformers"), "float32"),
-    "transformers bfloat16": (peer("Transformers"), "bfloat16"),
-    "NeMo float32": (peer("Nemo"), "float32"),
-    "onnxruntime float32": (peer("OnnxRuntime"), "float32"),
-    "onnxruntime int8": (peer("OnnxRuntime"), "int8"),
-    "sherpa-onnx float32": (peer("SherpaOnnx"), "float32"),
-    "sherpa-onnx int8": (peer("SherpaOnnx"), "int8"),
+    "transformers float32": (peer("peers", "Transformers"), "float32"),
+    "transformers bfloat16": (peer("peers", "Transformers"), "bfloat16"),
+    "NeMo float32": (peer("peers", "Nemo"), "float32"),
+    "onnxruntime float32": (peer("graph_peers", "OnnxRuntime"), "float32"),
+    "onnxruntime int8": (peer("graph_peers", "OnnxRuntime"), "int8"),
+    "OpenVINO float32": (peer("graph_peers", "OpenVino"), "float32"),
+    "OpenVINO bfloat16": (peer("graph_peers", "OpenVino"), "bfloat16"),
+    "sherpa-onnx float32": (peer("graph_peers", "SherpaOnnx"), "float32"),
+    "sherpa-onnx int8": (peer("graph_peers", "SherpaOnnx"), "int8"),
 }
 
 

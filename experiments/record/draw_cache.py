@@ -7,6 +7,7 @@ KERNEL_LEFT = 2  # 8 in the released model
 LAYERS = ("layer 24", "⋯", "layer 2", "layer 1")
 STEPS = FRAMES // CHUNK
 STEP_S = 2.4
+SHOWN = 3.9  # steps: what is drawn where nothing moves, and what an animation begins with
 CELL, GAP, X0, Y0 = 26, 4, 112, 150
 TEXT = ("He turned", " round,", " and saw", " that the", " door was", " open.")
 INK, FAINT, NEW, KEPT, OLD = "#24292f", "#8c959f", "#fb8500", "#219ebc", "#eaeef2"
@@ -14,8 +15,9 @@ INK, FAINT, NEW, KEPT, OLD = "#24292f", "#8c959f", "#fb8500", "#219ebc", "#eaeef
 STYLE = f"""
 text {{ font: 13px system-ui, sans-serif; fill: {INK} }}
 .small {{ font-size: 11px; fill: {FAINT} }}
-rect.cell {{ rx: 4px; fill: {OLD} }}
+rect.cell {{ rx: 4px }}
 .caption {{ font-weight: 600 }}
+@media (prefers-reduced-motion: reduce) {{ * {{ animation: none !important }} }}
 """
 
 
@@ -34,8 +36,16 @@ def keyframes(name: str, stages: Sequence[tuple[float, str]], rest: str) -> str:
     return f"@keyframes {name}{{{''.join(frames)}100%{{{value}}}}}"
 
 
-def animated(name: str) -> str:
-    return f'style="animation:{name} {STEPS * STEP_S}s linear infinite"'
+def at_rest(stages: Sequence[tuple[float, str]], rest: str) -> str:
+    """Returns the declaration that holds at `SHOWN`, as an attribute."""
+    name, _, value = [rest, *(new for start, new in stages if start <= SHOWN)][-1].partition(":")
+    return f'{name}="{value}"'
+
+
+def animated(name: str, stages: Sequence[tuple[float, str]], rest: str) -> str:
+    """Returns the attributes of a shape that is animated, and is drawn as at `SHOWN` where nothing moves."""
+    style = f"animation:{name} {STEPS * STEP_S:g}s linear {-SHOWN * STEP_S:g}s infinite"
+    return f'{at_rest(stages, rest)} style="{style}"'
 
 
 def cell_stages(frame: int, delay: float) -> list[tuple[float, str]]:
@@ -70,22 +80,20 @@ def draw() -> str:
                 f'<rect x="{px:.1f}" y="{58 - height:.1f}" width="2.5" height="{2 * height:.1f}" fill="{FAINT}"/>'
             )
     for step in range(STEPS):
-        styles.append(
-            keyframes(
-                f"s{step}", [(step, "opacity:1"), (step + 1, "opacity:0")][: 2 if step + 1 < STEPS else 1], "opacity:0"
-            )
-        )
+        stages = [(float(step), "opacity:1"), (step + 1, "opacity:0")][: 2 if step + 1 < STEPS else 1]
+        styles.append(keyframes(f"s{step}", stages, "opacity:0"))
+        shown = animated(f"s{step}", stages, "opacity:0")
         span = CHUNK * (CELL + GAP)
         shapes.append(
             f'<rect x="{x(step * CHUNK) - 3}" y="30" width="{span}" height="56" rx="6" fill="none" stroke="{NEW}" '
-            f'stroke-width="2" {animated(f"s{step}")}/>'
+            f'stroke-width="2" {shown}/>'
         )
         cached = min(step * CHUNK, LEFT)
         text(
             X0,
             112,
             f"step {step + 1}: {CHUNK} new frames computed, {cached} cached, none computed twice",
-            f'class="caption" {animated(f"s{step}")}',
+            f'class="caption" {shown}',
         )
     # encoder layers: one row of cells each
     for row, name in enumerate(LAYERS):
@@ -93,23 +101,25 @@ def draw() -> str:
         text(16, y + 18, name)
         for frame in range(FRAMES):
             key = f"c{row}_{frame}"
-            styles.append(keyframes(key, cell_stages(frame, 0.12 + 0.12 * depth), f"fill:{OLD}"))
-            shapes.append(f'<rect class="cell" x="{x(frame)}" y="{y}" width="{CELL}" height="{CELL}" {animated(key)}/>')
+            stages, rest = cell_stages(frame, 0.12 + 0.12 * depth), f"fill:{OLD}"
+            styles.append(keyframes(key, stages, rest))
+            size = f'width="{CELL}" height="{CELL}"'
+            shapes.append(f'<rect class="cell" x="{x(frame)}" y="{y}" {size} {animated(key, stages, rest)}/>')
             if frame % CHUNK >= CHUNK - KERNEL_LEFT:  # the last frames are in the convolution's cache too
                 step = frame // CHUNK
                 key = f"v{frame}"
+                stages = [s for s in [(step + 1, "opacity:1"), (step + 2, "opacity:0")] if s[0] < STEPS]
                 if row == 0:
-                    stages = [(step + 1, "opacity:1"), (step + 2, "opacity:0")]
-                    styles.append(keyframes(key, [s for s in stages if s[0] < STEPS], "opacity:0"))
-                shapes.append(
-                    f'<circle cx="{x(frame) + CELL / 2}" cy="{y + CELL / 2}" r="4" fill="white" {animated(key)}/>'
-                )
+                    styles.append(keyframes(key, stages, "opacity:0"))
+                shown = animated(key, stages, "opacity:0")
+                shapes.append(f'<circle cx="{x(frame) + CELL / 2}" cy="{y + CELL / 2}" r="4" fill="white" {shown}/>')
     # text, when its chunk is done
     text(16, bottom + 36, "text")
     for step, words in enumerate(TEXT):
         key = f"t{step}"
-        styles.append(keyframes(key, [(step + 0.6, "opacity:1")], "opacity:0"))
-        text(x(step * CHUNK), bottom + 36, words.strip(), animated(key))
+        stages = [(step + 0.6, "opacity:1")]
+        styles.append(keyframes(key, stages, "opacity:0"))
+        text(x(step * CHUNK), bottom + 36, words.strip(), animated(key, stages, "opacity:0"))
     # legend
     y = bottom + 74
     for left, color, words in (

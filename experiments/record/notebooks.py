@@ -1,6 +1,6 @@
 """Runs the scripts in `notebooks`, and keeps their outputs in the notebooks beside them.
 
-    python -m experiments notebooks [NAME...]
+    python -m experiments notebooks [NAME...] [--output DIRECTORY]
 
 Times and versions of a run are not kept, so a notebook changes only where its cells or their outputs do. Exit codes: 0,
 all have run; 1, a cell failed, and its notebook is unchanged; 2, there is no such script.
@@ -17,7 +17,8 @@ import nbformat
 import tyro
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-from experiments.harness.command import ending
+from experiments.harness.command import PROGRAM, ending
+from nemojax import companions
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
@@ -47,12 +48,17 @@ def executed(script: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-def command(names: tyro.conf.Positional[tuple[str, ...]] = ()) -> int:
+def command(names: tyro.conf.Positional[tuple[str, ...]] = (), output: Path | None = None) -> int:
     """Run the notebooks' scripts and keep their outputs.
 
     Args:
       names: of notebooks; by default all.
+      output: directory of the executed notebooks; by default that of the scripts, or here without a clone.
     """
+    output = output or (Path() if companions.installed() else NOTEBOOKS)
+    if not output.is_dir():
+        print(f"error: there is no directory {output}", file=sys.stderr)
+        return 2
     scripts = [NOTEBOOKS / f"{name}.py" for name in names] or sorted(NOTEBOOKS.glob("*.py"))
     for script in scripts:
         if not script.is_file():
@@ -66,10 +72,11 @@ def command(names: tyro.conf.Positional[tuple[str, ...]] = ()) -> int:
             print(f"error: {script.name}: {error}", file=sys.stderr)
             code = 1
             continue
-        nbformat.write(notebook, script.with_suffix(".ipynb"))
-        print(f"{script.stem}: {len(notebook.cells)} cells")
+        target = output / script.with_suffix(".ipynb").name
+        nbformat.write(notebook, target)
+        print(f"{target}: {len(notebook.cells)} cells")
     return code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return ending(lambda: tyro.cli(command, prog="python -m experiments notebooks", args=arguments))
+    return ending(lambda: tyro.cli(command, prog=f"{PROGRAM} notebooks", args=arguments))

@@ -32,12 +32,12 @@ RUNS = {  # question and commands, by the name of the file of rows
     "compare_latency": (
         "How long does a step take, here and in the peers?",
         f"{LATENCY} 'nemojax float32' 'nemojax int8' 'transformers float32' 'transformers bfloat16' "
-        "'onnxruntime int8' 'sherpa-onnx int8'",
+        "'onnxruntime int8' 'OpenVINO bfloat16' 'sherpa-onnx int8'",
     ),
     "compare_latency_more": (
         "How long in NeMo, in bfloat16, and in float32 graphs?",
         f"{LATENCY} 'nemojax float32' 'nemojax bfloat16' 'nemojax int8' 'NeMo float32' "
-        "'onnxruntime float32' 'sherpa-onnx float32'",
+        "'onnxruntime float32' 'OpenVINO float32' 'sherpa-onnx float32'",
     ),
     "cost_growth": (
         "How does a step's cost grow?",

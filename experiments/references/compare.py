@@ -21,7 +21,6 @@ a file of JSON lines. It needs the environment of `make parity`. Exit codes: 0, 
 difference, or a recording could not be compared; 2, the command or the model is wrong.
 """
 
-import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -55,7 +54,7 @@ from experiments.references.transformers_model import Transformers
 from nemojax.audio.manifest import expand_manifest
 from nemojax.audio.source import read_all
 from nemojax.config import ModelConfig
-from nemojax.errors import AudioError, ConfigError
+from nemojax.errors import AudioError
 
 if TYPE_CHECKING:  # jax is imported only where a model runs
     from nemojax.recognition.recognizer import Recognizer
@@ -83,7 +82,7 @@ class Settings:
     def check(self) -> None:
         checks.check_manifests(self.manifests)
         checks.at_least(1, self, "limit")
-        check_installed()
+        checks.check_installed("torch", "nemo", "transformers")
 
 
 # The references.
@@ -178,7 +177,7 @@ def load_references(model: Path) -> list[Reference]:
       ConfigError: a reference is not installed.
       ConvertError: a reference can't express the model, or does not load what is written for it.
     """
-    check_installed()
+    checks.check_installed("torch", "nemo", "transformers")
     import torch
 
     from convert.huggingface import checkpoint as huggingface
@@ -197,15 +196,6 @@ def _loaded(kind: type[NemoReference] | type[TransformersReference], path: Path)
         return kind(path)
     except Exception as error:  # the libraries' errors have no common type
         raise ConvertError(f"{kind.name} does not load what `convert` writes for it: {reason(error)}") from error
-
-
-def check_installed() -> None:
-    missing = [name for name in ("torch", "nemo", "transformers") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"{', '.join(missing)} can't be found here: run this in the environment that `make parity` sets up "
-            '(.venv-parity), or pip install "nemojax[parity]" into another'
-        )
 
 
 # The comparison.

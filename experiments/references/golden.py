@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import tyro
 
+from experiments.harness import checks
 from experiments.harness.command import ending
 from experiments.references import Size, nemo_model, transformers_model
 from experiments.references.nemo_model import Nemo
@@ -97,6 +98,7 @@ def make(directory: tyro.conf.Positional[Path]) -> None:
     Args:
       directory: such as tests/golden; it is replaced.
     """
+    checks.check_installed("torch", "nemo", "transformers")
     import torch
 
     torch.set_num_threads(1)  # sums in one order

@@ -2,6 +2,7 @@
 
 growth.py            a command: how a step's cost grows
 growth_bench.py      its timed steps
+growth_threads.py    its steps on a number of cores
 profile.py           a command: where a step's time goes
 profiled_step.py     its step, run under jax's profiler
 trace.py             a profiler's trace, read by named scope

@@ -1,7 +1,10 @@
-"""Timed steps of fresh weights: of live streams, and over a whole recording."""
+"""Timed steps of fresh weights: of live streams, alone and in an engine, and over a whole recording."""
 
+import asyncio
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,15 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from experiments.references.tokenizer import train_tokenizer
 from nemojax.config import ModelConfig
 from nemojax.kernels.selection import for_backend
-from nemojax.model.parameters import freeze
+from nemojax.model.parameters import freeze, thaw
 from nemojax.model.transducer import Transducer
+from nemojax.recognition.recognizer import Recognizer
 from nemojax.recognition.stream_batch import StepInput, StreamBatch
-from nemojax.streaming import init_state, prepare, segments_of, transcribe_scan
+from nemojax.serving.engine import Engine
+from nemojax.streaming import prepare
+from nemojax.text.tokenizer import Tokenizer
 
 BLANK_BIAS = 1e4  # makes blank the most likely label, whatever the other logits are
-SEGMENT_FRAMES = 70  # of a recording, at a time
+WARM_S = 100.0  # of a recording that is transcribed before the clock starts
 
 
 class Bench:
@@ -31,6 +38,7 @@ class Bench:
     """
 
     def __init__(self, config: ModelConfig, dtype: str, steps: int, seed: int):
+        self.arguments = config, dtype, steps, seed
         self._config, self._dtype, self._steps, self._seed = config, dtype, steps, seed
         model = Transducer(config, rngs=nnx.Rngs(seed))
         bias = model.joint.output.bias
@@ -48,6 +56,10 @@ class Bench:
         """Builds a model of these weights, which do not depend on the left context."""
         shaped = jax.eval_shape(lambda: self._for_backend(Transducer(config, rngs=nnx.Rngs(0))))
         return freeze(jax.tree.unflatten(jax.tree.structure(shaped), self._leaves))
+
+    def _recognizer(self) -> Recognizer:
+        config = self._config
+        return Recognizer(thaw(self._model(config)), config, _tokenizer(config.vocabulary))
 
     def step(self, streams: int, config: ModelConfig, lookahead: int) -> Callable[[], float]:
         """Returns a function that runs some steps and returns the mean seconds of one; it is compiled and warm."""
@@ -67,21 +79,50 @@ class Bench:
         run(-(-config.encoder.left_context_frames // (lookahead + 1)) + 1)  # until the caches are full
         return run
 
-    def transcription(self, seconds: float, lookahead: int) -> Callable[[], float]:
-        """Returns a function that transcribes a recording of this length and returns the seconds that it took."""
-        config = self._config
-        model = self._model(config)
-        constants = prepare(model)
-        count = round(seconds * config.features.sample_rate_hz)
-        noise = jnp.asarray(np.random.default_rng(self._seed).normal(0, 0.05, (1, count)), jnp.float32)
-        chunks = SEGMENT_FRAMES // (lookahead + 1)
-        segments = segments_of(noise, jnp.full(1, count, jnp.int32), lookahead, chunks, config)
+    def engine(self, streams: int, lookahead: int) -> Callable[[], float]:
+        """Returns a function that serves live streams in an engine as fast as it can.
 
-        def run() -> float:
-            state = init_state(model, constants, 1)
-            start = time.perf_counter()
-            jax.block_until_ready(transcribe_scan(model, constants, state, segments, lookahead=lookahead))
-            return time.perf_counter() - start
+        It returns the mean seconds of a chunk of all of them, from the push of the first to the text of the last.
+        """
+        recognizer = self._recognizer()
 
+        async def serve(steps: int) -> float:
+            done: asyncio.Queue[int] = asyncio.Queue()
+            report = lambda step: done.put_nowait(len(step.streams))
+            async with Engine(recognizer, lookahead, (streams,), on_step=report) as engine:
+                chunk = np.random.default_rng(self._seed).normal(0, 0.05, engine.chunk_samples).astype(np.float32)
+                opened, packets = [engine.open() for _ in range(streams)], np.tile(chunk, (streams, 1))
+                start = 0.0
+                for _ in range(steps + 1):  # the first warms up
+                    engine.push_nowait(opened, packets)
+                    missing = streams
+                    while missing:
+                        missing -= await done.get()
+                    start = start or time.perf_counter()
+                seconds = (time.perf_counter() - start) / steps
+                for stream in opened:
+                    stream.close()
+            return seconds
+
+        run = lambda: asyncio.run(serve(self._steps))
         run()
         return run
+
+    def transcription(self, seconds: float, lookahead: int) -> Callable[[], float]:
+        """Returns a function that transcribes a recording of this length and returns the seconds that it took."""
+        recognizer, rate_hz = self._recognizer(), self._config.features.sample_rate_hz
+        noise = np.random.default_rng(self._seed).normal(0, 0.05, round(seconds * rate_hz)).astype(np.float32)
+
+        def run(samples: np.ndarray = noise) -> float:
+            start = time.perf_counter()
+            recognizer.transcribe(samples, lookahead, batch_size=1)
+            return time.perf_counter() - start
+
+        run(noise[: round(WARM_S * rate_hz)])
+        return run
+
+
+def _tokenizer(pieces: int) -> Tokenizer:
+    with tempfile.TemporaryDirectory() as directory:
+        train_tokenizer(directory, pieces)
+        return Tokenizer((Path(directory) / "tokenizer.model").read_bytes())

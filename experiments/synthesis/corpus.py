@@ -27,7 +27,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import soundfile
 import tyro
-from tqdm import tqdm
 
 from experiments.harness import checks
 from experiments.harness.command import command
@@ -43,6 +42,7 @@ from experiments.synthesis.sentences import held_out, is_spoken_as_written, sent
 from experiments.synthesis.voices import PROGRAMS, VOICES, Delivery, Program, Voice, draw_delivery
 from nemojax.data.train_tokenizer import texts_of
 from nemojax.errors import ConfigError
+from nemojax.progress import AudioBar
 
 TWO_SENTENCES = 0.25  # the share of clips with two sentences
 AHEAD = 4  # sentences in work, per worker
@@ -176,7 +176,7 @@ def write_set(
         for path in partial:
             stack.callback(path.unlink, missing_ok=True)
         archive = stack.enter_context(tarfile.open(partial[0], "w", format=tarfile.USTAR_FORMAT))
-        bar = stack.enter_context(tqdm(total=seconds and round(seconds), desc=name, unit="s", smoothing=0.05))
+        bar = stack.enter_context(AudioBar(name, seconds, disable=False, leave=True))
         results = speak_all(wanted, settings)
         stack.callback(results.close)
         for result in results:

@@ -16,13 +16,18 @@ def dev_rows(
     dev: Mapping[str, Sequence[Recording | AudioError]],
     batch_size: int,
     report: Callable[[object], None],
+    evaluation: int = 0,
 ) -> Iterator[dict[str, Any]]:
-    """Yields WER and CER of each manifest, by its name, at each look-ahead of the model, with the streaming step."""
+    """Yields WER and CER of each manifest, by its name, at each look-ahead of the model, with the streaming step.
+
+    The row of a manifest's first look-ahead has a sample transcript, of another recording in each evaluation.
+    """
     for name, entries in dev.items():
-        for lookahead in recognizer.config.encoder.lookaheads:
+        for index, lookahead in enumerate(recognizer.config.encoder.lookaheads):
             begin = time.perf_counter()
             scored = evaluate(recognizer, entries, lookahead, batch_size, report=report)
             words, characters = total(u.words for u in scored), total(u.characters for u in scored)
+            sample = scored[evaluation % len(scored)] if scored and not index else None
             yield {
                 "manifest": name,
                 "lookahead": lookahead,
@@ -32,4 +37,5 @@ def dev_rows(
                 "words": words.reference,
                 "failed": len(entries) - len(scored),
                 "seconds": round(time.perf_counter() - begin, 2),
+                **({"reference": sample.reference, "hypothesis": sample.hypothesis} if sample else {}),
             }

@@ -35,12 +35,14 @@ def export(
     replace: bool = False,
     mix_with: Path | None = None,
     mix_share: float = 0.0,
+    average: int = 1,
 ) -> int:
     """Writes the weights of a step, averaged where the run takes an average, and returns the step.
 
     Args:
       mix_with, mix_share: a native checkpoint of the same settings, and its share of the weights that are written: a
         model that was trained on keeps more of what it knew before (Wortsman et al. 2022, "Robust fine-tuning").
+      average: the mean of this many checkpoints is written: that of `step` and those before it.
       step: None for the step with the lowest dev WER, or the last step where none was evaluated.
 
     Raises:
@@ -64,15 +66,25 @@ def export(
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.eval_shape(partial(init, recipe=recipe), abstract_model(config))
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
-        model = model_of(checkpoints.restore(like, step), config)
+        steps = [saved for saved in checkpoints.steps if saved <= step]
+        if len(steps) < average:
+            raise RunError(
+                f"{run} has {len(steps)} checkpoints up to step {step} ({', '.join(map(str, steps))}), and the mean of "
+                f"{average} is asked for; set a lower --average"
+            )
+        model = model_of(checkpoints.restore(like, step), config, recipe.lora)
+        for earlier in steps[-average:-1]:
+            other = model_of(checkpoints.restore(like, earlier), config, recipe.lora)
+            model = jax.tree.map(jnp.add, model, other)
+        model = jax.tree.map(lambda x: x / average, model) if average > 1 else model
     finally:
         checkpoints.close()
-    origin = origin | {"step": step}
+    origin = origin | {"step": step} | ({"averaged": steps[-average:]} if average > 1 else {})
     if mix_with is not None:
-        other, _, _, other_origin = checkpoint.load(mix_with, jnp.float32)
-        if other.config != config:
+        weights, _, _, other_origin = checkpoint.load(mix_with, jnp.float32)
+        if weights.config != config:
             raise ConfigError(f"{mix_with} has other settings than the model of {run}")
-        model = jax.tree.map(lambda ours, theirs: (1 - mix_share) * ours + mix_share * theirs, model, other)
+        model = jax.tree.map(lambda ours, theirs: (1 - mix_share) * ours + mix_share * theirs, model, weights)
         origin |= {"mixed": {"directory": mix_with.name, "share": mix_share, "origin": other_origin}}
     model = jax.tree.map(lambda x: x.astype(dtype), model)
     if replace and out.exists():
@@ -91,6 +103,8 @@ class Settings:
     """A new directory."""
     step: int | None = None
     """The step to export; by default the one with the lowest dev WER, or the last where none was evaluated."""
+    average: int = 1
+    """Number of checkpoints whose mean is exported: that of the step and those saved before it (see `train --keep`)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the weights."""
     mix_with: Path | None = None
@@ -99,6 +113,8 @@ class Settings:
     """The share of --mix-with in the weights."""
 
     def check(self) -> None:
+        if self.average < 1:
+            raise ConfigError(f"--average must be at least 1, not {self.average}")
         if not 0 <= self.mix_share <= 1:
             raise ConfigError(f"--mix-share must be from 0 to 1, not {self.mix_share}")
 
@@ -106,10 +122,8 @@ class Settings:
 def run(settings: Settings) -> int:
     """Runs the command."""
     settings.check()
-    share = settings.mix_share
-    step = export(
-        settings.run, settings.out, settings.step, settings.dtype, mix_with=settings.mix_with, mix_share=share
-    )
+    one = settings
+    step = export(one.run, one.out, one.step, one.dtype, False, one.mix_with, one.mix_share, one.average)
     print(f"{settings.out} holds the weights of step {step}", file=sys.stderr)
     return 0
 

@@ -4,14 +4,13 @@ A run is a function of its settings. Its state is a checkpoint, and the step's n
 is killed, the same command resumes from the last checkpoint and computes the same numbers.
 """
 
-import dataclasses
 import json
 import math
 import signal
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,37 +18,35 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from experiments.harness.output import labels, spread
+from experiments.harness.output import labels
 from experiments.training.dev_scores import dev_rows
-from experiments.training.presets import FIXED, Experiment, changes, current_names
-from experiments.training.progress import ProgressBar
+from experiments.training.early_stopping import reason_to_end
+from experiments.training.kept_settings import keep_settings, started_run
+from experiments.training.opening import opening
+from experiments.training.operations import peak, step_operations
+from experiments.training.planning import dev_entries, plan_batches
+from experiments.training.presets import Experiment
+from experiments.training.progress import Lines, ProgressBar, say
 from experiments.training.run_directory import (
     METRICS,
-    ORIGIN,
     SETTINGS,
-    TOKENIZER,
     Checkpoints,
     MetricsLog,
     RunError,
-    saved_steps,
-    write_json,
+    read_metrics,
 )
-from experiments.training.start import Start, start
+from experiments.training.start import Start, check_trained, start
+from experiments.training.trackers import TENSORBOARD, Tracker, trackers
 from nemojax import compilation
-from nemojax.audio.manifest import expand_manifest
-from nemojax.audio.source import Recording
 from nemojax.config import ModelConfig
-from nemojax.data.corpus import load_corpus
+from nemojax.data.buckets import Bucket
 from nemojax.data.pipeline import Pipeline
-from nemojax.data.plan import Plan
-from nemojax.errors import AudioError
-from nemojax.model.parameters import abstract_model
 from nemojax.recognition.recognizer import Recognizer
 from nemojax.text.tokenizer import Tokenizer
 from nemojax.training import sharding
 from nemojax.training.forward import Batch
-from nemojax.training.losses import Loss
-from nemojax.training.state import TrainState, init, model_of
+from nemojax.training.losses import Counts, Loss
+from nemojax.training.state import TrainState, init, model_of, partition
 from nemojax.training.step import StepMetrics, train_step_jit
 
 COMPILED = "compiled"  # subdirectory of the run for compiled steps
@@ -75,9 +72,10 @@ class Run:
     def __init__(
         self,
         experiment: Experiment,
-        log: Callable[[str], None] = tqdm.write,
+        log: Callable[[str], None] = say,
         losses: tuple[Loss, ...] | None = None,
     ):
+        experiment = experiment.resolved()
         self.experiment, self.log, self._losses = experiment, log, losses
         self.chief = jax.process_index() == 0  # the process that writes metrics and evaluates
         directory = experiment.run
@@ -85,90 +83,29 @@ class Run:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{directory} can't be written: {error.strerror}") from None
-        started = start(experiment) if not (directory / SETTINGS).exists() else self._started()
+        started = start(experiment) if not (directory / SETTINGS).exists() else started_run(experiment)
         self.config: ModelConfig = started.model.config
         self.tokenizer = Tokenizer(started.tokenizer)
-        self.plan = self._plan()
-        self.changed = self._keep_settings(started)
+        self.plan = plan_batches(experiment, self.tokenizer, self.config, log)
+        like = jax.eval_shape(partial(init, recipe=experiment.training), started.model)
+        check_trained(started.drawn, like.parameters, experiment.training)  # before anything is kept
+        self.changed = keep_settings(experiment, started, self.plan.fingerprint, losses, self.chief)
         compilation.keep(directory / COMPILED)
         self.checkpoints = Checkpoints(directory / "checkpoints", experiment.keep)
-        self._prepare_step(started)
-        self.dev = {label: self._dev_entries(path) for label, path in labels(experiment.dev).items()}
+        self._prepare_step(started, like)
+        self.dev = {name: dev_entries(path, experiment.dev_utterances) for name, path in labels(experiment.dev).items()}
         self._metrics: MetricsLog | None = None  # open during `train`
         self._reported: set[str] = set()
         self._stop_requested = False
         self._skipped_in_a_row = int(self.state.skipped_in_a_row)
 
-    def _started(self) -> Start:
-        """Returns what a run to resume started with. Its model is abstract: the checkpoint holds the weights."""
-        directory, experiment = self.experiment.run, self.experiment
-        try:
-            tokenizer, origin = (directory / TOKENIZER).read_bytes(), json.loads((directory / ORIGIN).read_text())
-            config = ModelConfig.from_json(json.dumps(json.loads((directory / SETTINGS).read_text())["started"]))
-        except (OSError, ValueError, KeyError) as error:
-            raise RunError(f"{directory} does not hold a run that can be resumed: {error}") from None
-        if not saved_steps(directory / "checkpoints"):
-            return start(dataclasses.replace(experiment, tokenizer=directory / TOKENIZER))
-        return Start(abstract_model(config), tokenizer, origin)
+    def _prepare_step(self, started: Start, like: TrainState) -> None:
+        """Prepares the first state, new or restored, and the step to compile, on one device or on a mesh.
 
-    def _plan(self) -> Plan:
-        """Reads the training manifests and plans the batches."""
-        experiment = self.experiment
-        with tqdm(desc="manifests", unit=" entries", disable=None, leave=False) as bar:
-
-            def counted(entries: Iterable[Any]) -> Iterable[Any]:
-                for entry in entries:
-                    bar.update()
-                    yield entry
-
-            sources = experiment.sources()
-            corpus = load_corpus(sources, self.tokenizer, self.config, experiment.filters, counted)
-        self.log(corpus.report())
-        rows = math.lcm(jax.device_count() * experiment.training.accumulation, experiment.plan.rows_multiple)
-        settings = dataclasses.replace(experiment.plan, rows_multiple=rows)
-        return Plan(corpus, self.config, settings, experiment.waveform)
-
-    def _dev_entries(self, path: Path) -> list[Recording | AudioError]:
-        """Returns the entries of a dev manifest to evaluate. Raises RunError for a manifest without a recording."""
-        entries = expand_manifest(path)
-        if not any(isinstance(entry, Recording) for entry in entries):
-            raise RunError(f"--dev {path}: {entries[0] if entries else 'it is empty'}")
-        return spread(entries, self.experiment.dev_utterances)
-
-    def _keep_settings(self, started: Start) -> dict[str, Any]:
-        """Writes the settings of a new run, or compares them with those of the run to resume; returns what changed."""
-        path = self.experiment.run / SETTINGS
-        now = json.loads(self.experiment.to_json()) | {
-            "started": json.loads(self.config.to_json()),
-            "data": self.plan.fingerprint,
-        }
-        if self._losses is not None:
-            now["losses"] = {loss.name: loss.weight for loss in self._losses}
-        if path.exists():
-            different = changes(current_names(json.loads(path.read_text())), now)
-            fixed = {name: change for name, change in different.items() if name.startswith(FIXED)}
-            if fixed or (different and not self.experiment.accept_changes):
-                shown = fixed or different
-                listed = "; ".join(f"{name}: {old!r} then, {new!r} now" for name, (old, new) in shown.items())
-                others = "or another directory" if fixed else "another directory, or --accept-changes"
-                raise RunError(f"{self.experiment.run} was started with other settings ({listed}); use those, {others}")
-        else:
-            different = {}
-        if self.chief:
-            try:
-                if not path.exists():
-                    (self.experiment.run / TOKENIZER).write_bytes(started.tokenizer)
-                    write_json(self.experiment.run / ORIGIN, started.origin)
-                write_json(path, now)  # last: where this file exists, the others do
-            except OSError as error:
-                raise RunError(f"{self.experiment.run} can't be written: {error.strerror}") from None
-        return different
-
-    def _prepare_step(self, started: Start) -> None:
-        """Prepares the first state, new or restored, and the step to compile, on one device or on a mesh."""
+        Args:
+          like: the shapes of the state.
+        """
         recipe, config, last = self.experiment.training, self.config, self.checkpoints.last
-        first_state = partial(init, recipe=recipe)
-        like = jax.eval_shape(first_state, started.model)
         if jax.device_count() == 1:
             here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
             shardings = jax.tree.map(lambda _: here, like)
@@ -180,7 +117,7 @@ class Run:
             shardings = sharding.state_shardings(like, self._mesh)
             self._step = sharding.sharded_step(self._mesh, shardings, config, recipe, losses=self._losses)
         if last is None:
-            state = first_state(started.model)
+            state = init(started.model, recipe)
             self.state = state if jax.device_count() == 1 else sharding.place_state(state, shardings)
         else:
             placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, shardings)
@@ -201,7 +138,7 @@ class Run:
                 stack.callback(signal.signal, number, signal.signal(number, self._request_stop))
             stack.callback(self.checkpoints.close)
             if self.chief:
-                self._metrics = MetricsLog(experiment.run / METRICS, self.step, experiment.tensorboard)
+                self._metrics = MetricsLog(experiment.run / METRICS, self.step, self._trackers())
                 stack.callback(self._metrics.close)
             if self.changed:
                 self._write("settings", changed={name: new for name, (_, new) in self.changed.items()})
@@ -217,7 +154,8 @@ class Run:
             bar = stack.enter_context(
                 tqdm(initial=self.step, total=experiment.steps, unit="step", disable=None, smoothing=0.05)
             )
-            self._bar = ProgressBar(bar, pipeline)
+            self._bar = self._progress(bar, pipeline)
+            self._open()
             self._steps(pipeline)
         if self.chief:
             self._export()
@@ -227,22 +165,37 @@ class Run:
     def _steps(self, pipeline: Pipeline) -> None:
         """Steps, evaluates and saves until the last step. Raises Stopped where any process was asked to stop."""
         experiment, before = self.experiment, None
-        while self.step < experiment.steps:
+        ends, compiled = self._ends_early(), set[Bucket]()
+        while self.step < experiment.steps and not ends:
             batch = self._placed(next(pipeline))
+            rows, samples = batch.samples.shape  # of all processes
+            bucket, begin = (
+                Bucket(samples // self.config.frame_samples, batch.labels.shape[1], rows),
+                time.perf_counter(),
+            )
             self.state, metrics = self._step(self.state, batch)
+            if bucket not in compiled:
+                compiled.add(bucket)
+                self._bar.leave_out(time.perf_counter() - begin, returns=False)
             self.step += 1
             self._record(before)  # the numbers of the step before, while this one is computed
-            before = self.step, metrics
+            before = self.step, metrics, bucket.frames * bucket.batch
             evaluates = self.step % experiment.evaluate_every == 0 or self.step == experiment.steps
             stops = self._stop_agreed()
             if evaluates or stops or self.step % experiment.save_every == 0:
                 self._record(before)
                 before = None
+                begin = time.perf_counter()
                 wer = self._evaluate() if evaluates and not stops else None
+                self._bar.leave_out(time.perf_counter() - begin, returns=True)
                 self.checkpoints.save(self.step, self.state, wer)
+                ends = evaluates and self._ends_early()
             if stops:
                 self.checkpoints.wait()
-                raise Stopped(f"stopped after step {self.step}, which is saved; the same command resumes from there")
+                raise Stopped(
+                    f"stopped after step {self.step}, which is saved in {self.checkpoints.directory / str(self.step)}; "
+                    f"the same command resumes with step {self.step + 1}"
+                )
         self.checkpoints.wait()
 
     def _placed(self, batch: Any) -> Batch:
@@ -251,14 +204,14 @@ class Run:
             return Batch(*(jax.device_put(np.asarray(getattr(batch, name))) for name in Batch._fields))
         return sharding.place_batch(batch, self._mesh)
 
-    def _record(self, entry: tuple[int, StepMetrics] | None) -> None:
+    def _record(self, entry: tuple[int, StepMetrics, int] | None) -> None:
         """Writes a step's numbers to the metrics. Raises RunError after too many skipped steps in a row."""
         if entry is None:
             return
-        step, metrics = entry
+        step, metrics, slots = entry
         values: StepMetrics = jax.tree.map(lambda x: np.asarray(x).item(), metrics)
         counts = values.counts
-        self._bar.update(step, values)
+        self._bar.update(step, values, slots)
         self._write(
             "train",
             step,
@@ -271,7 +224,10 @@ class Run:
             utterances=counts.rows,
             frames=counts.frames,
             labels=counts.labels,
+            padding_share=round(1 - counts.frames / slots, 4),
             waited_share=round(self._bar.waited_share, 4),
+            frames_per_s=round(self._bar.frames_per_s, 1),
+            utilization=self._bar.utilization,
         )
         if values.skipped:
             parts = ", ".join(f"{name} {value:.4g}" for name, value in values.losses.items())
@@ -298,8 +254,12 @@ class Run:
             return None
         recognizer = Recognizer(jax.device_put(model), self.config, self.tokenizer)
         wers = []
-        for row in dev_rows(recognizer, self.dev, self.experiment.dev_batch, self._report):
+        number = self.step // self.experiment.evaluate_every
+        for row in dev_rows(recognizer, self.dev, self.experiment.dev_batch, self._report, number):
             wers.append(row["wer"])
+            if "hypothesis" in row:
+                self.log(f"step {self.step}, {row['manifest']}, look-ahead {row['lookahead']}, a sample:")
+                self.log(f"  reference:  {row['reference']}\n  hypothesis: {row['hypothesis']}")
             self._write("dev", **row)
         finite = [wer for wer in wers if math.isfinite(wer)]
         if not finite:
@@ -308,9 +268,46 @@ class Run:
         self.log(f"step {self.step}: dev WER {self._bar.wer:.2%}")
         return self._bar.wer
 
+    def _ends_early(self) -> bool:
+        """Returns whether the run ends before its last step; see `early_stopping`. Every process must call this."""
+        if not self.experiment.patience:
+            return False
+        reason = None
+        if self.chief:
+            reason = reason_to_end(read_metrics(self.experiment.run / METRICS), self.experiment.patience)
+        if reason is not None:
+            self.log(f"the run ends after step {self.step}: {reason}")
+        ends = np.array(reason is not None)
+        return bool(ends if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(ends))
+
+    def _open(self) -> None:
+        """Logs what the run does, and the step that it begins with."""
+        lines = opening(self.experiment, self.config, self.plan, self.state.parameters, self._mesh)
+        last = self.checkpoints.last
+        begin = f"resumes with step {self.step + 1}" if self.step else "begins with step 1"
+        source = f", from {self.checkpoints.directory / str(last)}" if self.step else ""
+        for line in [*lines, f"{self.experiment.run} {begin} of {self.experiment.steps}{source}"] if self.chief else ():
+            self.log(line)
+
+    def _progress(self, bar: "tqdm[Any]", pipeline: Pipeline) -> ProgressBar:
+        """Returns the progress bar, which also knows the operations of a step and the devices' peak."""
+        experiment, recipe = self.experiment, self.experiment.training
+        trained, _ = partition(self.state.parameters, recipe)
+        one = experiment.peak_tflops * 1e12 or peak(jax.devices()[0].device_kind, recipe.dtype)
+
+        def operations(counts: Counts) -> float:
+            return step_operations(self.config, int(counts.frames), int(counts.labels), int(counts.rows), set(trained))
+
+        lines = Lines(self.log if self.chief else lambda line: None, experiment.log_seconds, experiment.steps)
+        return ProgressBar(bar, pipeline, lines, operations, one and one * jax.device_count())
+
+    def _trackers(self) -> list[Tracker]:
+        names = [*self.experiment.track, *([TENSORBOARD] if self.experiment.tensorboard else [])]
+        return trackers(names, self.experiment.run, self.step, json.loads(self.experiment.to_json()))
+
     def _host_model(self) -> Any:
         """Returns the model to evaluate, in host memory. Every process must call this."""
-        model = model_of(self.state, self.config)
+        model = model_of(self.state, self.config, self.experiment.training.lora)
         if jax.process_count() > 1:
             return multihost_utils.process_allgather(model, tiled=True)
         return jax.tree.map(np.asarray, model)

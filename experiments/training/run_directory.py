@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,17 +161,17 @@ class MetricsLog:
     Args:
       step: step of the state that the run starts or resumes from. Rows of later steps, and an incomplete last row, are
         removed.
-      tensorboard: write numbers for TensorBoard too.
+      trackers: get the numbers too; see `trackers.py`.
     """
 
-    def __init__(self, path: Path, step: int, tensorboard: bool = False):
+    def __init__(self, path: Path, step: int, trackers: Sequence[Any] = ()):
         self.path = path
         rows = [row for row in read_metrics(path) if row["step"] <= step]
         partial = path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
         os.replace(partial, path)
         self._file = path.open("a", buffering=1)
-        self._writer = _summary_writer(path.parent / "tensorboard", step) if tensorboard else None
+        self._trackers = trackers
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """Appends a row; numbers that are not finite become null, because JSON has none. Raises RunError."""
@@ -182,16 +182,19 @@ class MetricsLog:
             raise RunError(
                 f"{self.path} can't be written: {error.strerror}; free some space and run the same command again"
             ) from None
-        if self._writer is not None:
-            names = [str(values[key]) for key in ("manifest", "lookahead") if kind == "dev"]
-            for key, value in values.items():
-                if isinstance(value, int | float) and key not in ("manifest", "lookahead"):
-                    self._writer.add_scalar("/".join([kind, *names, key]), value, step)
+        names = [str(values[key]) for key in ("manifest", "lookahead") if kind == "dev"]
+        numbers = {
+            "/".join([kind, *names, key]): value
+            for key, value in values.items()
+            if isinstance(value, int | float) and key not in ("manifest", "lookahead")
+        }
+        for tracker in self._trackers if numbers else ():
+            tracker.add(numbers, step)
 
     def close(self) -> None:
         self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -203,14 +206,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return rows
-
-
-def _summary_writer(directory: Path, step: int) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise RunError("TensorBoard's format needs a package: install nemojax[tensorboard]") from None
-    return SummaryWriter(str(directory), purge_step=step + 1)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -2,10 +2,14 @@
 
     python -m experiments train smoke runs/first --train train.jsonl --dev dev.jsonl
 
-Presets are `family`, `114m`, `small` and `smoke`; `python -m experiments train PRESET --help` lists all settings.
+    python -m experiments train fine-tune runs/mine --init MODEL --train mine.jsonl --replay old.jsonl --dev dev.jsonl
+
+Presets are `family`, `114m`, `fine-tune`, `fine-tune-lora`, `small` and `smoke`; `python -m experiments train PRESET
+--help` lists all settings. `--train-only "joint|prediction"` is short for --training.train-only, `--lora 16` for
+--training.lora.rank. `--dry` says what a run would do and how much memory it takes, and does nothing else.
 The same command resumes a run that was stopped or killed. So does `--settings RUN/settings.json` alone; followed by
-another RUN, it starts the same run there. Exit codes: 0, trained to the last step; 1, the run failed; 2, the command or
-a setting is wrong; 143, stopped by SIGTERM or control-C, state saved.
+another RUN, it starts the same run there. Exit codes: 0, trained to the last step; 1, the run failed, or with `--dry`
+the step does not fit the card; 2, the command or a setting is wrong; 143, stopped by SIGTERM or control-C, state saved.
 """
 
 import sys
@@ -26,6 +30,10 @@ def run(experiment: Experiment) -> int:
     from experiments.training.loop import Run, Stopped
     from experiments.training.run_directory import RunError
 
+    if experiment.dry:
+        from experiments.training.estimate import dry_run
+
+        return dry_run(experiment)
     if experiment.distributed:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")  # where there are only CPUs
         jax.distributed.initialize()

@@ -12,6 +12,7 @@ ffmpeg.py        formats that only ffmpeg decodes
 window.py        a part of an open file, as a file
 channels.py      several channels to one
 resampler.py     one rate to another
+voice_activity.py  skips long silence
 stream_input.py  the pieces of one live stream
 manifest.py      manifests: one recording per line
   shard_names.py     names of several manifests at once

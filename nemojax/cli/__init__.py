@@ -1,4 +1,4 @@
-"""The command line: `nemojax transcribe`, `nemojax evaluate`, `nemojax info`, `nemojax lm` and `nemojax warm`.
+"""The command line: `nemojax transcribe`, `evaluate`, `info`, `lm`, `warm`, `doctor`, `convert` and `experiments`.
 
 Text goes to standard output; changes made to the audio, errors and progress go to standard error.
 Exit codes: 0, everything is done; 1, some recordings could not be transcribed; 2, the command or the model is wrong;
@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
-from nemojax import __version__
+from nemojax import __version__, companions
+from nemojax.cli.companion_commands import COMMANDS as COMPANIONS
+from nemojax.cli.doctor import doctor
 from nemojax.cli.evaluate import evaluate
 from nemojax.cli.info import info
 from nemojax.cli.lm import lm
@@ -47,8 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "info": info,
         "lm": lm,
         "warm": warm,
+        "doctor": doctor,
+        **COMPANIONS,
     }
     try:
+        if arguments and arguments[0] in COMPANIONS:  # which read the other arguments themselves
+            return companions.run(arguments[0], arguments[1:])
         code: int = tyro.extras.subcommand_cli_from_dict(
             commands, prog="nemojax", description=DESCRIPTION, args=arguments
         )

@@ -6,7 +6,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from tqdm import tqdm
 from tyro.conf import Positional, arg
 
 from nemojax import metrics
@@ -19,12 +18,14 @@ from nemojax.audio.shard_names import manifest_paths
 from nemojax.audio.source import Recording
 from nemojax.bundled import SMALL
 from nemojax.checks import check_count, check_seconds
+from nemojax.cli.model import check_beam
 from nemojax.cli.model import load as load_model
 from nemojax.cli.options import (
     EACH_ADVICE,
     MANIFESTS,
     Attention,
     BatchSize,
+    Beam,
     ChannelText,
     Dtype,
     Json,
@@ -41,6 +42,7 @@ from nemojax.cli.options import (
 from nemojax.config import EVENTS
 from nemojax.errors import AudioError, ConfigError, shown
 from nemojax.metrics.set_scores import SetScores, table
+from nemojax.progress import AudioBar
 from nemojax.text.json_lines import json_line
 
 if TYPE_CHECKING:  # importing jax takes seconds, and scoring results does not need it
@@ -89,6 +91,7 @@ def evaluate(
     channel: ChannelText = None,
     reset_prediction_after_s: ResetPrediction = None,
     reproducible: Reproducible = False,
+    beam: Beam = None,
     lm: LanguageModel = None,
     lm_weight: LanguageModelWeight = None,
     phrases: PhraseFile = None,
@@ -103,8 +106,15 @@ def evaluate(
     if chosen == EACH:
         raise ConfigError(EACH_ADVICE)
     normalize = metrics.normalizer(normalizer)
-    options = model, dtype, kernels, attention, reset_prediction_after_s, reproducible, lm, lm_weight, phrases
-    load = cache(partial(load_model, *options))
+    check_beam(beam, None, reset_prediction_after_s)
+    options: dict[str, Any] = {
+        "reproducible": reproducible,
+        "beam": beam,
+        "lm": lm,
+        "lm_weight": lm_weight,
+        "phrases": phrases,
+    }
+    load = cache(partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s, **options))
     summaries = {}
     for name in sets:
         settings: dict[str, Any] = {"normalizer": normalizer}
@@ -114,6 +124,7 @@ def evaluate(
         else:
             recognizer = load()
             chosen_options = {"raw": raw, "channel": channel, "reset_prediction_after_s": reset_prediction_after_s}
+            chosen_options |= {"beam": beam}
             settings |= {option: value for option, value in chosen_options.items() if value is not None}
             settings |= recognizer.graphs.settings
             settings |= {"model": str(model), "dtype": recognizer.dtype, "lookahead": recognizer.lookahead(lookahead)}
@@ -161,7 +172,7 @@ def transcribed(
             else:
                 yield recording
 
-    with tqdm(unit="s", desc="audio", disable=None, leave=False) as bar:
+    with AudioBar("transcribed") as bar:
         results = recognizer.transcribe_each(
             recordings(), lookahead, batch_size, progress=bar.update, raw=raw, channel=channel
         )

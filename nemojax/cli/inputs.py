@@ -8,6 +8,7 @@ from nemojax.audio.shard_names import manifest_paths
 from nemojax.audio.source import Recording
 from nemojax.cli.options import MANIFESTS
 from nemojax.errors import AudioError
+from nemojax.text.formats import Timed
 from nemojax.text.transcript import Transcript
 
 
@@ -18,6 +19,13 @@ class Input(NamedTuple):
     source: str | Recording | AudioError
     manifest: str | None = None
     request: Request | None = None  # the line of the manifest; None for a file, and for a whole manifest with an error
+    channel: int | None = None  # from 0 on, where each channel is a recording of its own; `name` has it too
+
+    def timed(self, result: Transcript) -> Timed:
+        """Returns what the forms with times need of a result; their channels count from 1."""
+        name = self.name if self.channel is None else self.name.removesuffix(channel_suffix(self.channel))
+        offset_s = self.source.offset_s if isinstance(self.source, Recording) else 0.0
+        return Timed.of(name, result, offset_s, (self.channel or 0) + 1)
 
     def to_dict(self, result: Transcript | AudioError) -> dict[str, Any]:
         """Returns the fields of the JSON form of a result."""
@@ -29,6 +37,11 @@ class Input(NamedTuple):
         if isinstance(result, AudioError):
             return {"audio": self.name, "error": str(result)}
         return result.to_dict(self.name)
+
+
+def channel_suffix(channel: int) -> str:
+    """Returns what the name of a recording that is one channel of a file has after it."""
+    return f" channel {channel}"
 
 
 def expand(files: Sequence[str]) -> Iterator[Input]:

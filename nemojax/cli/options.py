@@ -49,6 +49,44 @@ Json = Annotated[
         "at which the model emitted them."
     ),
 ]
+# those of `nemojax.text.formats.FORMATS`
+Format = Annotated[
+    Literal["txt", "json", "srt", "vtt", "ctm", "stm", "tsv"] | None,
+    arg(
+        help="form of the results: subtitles (srt, vtt), a line for each word (ctm, tsv) or utterance (stm), or one "
+        "JSON object for each recording. srt, vtt and tsv are for one recording, or for --output, beside its JSON "
+        "lines.",
+        help_behavior_hint="(default: txt)",
+    ),
+]
+ConfidenceText = Annotated[
+    str | None,
+    arg(
+        metavar="MEASURE[,FORM][,ALPHA][,WORDS]",
+        help="measure of the confidences of labels and words: probability, max_prob, gibbs, tsallis or renyi; exp or "
+        "lin; the exponent; and min, mean, max or prod over the labels of a word. tsallis is tsallis,exp,0.33,min.",
+        help_behavior_hint="(default: the probability of a word's least probable label)",
+    ),
+]
+EndOfUtteranceMs = Annotated[
+    float | None,
+    arg(
+        metavar="MS",
+        help="end an utterance after this time without a label, and print a line for each; with --stream --json, an "
+        "object for each as it ends. The labels are the same.",
+        help_behavior_hint="(default: no ends)",
+    ),
+]
+Itn = Annotated[
+    bool,
+    FlagCreatePairsOff,
+    arg(help="write numbers, dates and the like in digits, in English texts; needs nemojax[itn]."),
+]
+Vad = Annotated[
+    bool,
+    FlagCreatePairsOff,
+    arg(help="skip long silence, by voice activity detection; times are those of the recording; needs nemojax[vad]."),
+]
 Raw = Annotated[
     str | None,
     arg(
@@ -147,5 +185,21 @@ ResetPrediction = Annotated[
         help="begin the prediction network anew after this time without a label, for models that lose words after a "
         "pause; the encoder keeps its context.",
         help_behavior_hint="(default: never)",
+    ),
+]
+Beam = Annotated[
+    int | None,
+    arg(
+        metavar="WIDTH",
+        help="search with this number of hypotheses, such as 4, in place of greedy search.",
+        help_behavior_hint="(default: greedy search)",
+    ),
+]
+NBest = Annotated[
+    int | None,
+    arg(
+        metavar="COUNT",
+        help="with --beam, and --json or --output: list this number of the best hypotheses with their scores.",
+        help_behavior_hint="(default: none)",
     ),
 ]

@@ -1,6 +1,7 @@
 """Training data: manifests to batches of static shapes, in the order in which data flows.
 
     corpus.py           manifests and a tokenizer to utterances; which are left out, and why
+    replay.py           other data at a share of an epoch
     waveform.py         augmentation of samples
     buckets.py          the (frames, labels) shapes of batches
     plan.py             the utterances of each step: a function of seed and step

@@ -42,7 +42,8 @@ class Filters:
     """Conditions for an utterance to be trained on.
 
     Attributes:
-      min_s, max_s: the range of durations, in seconds.
+      min_s: minimum duration, in seconds.
+      max_s: maximum duration, in seconds.
       max_labels_per_frame: labels per encoder frame (80 ms); a text with more can't belong to the audio.
       keep_out_of_vocabulary: keep texts with characters that the tokenizer has no piece for; their label is the
         tokenizer's unknown piece.

@@ -33,7 +33,8 @@ class WaveformConfig:
 
     Attributes:
       speeds: factors, one of which is drawn for each utterance; 1.1 is faster and higher in pitch.
-      silence_before_s, silence_after_s: seconds of digital silence around an utterance.
+      silence_before_s: seconds of digital silence before an utterance.
+      silence_after_s: seconds of digital silence after it.
       join_probability: the share of short utterances to join with others of the same manifest.
       join_longest_s: maximum duration of a short utterance, in seconds.
       join_total_s: maximum duration of joined utterances, in seconds.
@@ -44,8 +45,8 @@ class WaveformConfig:
         the others have the silence of `join_gap_s`, `silence_before_s` and `silence_after_s`.
       pause_s: seconds of a pause; its logarithm is drawn uniformly, so that short pauses are more frequent.
       noise_probability: the share of utterances that noise is added to, in their pauses too.
-      noise_kinds: kinds of noise, one of which is drawn for each utterance: colored; hum of the mains; babble, which is
-        other utterances of the training data; recorded. By default it is recorded where `noise_manifests` has any, else
+      noise_kinds: one is drawn for each utterance: colored; hum of the mains; babble, which is other utterances of the
+        training data; recorded. By default it is recorded where `noise_manifests` has any, else
         colored.
       noise_manifests: manifests of noise recordings.
       noise_snr_db: the signal-to-noise ratio.

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from nemojax.checks import check_count, check_seconds
 from nemojax.config import ModelConfig
+from nemojax.decoding.confidence import Confidence
 from nemojax.decoding.fusion import Fused, FusionState, best_label, enter, follow, initial_fusion
 from nemojax.decoding.graphs import Graphs
 from nemojax.decoding.state import Emission, PredictionState, predict_next, where_rows
@@ -54,6 +55,8 @@ class Greedy:
     (shallow fusion; Andrusenko et al. 2025, arXiv 2505.22857). Whether a label is emitted is decided before, without
     them: they replace labels, and neither add nor remove one.
 
+    With a `confidence`, the emission has the confidences of its labels.
+
     Raises:
       ConfigError: `window_frames` is not at least 1, or `reset_prediction_after_s` is not a positive number.
     """
@@ -61,6 +64,7 @@ class Greedy:
     window_frames: int = 14
     reset_prediction_after_s: float | None = None
     fusion: bool = False
+    confidence: Confidence | None = None
 
     def __post_init__(self) -> None:
         check_count("window_frames", self.window_frames)
@@ -97,8 +101,8 @@ class Greedy:
     ) -> tuple[Emission, Any]:
         """Continues every stream over the first `length` of its encoded frames; `graphs` are for `fusion`."""
         window = min(self.window_frames, encoded.shape[1])
-        graphs = graphs if self.fusion else None
-        return decode(model, encoded, length, state, window, self.pause_frames(model.config), graphs)
+        graphs, pause_frames = graphs if self.fusion else None, self.pause_frames(model.config)
+        return decode(model, encoded, length, state, window, pause_frames, graphs, self.confidence)
 
 
 def decode(
@@ -109,6 +113,7 @@ def decode(
     window: int,
     pause_frames: int = 0,
     graphs: Graphs | None = None,
+    confidence: Confidence | None = None,
 ) -> tuple[Emission, Any]:
     """Continues every stream over the first `length` of its encoded frames.
 
@@ -116,12 +121,15 @@ def decode(
     `config.max_symbols_per_frame` labels are emitted at a frame. The state is a `PredictionState`, or with
     `pause_frames` a `ResetState`: then a frame after that many frames without a label is scored with the initial
     prediction. Where a search has fusion, its state is `Fused`; without `graphs` it keeps its place in them.
+    A `confidence` is computed from the logits that chose the label.
     """
     if isinstance(state, Fused):
         fusion = None if graphs is None else enter(graphs, state.fusion, length > 0)
-        emission, search, fusion = _decode(model, encoded, length, state.search, window, pause_frames, graphs, fusion)
+        emission, search, fusion = _decode(
+            model, encoded, length, state.search, window, pause_frames, confidence, graphs, fusion
+        )
         return emission, Fused(search, state.fusion if fusion is None else fusion)
-    return _decode(model, encoded, length, state, window, pause_frames, None, None)[:2]
+    return _decode(model, encoded, length, state, window, pause_frames, confidence, None, None)[:2]
 
 
 def _decode(
@@ -131,6 +139,7 @@ def _decode(
     state: Any,
     window: int,
     pause_frames: int,
+    confidence: Confidence | None,
     graphs: Graphs | None,
     fusion: FusionState | None,
 ) -> tuple[Emission, Any, FusionState | None]:
@@ -173,10 +182,17 @@ def _decode(
             write(c.emission.log_probs, log_prob),
             c.emission.length + found.astype(jnp.int32),
         )
+        if confidence is not None:
+            confidences = write(c.emission.confidences, confidence.of_labels(model.joint, logits_BV, label))
+            emission = emission._replace(confidences=confidences)
         lstm = c.prediction.lstm
         if reset is not None:
             lstm = where_rows(paused[streams, offset], reset.initial.lstm, lstm)
-        prediction = where_rows(found, predict_next(model, label, lstm), c.prediction)
+        following = lambda: where_rows(found, predict_next(model, label, lstm), c.prediction)
+        if model.prediction.only_after_labels:
+            prediction = jax.lax.cond(found.any(), following, lambda: c.prediction)
+        else:
+            prediction = following()
         last = jnp.where(found, frame, c.last)
         return _Cursor(frame + full.astype(jnp.int32), jnp.where(full, 0, emitted), last, prediction, emission, fusion)
 
@@ -186,6 +202,7 @@ def _decode(
         jnp.zeros((batch, capacity), jnp.int32),
         jnp.zeros((batch, capacity), jnp.float32),
         zero,
+        None if confidence is None else jnp.zeros((batch, capacity), jnp.float32),
     )
     last = zero if reset is None else -1 - reset.blanks
     cursor = _Cursor(zero, zero, last, prediction, blank, fusion)

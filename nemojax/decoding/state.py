@@ -27,6 +27,26 @@ class Emission(NamedTuple):
     frames: Int[Array, "B U"]  # encoder frame of each label, counted from the start of the segment
     log_probs: Float[Array, "B U"]  # of each label, given the frame and the labels before it
     length: Int[Array, " B"]
+    confidences: Float[Array, "B U"] | None = None  # of each label, where the search has a `Confidence`
+
+
+class BeamEmission(NamedTuple):
+    """What the hypotheses of a beam have gained in one segment; the first `length` of each row are meaningful.
+
+    The hypothesis in place W has the labels of the one in place `root` of the beam before the segment, then `labels`.
+    """
+
+    labels: Int[Array, "B W U"]
+    frames: Int[Array, "B W U"]  # encoder frame of each label, counted from the start of the segment
+    log_probs: Float[Array, "B W U"]  # of each label, given the frame and the labels before it
+    length: Int[Array, "B W"]
+    root: Int[Array, "B W"]
+    score: Float[Array, "B W"]  # log-probability of the whole hypothesis, less `total`; -inf in an empty place
+    total: Float[Array, " B"]
+    confidences: Float[Array, "B W U"] | None = None  # of each label, where the search has a `Confidence`
+
+
+AnyEmission = Emission | BeamEmission  # of greedy search, of a beam
 
 
 @runtime_checkable
@@ -65,7 +85,7 @@ class Search(Protocol):
         length: Int[Array, " B"],
         state: Any,
         graphs: Graphs | None = None,
-    ) -> tuple[Emission, Any]:
+    ) -> tuple[AnyEmission, Any]:
         """Continues every stream over the first `length` of its encoded frames.
 
         `graphs` score labels too; they are given to a search that has a field `fusion`, where that is true.
@@ -78,6 +98,22 @@ def predict_next(model: Transducer, label: Int[Array, " B"], lstm: LSTMState) ->
     with jax.named_scope("prediction"):
         output, lstm = model.prediction.step(label, lstm)
         return PredictionState(model.joint.prediction(output), lstm)
+
+
+def predict_extended(
+    model: Transducer, extended: Bool[Array, "B W"], label: Int[Array, "B W"], prediction: PredictionState
+) -> PredictionState:
+    """Advances the prediction network of the hypotheses that have gained a label, if there are any; all are [B, W]."""
+
+    def predict(prediction: PredictionState) -> PredictionState:
+        flat: PredictionState = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), prediction)
+        new = predict_next(model, jnp.maximum(label, 0).reshape(-1), flat.lstm)
+        flat = where_rows(extended.reshape(-1), new, flat)
+        after: PredictionState = jax.tree.map(lambda x: x.reshape(*label.shape, -1), flat)
+        return after
+
+    advanced: PredictionState = jax.lax.cond(extended.any(), predict, lambda unchanged: unchanged, prediction)
+    return advanced
 
 
 def initial_prediction(model: Transducer) -> PredictionState:

@@ -9,5 +9,6 @@ compiling.py        the compiler's commands
 processors.py       which instructions the C++ kernels may use
 fused_attention.py  attention as one kernel on a GPU
 fixed_order.py      all sums in an order that no shape changes
+fixed_layers.py     its layers; fixed_order.cc, fixed_attention.cc and subsampling.cc have their kernels
 narrow.py           activations of bfloat16
 """

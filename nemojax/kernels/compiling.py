@@ -7,7 +7,7 @@ from pathlib import Path
 
 SOURCES = tuple(sorted(Path(__file__).parent.glob("*.cc")))
 HEADERS = tuple(sorted(Path(__file__).parent.glob("*.h")))
-FLAGS = ("-O3", "-ffp-contract=fast", "-std=c++17", "-fPIC")
+FLAGS = ("-O3", "-falign-loops=32", "-ffp-contract=fast", "-std=c++17", "-fPIC")
 
 
 class CompileError(Exception):

@@ -31,7 +31,8 @@ INT8_TILE_PRODUCT = {
 }
 FIXED_ATTENTION, FIXED_NORM = "nemojax_fixed_attention", "nemojax_fixed_norm"
 FIXED_LOG_SUM_EXP = "nemojax_fixed_log_sum_exp"
-FIXED = (FIXED_ATTENTION, FIXED_NORM, FIXED_LOG_SUM_EXP)
+FIXED_CONVOLUTION, FIXED_GATED_CONVOLUTION = "nemojax_fixed_convolution", "nemojax_fixed_gated_convolution"
+FIXED = (FIXED_ATTENTION, FIXED_NORM, FIXED_LOG_SUM_EXP, FIXED_CONVOLUTION, FIXED_GATED_CONVOLUTION)
 TARGETS = (PRODUCT, INT8_PRODUCT, *TILE_PRODUCT.values(), *INT8_TILE_PRODUCT.values(), *FIXED)
 SWITCH = "NEMOJAX_NATIVE"
 COMPILED = Path(__file__).with_name("compiled")  # a wheel's libraries

@@ -5,14 +5,17 @@
 // lies in panels of 16 outputs, [panels, inputs, 16], a panel being contiguous; in int8 two inputs of an output lie side
 // by side, [panels, inputs / 2, 16, 2]. Sums are float32; for int8 they are of whole numbers, exact: each row of x is
 // rounded to as many bits as leave room for them in 32, which is twice as fast again where there are many rows. Threads
-// take panels as they come. `nemojax/kernels/panels.py` has the same in JAX.
+// take panels as they come. Several kernels may multiply the same rows, and a product may end in a bias and an activation.
+// `nemojax/kernels/panels.py` has the same in JAX.
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <type_traits>
 #include <vector>
 
+#include "outputs.h"
 #include "rounding.h"
 #include "threads.h"
 #include "vectors.h"
@@ -25,20 +28,25 @@ namespace {
 
 constexpr int64_t kTaskBytes = 1 << 16;  // of weights; less is not worth a thread
 
+// Returns a panel's numbers of a row.
+inline Lanes Joined(const Floats* parts) {
+  Lanes joined;
+  std::memcpy(&joined, parts, sizeof(joined));
+  return joined;
+}
+
 // One panel for `kRows` rows. A sum is in the order of the inputs, whatever the rows, so a row's bits depend on it alone.
 template <int kRows, typename Weight>
-void Panel(const float* x, int64_t inputs, const Weight* weights, int64_t columns, float* y, int64_t stride) {
+void Panel(const float* x, int64_t inputs, const Weight* weights, const Kernel& kernel, int64_t row, int64_t output) {
   Floats sums[kRows][kParts] = {};
   for (int64_t i = 0; i < inputs; ++i) {
     Prefetch(weights + i * kPanel);
     for (int part = 0; part < kParts; ++part) {
-      const Floats w = Widened(weights + i * kPanel + part * kLanes);
-      for (int row = 0; row < kRows; ++row) sums[row][part] += x[row * inputs + i] * w;
+      const Floats w = Widened(weights + i * kPanel + part * kRegisterLanes);
+      for (int r = 0; r < kRows; ++r) sums[r][part] += x[r * inputs + i] * w;
     }
   }
-  for (int row = 0; row < kRows; ++row) {
-    for (int64_t o = 0; o < columns; ++o) y[row * stride + o] = sums[row][o / kLanes][o % kLanes];
-  }
+  for (int r = 0; r < kRows; ++r) kernel.Write(Joined(sums[r]), All(1.0f), row + r, output);
 }
 
 // Rows in whole numbers, and what one is worth in each row.
@@ -59,18 +67,21 @@ std::shared_ptr<const Rounded> Round(ffi::ThreadPool& pool, const float* x, int6
 
 // The same for a panel of int8, given some rows of `x`.
 template <int kRows>
-void Int8Panel(const int16_t* x, const float* step, int64_t pairs, const int8_t* weights, const float* scale,
-               int64_t columns, float* y, int64_t stride) {
+void Int8Panel(const int16_t* x, const float* step, int64_t pairs, const int8_t* weights, const Kernel& kernel, int64_t row,
+               int64_t output) {
   Ints sums[kRows][kParts] = {};
   for (int64_t i = 0; i < pairs; ++i) {
     Prefetch(weights + i * kPanel * 2);
     for (int part = 0; part < kParts; ++part) {
-      const Pairs w = WidenedPairs(weights + (i * kPanel + part * kLanes) * 2);
-      for (int row = 0; row < kRows; ++row) sums[row][part] = Added(sums[row][part], x + (row * pairs + i) * 2, w);
+      const Pairs w = WidenedPairs(weights + (i * kPanel + part * kRegisterLanes) * 2);
+      for (int r = 0; r < kRows; ++r) sums[r][part] = Added(sums[r][part], x + (r * pairs + i) * 2, w);
     }
   }
-  for (int row = 0; row < kRows; ++row) {
-    for (int64_t o = 0; o < columns; ++o) y[row * stride + o] = sums[row][o / kLanes][o % kLanes] * (step[row] * scale[o]);
+  const Lanes scale = Load(kernel.scale + output, kernel.outputs - output);
+  for (int r = 0; r < kRows; ++r) {
+    Floats floats[kParts];
+    for (int part = 0; part < kParts; ++part) floats[part] = __builtin_convertvector(sums[r][part], Floats);
+    kernel.Write(Joined(floats), step[r] * scale, row + r, output);
   }
 }
 
@@ -94,59 +105,66 @@ void InPasses(int64_t rows, const Function& panel) {
   }
 }
 
-// Calls `multiply(panel, first output, number of outputs)` for each panel, by all threads.
+// Calls `multiply(kernel, panel, first output)` for each panel of all kernels, by all threads.
 template <typename Function>
-void ForPanels(ffi::ThreadPool& pool, int64_t panels, int64_t panel_bytes, int64_t outputs, const Function& multiply) {
-  const int64_t each = std::max<int64_t>(1, kTaskBytes / panel_bytes);
-  const auto task = [=](int64_t index) {
-    for (int64_t panel = index * each; panel < std::min(panels, (index + 1) * each); ++panel) {
-      multiply(panel, panel * kPanel, std::min<int64_t>(kPanel, outputs - panel * kPanel));
+void ForPanels(ffi::ThreadPool& pool, const Kernels& kernels, int64_t rows, int64_t panel_bytes, const Function& multiply) {
+  const int64_t passes = (rows + kMostRows - 1) / kMostRows;
+  const int64_t each = std::max<int64_t>(1, kTaskBytes / (panel_bytes * passes));
+  int64_t tasks = 0;
+  for (const Kernel& kernel : *kernels) tasks += (kernel.panels + each - 1) / each;
+  ForTasks(pool, tasks, [=](int64_t index) {
+    for (const Kernel& kernel : *kernels) {
+      const int64_t own = (kernel.panels + each - 1) / each;
+      if (index < own) {
+        for (int64_t panel = index * each; panel < std::min(kernel.panels, (index + 1) * each); ++panel) {
+          multiply(kernel, panel, panel * kPanel);
+        }
+        return;
+      }
+      index -= own;
     }
-  };
-  ForTasks(pool, (panels + each - 1) / each, task);
+  });
 }
 
 template <typename Weight>
-ffi::Error Product(ffi::ThreadPool& pool, const ffi::Buffer<ffi::F32>& x, const Weight* weights, int64_t panels,
-                   ffi::ResultBuffer<ffi::F32>& y) {
-  const int64_t rows = x.dimensions()[0], inputs = x.dimensions()[1], outputs = y->dimensions()[1];
-  const float* x_data = x.typed_data();
-  float* y_data = y->typed_data();
-  ForPanels(pool, panels, inputs * kPanel * sizeof(Weight), outputs, [=](int64_t panel, int64_t first, int64_t columns) {
-    InPasses(rows, [=](auto now, int64_t row) {
-      Panel<now()>(x_data + row * inputs, inputs, weights + panel * inputs * kPanel, columns,
-                            y_data + row * outputs + first, outputs);
+void Product(ffi::ThreadPool& pool, const float* x, int64_t rows, int64_t inputs, const Kernels& kernels) {
+  ForPanels(pool, kernels, rows, inputs * kPanel * sizeof(Weight), [=](const Kernel& kernel, int64_t panel, int64_t output) {
+    InPasses(rows, [&](auto now, int64_t row) {
+      Panel<now()>(x + row * inputs, inputs, (const Weight*)kernel.weights + panel * inputs * kPanel, kernel, row, output);
     });
   });
+}
+
+ffi::Error PanelProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::RemainingArgs arguments,
+                        ffi::RemainingRets results, int64_t activation) {
+  const auto kernels = ReadKernels(arguments, results, activation);
+  if (!kernels) return kernels.error();
+  const int64_t rows = x.dimensions()[0], inputs = x.dimensions()[1];
+  const ffi::DataType type = (*kernels)->front().type;
+  for (const Kernel& kernel : **kernels) {
+    if (kernel.type != type) return ffi::Error::InvalidArgument("kernels of one product have one type");
+  }
+  if (type == ffi::BF16) {
+    Product<BFloat16>(pool, x.typed_data(), rows, inputs, *kernels);
+  } else if (type == ffi::F32) {
+    Product<float>(pool, x.typed_data(), rows, inputs, *kernels);
+  } else {
+    return ffi::Error::InvalidArgument("weights without a scale are float32 or bfloat16");
+  }
   return ffi::Error::Success();
 }
 
-ffi::Error PanelProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::AnyBuffer weights,
-                        ffi::ResultBuffer<ffi::F32> y) {
-  const int64_t panels = weights.dimensions()[0];
-  if (weights.element_type() == ffi::BF16) {
-    return Product(pool, x, (const BFloat16*)weights.untyped_data(), panels, y);
-  }
-  if (weights.element_type() == ffi::F32) {
-    return Product(pool, x, (const float*)weights.untyped_data(), panels, y);
-  }
-  return ffi::Error::InvalidArgument("weights without a scale are float32 or bfloat16");
-}
-
-ffi::Error Int8PanelProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::S8> weights,
-                            ffi::Buffer<ffi::F32> scale, ffi::ResultBuffer<ffi::F32> y) {
-  const int64_t rows = x.dimensions()[0], pairs = weights.dimensions()[1], outputs = y->dimensions()[1];
-  const int64_t panel_size = pairs * kPanel * 2;
+ffi::Error Int8PanelProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::RemainingArgs arguments,
+                            ffi::RemainingRets results, int64_t activation) {
+  const auto kernels = ReadKernels(arguments, results, activation);
+  if (!kernels) return kernels.error();
+  const int64_t rows = x.dimensions()[0], pairs = (x.dimensions()[1] + 1) / 2, panel_size = pairs * kPanel * 2;
   // a thread that begins late, when all is done, still holds it
   const auto rounded = Round(pool, x.typed_data(), rows, x.dimensions()[1]);
-  const int8_t* weights_data = weights.typed_data();
-  const float* scale_data = scale.typed_data();
-  float* y_data = y->typed_data();
-  ForPanels(pool, weights.dimensions()[0], panel_size, outputs, [=](int64_t panel, int64_t first, int64_t columns) {
+  ForPanels(pool, *kernels, rows, panel_size, [=](const Kernel& kernel, int64_t panel, int64_t output) {
     InPasses(rows, [&](auto now, int64_t row) {
       Int8Panel<now()>(rounded->values.data() + row * pairs * 2, rounded->step.data() + row, pairs,
-                       weights_data + panel * panel_size, scale_data + first, columns,
-                       y_data + row * outputs + first, outputs);
+                       (const int8_t*)kernel.weights + panel * panel_size, kernel, row, output);
     });
   });
   return ffi::Error::Success();
@@ -155,17 +173,5 @@ ffi::Error Int8PanelProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::
 }  // namespace
 }  // namespace nemojax
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(nemojax_panel_product, nemojax::PanelProduct,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Ret<ffi::Buffer<ffi::F32>>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(nemojax_int8_panel_product, nemojax::Int8PanelProduct,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::Buffer<ffi::S8>>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Ret<ffi::Buffer<ffi::F32>>());
+NEMOJAX_DEFINE_PRODUCT(nemojax_panel_product, nemojax::PanelProduct);
+NEMOJAX_DEFINE_PRODUCT(nemojax_int8_panel_product, nemojax::Int8PanelProduct);

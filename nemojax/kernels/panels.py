@@ -5,8 +5,12 @@ output lie side by side, [P, I / 2, 16, 2]. For processors with tiles (AMX) ther
 16 rows of 16 outputs, with 4 inputs of an output side by side in int8 and 2 in bfloat16: [P / 2, T, 2, 16, 16, 4].
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int8, Shaped
 
 from nemojax.kernels import native
@@ -14,6 +18,7 @@ from nemojax.model.layers import broadcast_vector, einsum
 
 PANEL = 16  # outputs
 TILE_ROWS, TILE_BYTES = 16, 4  # of weights; the bytes are those of one output in a row
+ACTIVATIONS = (None, "silu", "relu")  # by their numbers in outputs.h
 MAX_WEIGHT = 127
 MAX_INTEGER = 127 * 256 + 127  # of activations: its upper half, rounded, has 8 bits too
 
@@ -74,6 +79,15 @@ def quantize_rows(x: Float[Array, "B I"]) -> tuple[Float[Array, "B I"], Float[Ar
     return integers, jnp.where(jnp.isfinite(largest), jnp.where(nonzero, largest, 0.0) / integer_range, jnp.nan)
 
 
+class PackedKernel(NamedTuple):
+    """A kernel W in panels or tiles, and what belongs to its outputs."""
+
+    kernel: Shaped[Array, "P *rest"]
+    outputs: int
+    scale: Float[Array, " O"] | None = None  # W is the kernel times the scale
+    bias: Float[Array, " O"] | None = None
+
+
 def product(
     x: Float[Array, "*batch I"],
     kernel: Shaped[Array, "P *rest"],
@@ -81,34 +95,55 @@ def product(
     scale: Float[Array, " O"] | None = None,
     native_product: bool = True,
 ) -> Float[Array, "*batch O"]:
-    """Computes x W in float32, where W is the packed kernel times the scales.
+    """Computes x W in float32; see `products`."""
+    return products(x, [PackedKernel(kernel, outputs, scale)], native_product=native_product)[0]
+
+
+def products(
+    x: Float[Array, "*batch I"],
+    kernels: Sequence[PackedKernel],
+    activation: str | None = None,
+    native_product: bool = True,
+) -> list[Float[Array, "*batch O"]]:
+    """Computes activation(x W + bias) in float32 for each of some kernels of one type; `ACTIVATIONS` has their names.
 
     With `native_product`, on a CPU and where the C++ kernels are available, by them; else by XLA.
     """
     flat = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-    arguments = (flat, kernel) if scale is None else (flat, kernel, scale.astype(jnp.float32))
-    plain = lambda *given: _plain(outputs, *given)
-    if native_product and len(flat) and native.available() and (native.tiles() or not in_tiles(kernel)):
-        y = jax.lax.platform_dependent(*arguments, cpu=lambda *given: _native(outputs, *given), default=plain)
+    plain = lambda x: [plain_product(x, kernel, activation) for kernel in kernels]
+    layout = kernels[0].kernel
+    if native_product and len(flat) and native.available() and (native.tiles() or not in_tiles(layout)):
+        by_kernel = lambda x: native_products(x, kernels, activation)
+        found = jax.lax.platform_dependent(flat, cpu=by_kernel, default=plain)
     else:
-        y = plain(*arguments)
-    return jnp.reshape(y, (*x.shape[:-1], outputs))
+        found = plain(flat)
+    return [jnp.reshape(y, (*x.shape[:-1], kernel.outputs)) for y, kernel in zip(found, kernels, strict=True)]
 
 
-def _native(outputs: int, x: Array, kernel: Array, *scale: Array) -> Array:
-    shape = jax.ShapeDtypeStruct((len(x), outputs), jnp.float32)
-    return jax.ffi.ffi_call(_target(kernel, bool(scale)), shape)(x, kernel, *scale)
+def native_products(x: Float[Array, "B I"], kernels: Sequence[PackedKernel], activation: str | None) -> list[Array]:
+    """Computes what `products` does by one call of a C++ kernel, in which `x` is read and rounded once."""
+    none = jnp.zeros(0, jnp.float32)
+    given = lambda vector: none if vector is None else vector.astype(jnp.float32)
+    arguments = [y for one in kernels for y in (one.kernel, given(one.scale), given(one.bias))]
+    shapes = [jax.ShapeDtypeStruct((len(x), one.outputs), jnp.float32) for one in kernels]
+    call = jax.ffi.ffi_call(_target(kernels[0]), shapes)
+    return list(call(x, *arguments, activation=np.int64(ACTIVATIONS.index(activation))))
 
 
-def _target(kernel: Array, scaled: bool) -> str:
-    if not in_tiles(kernel):
+def _target(packed: PackedKernel) -> str:
+    scaled = packed.scale is not None
+    if not in_tiles(packed.kernel):
         return native.INT8_PRODUCT if scaled else native.PRODUCT
     return (native.INT8_TILE_PRODUCT if scaled else native.TILE_PRODUCT)[native.tiles() or ""]
 
 
-def _plain(outputs: int, x: Array, kernel: Array, *scale: Array) -> Array:
-    weights = from_panels(kernel, x.shape[1], outputs).astype(jnp.float32)
-    if not scale:
-        return einsum("bi,io->bo", x, weights)
-    integers, step = quantize_rows(x)
-    return einsum("bi,io->bo", integers, weights) * (step * broadcast_vector(scale[0], 2))
+def plain_product(x: Float[Array, "B I"], packed: PackedKernel, activation: str | None) -> Float[Array, "B O"]:
+    """Computes what `products` does for one kernel by XLA."""
+    weights = from_panels(packed.kernel, x.shape[1], packed.outputs).astype(jnp.float32)
+    if packed.scale is None:
+        y = einsum("bi,io->bo", x, weights)
+    else:
+        integers, step = quantize_rows(x)
+        y = einsum("bi,io->bo", integers, weights) * (step * broadcast_vector(packed.scale, 2))
+    y = y if packed.bias is None else y + broadcast_vector(packed.bias, 2)
+    return y if activation is None else getattr(jax.nn, activation)(y)

@@ -19,8 +19,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from nemojax.kernels import panels
-from nemojax.kernels.panels import product, quantize_kernel, to_panels
-from nemojax.model.layers import Linear, broadcast_vector
+from nemojax.kernels.panels import PackedKernel, products, quantize_kernel, to_panels
+from nemojax.model.layers import Linear
 from nemojax.model.parameters import FrozenModel, thaw
 from nemojax.model.transducer import Transducer
 
@@ -30,7 +30,7 @@ TILED = (jnp.int8, jnp.bfloat16)  # types that tiles multiply
 class PackedLinear(nnx.Module):
     """Computes what `layers.Linear` does, but does not round activations to the kernel's type.
 
-    `native_product` allows the C++ kernel; see `panels.product`.
+    `native_product` allows the C++ kernel; see `panels.products`.
     """
 
     def __init__(self, linear: Linear, int8: bool):
@@ -40,10 +40,13 @@ class PackedLinear(nnx.Module):
         self.kernel_scale = None if scale is None else nnx.Param(scale)
         self.native_product = True
 
-    def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
+    def __call__(self, x: Float[Array, "*batch I"], activation: str | None = None) -> Float[Array, "*batch O"]:
+        return products(x, [self.packed()], activation, self.native_product)[0]
+
+    def packed(self) -> PackedKernel:
+        """Returns the layer's kernel with its scale and bias."""
         scale = None if self.kernel_scale is None else self.kernel_scale[...]
-        y = product(x, self.kernel[...], self.outputs, scale, self.native_product)
-        return y if self.bias is None else y + broadcast_vector(self.bias[...], y.ndim)
+        return PackedKernel(self.kernel[...], self.outputs, scale, None if self.bias is None else self.bias[...])
 
 
 def pack(model: Transducer) -> Transducer:

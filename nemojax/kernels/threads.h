@@ -79,4 +79,15 @@ void ForRows(xla::ffi::ThreadPool& pool, int64_t rows, int64_t inputs, int64_t e
   for (int64_t block = 0; block < blocks; ++block) task(block);
 }
 
+constexpr int64_t kTaskValues = 1 << 14;  // read or written; fewer are not worth a thread
+
+// Calls `task(unit)` for each unit by all threads, which take as many units at a time as have `kTaskValues` values.
+template <typename Function>
+void ForUnits(xla::ffi::ThreadPool& pool, int64_t units, int64_t values, const Function& task) {
+  const int64_t each = std::max<int64_t>(1, kTaskValues / std::max<int64_t>(1, values));
+  ForTasks(pool, (units + each - 1) / each, [=](int64_t index) {
+    for (int64_t unit = index * each; unit < std::min(units, (index + 1) * each); ++unit) task(unit);
+  });
+}
+
 }  // namespace nemojax

@@ -17,6 +17,7 @@
 #include <mutex>
 #include <vector>
 
+#include "outputs.h"
 #include "rounding.h"
 #include "threads.h"
 #include "tiles.h"
@@ -107,9 +108,15 @@ struct Int8 {
     Tiles::template MultiplyInt8<sums, x, weights>();
   }
 
-  static float Finish(int32_t high, int32_t low, float step, float scale) {
-    return int32_t(uint32_t(high) * 256 + uint32_t(low)) * (step * scale);  // the sum fits, so it wraps to itself
+  static Lanes Sums(const int32_t* high, const int32_t* low) {
+    typedef uint32_t Unsigned __attribute__((vector_size(sizeof(Lanes))));
+    Unsigned parts[2];
+    std::memcpy(&parts[0], high, sizeof(Lanes));
+    std::memcpy(&parts[1], low, sizeof(Lanes));
+    return __builtin_convertvector((IntLanes)(parts[0] * 256 + parts[1]), Lanes);  // a sum fits, so it wraps to itself
   }
+
+  static Lanes Factor(float step, Lanes scale) { return step * scale; }
 };
 
 struct BFloat16 {
@@ -150,7 +157,9 @@ struct BFloat16 {
     Tiles::template MultiplyBFloat16<sums, x, weights>();
   }
 
-  static float Finish(float high, float low, float, float) { return high + low; }
+  static Lanes Sums(const float* high, const float* low) { return Load(high) + Load(low); }
+
+  static Lanes Factor(float, Lanes) { return All(1.0f); }
 };
 
 // Adds the products of a block of rows with a pair of panels, over some tiles of depth, to `sums`; to zero at first.
@@ -194,16 +203,17 @@ struct Configured {
   Configured(const Configured&) = delete;
 };
 
-template <typename Tiles, typename Kind>
-ffi::Error Product(ffi::ThreadPool& pool, const ffi::Buffer<ffi::F32>& x_buffer, const char* weights, int64_t pairs,
-                   int64_t tiles, const float* scale, ffi::ResultBuffer<ffi::F32>& y_buffer) {
-  const Rows all{x_buffer.dimensions()[0], x_buffer.dimensions()[1], tiles};
-  const int64_t outputs = y_buffer->dimensions()[1], pair_bytes = tiles * 2 * kTileSize;
-  const float* x = x_buffer.typed_data();
-  float* y = y_buffer->typed_data();
+// Rows that are written as tiles, and what one is worth in each of them.
+struct Written {
+  Rows all;
+  std::shared_ptr<char> packed;
+  std::shared_ptr<std::vector<float>> steps;
+};
+
+template <typename Kind>
+Written WriteRows(ffi::ThreadPool& pool, const float* x, const Rows& all) {
   const auto packed = Borrow(all.blocks * all.block_bytes);
   const auto steps = std::make_shared<std::vector<float>>(all.rows);
-
   const auto write = [=](int64_t block) {
     char* to = packed.get() + block * all.block_bytes;
     const int64_t first = block * all.each, count = std::min(all.each, all.rows - first);
@@ -215,38 +225,39 @@ ffi::Error Product(ffi::ThreadPool& pool, const ffi::Buffer<ffi::F32>& x_buffer,
     }
   };
   ForRows(pool, all.rows, all.inputs, all.each, write);
+  return {all, packed, steps};
+}
 
-  const auto finish = [=](const typename Kind::Sum* sums, int64_t block, int64_t pair) {
+template <typename Tiles, typename Kind>
+void Product(ffi::ThreadPool& pool, const Written& written, const Kernels& kernels) {
+  const Rows all = written.all;
+  const auto packed = written.packed;
+  const auto steps = written.steps;
+  const int64_t tiles = all.tiles, pair_bytes = tiles * 2 * kTileSize;
+
+  const auto finish = [=](const Kernel& kernel, const typename Kind::Sum* sums, int64_t block, int64_t pair) {
     const int64_t low = all.together ? all.each * kPanelOutputs : 2 * kTileSize / sizeof(*sums);  // from high
     for (int panel = 0; panel < 2; ++panel) {
       const int64_t first = pair * kOutputs + panel * kPanelOutputs;
-      const int64_t columns = std::min<int64_t>(kPanelOutputs, outputs - first);
-      if (columns <= 0) break;
-      float scales[kPanelOutputs] = {};
-      if (scale) std::memcpy(scales, scale + first, columns * sizeof(float));
+      if (first >= kernel.outputs) break;
+      const Lanes scale = kernel.scale ? Load(kernel.scale + first, kernel.outputs - first) : Lanes{};
       const auto* high = sums + panel * kTileSize / sizeof(*sums);
       const int64_t stop = std::min(all.rows, (block + 1) * all.each);
       for (int64_t row = block * all.each; row < stop; ++row, high += kPanelOutputs) {
-        const float step = (*steps)[row];
-        float row_of_y[kPanelOutputs];  // whole, for vectors
-        for (int o = 0; o < kPanelOutputs; ++o) row_of_y[o] = Kind::Finish(high[o], high[low + o], step, scales[o]);
-        float* to = y + row * outputs + first;
-        if (columns == kPanelOutputs) {
-          std::memcpy(to, row_of_y, sizeof(row_of_y));
-        } else {
-          std::memcpy(to, row_of_y, columns * sizeof(float));
-        }
+        kernel.Write(Kind::Sums(high, high + low), Kind::Factor((*steps)[row], scale), row, first);
       }
     }
   };
 
   const bool few = all.blocks <= kFewBlocks;
   const int64_t piece = few ? tiles : kPieceTiles;
-  const int64_t each = std::max<int64_t>(1, few ? kTaskBytes / pair_bytes : std::min(kPieceTask, pairs / 4));
+  const auto pairs_each = [=](int64_t pairs) {
+    return std::max<int64_t>(1, few ? kTaskBytes / pair_bytes : std::min(kPieceTask, pairs / 4));
+  };
   // Adds a piece of depth of one pair for all blocks of a group, and finishes them after the last piece.
-  const auto add = [=](const Group& group, int64_t pair, int64_t tile, const char* next, char* sums) {
+  const auto add = [=](const Kernel& kernel, const Group& group, int64_t pair, int64_t tile, const char* next, char* sums) {
     const int64_t now = std::min(piece, tiles - tile), lines = few ? 0 : now * 2 * kTileSize / kLine;
-    const char* start = weights + pair * pair_bytes + tile * 2 * kTileSize;
+    const char* start = (const char*)kernel.weights + pair * pair_bytes + tile * 2 * kTileSize;
     for (int64_t block = group.first; block < group.stop; ++block, sums += kSums * kTileSize) {
       const int64_t done = block - group.first, count = group.stop - group.first;
       for (int64_t line = done * lines / count; line < (done + 1) * lines / count; ++line) {
@@ -255,10 +266,12 @@ ffi::Error Product(ffi::ThreadPool& pool, const ffi::Buffer<ffi::F32>& x_buffer,
       const char* rows = packed.get() + block * all.block_bytes + tile * all.depth_bytes;
       (all.together ? MultiplyPair<Tiles, Kind, true> : MultiplyPair<Tiles, Kind, false>)(
           all, rows, start, now, few && block == 0, tile == 0, sums);
-      if (tile + now == tiles) finish((const typename Kind::Sum*)sums, block, pair);
+      if (tile + now == tiles) finish(kernel, (const typename Kind::Sum*)sums, block, pair);
     }
   };
-  const auto task = [=](int64_t index) {
+  const auto multiply = [=](const Kernel& kernel, int64_t index) {
+    const int64_t pairs = kernel.panels, each = pairs_each(pairs);
+    const char* weights = (const char*)kernel.weights;
     const int64_t first = index * each, stop = std::min(pairs, first + each);
     for (Group group{0, 0}; group.stop < all.blocks;) {
       group = {group.stop, std::min(all.blocks, group.stop + kGroupBlocks)};
@@ -269,28 +282,34 @@ ffi::Error Product(ffi::ThreadPool& pool, const ffi::Buffer<ffi::F32>& x_buffer,
           const bool next_piece = pair + 1 == stop && tile + piece < tiles;
           const char* next = weights + (next_piece ? first * pair_bytes + (tile + piece) * 2 * kTileSize
                                                    : (pair + 1) * pair_bytes + tile * 2 * kTileSize);
-          add(group, pair, tile, next, sums + (pair - first) * pair_sums);
+          add(kernel, group, pair, tile, next, sums + (pair - first) * pair_sums);
         }
       }
     }
   };
+  const auto tasks_of = [=](const Kernel& kernel) {
+    return (kernel.panels + pairs_each(kernel.panels) - 1) / pairs_each(kernel.panels);
+  };
+  int64_t tasks = 0;
+  for (const Kernel& kernel : *kernels) tasks += tasks_of(kernel);
+  const auto task = [=](int64_t index) {
+    for (const Kernel& kernel : *kernels) {
+      if (index < tasks_of(kernel)) return multiply(kernel, index);
+      index -= tasks_of(kernel);
+    }
+  };
   const int tile_rows = all.together ? 2 * all.each : all.each;
-  ForTasks(pool, (pairs + each - 1) / each, task, [=] { return Configured<Tiles>(tile_rows); });
+  ForTasks(pool, tasks, task, [=] { return Configured<Tiles>(tile_rows); });
+}
+
+template <typename Tiles, typename Kind>
+ffi::Error TileProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::RemainingArgs arguments,
+                       ffi::RemainingRets results, int64_t activation) {
+  const auto kernels = ReadKernels(arguments, results, activation);
+  if (!kernels) return kernels.error();
+  const Rows all{x.dimensions()[0], x.dimensions()[1], (*kernels)->front().depth};
+  Product<Tiles, Kind>(pool, WriteRows<Kind>(pool, x.typed_data(), all), *kernels);
   return ffi::Error::Success();
-}
-
-template <typename Tiles>
-ffi::Error Int8TileProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::S8> weights,
-                           ffi::Buffer<ffi::F32> scale, ffi::ResultBuffer<ffi::F32> y) {
-  return Product<Tiles, Int8>(pool, x, (const char*)weights.untyped_data(), weights.dimensions()[0],
-                              weights.dimensions()[1], scale.typed_data(), y);
-}
-
-template <typename Tiles>
-ffi::Error TileProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::BF16> weights,
-                       ffi::ResultBuffer<ffi::F32> y) {
-  return Product<Tiles, BFloat16>(pool, x, (const char*)weights.untyped_data(), weights.dimensions()[0],
-                                  weights.dimensions()[1], nullptr, y);
 }
 
 }  // namespace
@@ -298,20 +317,9 @@ ffi::Error TileProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffe
 
 extern "C" int nemojax_request_tiles() { return nemojax::RequestTiles(); }
 
-#define DEFINE_TILE_PRODUCTS(INT8_NAME, BFLOAT16_NAME, TILES)                                          \
-  XLA_FFI_DEFINE_HANDLER_SYMBOL(INT8_NAME, nemojax::Int8TileProduct<TILES>,                            \
-                                ffi::Ffi::Bind()                                                       \
-                                    .Ctx<ffi::ThreadPool>()                                            \
-                                    .Arg<ffi::Buffer<ffi::F32>>()                                      \
-                                    .Arg<ffi::Buffer<ffi::S8>>()                                       \
-                                    .Arg<ffi::Buffer<ffi::F32>>()                                      \
-                                    .Ret<ffi::Buffer<ffi::F32>>());                                    \
-  XLA_FFI_DEFINE_HANDLER_SYMBOL(BFLOAT16_NAME, nemojax::TileProduct<TILES>,                            \
-                                ffi::Ffi::Bind()                                                       \
-                                    .Ctx<ffi::ThreadPool>()                                            \
-                                    .Arg<ffi::Buffer<ffi::F32>>()                                      \
-                                    .Arg<ffi::Buffer<ffi::BF16>>()                                     \
-                                    .Ret<ffi::Buffer<ffi::F32>>())
+#define DEFINE_TILE_PRODUCTS(INT8_NAME, BFLOAT16_NAME, TILES)                          \
+  NEMOJAX_DEFINE_PRODUCT(INT8_NAME, (nemojax::TileProduct<nemojax::TILES, nemojax::Int8>)); \
+  NEMOJAX_DEFINE_PRODUCT(BFLOAT16_NAME, (nemojax::TileProduct<nemojax::TILES, nemojax::BFloat16>))
 
-DEFINE_TILE_PRODUCTS(nemojax_int8_tile_product, nemojax_tile_product, nemojax::AmxTiles);
-DEFINE_TILE_PRODUCTS(nemojax_int8_emulated_tile_product, nemojax_emulated_tile_product, nemojax::EmulatedTiles);
+DEFINE_TILE_PRODUCTS(nemojax_int8_tile_product, nemojax_tile_product, AmxTiles);
+DEFINE_TILE_PRODUCTS(nemojax_int8_emulated_tile_product, nemojax_emulated_tile_product, EmulatedTiles);

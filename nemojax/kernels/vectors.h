@@ -14,14 +14,14 @@ constexpr int kPanel = 16;  // outputs that lie together in packed weights
 constexpr int64_t kAheadBytes = 1 << 12;  // of weights
 
 #if defined(__AVX512BW__)
-constexpr int kLanes = 16, kMostRows = 8;  // rows whose sums stay in registers
+constexpr int kRegisterLanes = 16, kMostRows = 8;  // rows whose sums stay in registers
 #else
-constexpr int kLanes = 8, kMostRows = 5;
+constexpr int kRegisterLanes = 8, kMostRows = 5;
 #endif
-constexpr int kParts = kPanel / kLanes;
-typedef float Floats __attribute__((vector_size(kLanes * sizeof(float))));
-typedef int32_t Ints __attribute__((vector_size(kLanes * sizeof(int32_t))));
-typedef int16_t Pairs __attribute__((vector_size(2 * kLanes * sizeof(int16_t))));  // two inputs for each lane
+constexpr int kParts = kPanel / kRegisterLanes;
+typedef float Floats __attribute__((vector_size(kRegisterLanes * sizeof(float))));
+typedef int32_t Ints __attribute__((vector_size(kRegisterLanes * sizeof(int32_t))));
+typedef int16_t Pairs __attribute__((vector_size(2 * kRegisterLanes * sizeof(int16_t))));  // two inputs for each lane
 
 struct BFloat16 {
   uint16_t bits;
@@ -41,7 +41,7 @@ inline Floats Widened(const BFloat16* weights) {  // the upper half of a float32
   return (Floats)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)weights)), 16);
 #else
   Floats floats;
-  for (int lane = 0; lane < kLanes; ++lane) {
+  for (int lane = 0; lane < kRegisterLanes; ++lane) {
     const uint32_t bits = uint32_t{weights[lane].bits} << 16;
     std::memcpy((char*)&floats + lane * sizeof(float), &bits, sizeof(float));
   }
@@ -59,7 +59,7 @@ inline Pairs WidenedPairs(const int8_t* weights) {
   return (Pairs)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)weights));
 #else
   Pairs pairs;
-  for (int i = 0; i < 2 * kLanes; ++i) pairs[i] = weights[i];
+  for (int i = 0; i < 2 * kRegisterLanes; ++i) pairs[i] = weights[i];
   return pairs;
 #endif
 }
@@ -75,7 +75,7 @@ inline Ints Added(Ints sums, const int16_t* x, Pairs weights) {
 #elif defined(__AVX2__)
   return sums + (Ints)_mm256_madd_epi16(_mm256_set1_epi32(both), (__m256i)weights);
 #else
-  for (int lane = 0; lane < kLanes; ++lane) sums[lane] += x[0] * weights[2 * lane] + x[1] * weights[2 * lane + 1];
+  for (int lane = 0; lane < kRegisterLanes; ++lane) sums[lane] += x[0] * weights[2 * lane] + x[1] * weights[2 * lane + 1];
   return sums;
 #endif
 }

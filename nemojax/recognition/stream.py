@@ -51,6 +51,11 @@ class Stream:
         return self._hypothesis.text
 
     @property
+    def decides_ends(self) -> bool:
+        """Whether it decides where utterances end; see `Recognizer.stream`."""
+        return self._hypothesis.decides_ends
+
+    @property
     def duration_s(self) -> float:
         """Seconds of audio pushed so far."""
         return self._input.duration_s
@@ -113,15 +118,19 @@ class Stream:
                 "transcribed (`text`); open another stream, and push what follows again"
             )
         while self._waiting:
-            self._unread += self._step(*self._waiting[0])
-            self._samples += sum(map(len, self._waiting.popleft()[0]))
+            chunk, graphs = self._waiting[0]
+            after = self._samples + sum(map(len, chunk))
+            self._unread += self._step(chunk, graphs, after)
+            self._samples = after
+            self._waiting.popleft()
         update, self._unread = self._unread, NOTHING
         return update.at(self._samples / self._rate_hz)
 
-    def _step(self, chunk: Chunk, graphs: StreamGraphs) -> Update:
+    def _step(self, chunk: Chunk, graphs: StreamGraphs, samples: int) -> Update:
+        """Transcribes a chunk, with which the stream has this many samples."""
         given = StepInput.empty(self._batch.config, 1, self.chunk_samples)
         given.fill_pieces(0, chunk, self._first)
         given.graphs.set(0, graphs)
         emission = jax.device_get(self._batch.step(given))
         self._first = False
-        return self._hypothesis.extend(emission, 0)
+        return self._hypothesis.extend(emission, 0, self._batch.config.encoder_frames(samples))

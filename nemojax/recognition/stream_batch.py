@@ -14,7 +14,7 @@ from nemojax.checks import check_count
 from nemojax.config import ModelConfig
 from nemojax.decoding.graph_pool import GraphPool
 from nemojax.decoding.graphs import Graphs, Rows
-from nemojax.decoding.state import Emission, FusingSearch, Search
+from nemojax.decoding.state import AnyEmission, FusingSearch, Search
 from nemojax.device import check_process
 from nemojax.errors import ConfigError
 from nemojax.kernels.selection import step_options, step_rows
@@ -140,7 +140,7 @@ class StreamBatch:
         """Whether a step that failed has used the state up."""
         return bool(self._state.position.is_deleted())
 
-    def step(self, given: StepInput) -> Emission:
+    def step(self, given: StepInput) -> AnyEmission:
         """Advances every active row by its samples. The emission stays on the device until it is read.
 
         Raises:
@@ -149,7 +149,7 @@ class StreamBatch:
         check_process()
         if given.graphs.placed:
             self.fuse()
-        emission: Emission
+        emission: AnyEmission
         with self._pool.lock:
             self._state, emission = self._step(*self._arguments(given.segment(), given), **self._settings)
         return emission
@@ -250,7 +250,7 @@ def _step_of_rows(
     *,
     lookahead: int,
     search: Search = GREEDY,
-) -> tuple[StreamState, Emission]:
+) -> tuple[StreamState, AnyEmission]:
     """Runs `step` on the first rows of a state, as many as the segment has; the others are not used.
 
     `graphs` have all rows of the state.
@@ -298,7 +298,7 @@ def step_jit(
     lookahead: int,
     search: Search = GREEDY,
     graphs: Graphs | None = None,
-) -> tuple[StreamState, Emission]:
+) -> tuple[StreamState, AnyEmission]:
     """Runs `step`, compiled at its first call with the backend's options; the state given to it is used up."""
     after, emission = jit_step()(model, constants, state, segment, graphs, lookahead=lookahead, search=search)
     return after, emission

@@ -40,8 +40,9 @@ from nemojax.audio.raw import SampleFormat
 from nemojax.audio.stream_input import StreamInput
 from nemojax.checks import check_count, check_seconds
 from nemojax.decoding.graph_pool import PlacedGraph
-from nemojax.decoding.state import Emission
+from nemojax.decoding.state import AnyEmission
 from nemojax.errors import ConfigError, EngineError, EngineFull
+from nemojax.recognition.end_of_utterance import EndOfUtterance
 from nemojax.recognition.hypothesis import Update
 from nemojax.recognition.recognizer import Recognizer
 from nemojax.recognition.stream_batch import fusing
@@ -64,7 +65,7 @@ class _Dispatched(NamedTuple):
     """A step that the device has been given, whose labels the reader makes text of."""
 
     step: Step
-    emission: Emission | None  # on the device; None where no stream had a chunk
+    emission: AnyEmission | None  # on the device; None where no stream had a chunk
     rows: int  # of the batch
     gathered_s: float
     dispatched_s: float
@@ -125,6 +126,7 @@ class Engine:
         chunk_s = recognizer.config.chunk_ms(self.lookahead) / 1000
         self._schedule = Schedule(self._pending, self.sizes[-1], patience_s, chunk_s)
         self._results: queue.Queue[_Dispatched | None] = queue.Queue(IN_FLIGHT)
+        self._decided_frames = 0  # of a chunk, once a stream decides the ends of its utterances
         self._slots = Slots(self.sizes[-1])  # this and what follows is only used in the event loop
         self._unfinished: set[Seat] = set()
         self._abandoned: deque[Seat] = deque()  # of streams that nobody refers to any more
@@ -146,6 +148,7 @@ class Engine:
         sample_rate_hz: Rate | None = None,
         raw: str | SampleFormat | None = None,
         keep_transcript: bool = True,
+        end_of_utterance: EndOfUtterance | None = None,
         phrases: Phrases | PlacedGraph | None = None,
         lm_weight: float | None = None,
     ) -> LiveStream:
@@ -159,7 +162,7 @@ class Engine:
           ConfigError: the rate, the layout or a phrase does not fit.
         """
         audio, graphs = self._audio(sample_rate_hz, raw), self._graphs(phrases, lm_weight)
-        return self._seat(self._slots.take(), audio, keep_transcript, graphs)
+        return self._seat(self._slots.take(), audio, keep_transcript, end_of_utterance, graphs)
 
     async def open_within(
         self,
@@ -167,13 +170,14 @@ class Engine:
         sample_rate_hz: Rate | None = None,
         raw: str | SampleFormat | None = None,
         keep_transcript: bool = True,
+        end_of_utterance: EndOfUtterance | None = None,
         phrases: Phrases | PlacedGraph | None = None,
         lm_weight: float | None = None,
     ) -> LiveStream:
         """Opens a stream as `open` does, and waits up to `wait_s` seconds for a slot; first come, first served."""
         check_seconds("wait_s", wait_s)
         audio, graphs = self._audio(sample_rate_hz, raw), self._graphs(phrases, lm_weight)
-        return self._seat(await self._slots.wait(wait_s), audio, keep_transcript, graphs)
+        return self._seat(await self._slots.wait(wait_s), audio, keep_transcript, end_of_utterance, graphs)
 
     def push_nowait(self, streams: Sequence[LiveStream], samples: Any) -> list[LiveStream]:
         """Takes samples of many of its streams as their `push_nowait` does, in less time than one by one.
@@ -215,12 +219,19 @@ class Engine:
             raise EngineError(str(self._stopped))  # a new one each time: a raised error holds its callers' frames
 
     def _seat(
-        self, slot: int | None, audio: StreamInput, keep_transcript: bool, graphs: StreamGraphs = NO_GRAPHS
+        self,
+        slot: int | None,
+        audio: StreamInput,
+        keep_transcript: bool,
+        end_of_utterance: EndOfUtterance | None = None,
+        graphs: StreamGraphs = NO_GRAPHS,
     ) -> LiveStream:
         self._check_running()
         if slot is None:
             raise EngineFull(f"all {self.sizes[-1]} slots are taken; try again when a stream has ended")
-        seat = Seat(slot, self.recognizer.hypothesis(keep_transcript), graphs)
+        seat = Seat(slot, self.recognizer.hypothesis(keep_transcript, end_of_utterance), graphs)
+        if end_of_utterance is not None:
+            self._decided_frames = self.recognizer.config.chunk_frames(self.lookahead)
         stream = LiveStream(self, seat, self.recognizer.config, self.lookahead, audio)
         self._schedule.join(seat)
         self._unfinished.add(seat)
@@ -346,7 +357,7 @@ class Engine:
         read_s = time.monotonic()
         if step.given is not None:
             self._pending.give_back(step.given)
-        updates = updates_of(step, emission)
+        updates = updates_of(step, emission, self._decided_frames)
         dispatched_s = dispatched.gathered_s, dispatched.dispatched_s
         moments_s = step.ready_s, step.begun_s, *dispatched_s, read_s, time.monotonic()
         self._loop.call_soon_threadsafe(self._publish, updates, dispatched, moments_s)

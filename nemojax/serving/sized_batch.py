@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import permutations
 
-from nemojax.decoding.state import Emission
+from nemojax.decoding.state import AnyEmission
 from nemojax.recognition.stream_batch import StepInput, StreamBatch
 
 SHRINK_AFTER = 50  # consecutive steps for which a smaller batch would do
@@ -34,7 +34,7 @@ class SizedBatch:
         self._resize(self.sizes[0])
         self.batch.wait()
 
-    def step(self, given: StepInput, slots: int) -> Emission:
+    def step(self, given: StepInput, slots: int) -> AnyEmission:
         """Takes a step at the size that covers the first `slots` rows of an input."""
         return self.batch.step(given.head(self.fit(slots)))
 

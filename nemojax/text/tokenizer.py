@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from copy import copy
 
 from sentencepiece import SentencePieceProcessor
 
@@ -158,6 +159,12 @@ class Detokenizer:
     def push(self, labels: Sequence[int]) -> str:
         """Decodes further labels; returns the new text, which later labels do not change."""
         return self._join(self._push([label for label in labels if not self._tokenizer.is_silent(label)]))
+
+    def preview(self, labels: Sequence[int]) -> str:
+        """Returns the text that these labels would add if they were the last ones; nothing changes."""
+        copied = copy(self)
+        copied._before = list(self._before)
+        return copied.push(labels) + copied.finish()
 
     def settle(self) -> str:
         """Returns the bytes of an incomplete character, decoded as replacement characters."""

@@ -16,9 +16,9 @@ from nemojax.errors import ConfigError
 class SpecAugmentConfig:
     """Settings of SpecAugment (Park et al. 2019) without time warping. Masks may overlap."""
 
-    frequency_masks: int = 2
+    frequency_masks: int = 2  # number of masked bands of log-mel bins
     frequency_width_bins: int = 27  # upper limit of a mask's width, exclusive
-    time_masks: int = 10
+    time_masks: int = 10  # number of masked spans of time
     time_width: float = 0.05  # upper limit of a mask's width, as a share of a row's valid frames
     value: float = 0.0  # that masked log-mel values are set to
 

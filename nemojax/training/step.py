@@ -15,6 +15,7 @@ from nemojax.config import ModelConfig
 from nemojax.errors import ConfigError
 from nemojax.model.parameters import fill
 from nemojax.training.forward import ONE_DEVICE, Batch, Placement
+from nemojax.training.lora import merged
 from nemojax.training.losses import Counts, Loss, LossValues, compute_losses
 from nemojax.training.recipe import TrainingConfig
 from nemojax.training.state import Parameters, TrainState, partition
@@ -48,7 +49,7 @@ def value_and_gradient(
     placement: Placement = ONE_DEVICE,
     losses: tuple[Loss, ...] | None = None,
 ) -> tuple[LossValues, Parameters]:
-    """Returns the losses, and the gradient of their weighted sum for the parameters that are not frozen.
+    """Returns the losses, and the gradient of their weighted sum for the parameters that are trained.
 
     With `accumulation`, part i holds rows i, i + accumulation, ...; the mean is over all rows that are not filler,
     in any part. So the result is that of the whole batch, except for random draws.
@@ -56,10 +57,10 @@ def value_and_gradient(
     Args:
       losses: None for the recipe's own, `losses.standard_losses(recipe)`.
     """
-    trained, frozen = partition(parameters, recipe.frozen)
+    trained, frozen = partition(parameters, recipe)
 
     def part_loss(trained: Parameters, batch: Batch, key: Array | None) -> tuple[Array, LossValues]:
-        whole = placement.gather(narrow(trained | frozen, recipe.dtype))
+        whole = placement.gather(narrow(merged(trained | frozen, recipe.lora), recipe.dtype))
         values = compute_losses(fill(config, whole), batch, lookahead, key, recipe, placement, losses)
         return values.total, values
 

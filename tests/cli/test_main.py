@@ -108,6 +108,22 @@ def test_options_of_recordings_reach_the_recognizer(capsys, monkeypatch, tmp_pat
             ["transcribe", "a.wav", "--reset-prediction-after-s", "0"],
             "--reset-prediction-after-s must be more than 0 and at most 1e+09 seconds, not 0.0",
         ),
+        (["transcribe", "a.wav", "--beam", "0"], "--beam must be a whole number of at least 1, not 0"),
+        (["transcribe", "a.wav", "--beam", "65"], "width of a beam must be at most 64 hypotheses, not 65"),
+        (["evaluate", "a.jsonl", "--beam", "-3"], "--beam must be a whole number of at least 1, not -3"),
+        (["transcribe", "a.wav", "--n-best", "2"], "--n-best needs --beam: greedy search has one hypothesis"),
+        (
+            ["transcribe", "a.wav", "--beam", "2", "--n-best", "3", "--json"],
+            "--n-best must be at most the width of --beam, 2, not 3",
+        ),
+        (
+            ["transcribe", "a.wav", "--beam", "2", "--n-best", "2"],
+            "--n-best needs --json or --output, whose results have room for it",
+        ),
+        (
+            ["transcribe", "a.wav", "--beam", "2", "--reset-prediction-after-s", "1"],
+            "--reset-prediction-after-s can't be combined with --beam: only greedy search begins anew after a pause",
+        ),
         (["transcribe", "a.wav", "--model", "nowhere"], "nowhere is not a directory: there is none of this name"),
         (
             ["transcribe", "a.wav", "--model", "model.nemo"],
@@ -155,6 +171,27 @@ def test_options_of_recordings_reach_the_recognizer(capsys, monkeypatch, tmp_pat
             "--output can't be combined with --stream, --live or --json: its results are JSON lines",
         ),
         (["transcribe", "a.wav", "--shard", "0/2"], "--shard is for a manifest with --output"),
+        (
+            ["transcribe", "a.wav", "b.wav", "--format", "srt"],
+            "--format srt is for one recording; name one file, or give a manifest and --output",
+        ),
+        (["transcribe", "a.wav", "--json", "--format", "ctm"], "--json can't be combined with --format ctm"),
+        (
+            ["transcribe", "a.wav", "--stream", "--vad"],
+            "--vad skips silence of recordings; it can't be combined with --stream or --live",
+        ),
+        (
+            ["transcribe", "a.wav", "--live", "--itn"],
+            "--itn changes text that is final; with --stream or --live, add --end-of-utterance",
+        ),
+        (
+            ["transcribe", "a.wav", "--end-of-utterance", "0"],
+            "--end-of-utterance must be a positive number of milliseconds, not 0.0",
+        ),
+        (
+            ["transcribe", "a.wav", "--confidence", "entropy"],
+            "the measure of a confidence must be one of probability, max_prob, gibbs, tsallis, renyi, not 'entropy'",
+        ),
         (
             ["transcribe", "a.jsonl", "--output", "out", "--shard", "2/2"],
             "a shard is INDEX/COUNT with INDEX from 0 to COUNT - 1, not 2/2",

@@ -6,11 +6,15 @@ import pytest
 
 from nemojax.bundled import SMALL, SMALL_NOTE
 from nemojax.cli import model
+from nemojax.decoding.beam import Beam
 
 
 class Loaded:
     def with_reset(self, seconds):
         return "with a reset", seconds
+
+    def with_search(self, search):
+        return search
 
 
 @pytest.fixture
@@ -45,3 +49,8 @@ def test_long_compilations_are_shown_on_a_terminal_alone(asked, tmp_path, monkey
 @pytest.mark.parametrize("seconds", [0.08, 2.5])
 def test_a_reset_is_asked_for(asked, tmp_path, seconds):
     assert model.load(tmp_path, "float32", "auto", "auto", seconds) == ("with a reset", seconds)
+
+
+def test_a_beam_is_asked_for(asked, tmp_path):
+    found = model.load(tmp_path, "float32", "auto", "auto", beam=3, n_best=2)
+    assert (found, found.n_best) == (Beam(3), 2)

@@ -14,6 +14,7 @@ import soundfile
 
 from nemojax.cli import printer
 from nemojax.cli.transcribe import in_order
+from nemojax.decoding.beam import Beam
 from nemojax.errors import AudioError
 
 
@@ -121,6 +122,26 @@ def test_the_prediction_network_may_begin_anew_after_a_pause(run, files, recogni
     arguments = ("transcribe", files / "b.flac", "--lookahead", 1, "--stream")
     want = recognizer.transcribe(files / "b.flac", 1, reset_prediction_after_s=0.08).text
     assert run(*arguments, "--reset-prediction-after-s", 0.08)[:2] == (0, want + "\n") != run(*arguments)[:2]
+
+
+@pytest.mark.parametrize("mode", [[], ["--stream"], ["--output"]])
+def test_a_beam_lists_its_best_hypotheses(run, files, recognizer, tmp_path, mode):
+    """Also in the files of a job."""
+    want = recognizer.with_search(Beam(3, n_best=2)).transcribe(files / "b.flac", 1)
+    named = files / "b.flac"
+    if mode == ["--output"]:
+        named = files / "one.jsonl"
+        named.write_text('{"audio_filepath": "b.flac"}\n')
+        mode = ["--output", tmp_path / "out"]
+    else:
+        mode = [*mode, "--json"]
+    code, out, _ = run("transcribe", named, "--lookahead", 1, "--beam", 3, "--n-best", 2, *mode)
+    if "--output" in mode:
+        out = (tmp_path / "out" / "transcripts.jsonl").read_text()
+    found = json.loads(out)
+    assert code == 0 and found["tokens"] == list(want.tokens)
+    assert [one["tokens"] for one in found["n_best"]] == [list(one.tokens) for one in want.n_best]
+    assert [one["score"] for one in found["n_best"]] == pytest.approx([one.score for one in want.n_best], abs=0.02)
 
 
 def pipe(monkeypatch, data: bytes):

@@ -3,10 +3,15 @@
 import importlib
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from experiments import __main__ as experiments
+from experiments.harness.checks import EXTRAS
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
@@ -58,3 +63,30 @@ def test_help_imports_nothing_slow():
     done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "python -m experiments evaluate" in done.stdout and "Rows are appended to this file." in done.stdout
+
+
+def test_a_missing_package_of_an_extra_is_named(monkeypatch, capsys):
+    module = importlib.import_module("experiments.speed.roofline")
+
+    def missing(arguments):
+        raise ModuleNotFoundError("No module named 'nbclient.client'", name="nbclient.client")
+
+    monkeypatch.setattr(module, "main", missing)
+    assert experiments.main(["roofline"]) == 2
+    expected = 'error: roofline: nbclient is not installed: pip install "nemojax[notebooks]"\n'
+    assert capsys.readouterr().err == expected
+
+    def broken(arguments):
+        raise ModuleNotFoundError("No module named 'experiments.none'", name="experiments.none")
+
+    monkeypatch.setattr(module, "main", broken)
+    with pytest.raises(ModuleNotFoundError):
+        experiments.main(["roofline"])
+
+
+def test_the_extras_are_those_of_the_project():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    renamed = {"nemo": "nemo-toolkit"}
+    for extra, modules in EXTRAS.items():
+        names = " ".join(extras[extra]).lower().replace("_", "-")
+        assert not [name for name in modules if renamed.get(name, name.lower().replace("_", "-")) not in names]

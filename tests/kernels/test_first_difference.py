@@ -14,7 +14,7 @@ from flax import nnx
 
 import nemojax
 from nemojax.bundled import SMALL
-from nemojax.kernels import fixed_order, panels, selection
+from nemojax.kernels import fixed_layers, panels, selection
 from nemojax.kernels.quantization import PackedLinear
 from nemojax.kernels.selection import for_backend
 from nemojax.model import attention, conformer, convolution, encoder, features, layers, subsampling
@@ -25,20 +25,21 @@ from tests.helpers.optimized import OPTIMIZED
 
 pytestmark = needs_compiler
 ROWS, CHUNKS = 8, 16
-# what is watched: every result has time in its second axis
+# what is watched: every result, or the first of several, has time in its second axis
 METHODS = [
     (layers.Linear, "__call__"),
     (PackedLinear, "__call__"),
     (layers.LayerNorm, "__call__"),
-    (fixed_order.FixedLayerNorm, "__call__"),
+    (fixed_layers.FixedLayerNorm, "__call__"),
     (subsampling.Convolution, "__call__"),
     (convolution.DepthwiseConvolution, "__call__"),
     (conformer.FeedForward, "__call__"),
-    *(
-        (kind, name)
-        for kind in (attention.Attention, fixed_order.FixedAttention)
-        for name in ("attend", "attend_in_place")
-    ),
+    (fixed_layers.FixedFeedForward, "__call__"),
+    (attention.Attention, "attend"),
+    (attention.Attention, "attend_in_place"),
+    (fixed_layers.FixedAttention, "attend_to_rings"),
+    (fixed_layers.FixedSubsampling, "step"),
+    (fixed_layers.FixedConvolutionModule, "step"),
 ]
 
 
@@ -59,12 +60,14 @@ class Taps:
     def _watched(self, function, method):
         def call(module, *given):
             name = f"{self._paths[id(module)]}, {type(module).__name__}"
-            return self._record(name if method == "__call__" else f"{name}.attend", function(module, *given))
+            return self._record(
+                name if method == "__call__" else f"{name}.{method.partition('_')[0]}", function(module, *given)
+            )
 
         return call
 
     def _record(self, name, value):
-        self.found.append((name, value))
+        self.found.append((name, value[0] if isinstance(value, tuple) else value))
         return value
 
     def step(self, model, constants, lookahead):
@@ -139,19 +142,20 @@ def test_none_in_any_type(family_model, speech, monkeypatch, size, dtype, lookah
 @pytest.mark.parametrize(
     "kind, plain, name",
     [
-        (fixed_order.FixedLayerNorm, layers.LayerNorm, "encoder.blocks.0.norm_feedforward1, FixedLayerNorm"),
-        (fixed_order.FixedAttention, attention.Attention, "encoder.blocks.0.attention, FixedAttention.attend"),
+        (fixed_layers.FixedLayerNorm, layers.LayerNorm, "encoder.blocks.0.norm_feedforward1, FixedLayerNorm"),
+        (fixed_layers.FixedAttention, attention.Attention, "encoder.blocks.0.attention, FixedAttention.attend"),
     ],
 )
 def test_a_sum_by_xla_is_named(speech, monkeypatch, kind, plain, name):
     model = thaw(nemojax.load(SMALL, reproducible=True).model)
-    for method in ("__call__",) if kind is fixed_order.FixedLayerNorm else ("attend", "attend_in_place"):
-        monkeypatch.setattr(kind, method, getattr(plain, method))
+    method = "__call__" if kind is fixed_layers.FixedLayerNorm else "step"
+    monkeypatch.setattr(kind, method, getattr(plain, method))
     assert first_difference(model, recordings(model.config, speech, 1), 1, monkeypatch) == name
 
 
 @pytest.mark.slow
 def test_products_by_xla_are_named(speech, monkeypatch):
     model = thaw(nemojax.load(SMALL, reproducible=True).model)
-    monkeypatch.setattr(panels, "_native", panels._plain)
+    by_xla = lambda x, kernels, activation: [panels.plain_product(x, kernel, activation) for kernel in kernels]
+    monkeypatch.setattr(panels, "native_products", by_xla)
     assert first_difference(model, recordings(model.config, speech, 1), 1, monkeypatch) == "log-mel frames"

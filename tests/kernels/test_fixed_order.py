@@ -4,17 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from nemojax.config import PRESETS
 from nemojax.kernels import native, processors
-from nemojax.kernels.fixed_order import FixedAttention, fix_order, layer_norm, log_sum_exp, mel_energies
+from nemojax.kernels.fixed_layers import layer_norm, log_sum_exp, mel_energies
+from nemojax.kernels.fixed_order import fix_order
 from nemojax.kernels.panels import product, to_panels, to_tiles
 from nemojax.model import features
-from nemojax.model.attention import AttentionCache
 from nemojax.model.parameters import named_parameters
-from nemojax.model.ring import Ring
 from tests.helpers.compiler import COMPILER, needs_compiler
 
 pytestmark = needs_compiler
@@ -85,76 +82,6 @@ def test_mel_energies():
     y = np.asarray(mel_energies(jnp.asarray(power), config))
     np.testing.assert_allclose(y, power.astype(np.float64) @ features.mel_filters(config), rtol=2e-6)
     assert_same_bits(mel_energies(jnp.asarray(power[1:, 3:4]), config), y[1:, 3:4])
-
-
-def attention_cases(module, config, batch: int, frames: int, seed: int, dtype=jnp.float32, lengths=None):
-    """Queries, and a ring that the segment has been written to after any number of frames."""
-    rng = np.random.default_rng(seed)
-    slots = config.left_context_frames + config.largest_chunk_frames
-    begin = jnp.asarray(rng.integers(0, 3 * slots, batch) if lengths is None else lengths, jnp.int32)
-    ring = Ring.zeros(batch, config.heads, slots, config.head_width, dtype)
-    stored = lambda: ring.stored(jnp.asarray(rng.standard_normal(ring.frames.shape), jnp.float32))
-    valid = jnp.asarray(rng.integers(1, frames + 1, batch), jnp.int32)
-    cache = AttentionCache(stored(), stored(), begin + valid)
-    query = jnp.asarray(rng.standard_normal((batch, frames, config.heads, config.head_width)), jnp.float32)
-    return query, cache, begin, valid
-
-
-@settings(max_examples=5, deadline=None)  # nearly each compiles a program of its own
-@given(data=st.data())
-def test_attention_is_that_of_the_plain_form(tiny_model, data):
-    module, config = tiny_model.encoder.blocks[0].attention, tiny_model.config.encoder
-    chunk = data.draw(st.sampled_from([1, 2, 5, 7, 14]))
-    frames = chunk * data.draw(st.integers(1, config.largest_chunk_frames // chunk))
-    dtype, seed = data.draw(st.sampled_from([jnp.float32, jnp.int8])), data.draw(st.integers(0, 2**16))
-    query, cache, begin, _ = attention_cases(module, config, data.draw(st.integers(1, 4)), frames, seed, dtype)
-    both = jax.jit(lambda *given: [m.attend_in_place(*given, chunk) for m in (module, FixedAttention(module))])
-    plain, fixed = both(query, cache, begin, module.project_positions())
-    np.testing.assert_allclose(fixed, plain, atol=2e-5)
-
-
-def in_order(cache: AttentionCache, begin: jax.Array, left: int, frames: int) -> tuple[jax.Array, jax.Array]:
-    """The keys and values of a ring as a longer segment gathers them: the left context, then the segment's frames."""
-    rings = (ring.read(begin + frames, left + frames).values(jnp.float32) for ring in (cache.keys, cache.values))
-    return tuple(jnp.swapaxes(ring, 1, 2) for ring in rings)
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 7])
-def test_attention_is_the_same_bits_in_a_ring_in_order_and_in_any_company(family_model, chunk):
-    """A segment in order, the same one in a ring, and its chunks and rows alone."""
-    module, config = family_model.encoder.blocks[0].attention, family_model.config.encoder
-    fixed, left, frames = FixedAttention(module), config.left_context_frames, config.largest_chunk_frames
-    positions = module.project_positions()
-    lengths = [0, 3, 21, 28, 35, 70, 71, 700]
-    query, cache, begin, valid = attention_cases(module, config, 8, frames, chunk, lengths=lengths)
-    mask = jnp.arange(frames)[None] < valid[:, None]
-    whole = fixed.attend_in_place(query, cache, begin, positions, chunk)
-    plain = module.attend_in_place(query, cache, begin, positions, chunk)
-    np.testing.assert_allclose(whole, plain, atol=2e-5)
-    gathered = in_order(cache, begin, left, frames)
-    assert_same_bits(fixed.attend(query, *gathered, mask, begin, positions, chunk, None), whole)
-    for row in range(8):
-        alone = AttentionCache(*(Ring(ring.frames[row : row + 1]) for ring in cache[:2]), cache.length[row : row + 1])
-        for first in range(0, frames, chunk):
-            there = (slice(row, row + 1), slice(first, first + chunk))
-            part = fixed.attend_in_place(query[there], alone, begin[row : row + 1] + first, positions, chunk)
-            assert_same_bits(part, whole[there])
-
-
-def test_attention_without_a_valid_key_is_zero_and_reads_none(family_model):
-    module, config = family_model.encoder.blocks[0].attention, family_model.config.encoder
-    query, cache, begin, _ = attention_cases(module, config, 2, 7, 0, lengths=[0, 10])
-    spoilt = lambda ring: Ring(ring.frames.at[0].set(jnp.nan).at[1, :, 11:].set(jnp.nan))
-    cache = AttentionCache(spoilt(cache.keys), spoilt(cache.values), jnp.array([0, 11], jnp.int32))
-    y = np.asarray(FixedAttention(module).attend_in_place(query, cache, begin, module.project_positions(), 7))
-    assert not y[0].any() and np.isfinite(y[1]).all() and y[1].any()
-
-
-def test_attention_in_training_is_refused(tiny_model):
-    module, config = tiny_model.encoder.blocks[0].attention, tiny_model.config.encoder
-    query, cache, begin, _ = attention_cases(module, config, 1, 1, 0)
-    with pytest.raises(TypeError, match="not for training"):
-        FixedAttention(module).attend_in_place(query, cache, begin, module.project_positions(), jnp.int32(1))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

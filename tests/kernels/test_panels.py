@@ -1,3 +1,4 @@
+import functools
 import os
 import platform
 import subprocess
@@ -12,7 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemojax.kernels import native
-from nemojax.kernels.panels import _native, _plain, from_panels, product, quantize_kernel, quantize_rows, to_panels
+from nemojax.kernels.panels import (
+    PackedKernel,
+    from_panels,
+    native_products,
+    plain_product,
+    product,
+    products,
+    quantize_kernel,
+    quantize_rows,
+    to_panels,
+)
 from tests.helpers.compiler import COMPILER, needs_compiler
 
 AVX512 = "-include tests/kernels/avx512.h"
@@ -24,7 +35,16 @@ def compiled_once():
 
 
 quantize_kernel_jit, kernel_of = jax.jit(quantize_kernel), jax.jit(from_panels, static_argnums=(1, 2))
-native_product, plain_product = (jax.jit(how, static_argnums=0) for how in (_native, _plain))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def native_product(outputs, x, *kernel):
+    return native_products(x, [PackedKernel(kernel[0], outputs, *kernel[1:])], None)[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def by_xla(outputs, x, *kernel):
+    return plain_product(x, PackedKernel(kernel[0], outputs, *kernel[1:]), None)
 
 
 def dequantized(values, scale, inputs) -> np.ndarray:
@@ -100,7 +120,7 @@ def test_the_native_product_is_the_plain_one(kind, inputs, outputs):
     weights = jnp.asarray(rng.standard_normal((inputs, outputs)), jnp.float32)
     arguments = quantize_kernel(weights) if kind == "int8" else (to_panels(weights.astype(kind)),)
     x = rng.standard_normal((70, inputs), np.float32)
-    expected = np.asarray(plain_product(outputs, x, *arguments))
+    expected = np.asarray(by_xla(outputs, x, *arguments))
     for rows in [*range(1, 18), 64, 70] if inputs < 1024 else (1, 2, 3, 7, 14, 70):
         found = native_product(outputs, x[:rows], *arguments)
         bound = 2e-6 * np.sqrt(inputs) * float(np.abs(expected[:rows]).max() + 1)
@@ -108,11 +128,30 @@ def test_the_native_product_is_the_plain_one(kind, inputs, outputs):
 
 
 @needs_compiler
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("activation", [None, "silu", "relu"])
+def test_several_products_of_the_same_rows_with_bias_and_activation(kind, activation):
+    rng = np.random.default_rng(0)
+    x, kernels = jnp.asarray(rng.standard_normal((9, 130)) * 3, jnp.float32), []
+    for outputs in (33, 16, 70):
+        weights = jnp.asarray(rng.standard_normal((130, outputs)) / 10, jnp.float32)
+        packed, scale = quantize_kernel_jit(weights) if kind == "int8" else (to_panels(weights.astype(kind)), None)
+        bias = jnp.asarray(rng.standard_normal(outputs), jnp.float32) if outputs != 16 else None
+        kernels.append(PackedKernel(packed, outputs, scale, bias))
+    together = products(x, kernels, activation)
+    for kernel, y in zip(kernels, together, strict=True):
+        expected = np.asarray(plain_product(x, kernel, activation))
+        np.testing.assert_allclose(y, expected, atol=2e-5, rtol=2e-6)
+        np.testing.assert_array_equal(products(x, [kernel], activation)[0], y)
+        np.testing.assert_array_equal(products(x[4:6], [kernel], activation)[0], y[4:6])
+
+
+@needs_compiler
 def test_what_is_not_a_number_stays_so_and_in_its_row():
     x = jnp.ones((7, 8)).at[3, 2].set(jnp.nan).at[5, 0].set(jnp.inf)
-    y = np.asarray(_native(16, x, to_panels(jnp.ones((8, 16)))))
+    y = np.asarray(native_product(16, x, to_panels(jnp.ones((8, 16)))))
     assert np.isnan(y[3]).all() and np.isinf(y[5]).all() and (y[[0, 1, 2, 4, 6]] == 8).all()
-    for how in (_native, _plain):
+    for how in (native_product, by_xla):
         y = np.asarray(how(16, x, *quantize_kernel(jnp.ones((8, 16)))))
         assert np.isnan(y[[3, 5]]).all()
         np.testing.assert_allclose(y[[0, 1, 2, 4, 6]], 8, rtol=1e-6)
@@ -125,10 +164,10 @@ def test_many_products_at_once_do_not_wait_for_each_other():
 
     @jax.jit
     def fan(x):
-        return sum(_native(1024, x + i, *arguments) for i in range(32))
+        return sum(native_product(1024, x + i, *arguments) for i in range(32))
 
     x = jnp.ones((2, 256))
-    expected = sum(np.asarray(plain_product(1024, x + i, *arguments)) for i in range(32))
+    expected = sum(np.asarray(by_xla(1024, x + i, *arguments)) for i in range(32))
     for _ in range(20):
         np.testing.assert_allclose(fan(x), expected, rtol=1e-3, atol=1e-2)
 

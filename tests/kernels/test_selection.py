@@ -83,7 +83,7 @@ def test_xla_leaves_products_to_xla(tiny_model, monkeypatch, compiler):
 
 def test_int8_products_by_xla_call_no_native_kernel(tiny_model, monkeypatch, compiler):
     called = []
-    monkeypatch.setattr("nemojax.kernels.panels._native", lambda *given: called.append(1))
+    monkeypatch.setattr("nemojax.kernels.panels.native_products", lambda *given: called.append(1))
     plain = layer(for_backend(tiny_model, int8=True, kernels="xla"))
     plain(jax.numpy.ones((1, layer(tiny_model).kernel.shape[0])))
     assert not called

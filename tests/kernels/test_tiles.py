@@ -11,14 +11,23 @@ import nemojax
 from experiments.references.sound import glides
 from nemojax.errors import ConfigError
 from nemojax.kernels import native, processors, selection
-from nemojax.kernels.panels import _native, _plain, from_panels, in_tiles, product, quantize_kernel, to_panels, to_tiles
+from nemojax.kernels.panels import (
+    PackedKernel,
+    from_panels,
+    in_tiles,
+    native_products,
+    plain_product,
+    product,
+    quantize_kernel,
+    to_panels,
+    to_tiles,
+)
 from nemojax.kernels.quantization import PackedLinear, quantize
 from tests.helpers.compiler import COMPILER, needs_compiler
 
 ROWS = (1, 2, 7, 8, 9, 15, 16, 17, 28, 33, 45, 375, 400)
 SIZES = [(1, 1), (7, 16), (64, 32), (130, 33), (600, 70), (1030, 129)]
 to_panels_jit, quantize_kernel_jit = jax.jit(to_panels), jax.jit(quantize_kernel)
-plain_product = jax.jit(_plain, static_argnums=0)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -26,10 +35,19 @@ def compiled_once():
     assert native.available() or COMPILER is None
 
 
+def native_product(outputs, x, kernel, scale=None, bias=None, activation=None):
+    return native_products(x, [PackedKernel(kernel, outputs, scale, bias)], activation)[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def by_xla(outputs, x, *kernel):
+    return plain_product(x, PackedKernel(kernel[0], outputs, *kernel[1:]), None)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def products(kind, rows, outputs, x, *arguments):
     """The products of the first rows of `x`, by each of these numbers; `kind` is that of the tiles."""
-    return [_native(outputs, x[:count], *arguments) for count in rows]
+    return [native_product(outputs, x[:count], *arguments) for count in rows]
 
 
 @pytest.fixture(params=[processors.EMULATED, processors.AMX])
@@ -74,11 +92,25 @@ def test_int8_products_have_the_bits_of_panels(tiles, inputs, outputs):
     by_tiles = products(tiles, ROWS, outputs, x, to_tiles(values), scale)
     for one, other in zip(by_panels, by_tiles, strict=True):
         np.testing.assert_array_equal(one, other)
-    plain = np.asarray(plain_product(outputs, x, values, scale))
+    plain = np.asarray(by_xla(outputs, x, values, scale))
     largest = np.abs(plain).max(1, keepdims=True, initial=0, where=np.isfinite(plain))
     scaled = lambda y: np.asarray(y) / np.where(largest > 0, largest, 1)
     np.testing.assert_allclose(scaled(by_tiles[-1]), scaled(plain), rtol=0, atol=4e-7 * np.sqrt(inputs))
     assert np.isnan(plain[~np.isfinite(x).all(1)]).all()
+
+
+@needs_compiler
+@pytest.mark.parametrize("activation", [None, "silu", "relu"])
+def test_several_kernels_with_bias_and_activation_have_the_bits_of_panels(tiles, activation):
+    x, bias = jnp.asarray(awkward_rows(130)[:33]), jnp.linspace(-3.0, 3.0, 70)
+    by_panels, by_tiles = [], []
+    for outputs in (33, 70):
+        values, scale = quantize_kernel_jit(weights(130, outputs))
+        for kernels, laid_out in ((by_panels, values), (by_tiles, to_tiles(values))):
+            kernels.append(PackedKernel(laid_out, outputs, scale, bias if outputs == 70 else None))
+    expected = native_products(x, by_panels, activation)
+    for one, other in zip(native_products(x, by_tiles, activation), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @needs_compiler
@@ -112,7 +144,7 @@ def test_products_at_once_keep_their_tiles_apart(tiles):
     """Each thread has tiles of its own, and each product its own number of rows."""
     values, scale = quantize_kernel_jit(weights(200, 512))
     x = jnp.asarray(awkward_rows(200)[9:])
-    fan = jax.jit(lambda kernel: [_native(512, x[: 1 + i], kernel, scale) for i in range(24)])
+    fan = jax.jit(lambda kernel: [native_product(512, x[: 1 + i], kernel, scale) for i in range(24)])
     expected, laid_out = fan(values), to_tiles(values)
     for _ in range(5):
         for one, other in zip(fan(laid_out), expected, strict=True):
@@ -124,7 +156,7 @@ def test_tiles_are_multiplied_without_them(monkeypatch):
     monkeypatch.setattr(native, "tiles", lambda: None)
     values, scale = quantize_kernel_jit(weights(70, 33))
     x = jnp.asarray(awkward_rows(70)[9:12])
-    np.testing.assert_array_equal(product(x, to_tiles(values), 33, scale), _plain(33, x, values, scale))
+    np.testing.assert_array_equal(product(x, to_tiles(values), 33, scale), by_xla(33, x, values, scale))
 
 
 @pytest.mark.parametrize(

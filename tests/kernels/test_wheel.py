@@ -73,3 +73,34 @@ def test_any_other_wheel_is_pure_python(tmp_path):
     names = wheel.namelist()
     assert "nemojax/kernels/tile_product.cc" in names and "nemojax/kernels/tiles.h" in names
     assert not [name for name in names if name.endswith(".so")]
+
+
+COMPANIONS = """
+import sys
+from nemojax import cli, companions
+
+assert companions.installed() and "site-packages" not in companions.__file__
+for command in (["convert", "hf", "--help"], ["experiments"], ["experiments", "evaluate", "--help"]):
+    try:
+        assert not cli.main(command)
+    except SystemExit as exit:
+        assert not exit.code
+import convert, experiments.harness.machine
+assert convert.__file__ == f"{companions.directory()}/convert/__init__.py"
+assert experiments.harness.machine.machine(())["commit"] is None
+"""
+
+
+@needs_hatchling
+@pytest.mark.slow
+def test_the_companions_of_a_wheel_run_whatever_the_working_directory_holds(tmp_path):
+    build(tmp_path / "wheel").extractall(tmp_path / "site")
+    assert {path.name.partition("-")[0] for path in (tmp_path / "site").iterdir()} == {"nemojax"}
+    (tmp_path / "mine" / "experiments").mkdir(parents=True)
+    (tmp_path / "mine" / "convert.py").write_text("raise SystemExit('the wrong module')\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", COMPANIONS]
+    done = subprocess.run(command, cwd=tmp_path / "mine", env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage: nemojax-convert hf" in done.stdout and "usage: nemojax experiments NAME ..." in done.stdout
+    assert "    nemojax experiments evaluate MODEL MANIFEST..." in done.stdout

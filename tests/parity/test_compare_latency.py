@@ -7,10 +7,11 @@ import pytest
 
 pytestmark = pytest.mark.parity
 pytest.importorskip("onnxruntime", reason="the contenders that run ONNX graphs need onnxruntime")
+pytest.importorskip("openvino", reason="two contenders are OpenVINO")
 pytest.importorskip("sherpa_onnx", reason="two contenders are sherpa-onnx")
 
 from experiments.latency import compare, weights  # noqa: E402
-from experiments.latency.peers import OnnxRuntime  # noqa: E402
+from experiments.latency.graph_peers import LayersContender  # noqa: E402
 from experiments.latency.worker import CONTENDERS, answer  # noqa: E402
 
 SECONDS = [2.4, 4.1]
@@ -54,15 +55,16 @@ def test_recordings_in_float32_say_the_same(contenders, recordings):
     assert list(tokens[0][0]) == list(tokens[0][2])
 
 
+@pytest.mark.parametrize("name", ["onnxruntime float32", "OpenVINO float32"])
 @pytest.mark.parametrize("lookahead", [6, 0])
-def test_the_graph_is_nemos_step(contenders, recordings, lookahead):
+def test_the_graph_is_nemos_step(contenders, recordings, lookahead, name):
     """Given the same windows, the first with zeros before the recording, and the same caches."""
     import torch
 
-    contender: OnnxRuntime = contenders["onnxruntime float32"]
-    session, nemo = contender._opened(lookahead), contenders["NeMo float32"]
+    contender: LayersContender = contenders[name]
+    encode, nemo = contender._opened(lookahead), contenders["NeMo float32"]
     nemo._look_ahead(lookahead)
-    encoder, metadata = nemo._model.encoder, session.get_modelmeta().custom_metadata_map
+    encoder, metadata = nemo._model.encoder, encode.metadata
     window = int(metadata["window"])
     rng = np.random.default_rng(0)
     caches = {
@@ -72,7 +74,7 @@ def test_the_graph_is_nemos_step(contenders, recordings, lookahead):
     theirs = encoder.get_initial_cache_state(batch_size=1)
     for _ in range(3):
         signal = rng.standard_normal((1, 128, window)).astype(np.float32)
-        encoded, _, *after = session.run(None, {"audio_signal": signal, "length": np.array([window]), **caches})
+        encoded, _, *after = encode({"audio_signal": signal, "length": np.array([window]), **caches})
         caches.update(zip(caches, after, strict=True))
         with torch.no_grad():
             expected, _, *theirs = encoder.cache_aware_stream_step(
@@ -87,11 +89,11 @@ def test_the_graph_is_nemos_step(contenders, recordings, lookahead):
         np.testing.assert_allclose(encoded, expected.numpy(), atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_graphs_get_every_chunk(contenders, recordings, dtype):
+@pytest.mark.parametrize("name", ["onnxruntime float32", "onnxruntime int8", "OpenVINO float32", "OpenVINO bfloat16"])
+def test_graphs_get_every_chunk(contenders, recordings, name):
     for lookahead in (6, 0):
         request = {"do": "stream", "recording": 1, "lookahead": lookahead}
-        steps = answer(contenders[f"onnxruntime {dtype}"], recordings, request)["steps"]
+        steps = answer(contenders[name], recordings, request)["steps"]
         assert len(steps) == len(answer(contenders[EXACT[0]], recordings, request)["steps"])
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from nemojax.errors import StreamError
+from nemojax.recognition.end_of_utterance import EndOfUtterance
 from tests.helpers.sounds import wave
 
 
@@ -55,3 +56,18 @@ def test_a_stream_that_forgets_returns_what_no_update_had(recognizer, speech, sa
     expected, rest = whole.finish(), stream.finish()
     assert update.text + rest.text == expected.text and update.tokens + rest.tokens == expected.tokens
     assert rest.notes == ("the text of earlier updates was not kept",) and stream.text == rest.text
+
+
+def test_ends_of_utterances_are_those_of_the_whole_recording(recognizer, speech):
+    """Whatever is pushed at a time, while streaming or not; and the labels are the same without them."""
+    ends = EndOfUtterance(240, max_utterance_s=1.0)
+    whole = recognizer.transcribe(speech, 1, end_of_utterance=ends)
+    plain = recognizer.transcribe(speech, 1)
+    assert len(whole.utterances) > 2 and {"silence", "length"} <= {u.reason for u in whole.utterances}
+    assert (whole.tokens, whole.frames, whole.text) == (plain.tokens, plain.frames, plain.text)
+    for size in (700, 2560, 40_000):
+        stream = recognizer.stream(1, end_of_utterance=ends)
+        updates = [stream.push(speech[begin : begin + size]) for begin in range(0, len(speech), size)]
+        found = [utterance for update in updates for utterance in update.final]
+        transcript = stream.finish()
+        assert transcript.utterances == whole.utterances and list(whole.utterances[: len(found)]) == found

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from nemojax.errors import AudioError, Backlog, ConfigError, EngineError, EngineFull
+from nemojax.recognition.end_of_utterance import EndOfUtterance
 from nemojax.serving.live_stream import LiveStream
 from tests.serving.running import LOOKAHEAD, alone, served, speak
 
@@ -297,3 +298,31 @@ def test_a_part_is_at_most_a_chunk():
         LiveStream.check_part(stream, server, 2561)
     with pytest.raises(ValueError, match="a stream of another engine"):
         LiveStream.check_part(stream, object(), 1)
+
+
+def test_utterances_end_as_in_a_stream_alone(recognizer, speech):
+    """Streams of one engine have ends of their own, or none; a pause without labels ends an utterance too."""
+    ends = [EndOfUtterance(240, max_utterance_s=1.0), EndOfUtterance(800), None]
+
+    async def talk(engine):
+        async def one(end_of_utterance):
+            stream, final = engine.open(end_of_utterance=end_of_utterance), []
+
+            async def read():
+                async for update in stream:
+                    final.extend(update.final)
+
+            reading = asyncio.create_task(read())
+            for begin in range(0, len(speech), 3000):
+                await stream.push(speech[begin : begin + 3000])
+            transcript = await stream.finish()
+            await reading
+            return transcript, tuple(final)
+
+        return await asyncio.gather(*map(one, ends))
+
+    for end_of_utterance, (transcript, final) in zip(ends, served(recognizer, talk), strict=True):
+        stream = recognizer.stream(LOOKAHEAD, end_of_utterance=end_of_utterance)
+        stream.push(speech)
+        assert transcript == stream.finish() and final == transcript.utterances
+        assert bool(final) == (end_of_utterance is not None)

@@ -14,7 +14,7 @@ EMISSION = Emission(LABELS, LABELS + 100, LABELS / 8, np.array([3, 2, 0, 1]))
 
 def seat(slot, rest=NOTHING):
     append = lambda *lists: Update("a", *map(tuple, lists[:2]), log_probs=tuple(lists[2]))
-    return Seat(slot, SimpleNamespace(append=append, finish=lambda: rest))
+    return Seat(slot, SimpleNamespace(append=append, finish=lambda samples: rest, decides_ends=False))
 
 
 def step(stepped, ended=()):
@@ -39,3 +39,13 @@ def test_the_end_of_a_stream_shows_the_text_that_waited():
     assert [updates[seat].text for seat in (spoke, silent, early)] == ["a\ufffd", "\ufffd", "\ufffd"]
     assert updates[spoke].tokens == (5, 6) and updates[silent].tokens == ()
     assert updates_of(step([], [done, nothing]), None) == {done: Update("\ufffd")}
+
+
+def test_silence_is_decided_in_streams_that_ask_for_it_and_go_on():
+    spoke, silent, ended, without = (seat(slot) for slot in (0, 2, 1, 3))
+    for number, one in enumerate((spoke, silent, ended)):
+        one.hypothesis.decides_ends = True
+        one.hypothesis.decide = lambda frames, number=number: Update(final=((number, frames),)) if number < 2 else None
+    updates = updates_of(step([spoke, ended, silent, without], [ended]), EMISSION, chunk_frames=7)
+    assert updates[spoke].tokens == (0, 1, 2) and updates[spoke].final == ((0, 7),)
+    assert updates[silent].final == ((1, 7),) and updates[ended].final == updates[without].final == ()

@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 
+from nemojax.decoding.confidence import Confidence
 from nemojax.decoding.state import Emission
 from nemojax.recognition.hypothesis import Hypothesis
 from nemojax.text.tokenizer import Tokenizer
@@ -72,3 +73,26 @@ def test_json(tokenizer, tiny_config):
 def test_an_empty_transcript(tokenizer, tiny_config):
     transcript = Hypothesis(tiny_config, tokenizer).transcript(0, 13, "offline")
     assert (transcript.text, transcript.tokens, transcript.words, transcript.duration_s) == ("", (), (), 0.0)
+
+
+def test_an_alignment_has_a_blank_at_each_frame_that_is_not_full(tokenizer, tiny_config):
+    """As a search over five frames has chosen them; a frame of ten labels has no blank."""
+    hypothesis = Hypothesis(tiny_config, tokenizer)
+    labels, frames = [*range(3, 14), 20], [1] * 10 + [2, 4]
+    hypothesis.append(labels, frames, [-0.1] * 12)
+    transcript = hypothesis.transcript(160 + 5 * 1280, 1, "stream")
+    full = [(1, label) for label in labels[:10]]
+    assert transcript.encoder_frames == 6
+    assert transcript.alignment() == [(0, None), *full, (2, 13), (2, None), (3, None), (4, 20), (4, None), (5, None)]
+
+
+def test_confidences_of_labels_are_those_of_words(tokenizer, tiny_config):
+    hypothesis = Hypothesis(tiny_config, tokenizer, confidence=Confidence(words="mean"))
+    labels = tokenizer.encode("the fox")
+    confidences = [1 - index / 10 for index in range(len(labels))]
+    update = hypothesis.append(labels, [*range(len(labels))], [-9.0] * len(labels), confidences)
+    assert update.confidences == tuple(confidences) and update.log_probs == (-9.0,) * len(labels)
+    transcript = hypothesis.transcript(48_000, 13, "offline")
+    the = confidences[: len(tokenizer.encode("the"))]
+    assert transcript.words[0].confidence == pytest.approx(sum(the) / len(the), abs=1e-4)
+    assert transcript.confidences == tuple(confidences) and transcript.to_dict("a")["confidences"] == confidences

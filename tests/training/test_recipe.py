@@ -1,12 +1,15 @@
 """The learning rate and the optimizer, against their formulas."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from nemojax.errors import ConfigError
-from nemojax.training.recipe import TrainingConfig, noam, optimizer
+from nemojax.training.recipe import TrainingConfig, learning_rate, noam, optimizer, peak_rate
+from tests.helpers.messages import whole
 
 WIDTH = 512
 
@@ -30,6 +33,30 @@ def test_linear_cooldown():
         [cooled(20_250), cooled(20_750)], [usual(20_250) * 0.75, usual(20_750) * 0.25], rtol=1e-5
     )
     assert cooled(21_000) == cooled(30_000) == np.float32(1e-6)
+
+
+def test_constant_and_cosine_rates_in_plain_numbers():
+    constant = learning_rate(TrainingConfig(schedule="constant", learning_rate=1e-4, warmup_steps=10), WIDTH)
+    np.testing.assert_allclose([constant(u) for u in (0, 1, 5, 10, 10_000)], [1e-5, 1e-5, 5e-5, 1e-4, 1e-4], rtol=1e-5)
+    recipe = TrainingConfig(
+        schedule="cosine", learning_rate=1e-4, warmup_steps=10, decay_steps=110, minimum_learning_rate=1e-6
+    )
+    cosine = learning_rate(recipe, WIDTH)
+    middle = 1e-6 + (1e-4 - 1e-6) * (1 + np.cos(np.pi / 4)) / 2
+    rates = [1e-5, 5e-5, 1e-4, middle, (1e-4 + 1e-6) / 2, 1e-6, 1e-6]
+    np.testing.assert_allclose([cosine(u) for u in (1, 5, 10, 35, 60, 110, 200)], rates, rtol=1e-4)
+    at_once = learning_rate(dataclasses.replace(recipe, warmup_steps=0, cooldown_from=20, cooldown_steps=10), WIDTH)
+    np.testing.assert_allclose(at_once(1), 1e-4, rtol=1e-3)
+    assert at_once(30) == 0 and at_once(20) > 9e-5
+    with pytest.raises(ConfigError, match=whole("the cosine schedule needs decay_steps, the update at which it ends")):
+        learning_rate(dataclasses.replace(recipe, decay_steps=0), WIDTH)
+
+
+def test_the_peak_of_a_schedule():
+    assert peak_rate(TrainingConfig(schedule="cosine", learning_rate=3e-4), WIDTH) == 3e-4
+    family = TrainingConfig()
+    np.testing.assert_allclose(peak_rate(family, 1024), noam(family, 1024)(10_000), rtol=1e-6)
+    np.testing.assert_allclose(peak_rate(family, 1024), 1.5625e-3, rtol=1e-6)
 
 
 def adamw(parameter, gradients, rates, *, betas, weight_decay, clip_norm):
@@ -90,6 +117,17 @@ def test_settings_at_their_limits():
     "settings,message",
     [
         ({"dtype": "float16"}, "dtype must be bfloat16 or float32, not 'float16'"),
+        ({"schedule": "linear"}, "schedule must be one of noam, cosine, constant, not 'linear'"),
+        ({"warmup_steps": -1}, "warmup_steps must be at least 0, not -1"),
+        ({"decay_steps": -1}, "decay_steps must be at least 0, not -1"),
+        (
+            {"schedule": "cosine", "warmup_steps": 100, "decay_steps": 100},
+            "the warm-up of 100 steps must end before the schedule does, at step 100; set a shorter warmup_steps",
+        ),
+        (
+            {"train_only": "*joint"},
+            "train_only: '*joint' is not a regular expression (nothing to repeat at position 0)",
+        ),
         ({"accumulation": 0}, "accumulation must be at least 1, not 0"),
         ({"skip_window": 0}, "skip_window must be at least 1, not 0"),
         ({"clip_norm": 0.0}, "clip_norm must be greater than 0, not 0.0"),

@@ -43,10 +43,10 @@ def test_the_model_has_averaged_weights(config, parameters):
 
 
 def test_patterns_that_freeze_nothing_or_all(parameters):
-    trained, frozen = partition(parameters, ("joint.*", "*bias"))
+    trained, frozen = partition(parameters, TrainingConfig(frozen=("joint.*", "*bias")))
     assert {**trained, **frozen}.keys() == parameters.keys() and not trained.keys() & frozen.keys()
     assert all(name.startswith("joint.") or name.endswith("bias") for name in frozen)
     with pytest.raises(ConfigError, match="no parameter's path matches 'decoder"):
-        partition(parameters, ("joint.*", "decoder.*"))
+        partition(parameters, TrainingConfig(frozen=("joint.*", "decoder.*")))
     with pytest.raises(ConfigError, match="leave no parameter to train"):
-        partition(parameters, ("*",))
+        partition(parameters, TrainingConfig(frozen=("*",)))

@@ -14,6 +14,7 @@ from convert.nemo.archive import open_nemo
 from convert.nemo.checkpoint import FILTERS, WINDOW, _settings, preprocessor_constants
 from convert.pieces import pieces
 from nemojax import checkpoint
+from nemojax.config import FeatureConfig
 from nemojax.model.features import centered_window, mel_filters
 from tests.convert.samples import (
     CONFIG,
@@ -243,3 +244,12 @@ def test_hybrid_models_lose_their_ctc_decoder(nemo_file, tmp_path):
     nemo.write(save(source, tmp_path / "native"), tmp_path / "back.nemo")
     back = nemo.settings.parse(members(tmp_path / "back.nemo")["model_config.yaml"])
     assert back["target"].endswith(".EncDecRNNTBPEModel") and "aux_ctc" not in back
+
+
+@pytest.mark.parametrize("bins", [80, 128])
+def test_mel_filters_are_those_that_nemo_stores(bins):
+    import librosa
+
+    expected = librosa.filters.mel(sr=16_000, n_fft=512, n_mels=bins, fmin=0, fmax=8000, norm="slaney")
+    found = preprocessor_constants(FeatureConfig(mel_bins=bins))[FILTERS]
+    assert found.dtype == np.float32 and np.array_equal(found, expected[None].astype(np.float32))

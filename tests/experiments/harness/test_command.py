@@ -21,6 +21,7 @@ from nemojax.errors import ConfigError
 NEEDED = {
     "evaluate": ["model", "a.jsonl", "b c.jsonl"],
     "compare_accuracy": ["model", "a.jsonl"],
+    "compare_fine_tuned": ["before", "after"],
     "compare_references": ["model", "a.jsonl"],
     "compare_latency": ["work"],
     "cost_growth": [],
@@ -41,6 +42,7 @@ NEEDED = {
 OTHERWISE = {
     "evaluate": "--lookaheads 6 1 --stream --normalizer none --limit 3 --plot a.svg --confidence 0.5",
     "compare_accuracy": "--study noise --conditions lookahead=6,left=35 lookahead=1 --limit 2",
+    "compare_fine_tuned": "--new a.jsonl --old b.jsonl c.jsonl --lookaheads 6 --stream --confidence 0.9",
     "compare_references": "--lookaheads 1 --limit 4 --output x/y.jsonl",
     "compare_latency": "--manifests a b --contenders --batch-seconds 30 2.5 --threads 1",
     "cost_growth": "--grow-seconds 1 2.5 --grow-streams --dtype int8 --plot a.png",
@@ -53,12 +55,13 @@ OTHERWISE = {
     "benchmark_loss": "--frames-per-block 8 --measure fused small forward",
     "gpu": "--stages b,c --dry --workers 2 --sizes.points 8@1/fused --sizes.engine-s 2.5",
     "profile_step": "model --lookahead 1 --dtype int8 --each-block --audio a.wav",
-    "export": "--step 7 --dtype bfloat16",
+    "export": "--step 7 --dtype bfloat16 --average 3",
     "synthesis": "--texts a b --programs espeak-ng --compression 0.5 --format flac",
     "word_times": "--lookaheads 6 1 --range-db 12.5 --limit 3",
     "train": "--train a=2 b --dev c --init d --steps 5 --model.vocabulary 99 --model.encoder.lookaheads 6 1 "
     "--training.skip-norm inf --training.frozen encoder.* --training.betas 0.8 0.9 "
-    "--waveform.noise-manifests n --training.spec-augment.time-masks 3 --mesh-data -1 --distributed",
+    "--waveform.noise-manifests n --training.spec-augment.time-masks 3 --mesh-data -1 --distributed "
+    "--replay e --replay-share 0.5 --track wandb --dry --train-only joint --lora 4 --training.schedule cosine",
 }
 
 

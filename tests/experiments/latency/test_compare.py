@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from experiments.harness import checks
 from experiments.harness.rows import Rows, select
 from experiments.latency import compare
 from experiments.latency.compare import REFERENCE, Measurements, off, read_rate
@@ -28,12 +29,17 @@ def test_the_rate_of_memory_is_bytes_over_the_shortest_pass(monkeypatch):
         (["--size", "huge"], "huge"),
         (["--lookaheads", "2"], "2 is none of"),
         (["--repeats", "0"], "at least 1"),
-        (["--plot", "latency.txt"], "svg, png, pdf"),
     ],
 )
 def test_a_wrong_setting_is_an_error(capsys, tmp_path, arguments, complaint):
     assert compare.main([str(tmp_path), *arguments]) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_a_plot_of_another_format_is_an_error(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "check_installed", lambda *modules: None)
+    assert compare.main([str(tmp_path), "--plot", "latency.txt"]) == 2
+    assert "svg, png, pdf" in capsys.readouterr().err
 
 
 class FakeProcess:
@@ -82,3 +88,14 @@ def test_contenders_take_turns_and_one_that_fails_is_reported(work, tmp_path, mo
         ("one alone", 1.0, 1),
         ("mixed", 3.0, 4),
     ]
+
+
+def test_without_its_extra_the_command_says_what_to_install(capsys, tmp_path, monkeypatch):
+    here = {"numpy": True, "transformers": True}
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: here.get(name))
+    assert compare.main([str(tmp_path / "work"), "--contenders", "transformers float32", "sherpa-onnx int8"]) == 2
+    assert capsys.readouterr().err == (
+        "error: torch, nemo, onnx, onnxruntime, onnxscript, sherpa_onnx are not installed: pip install "
+        '"nemojax[parity]" (in a clone, `make parity` sets up such an environment, .venv-parity)\n'
+    )
+    assert not list(tmp_path.iterdir())

@@ -4,7 +4,9 @@ import dataclasses
 import json
 import math
 import os
+import re
 import resource
+import shutil
 import signal
 
 import jax
@@ -19,10 +21,14 @@ from experiments.training.presets import Experiment
 from experiments.training.run_directory import Checkpoints, RunError, read_metrics
 from experiments.training.start import BLANK_SHARE, start
 from nemojax import checkpoint
+from nemojax.errors import ConfigError
 from nemojax.model.parameters import named_parameters
+from nemojax.training.lora import LoraConfig
 from nemojax.training.losses import Loss
+from nemojax.training.recipe import TrainingConfig
 from tests.data.corpora import write_speech
 from tests.experiments.training.runs import STEPS, TEXTS, losses, messages
+from tests.helpers.messages import whole
 
 
 class Interrupted(BaseException):
@@ -34,6 +40,8 @@ def test_an_interrupted_run_resumes_with_the_same_numbers(experiment, undisturbe
     rows = read_metrics(undisturbed_run / "metrics.jsonl")
     assert all(row["loss_rnnt"] == row["loss"] and row["learning_rate"] > 0 for row in rows)
     assert len({loss for _, loss in undisturbed}) == STEPS
+    slots = {round(row["frames"] / (1 - row["padding_share"])) for row in rows}
+    assert len(slots) == 1 and slots.pop() % 14 == 0 and all(0 < row["padding_share"] < 1 for row in rows)
     for last in (3, 9):  # before the first checkpoint, and after the second
         note = Run._record
 
@@ -60,7 +68,8 @@ def test_sigterm_saves_and_stops(experiment, undisturbed, monkeypatch):
         if entry is not None and entry[0] == 5:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with monkeypatch.context() as patch, pytest.raises(Stopped, match="stopped after step 6, which is saved"):
+    saved = f"which is saved in {experiment.run}/checkpoints/6; the same command resumes with step 7"
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match=whole(f"stopped after step 6, {saved}")):
         patch.setattr(Run, "_record", ask)
         messages(experiment)
     assert Checkpoints(experiment.run / "checkpoints", None).last == 6
@@ -103,6 +112,73 @@ def test_dev_rates_and_the_best_checkpoint(experiment, speech):
     checkpoints = Checkpoints(experiment.run / "checkpoints", None)
     assert checkpoints.steps == [8, 12] and checkpoints.best == 8
     assert checkpoint.load(experiment.run / "model")[3]["step"] == 8
+    samples = {row["step"]: row["reference"] for row in rows if "hypothesis" in row}
+    assert list(samples) == [4, 8, 12] and all(row["lookahead"] == 13 for row in rows if "hypothesis" in row)
+    assert list(samples.values()) == [TEXTS[1], TEXTS[2], TEXTS[0]]  # another one each time
+
+
+def test_a_run_ends_when_its_dev_rate_falls_no_more(experiment, speech, monkeypatch):
+    wers = {3: 0.5, 6: 0.2, 9: 0.3, 12: 0.25}
+
+    def evaluate(self):
+        self._write("dev", manifest="dev", lookahead=13, wer=wers[self.step])
+        return wers[self.step]
+
+    monkeypatch.setattr(Run, "_evaluate", evaluate)
+    patient = dataclasses.replace(experiment, dev=(speech[1],), evaluate_every=3, patience=1)
+    found = messages(patient)
+    ended = "the run ends after step 9: the dev WER has not fallen in 1 evaluation since step 6, where it was 20.00%"
+    assert ended in found and len(losses(experiment.run)) == 9
+    assert checkpoint.load(experiment.run / "model")[3]["step"] == 6
+    again = messages(patient)  # the same command has nothing left to do
+    assert ended in again and len(losses(experiment.run)) == 9
+    assert f"{experiment.run} resumes with step 10 of 12, from {experiment.run}/checkpoints/9" in again
+    with pytest.raises(ConfigError, match=r"^patience needs a dev manifest: name one with --dev, or set --patience 0$"):
+        Run(dataclasses.replace(patient, dev=()))
+
+
+@pytest.mark.slow
+def test_lora_trains_resumes_and_is_exported_merged(experiment, begun, tmp_path, speech):
+    """From a checkpoint, with replay and a cosine schedule; the kernels of attention change, and nothing else."""
+    first = tmp_path / "first"
+    export(experiment.run, first)
+    recipe = TrainingConfig(
+        dtype="float32",
+        schedule="cosine",
+        learning_rate=1e-2,
+        warmup_steps=2,
+        lora=LoraConfig(rank=2),
+        average_decay=0.9,
+    )
+    tuned = dataclasses.replace(
+        experiment, run=tmp_path / "tuned", init=first, training=recipe, replay=(str(speech[1]),), save_every=3, steps=6
+    )
+    with pytest.raises(RunError, match=r"training.decay_steps: 3 then, 6 now"):
+        messages(dataclasses.replace(tuned, steps=3))
+        messages(tuned)
+    shutil.rmtree(tuned.run)
+    assert any(line.startswith("parameters: ") and "frozen" in line for line in messages(tuned))
+    before, after = (named_parameters(checkpoint.load(path)[0]) for path in (first, tuned.run / "model"))
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert changed and all(re.search(LoraConfig().kernels, name) for name in changed)
+
+
+def test_a_mean_of_checkpoints(experiment, undisturbed_run, tmp_path):
+    checkpoints = Checkpoints(undisturbed_run / "checkpoints", None)
+    assert checkpoints.steps == [8, 12]
+    checkpoints.close()
+    assert export(undisturbed_run, tmp_path / "mean", average=2) == 12
+    parts = []
+    for step in (8, 12):
+        export(undisturbed_run, tmp_path / str(step), step)
+        parts.append(named_parameters(checkpoint.load(tmp_path / str(step))[0]))
+    mean, _, _, origin = checkpoint.load(tmp_path / "mean")
+    assert origin["averaged"] == [8, 12]
+    for name, value in named_parameters(mean).items():
+        np.testing.assert_allclose(value, (parts[0][name] + parts[1][name]) / 2, rtol=1e-5, atol=1e-7)
+    message = f"{undisturbed_run} has 2 checkpoints up to step 12 (8, 12), and the mean of 3 is asked for"
+    with pytest.raises(RunError, match=whole(f"{message}; set a lower --average")):
+        export(undisturbed_run, tmp_path / "three", average=3)
 
 
 def test_a_bad_step_is_reported_and_too_many_end_the_run(experiment, monkeypatch):
@@ -153,6 +229,15 @@ def test_other_settings_are_refused_unless_accepted(experiment, begun):
     rows = read_metrics(experiment.run / "metrics.jsonl")
     assert [row["changed"] for row in rows if row["kind"] == "settings"] == [{"training.learning_rate": 0.01}]
     assert len(losses(experiment.run)) == 6
+
+
+def test_a_pattern_that_names_nothing_leaves_no_run(experiment):
+    wrong = dataclasses.replace(experiment, training=dataclasses.replace(experiment.training, train_only="decoder"))
+    with pytest.raises(
+        ConfigError, match=r"^train_only: 'decoder' is found in no parameter's path; the paths are those"
+    ):
+        messages(wrong)
+    assert not list(experiment.run.iterdir())
 
 
 def test_settings_of_the_state_can_not_be_changed(experiment, begun):

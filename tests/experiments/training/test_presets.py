@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from nemojax.data.corpus import Source
 from nemojax.data.waveform import WaveformConfig
 from nemojax.errors import ConfigError
 
+FINE_TUNING = ("fine-tune", "fine-tune-lora")
+
 
 def recorded(experiment):
     return json.loads(experiment.to_json())
@@ -21,7 +24,7 @@ def test_presets_are_the_familys():
     family = PRESETS["family"][1]
     assert family.training.betas == (0.9, 0.98) and family.training.warmup_steps == 10_000
     assert family.training.spec_augment.time_masks == 10 and family.training.fastemit == 5e-3
-    assert family.model.encoder.layers == 24 and set(PRESETS) == {"family", "114m", "small", "smoke"}
+    assert family.model.encoder.layers == 24 and set(PRESETS) == {"family", "114m", *FINE_TUNING, "small", "smoke"}
 
 
 def test_changes_are_named_unless_they_are_free():
@@ -82,3 +85,21 @@ def test_a_manifest_with_its_weight(tmp_path):
 def test_wrong_settings(name):
     with pytest.raises(ConfigError, match=f"{name} must be at least 1, not 0"):
         Experiment(**{name: 0})
+
+
+def test_each_flag_has_a_help_text_of_its_own(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        train.main(["family", "--help"])
+    texts: dict[str, str] = {}
+    flag = ""
+    for line in capsys.readouterr().out.splitlines():
+        inside = line[1:-1].rstrip()  # of the frame
+        if re.match(r" --\w", inside):
+            flag = inside.split()[0].rstrip(",")
+            texts[flag] = ""
+        elif inside.startswith("       ") and flag:
+            texts[flag] += f" {inside.strip()}"
+    plain = {flag: text.partition("(default:")[0].strip() for flag, text in texts.items()}
+    assert "--training.betas" in plain and [flag for flag, text in plain.items() if not text] == []
+    assert len(set(plain.values())) == len(plain)
