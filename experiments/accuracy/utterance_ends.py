@@ -6,10 +6,10 @@ The recordings of a manifest, each one utterance, are joined into one stream wit
 An utterance begins with the first 10 ms, and ends with the last, whose energy is at most 20 dB below that of its
 loudest. The model transcribes the stream once; the ends are decided from its labels, as in a stream.
 
-For each threshold: the delay from an utterance's end to the decision, as a stream reports it, with the chunk that
-holds it; the share of utterances that were cut early, so that more of their labels followed; the share that was missed,
-where the next utterance began before a decision. Utterances of which the model emitted nothing are left out. A table goes to standard
-output; a row for each manifest, look-ahead and threshold is appended to a file of JSON lines.
+For each threshold: the delay from an utterance's end to the decision, as a stream reports it, at the end of a chunk;
+the share of utterances that were cut early, so that more of their labels followed; the share that was missed, where the
+next utterance began before a decision. Utterances of which the model emitted nothing are left out. A table goes to
+standard output; a row for each manifest, look-ahead and threshold is appended to a file of JSON lines.
 """
 
 import math
