@@ -2,7 +2,7 @@
 
     python -m experiments utterance_ends MODEL MANIFEST... [--lookaheads 13 1] [--plot utterance_ends.svg]
 
-The recordings of a manifest, each one utterance, are joined into one stream with pauses of faint noise between them.
+The recordings of a manifest, each one utterance, are joined in any order into one stream, with pauses of faint noise.
 An utterance begins with the first 10 ms, and ends with the last, whose energy is at most 20 dB below that of its
 loudest. The model transcribes the stream once; the ends are decided from its labels, as in a stream.
 
@@ -62,7 +62,7 @@ class Settings:
     plot: Path | None = None
     """Delay, early cuts and misses over the threshold; svg, png or pdf by its name."""
     seed: int = 0
-    """Of the pauses."""
+    """Of the order of the recordings, and of the pauses."""
 
     def check(self) -> None:
         checks.check_manifests(self.manifests)
@@ -90,11 +90,11 @@ class Decided(NamedTuple):
 
 
 def joined(recordings: Sequence[np.ndarray], settings: Settings) -> tuple[np.ndarray, list[Spoken]]:
-    """Returns recordings as one stream with pauses between them, and when its utterances were spoken."""
+    """Returns recordings in any order as one stream, with pauses between them, and when its utterances were spoken."""
     rng = np.random.default_rng(settings.seed)
     pieces: list[np.ndarray] = []
     spoken, count = [], 0
-    for samples in recordings:
+    for samples in (recordings[index] for index in rng.permutation(len(recordings))):
         begin_s, end_s = sound_bounds(samples, settings.range_db)
         speech = samples[round(begin_s * RATE_HZ) : round(end_s * RATE_HZ)]
         pause_s = rng.uniform(settings.shortest_pause_s, settings.longest_pause_s)
