@@ -30,7 +30,6 @@ from experiments.harness.rows import Row, Rows
 from nemojax.audio.source import read_all
 from nemojax.errors import AudioError, ConfigError
 from nemojax.recognition.end_of_utterance import EndOfUtterance
-from nemojax.recognition.hypothesis import Hypothesis
 from nemojax.text.transcript import Transcript, Utterance
 
 if TYPE_CHECKING:  # jax is imported only where a model runs
@@ -128,6 +127,8 @@ def decided(
 
 def with_ends(recognizer: "Recognizer", transcript: Transcript, silence_ms: float) -> Sequence[Utterance]:
     """Returns the utterances of labels that were transcribed before."""
+    from nemojax.recognition.hypothesis import Hypothesis
+
     hypothesis = Hypothesis(recognizer.config, recognizer.tokenizer, end_of_utterance=EndOfUtterance(silence_ms))
     log_probs = [0.0] * len(transcript.tokens)
     update = hypothesis.append(list(transcript.tokens), list(transcript.frames), log_probs)
