@@ -2,14 +2,14 @@
 
     python -m experiments utterance_ends MODEL MANIFEST... [--lookaheads 13 1] [--plot utterance_ends.svg]
 
-The recordings of a manifest, each one utterance, are joined into one stream with pauses of faint noise between them.
-An utterance begins with the first 10 ms, and ends with the last, whose energy is at most 30 dB below that of its
+The recordings of a manifest, each one utterance, are joined in any order into one stream, with pauses of faint noise.
+An utterance begins with the first 10 ms, and ends with the last, whose energy is at most 20 dB below that of its
 loudest. The model transcribes the stream once; the ends are decided from its labels, as in a stream.
 
-For each threshold: the delay from an utterance's end to the decision, as a stream reports it, with the chunk that
-holds it; the share of utterances that were cut early, within their speech; the share that was missed, where the next
-utterance began before a decision. Utterances of which the model emitted nothing are left out. A table goes to standard
-output; a row for each manifest, look-ahead and threshold is appended to a file of JSON lines.
+For each threshold: the delay from an utterance's end to the decision, as a stream reports it, at the end of a chunk;
+the share of utterances that were cut early, so that more of their labels followed; the share that was missed, where the
+next utterance began before a decision. Utterances of which the model emitted nothing are left out. A table goes to
+standard output; a row for each manifest, look-ahead and threshold is appended to a file of JSON lines.
 """
 
 import math
@@ -30,7 +30,6 @@ from experiments.harness.rows import Row, Rows
 from nemojax.audio.source import read_all
 from nemojax.errors import AudioError, ConfigError
 from nemojax.recognition.end_of_utterance import EndOfUtterance
-from nemojax.recognition.hypothesis import Hypothesis
 from nemojax.text.transcript import Transcript, Utterance
 
 if TYPE_CHECKING:  # jax is imported only where a model runs
@@ -53,7 +52,7 @@ class Settings:
     shortest_pause_s: float = 0.3
     """Between two recordings; drawn evenly up to the longest."""
     longest_pause_s: float = 3.0
-    range_db: float = 30.0
+    range_db: float = 20.0
     """How far below the loudest 10 ms an utterance begins and ends."""
     limit: int | None = None
     """Maximum number of recordings of each manifest, spread evenly over it."""
@@ -62,7 +61,7 @@ class Settings:
     plot: Path | None = None
     """Delay, early cuts and misses over the threshold; svg, png or pdf by its name."""
     seed: int = 0
-    """Of the pauses."""
+    """Of the order of the recordings, and of the pauses."""
 
     def check(self) -> None:
         checks.check_manifests(self.manifests)
@@ -84,17 +83,17 @@ class Decided(NamedTuple):
     """What became of the utterances of a stream at one threshold."""
 
     utterances: int  # of which the model emitted something
-    early: int  # cut within their speech
+    early: int  # cut before their last label
     missed: int  # the next one began before a decision
     delays_s: list[float]  # of the others that were not missed
 
 
 def joined(recordings: Sequence[np.ndarray], settings: Settings) -> tuple[np.ndarray, list[Spoken]]:
-    """Returns recordings as one stream with pauses between them, and when its utterances were spoken."""
+    """Returns recordings in any order as one stream, with pauses between them, and when its utterances were spoken."""
     rng = np.random.default_rng(settings.seed)
     pieces: list[np.ndarray] = []
     spoken, count = [], 0
-    for samples in recordings:
+    for samples in (recordings[index] for index in rng.permutation(len(recordings))):
         begin_s, end_s = sound_bounds(samples, settings.range_db)
         speech = samples[round(begin_s * RATE_HZ) : round(end_s * RATE_HZ)]
         pause_s = rng.uniform(settings.shortest_pause_s, settings.longest_pause_s)
@@ -110,23 +109,26 @@ def decided(
     spoken: Sequence[Spoken], utterances: Sequence[Utterance], emitted_s: Sequence[float], chunk_s: float
 ) -> Decided:
     """Compares the ends that were decided with the true ones; `emitted_s` are the times of labels."""
-    reported = [math.ceil(round(utterance.decided_s / chunk_s, 6)) * chunk_s for utterance in utterances]
+    report_s = lambda utterance: math.ceil(round(utterance.decided_s / chunk_s, 6)) * chunk_s
     found = Decided(0, 0, 0, [])
     for index, (begin_s, end_s) in enumerate(spoken):
         next_s = spoken[index + 1].begin_s if index + 1 < len(spoken) else math.inf
-        if not any(begin_s <= at <= min(end_s + LATE_S, next_s) for at in emitted_s):
+        last_s = max((at for at in emitted_s if begin_s <= at < min(end_s + LATE_S, next_s)), default=None)
+        if last_s is None:
             continue
-        early = any(begin_s <= utterance.decided_s < end_s for utterance in utterances)
-        after = [report for report, one in zip(reported, utterances, strict=True) if end_s <= one.decided_s < next_s]
-        found.delays_s.extend([after[0] - end_s] if after else [])
-        found = found._replace(
-            utterances=found.utterances + 1, early=found.early + early, missed=found.missed + (not after)
-        )
+        ends = [one for one in utterances if begin_s <= one.begin_s and one.decided_s < next_s]
+        early = any(one.decided_s <= last_s for one in ends)
+        after = next((one for one in ends if one.decided_s > last_s), None)
+        found.delays_s.extend([] if after is None else [report_s(after) - end_s])
+        counts = found.utterances + 1, found.early + early, found.missed + (after is None)
+        found = Decided(*counts, found.delays_s)
     return found
 
 
 def with_ends(recognizer: "Recognizer", transcript: Transcript, silence_ms: float) -> Sequence[Utterance]:
     """Returns the utterances of labels that were transcribed before."""
+    from nemojax.recognition.hypothesis import Hypothesis
+
     hypothesis = Hypothesis(recognizer.config, recognizer.tokenizer, end_of_utterance=EndOfUtterance(silence_ms))
     log_probs = [0.0] * len(transcript.tokens)
     update = hypothesis.append(list(transcript.tokens), list(transcript.frames), log_probs)

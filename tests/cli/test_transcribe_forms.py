@@ -131,5 +131,5 @@ def test_forms_of_a_job(run, files, recognizer, tmp_path, form, name, upper):
 def test_a_missing_package_is_named(run, files, monkeypatch):
     monkeypatch.setitem(sys.modules, "wetext", None)
     code, _, err = run("transcribe", files / "a.wav", "--itn")
-    message = "inverse text normalization needs wetext, which is not installed; try: pip install 'nemojax[itn]'"
+    message = 'inverse text normalization needs wetext, which is not installed: pip install "nemojax[itn]"'
     assert code == 2 and err == f"error: {message}\n"

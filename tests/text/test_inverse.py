@@ -70,6 +70,6 @@ def test_a_long_text_without_punctuation_is_cut(normalizer):
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "wetext", None)
-    message = "inverse text normalization needs wetext, which is not installed; try: pip install 'nemojax[itn]'"
+    message = 'inverse text normalization needs wetext, which is not installed: pip install "nemojax[itn]"'
     with pytest.raises(ConfigError, match=whole(message)):
         InverseNormalizer()
