@@ -42,6 +42,7 @@ EXTRAS = {  # of nemojax, by the modules that they install and that commands imp
     "docs": ("pdoc",),
     "tensorboard": ("tensorboardX",),
     "wandb": ("wandb",),
+    "datasets": ("datasets",),
     "parity": ("torch", "nemo", "transformers", "onnx", "onnxruntime", "onnxscript", "sherpa_onnx"),
 }
 
