@@ -16,6 +16,7 @@ from experiments.harness.checks import needed
 from nemojax.errors import ConfigError
 
 PREFIX = "datasets:"
+AUDIO = "audio"  # the column, whatever name it has in a data set
 TEXTS = ("text", "sentence", "transcription", "transcript", "normalized_text")  # columns, the first that is there
 
 
@@ -54,13 +55,16 @@ def _load(name: str) -> Any:
             loaded = datasets.load_from_disk(name)
         else:
             *place, split = name.split(",")
+            if not place:
+                raise ValueError("there is no such directory; a data set on the hub has its split after a comma")
             loaded = datasets.load_dataset(*place, split=split)
         if isinstance(loaded, dict):
             raise ValueError(f"it has the splits {', '.join(loaded)}; name one after a comma")
         audio = next((key for key, feature in loaded.features.items() if isinstance(feature, datasets.Audio)), None)
         if audio is None:
             raise ValueError(f"it has no column of audio, but {', '.join(loaded.features)}")
-        return loaded.cast_column(audio, datasets.Audio(decode=False)).rename_column(audio, "audio")
+        loaded = loaded.cast_column(audio, datasets.Audio(decode=False))
+        return loaded if audio == AUDIO else loaded.rename_column(audio, AUDIO)
     except Exception as error:  # of the library, the hub's client and the system
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ConfigError(f"the data set {name} can't be loaded: {reason}") from None
@@ -72,7 +76,7 @@ def _entries(rows: Any, name: str) -> Iterator[tuple[dict[str, Any], bytes]]:
     if text is None:
         raise ConfigError(f"{name} has no column of text ({', '.join(TEXTS)}), but {', '.join(rows.features)}")
     for number, row in enumerate(rows):
-        content = _content(row["audio"])
+        content = _content(row[AUDIO])
         yield {"audio_filepath": f"{number:07d}.audio", "text": str(row[text])}, content
 
 

@@ -29,6 +29,7 @@ class Rows:
         return self
 
     def rename_column(self, name, new):
+        assert new not in self.features
         features = {new if key == name else key: value for key, value in self.features.items()}
         return Rows([{new if key == name else key: value for key, value in row.items()} for row in self.rows], features)
 
@@ -75,6 +76,8 @@ def test_what_is_wrong_is_a_sentence(library, tmp_path, monkeypatch):
 
     where = f"the data set {tmp_path} can't be loaded: "
     assert error(f"datasets:{tmp_path}") == where + "it has the splits train, test; name one after a comma"
+    sentence = "there is no such directory; a data set on the hub has its split after a comma"
+    assert error("datasets:nothing") == f"the data set nothing can't be loaded: {sentence}"
     loaded = Rows([], {"speech": Audio(), "words": "text"})
     monkeypatch.setattr(sys.modules["datasets"], "load_dataset", lambda *place, split: loaded)
     assert error("datasets:x,test") == (
