@@ -26,6 +26,7 @@ COMMANDS = {
     "synthesis": Command("synthesis.corpus", "Make synthetic speech with manifests to train on."),
     "released": Command("released.run", "Do the released weights have the published WER, speed and delay?"),
     "evaluate": Command("accuracy.evaluate", "What are a model's WER and CER at each look-ahead?"),
+    "judge": Command("accuracy.judge", "How good are models on your speech? WER, case, delay, speed, errors by word."),
     "word_times": Command("accuracy.word_times", "How long after its sound does the model emit a word?"),
     "utterance_ends": Command("accuracy.utterance_ends", "How soon is the end of an utterance decided?"),
     "confidence": Command("accuracy.confidence", "How well does the confidence of a word tell whether it is right?"),
