@@ -27,7 +27,7 @@ def opening(
     """Returns lines about a run.
 
     Args:
-      parameters: arrays or their shapes, by path; LoRA's matrices are among them.
+      parameters: arrays or their shapes, by path; adapters of LoRA are among them.
     """
     return [
         _devices(mesh),
