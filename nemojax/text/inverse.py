@@ -14,7 +14,7 @@ from nemojax.errors import ConfigError
 from nemojax.text.transcript import Transcript, Utterance, Word
 from nemojax.text.words import is_closing
 
-MISSING = "inverse text normalization needs wetext, which is not installed; try: pip install 'nemojax[itn]'"
+MISSING = 'inverse text normalization needs wetext, which is not installed: pip install "nemojax[itn]"'
 PLAIN = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")  # what the grammars take: letters and digits  # noqa: RUF001
 MAX_WORDS = 30  # normalized together; a text without punctuation is cut there
 

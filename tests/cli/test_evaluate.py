@@ -11,6 +11,7 @@ from nemojax.bundled import SMALL, SMALL_NOTE
 from nemojax.config import TextConfig
 from nemojax.errors import AudioError
 from nemojax.recognition.bulk import FAILURES, JOB, TRANSCRIPTS
+from nemojax.recognition.stream_graphs import NO_GRAPHS
 from nemojax.text.transcript import Transcript
 from tests.data.corpora import write_manifest
 
@@ -20,6 +21,7 @@ class StubRecognizer:
 
     dtype = "float32"
     config = SimpleNamespace(text=TextConfig(events=("<PAUSE>",)))
+    graphs = NO_GRAPHS
 
     def __init__(self):
         self.names = []

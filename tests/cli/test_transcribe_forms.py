@@ -2,18 +2,23 @@
 
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
 import soundfile
 
-from nemojax import cli
 from nemojax.audio import voice_activity
 from nemojax.recognition.end_of_utterance import EndOfUtterance
 from nemojax.text.formats import DOCUMENTS, LINES, Timed
 from nemojax.text.inverse import InverseNormalizer
 
 ENDS = EndOfUtterance(240)
+
+
+def bare(text):
+    """The words of a text, as normalization joins them."""
+    return " ".join(text.split())
 
 
 @pytest.fixture
@@ -33,7 +38,7 @@ def test_forms_of_one_recording(run, files, recognizer, form, mode):
     path = files / "a.wav"
     code, out, _ = run("transcribe", path, "--lookahead", 1, "--format", form, *mode)
     expected = (DOCUMENTS | LINES)[form](Timed.of(str(path), recognizer.transcribe(path, 1)))
-    assert code == 0 and out == expected and out.count("\n") > 1
+    assert code == 0 and out == expected and len(out) > 50
 
 
 def test_lines_name_their_recordings_and_channels(run, files, recognizer, tmp_path):
@@ -66,24 +71,31 @@ def test_an_object_for_each_utterance_as_it_ends(run, files, recognizer, upper):
     *events, last = [json.loads(line) for line in out.splitlines()]
     utterances = recognizer.transcribe(path, 1, end_of_utterance=ENDS).utterances
     finals = [event for event in events if event["event"] == "utterance"]
-    assert code == 0 and [event["text"] for event in finals] == [utterance.text.upper() for utterance in utterances]
+    assert code == 0 and [event["text"] for event in finals] == [
+        bare(utterance.text).upper() for utterance in utterances
+    ]
     assert [event["decided"] for event in finals] == [utterance.decided_s for utterance in utterances]
     assert all(event["audio"] == str(path) for event in events) and len(last["utterances"]) == len(utterances)
     (offline,) = [json.loads(line) for line in run("transcribe", path, *options, "--itn")[1].splitlines()]
     assert offline | {"mode": "stream"} == last and offline["text"] == offline["text"].upper()
 
 
-def test_confidences_and_voice_activity(run, files, recognizer, monkeypatch):
-    monkeypatch.setattr(
-        voice_activity.VoiceActivity, "__init__", lambda self: object.__setattr__(self, "detector", lambda: None)
-    )
-    path, asked = files / "a.wav", []
-    monkeypatch.setattr("nemojax.recognition.offline.SpeechSource", lambda audio, *rest: asked.append(rest) or audio)
-    monkeypatch.setattr("nemojax.recognition.offline.isinstance", lambda x, y: False, raising=False)
-    code, out, _ = run("transcribe", path, "--lookahead", 1, "--confidence", "gibbs,lin,1", "--json", "--vad")
-    expected = recognizer.transcribe(path, 1, confidence="gibbs,lin,1")
-    found = json.loads(out)
-    assert code == 0 and found["confidences"] == pytest.approx(expected.confidences, abs=1e-5) and len(asked) == 1
+def test_confidences_and_voice_activity(run, files, recognizer, monkeypatch, tmp_path):
+    detectors = []
+
+    def loud():
+        detectors.append(lambda window: float(np.abs(window).max() > 0.01))
+        return detectors[-1]
+
+    monkeypatch.setattr(voice_activity.VoiceActivity.__init__, "__defaults__", (0.5, 1.0, loud))
+    samples = np.concatenate([soundfile.read(files / "a.wav")[0], np.zeros(160_000)])
+    soundfile.write(tmp_path / "long.wav", samples, 16_000, subtype="FLOAT")
+    options = ["--lookahead", 1, "--confidence", "gibbs,lin,1", "--json", "--vad"]
+    code, out, err = run("transcribe", tmp_path / "long.wav", *options)
+    found, expected = json.loads(out), recognizer.transcribe(files / "a.wav", 1, confidence="gibbs,lin,1")
+    assert code == 0 and found["duration"] == 12.5 and len(detectors) == 2 and "s of silence" in err
+    count = sum(frame < 31 for frame in expected.frames)
+    assert found["confidences"][:count] == pytest.approx(expected.confidences[:count], abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -111,19 +123,13 @@ def test_forms_of_a_job(run, files, recognizer, tmp_path, form, name, upper):
         assert times == sorted(times) and times[0] >= 0.5 and times[-1] > 2.0
         assert [line[4] for line in lines if line[0] == "a"] == expected.text.upper().split()
     else:
-        assert written.read_text().splitlines()[1] == f"{files}/a.wav: {expected.text.upper()}"
+        assert written.read_text().splitlines()[1] == f"a.wav: {bare(expected.text).upper()}"
     code, _, err = run(*[argument for argument in job if argument != "--itn"])
     assert code == 2 and "holds a job with other settings (itn was True, now None)" in err
 
 
-def test_missing_packages_are_named(run, files, monkeypatch, capsys):
-    import builtins
-
-    load = builtins.__import__
-    missing = lambda name, *rest, **more: (
-        (_ for _ in ()).throw(ImportError(name)) if name in ("wetext",) else load(name, *rest, **more)
-    )
-    monkeypatch.setattr(builtins, "__import__", missing)
+def test_a_missing_package_is_named(run, files, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wetext", None)
     code, _, err = run("transcribe", files / "a.wav", "--itn")
-    message = "inverse text normalization needs wetext, which is not installed; try: pip install 'nemojax[itn]'"
-    assert code == 2 and err == f"error: {message}\n" and cli is not None
+    message = 'inverse text normalization needs wetext, which is not installed: pip install "nemojax[itn]"'
+    assert code == 2 and err == f"error: {message}\n"

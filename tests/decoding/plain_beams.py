@@ -32,6 +32,7 @@ class Network:
 
     def __init__(self, model, encoded):
         self.model, self.encoded, self.blank = model, np.asarray(encoded), model.config.blank
+        self.margin = np.inf  # how near a decision came to another one, in log-probability
 
     def start(self) -> Hypothesis:
         first = predict(self.model, np.array([self.blank]), self.model.prediction.initial_cache(1))
@@ -39,6 +40,13 @@ class Network:
 
     def scores(self, frame: int, hypothesis: Hypothesis) -> np.ndarray:
         return np.asarray(label_scores(self.model, self.encoded[frame][None], hypothesis.output), np.float64)
+
+    def best(self, found: list, width: int) -> list:
+        """The best of the proposals, whose scores come first."""
+        found.sort(key=lambda one: -one[0])
+        if len(found) > width:
+            self.margin = min(self.margin, found[width - 1][0] - found[width][0])
+        return found[:width]
 
     def extend(self, old: Hypothesis, label: int, frame: int, log_prob: float, score: float) -> Hypothesis:
         output, lstm = predict(self.model, np.array([label]), old.lstm)
@@ -62,14 +70,14 @@ def maes(network, length, width, expansions=2, beta=2, gamma=2.3) -> list[Hypoth
             found = []
             for h in open_ones:
                 scores = network.scores(t, h)
+                network.margin = min(network.margin, np.abs(scores - scores.max() + gamma).min())
                 for label in np.argsort(-scores, kind="stable")[: width + beta].tolist():
                     near = scores[label] > scores.max() - gamma
                     if near and (label == network.blank or (*h.labels, label) not in known):
                         found.append((h.score + scores[label], h, label, scores[label]))
             found += [(h.score, h, None, 0.0) for h in left]
-            found.sort(key=lambda one: -one[0])
             open_ones, left = [], []
-            for score, h, label, log_prob in found[:width]:
+            for score, h, label, log_prob in network.best(found, width):
                 if label in (None, network.blank):
                     left.append(replace(h, score=score))
                 else:
@@ -90,9 +98,8 @@ def malsd(network, length, width, max_symbols) -> list[Hypothesis]:
             scores = network.scores(h.frame, h)
             best = [network.blank] if h.here >= max_symbols else np.argsort(-scores, kind="stable")[:width].tolist()
             found += [(h.score + scores[label], h, label, scores[label]) for label in best]
-        found.sort(key=lambda one: -one[0])
         merged: dict[tuple[int, ...], Hypothesis] = {}
-        for score, old, label, log_prob in found[:width]:
+        for score, old, label, log_prob in network.best(found, width):
             if label is None:
                 new = old
             elif label == network.blank:

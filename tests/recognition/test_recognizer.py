@@ -280,7 +280,7 @@ def test_a_recognizers_search_and_compiler_options_are_those_of_its_batches(reco
     one = Recognizer(tiny_model, recognizer.config, recognizer.tokenizer, search=search, compiler_options=options)
     for each in (one, one.with_config(one.config)):
         each.batch(3, 6)
-        assert made.pop()[2:] == (6, 3, search, options)
+        assert made.pop()[2:] == (6, 3, search, options, one.library.pool)
 
 
 def test_a_reset_after_a_pause_is_the_same_in_every_driver(recognizer, speech):

@@ -100,7 +100,11 @@ def test_phrases_that_are_none_take_no_slot(recognizer):
 
 def test_a_search_without_fusion_takes_no_phrases(recognizer, monkeypatch):
     class Plain:
-        initial_state = decode = None
+        def initial_state(self, prediction, batch):
+            return prediction
+
+        def decode(self, model, encoded, length, state):
+            return state
 
     monkeypatch.setattr(recognizer, "search", Plain())
     with pytest.raises(ConfigError, match=whole("Plain takes no language model and no phrases; use Greedy")):
