@@ -57,7 +57,7 @@ def initial_beam_fusion(batch: int, width: int) -> BeamFusion:
 def no_graphs(batch: int) -> Graphs:
     """Returns the graphs of streams that have none."""
     integers, floats = jnp.zeros(1, jnp.int32), jnp.zeros(1, jnp.float32)
-    pool = Pool(integers, integers, integers, floats, floats, floats, integers, floats, integers)
+    pool = Pool(integers, integers, integers, floats, floats, floats, integers, floats, integers, jnp.zeros(1, bool))
     numbers = jnp.zeros((batch, COLUMNS), jnp.int32)
     return Graphs(pool, Rows(numbers, jnp.zeros((batch, COLUMNS), jnp.float32), numbers))
 
