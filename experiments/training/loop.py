@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -31,16 +31,15 @@ from experiments.training.run_directory import (
     Checkpoints,
     MetricsLog,
     RunError,
+    best_evaluation,
     saved_steps,
     write_json,
 )
-from experiments.training.start import Start, start
+from experiments.training.start import Start, plan_of, start
 from experiments.training.trackers import Tracker, open_trackers
 from nemojax import compilation
 from nemojax.config import ModelConfig
-from nemojax.data.corpus import load_corpus
 from nemojax.data.pipeline import Pipeline
-from nemojax.data.plan import Plan
 from nemojax.model.parameters import abstract_model
 from nemojax.recognition.recognizer import Recognizer
 from nemojax.text.tokenizer import Tokenizer
@@ -86,7 +85,7 @@ class Run:
         started = start(experiment) if not (directory / SETTINGS).exists() else self._started()
         self.config: ModelConfig = started.model.config
         self.tokenizer = Tokenizer(started.tokenizer)
-        self.plan = self._plan()
+        self.plan = plan_of(experiment, self.tokenizer, self.config, log)
         self.changed = self._keep_settings(started)
         compilation.keep(directory / COMPILED)
         self.checkpoints = Checkpoints(directory / "checkpoints", experiment.keep)
@@ -110,23 +109,6 @@ class Run:
         if not saved_steps(directory / "checkpoints"):
             return start(dataclasses.replace(experiment, tokenizer=directory / TOKENIZER))
         return Start(abstract_model(config), tokenizer, origin)
-
-    def _plan(self) -> Plan:
-        """Reads the training manifests and plans the batches."""
-        experiment = self.experiment
-        with tqdm(desc="manifests", unit=" entries", disable=None, leave=False) as bar:
-
-            def counted(entries: Iterable[Any]) -> Iterable[Any]:
-                for entry in entries:
-                    bar.update()
-                    yield entry
-
-            sources = experiment.sources()
-            corpus = load_corpus(sources, self.tokenizer, self.config, experiment.filters, counted)
-        self.log(corpus.report())
-        rows = math.lcm(jax.device_count() * experiment.training.accumulation, experiment.plan.rows_multiple)
-        settings = dataclasses.replace(experiment.plan, rows_multiple=rows)
-        return Plan(corpus, self.config, settings, experiment.waveform)
 
     def _keep_settings(self, started: Start) -> dict[str, Any]:
         """Writes the settings of a new run, or compares them with those of the run to resume; returns what changed."""
@@ -227,7 +209,8 @@ class Run:
     def _steps(self, pipeline: Pipeline) -> None:
         """Steps, evaluates and saves until the last step. Raises Stopped where any process was asked to stop."""
         experiment, before = self.experiment, None
-        while self.step < experiment.steps:
+        over = self._over()
+        while self.step < experiment.steps and not over:
             batch = self._placed(next(pipeline))
             self.state, metrics = self._step(self.state, batch)
             self.step += 1
@@ -240,10 +223,19 @@ class Run:
                 before = None
                 wer = self._evaluate() if evaluates and not stops else None
                 self.checkpoints.save(self.step, self.state, wer)
+                over = evaluates and self._over()
             if stops:
                 self.checkpoints.wait()
                 raise Stopped(f"stopped after step {self.step}, which is saved; the same command resumes from there")
         self.checkpoints.wait()
+
+    def _over(self) -> bool:
+        """Returns whether the dev WER has not fallen for `patience` evaluations. Every process must call this."""
+        best, since = best_evaluation(self.experiment.run / METRICS) if self.chief else (0, 0)
+        over = self._agreed(0 < self.experiment.patience <= since)
+        if over and self.chief:
+            self.log(f"the dev WER was lowest at step {best}, and {since} evaluations after it were no better: the end")
+        return over
 
     def _frames_of(self, batch: Batch) -> int:
         """Returns the encoder frames of a batch, padding included."""
@@ -337,9 +329,13 @@ class Run:
 
     def _stop_agreed(self) -> bool:
         """Returns whether any process was asked to stop, because all must stop after the same step."""
+        return self._agreed(self._stop_requested)
+
+    def _agreed(self, value: bool) -> bool:
+        """Returns whether the value is true in any process."""
         if jax.process_count() == 1:
-            return self._stop_requested
-        return bool(np.any(multihost_utils.process_allgather(np.array(self._stop_requested))))
+            return value
+        return bool(np.any(multihost_utils.process_allgather(np.array(value))))
 
     def _report(self, sentence: object) -> None:
         """Reports a problem with the data once, not at each look-ahead of each evaluation."""

@@ -17,7 +17,7 @@ def opening(experiment: Experiment, state: TrainState, plan: Plan, mesh: "jax.sh
     devices = jax.devices()
     kinds = sorted({device.device_kind for device in devices})
     spread = "" if mesh is None else ", mesh " + " x ".join(f"{name}={size}" for name, size in mesh.shape.items())
-    trained, frozen = partition(state.parameters, recipe.frozen)
+    trained, frozen = partition(state.parameters, recipe.frozen, recipe.train_only)
     sizes = [sum(math.prod(value.shape) for value in part.values()) for part in (trained, frozen)]
     steps = plan.first_step(1)
     shapes = ", ".join(f"{bucket.batch} x {bucket.frames}" for bucket in plan.buckets)

@@ -21,12 +21,21 @@ from nemojax.training.recipe import TrainingConfig
 
 # settings that may change when a run is resumed, because no step computes anything else with them
 FREE = frozenset(
-    {"run", "dev", "steps", "evaluate_every", "save_every", "keep", "dev_utterances", "dev_batch", "workers"}
-    | {"stop_after_skipped", "track", "tensorboard", "log_every_s", "distributed", "accept_changes"}
+    {"run", "dev", "steps", "patience", "evaluate_every", "save_every", "keep", "dev_utterances", "dev_batch"}
+    | {"workers", "stop_after_skipped", "track", "tensorboard", "log_every_s", "distributed", "accept_changes"}
 )
 
 # settings that can't change when a run is resumed, because its state depends on them
-FIXED = ("model.", "init", "tokenizer", "training.seed", "training.frozen", "training.average", "training.skip_window")
+FIXED = (
+    "model.",
+    "init",
+    "tokenizer",
+    "training.seed",
+    "training.frozen",
+    "training.train_only",
+    "training.average",
+    "training.skip_window",
+)
 
 # entries of settings.json beside the settings: the settings of the model that the run started with, a fingerprint of
 # its data, and its losses if `Run` was given any
@@ -38,6 +47,8 @@ FORMER_FLAGS = {
     "--filters.no-keep-unspelled": "--filters.no-keep-out-of-vocabulary",
     "--waveform.noise-colour": "--waveform.noise-color",
 }
+# flags of settings inside a group that have a name of their own too
+SHORT_FLAGS = {"--train-only": "--training.train-only"}
 FORMER_NAMES = {"filters": Filters.FORMER_NAMES, "waveform": WaveformConfig.FORMER_NAMES}
 
 
@@ -68,6 +79,8 @@ class Experiment:
     """Maximum number of utterances of each dev manifest, spread evenly over it."""
     dev_batch: int = 16
     """Recordings transcribed at once in an evaluation."""
+    patience: int = 0
+    """Evaluations in a row without a lower dev WER that end the run; 0 for no end before the last step."""
     stop_after_skipped: int = 20
     """Number of skipped steps in a row that ends the run; steps with infinite or exploding gradients are skipped."""
     workers: int = 2
@@ -137,9 +150,10 @@ def current_names(recorded: dict[str, Any]) -> dict[str, Any]:
     for group, names in FORMER_NAMES.items():
         if isinstance(values := recorded.get(group), dict):
             renamed[group] = {names.get(name, name): value for name, value in values.items()}
-    if "waveform" in renamed:
-        defaults = json.loads(to_json(WaveformConfig()))
-        renamed["waveform"] = {name: defaults[name] for name in WaveformConfig.ADDED} | renamed["waveform"]
+    for group, kind in (("waveform", WaveformConfig), ("training", TrainingConfig)):
+        if group in renamed:
+            defaults = json.loads(to_json(kind()))
+            renamed[group] = {name: defaults[name] for name in kind.ADDED} | renamed[group]
     return renamed
 
 
@@ -168,6 +182,24 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             training=TrainingConfig(remat=True),
             filters=Filters(max_s=40.0),
             waveform=WaveformConfig(),
+        ),
+    ),
+    "tune": (
+        "Fine-tunes a released model, or another, at a small constant rate; ends where the dev WER falls no more.",
+        Experiment(
+            init=tyro.MISSING,
+            training=TrainingConfig(
+                schedule="constant",
+                learning_rate=5e-5,
+                warmup_steps=200,
+                average_decay=0.999,
+                remat=True,
+            ),
+            filters=Filters(max_s=40.0),
+            steps=10_000,
+            evaluate_every=250,
+            save_every=250,
+            patience=8,
         ),
     ),
     "114m": (

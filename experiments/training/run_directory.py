@@ -209,6 +209,17 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def best_evaluation(path: Path) -> tuple[int, int]:
+    """Returns the step with the lowest mean dev WER in a metrics.jsonl, and the number of evaluations after it."""
+    found: dict[int, list[float]] = {}
+    for row in read_metrics(path):
+        if row["kind"] == "dev" and row["wer"] is not None:
+            found.setdefault(row["step"], []).append(row["wer"])
+    means = {step: sum(wers) / len(wers) for step, wers in found.items()}
+    best = min(means, key=lambda step: (means[step], step), default=0)
+    return best, sum(step > best for step in means)
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Writes a file of JSON, whole or not at all."""
     partial = path.with_suffix(".partial")

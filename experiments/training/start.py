@@ -1,16 +1,23 @@
-"""The start of a run: a model, its tokenizer, and where both came from."""
+"""The start of a run: a model, its tokenizer, where both came from, and the plan of its batches."""
 
+import dataclasses
 import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
+from tqdm import tqdm
 
 import nemojax
 from experiments.training.presets import Experiment
 from experiments.training.run_directory import RunError
 from nemojax import checkpoint
+from nemojax.config import ModelConfig
+from nemojax.data.corpus import load_corpus
+from nemojax.data.plan import Plan
 from nemojax.data.train_tokenizer import texts_of, train
 from nemojax.model.parameters import fill, named_parameters
 from nemojax.model.transducer import Transducer
@@ -66,6 +73,22 @@ def with_blank_prior(model: Transducer) -> Transducer:
     named = named_parameters(model)
     bias = named["joint.output.bias"].at[model.config.blank].set(math.log(odds))
     return fill(model.config, named | {"joint.output.bias": bias})
+
+
+def plan_of(experiment: Experiment, tokenizer: Tokenizer, config: ModelConfig, log: Callable[[str], None]) -> Plan:
+    """Reads the training manifests, reports what they hold, and plans the batches."""
+    with tqdm(desc="manifests", unit=" entries", disable=None, leave=False) as bar:
+
+        def counted(entries: Iterable[Any]) -> Iterable[Any]:
+            for entry in entries:
+                bar.update()
+                yield entry
+
+        corpus = load_corpus(experiment.sources(), tokenizer, config, experiment.filters, counted)
+    log(corpus.report())
+    rows = math.lcm(jax.device_count() * experiment.training.accumulation, experiment.plan.rows_multiple)
+    settings = dataclasses.replace(experiment.plan, rows_multiple=rows)
+    return Plan(corpus, config, settings, experiment.waveform)
 
 
 def _read(path: Path) -> bytes:

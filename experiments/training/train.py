@@ -2,7 +2,8 @@
 
     python -m experiments train smoke runs/first --train train.jsonl --dev dev.jsonl
 
-Presets are `family`, `114m`, `small` and `smoke`; `python -m experiments train PRESET --help` lists all settings.
+Presets are `family`, `tune`, `114m`, `small` and `smoke`; `python -m experiments train PRESET --help` lists all
+settings. `--train-only PATTERN` is `--training.train-only`.
 The same command resumes a run that was stopped or killed. So does `--settings RUN/settings.json` alone; followed by
 another RUN, it starts the same run there. Exit codes: 0, trained to the last step; 1, the run failed; 2, the command or
 a setting is wrong; 143, stopped by SIGTERM or control-C, state saved.
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 import jax
 
 from experiments.harness.command import command, ending
-from experiments.training.presets import FORMER_FLAGS, PRESETS, RECORDED, Experiment
+from experiments.training.presets import FORMER_FLAGS, PRESETS, RECORDED, SHORT_FLAGS, Experiment
 from nemojax.data.command import current_flags
 from nemojax.errors import CheckpointError, DataError
 
@@ -39,5 +40,5 @@ def run(experiment: Experiment) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
 
-    arguments = current_flags(sys.argv[1:] if arguments is None else arguments, FORMER_FLAGS)
+    arguments = current_flags(sys.argv[1:] if arguments is None else arguments, FORMER_FLAGS | SHORT_FLAGS)
     return command(Experiment, run, "train", __doc__, arguments, presets=PRESETS, recorded=RECORDED)

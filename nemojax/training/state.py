@@ -1,6 +1,7 @@
 """The state of a training run, as one value."""
 
 import functools
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -31,8 +32,14 @@ class TrainState(NamedTuple):
     seed: UInt[Array, ""]
 
 
-def partition(parameters: Mapping[str, Any], frozen: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Splits parameters into those to train and those whose path matches one of the patterns in `frozen`.
+def partition(
+    parameters: Mapping[str, Any], frozen: tuple[str, ...], train_only: str = ""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Splits parameters into those to train and those that stay as they are.
+
+    Args:
+      frozen: patterns of whole paths, such as "encoder.*", that are not trained.
+      train_only: a regular expression that is found in the paths to train; "" for all.
 
     Raises:
       ConfigError: a pattern matches no parameter, or nothing is left to train.
@@ -41,8 +48,13 @@ def partition(parameters: Mapping[str, Any], frozen: tuple[str, ...]) -> tuple[d
         if not any(fnmatchcase(name, pattern) for name in parameters):
             raise ConfigError(f"frozen: no parameter's path matches {pattern!r}; paths are like {min(parameters)!r}")
     matched = {name for name in parameters if any(fnmatchcase(name, pattern) for pattern in frozen)}
+    wanted = re.compile(train_only)
+    if not any(wanted.search(name) for name in parameters):
+        raise ConfigError(f"train_only: {train_only!r} is in no parameter's path; paths are like {min(parameters)!r}")
+    matched |= {name for name in parameters if not wanted.search(name)}
     if len(matched) == len(parameters):
-        raise ConfigError(f"frozen: {', '.join(frozen)} leave no parameter to train")
+        settings = ", ".join([*frozen, *([f"train_only {train_only!r}"] if train_only else [])])
+        raise ConfigError(f"frozen: {settings} leave no parameter to train")
     trained = {name: value for name, value in parameters.items() if name not in matched}
     return trained, {name: value for name, value in parameters.items() if name in matched}
 
@@ -57,7 +69,7 @@ def init(model: Transducer, recipe: TrainingConfig) -> TrainState:
 def _init(named: Parameters, recipe: TrainingConfig, width: int) -> TrainState:
     # a step donates each buffer, so parameters are copied, and no array is shared
     parameters = {name: jnp.array(value, jnp.float32, copy=True) for name, value in named.items()}
-    trained, _ = partition(parameters, recipe.frozen)
+    trained, _ = partition(parameters, recipe.frozen, recipe.train_only)
     step, skipped, skipped_in_a_row = (jnp.zeros((), jnp.int32) for _ in range(3))
     return TrainState(
         step,

@@ -56,7 +56,7 @@ def value_and_gradient(
     Args:
       losses: None for the recipe's own, `losses.standard_losses(recipe)`.
     """
-    trained, frozen = partition(parameters, recipe.frozen)
+    trained, frozen = partition(parameters, recipe.frozen, recipe.train_only)
 
     def part_loss(trained: Parameters, batch: Batch, key: Array | None) -> tuple[Array, LossValues]:
         whole = placement.gather(narrow(trained | frozen, recipe.dtype))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from nemojax.training.recipe import TrainingConfig, noam, optimizer
+from nemojax.training.recipe import TrainingConfig, learning_rate, optimizer
 from nemojax.training.state import Parameters, TrainState, partition
 
 
@@ -57,7 +57,7 @@ def apply_gradient(
     norm = optax.global_norm(gradient)
     accept = is_acceptable(loss, norm, state.norms, recipe)
     updates = state.step - state.skipped
-    trained, frozen = partition(state.parameters, recipe.frozen)
+    trained, frozen = partition(state.parameters, recipe.frozen, recipe.train_only)
     with jax.numpy_dtype_promotion("standard"):  # optax relies on it, whatever the user has set
         change, optimizer_state = optimizer(recipe, width).update(gradient, state.optimizer, trained)
     updated = optax.apply_updates(trained, change)
@@ -75,4 +75,4 @@ def apply_gradient(
         norms=norms,
         seed=state.seed,
     )
-    return after, Update(norm, noam(recipe, width)(updates), ~accept)
+    return after, Update(norm, learning_rate(recipe, width)(updates), ~accept)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nemojax.errors import ConfigError
-from nemojax.training.recipe import TrainingConfig, noam, optimizer
+from nemojax.training.recipe import TrainingConfig, learning_rate, noam, optimizer
 
 WIDTH = 512
 
@@ -108,3 +108,34 @@ def test_wrong_settings(settings, message):
     with pytest.raises(ConfigError) as caught:
         TrainingConfig(**settings)
     assert str(caught.value) == message
+
+
+def test_plain_schedules():
+    constant = learning_rate(TrainingConfig(schedule="constant", learning_rate=3e-4, warmup_steps=10), WIDTH)
+    np.testing.assert_allclose([constant(0), constant(4)], [3e-5, 1.5e-4], rtol=1e-6)  # linear; never 0
+    assert constant(10) == constant(10_000) == np.float32(3e-4)
+    recipe = TrainingConfig(schedule="cosine", learning_rate=2e-3, warmup_steps=10, decay_steps=100)
+    cosine = learning_rate(recipe, WIDTH)
+    expected = [2e-3, 1e-6 + (2e-3 - 1e-6) * (1 + np.cos(np.pi / 4)) / 2, (2e-3 + 1e-6) / 2, 1e-6, 1e-6]
+    np.testing.assert_allclose([cosine(step) for step in (10, 35, 60, 110, 500)], expected, rtol=1e-5)
+    cooled = TrainingConfig(schedule="constant", learning_rate=1.0, warmup_steps=1, cooldown_from=10, cooldown_steps=10)
+    assert learning_rate(cooled, WIDTH)(15) == 0.5
+    assert learning_rate(TrainingConfig(), WIDTH)(500) == noam(TrainingConfig(), WIDTH)(500)
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        ({"schedule": "step"}, "schedule must be one of noam, constant, cosine, not 'step'"),
+        ({"schedule": "cosine"}, "the cosine schedule needs decay_steps, the updates from the peak to the minimum"),
+        ({"decay_steps": -1}, "decay_steps must be at least 0, not -1"),
+        (
+            {"train_only": "("},
+            "train_only '(' is not a regular expression (missing ), unterminated subpattern at position 0)",
+        ),
+    ],
+)
+def test_schedules_and_patterns_that_are_wrong(settings, sentence):
+    with pytest.raises(ConfigError) as caught:
+        TrainingConfig(**settings)
+    assert str(caught.value) == sentence

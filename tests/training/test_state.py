@@ -50,3 +50,16 @@ def test_patterns_that_freeze_nothing_or_all(parameters):
         partition(parameters, ("joint.*", "decoder.*"))
     with pytest.raises(ConfigError, match="leave no parameter to train"):
         partition(parameters, ("*",))
+
+
+def test_a_pattern_chooses_what_is_trained():
+    parameters = {name: name for name in ("encoder.a.kernel", "joint.b.kernel", "joint.b.bias", "prediction.c")}
+    trained, frozen = partition(parameters, (), "joint|prediction")
+    assert set(trained) == {"joint.b.kernel", "joint.b.bias", "prediction.c"} and set(frozen) == {"encoder.a.kernel"}
+    assert set(partition(parameters, ("*bias",), "joint")[0]) == {"joint.b.kernel"}
+    assert partition(parameters, (), "")[0] == parameters
+    sentence = "train_only: 'decoder' is in no parameter's path; paths are like 'encoder.a.kernel'"
+    with pytest.raises(ConfigError, match=sentence):
+        partition(parameters, (), "decoder")
+    with pytest.raises(ConfigError, match="train_only 'joint' leave no parameter to train"):
+        partition(parameters, ("joint.*",), "joint")

@@ -37,6 +37,8 @@ NEEDED = {
     "synthesis": ["out"],
     "train": ["smoke", "run"],
     "word_times": ["model", "a.jsonl"],
+    "judge": ["model", "a.jsonl"],
+    "released": ["model", "LibriSpeech"],
 }
 OTHERWISE = {
     "evaluate": "--lookaheads 6 1 --stream --normalizer none --limit 3 --plot a.svg --confidence 0.5",
@@ -55,6 +57,8 @@ OTHERWISE = {
     "profile_step": "model --lookahead 1 --dtype int8 --each-block --audio a.wav",
     "export": "--step 7 --dtype bfloat16",
     "synthesis": "--texts a b --programs espeak-ng --compression 0.5 --format flac",
+    "judge": "--against b nemo:c.nemo --lookaheads 6 --stream-limit 3 --normalizer whisper --dtype int8",
+    "released": "--release january --lookaheads 6 1 --stream-limit 0 --limit 5 --dtype bfloat16",
     "word_times": "--lookaheads 6 1 --range-db 12.5 --limit 3",
     "train": "--train a=2 b --dev c --init d --steps 5 --model.vocabulary 99 --model.encoder.lookaheads 6 1 "
     "--training.skip-norm inf --training.frozen encoder.* --training.betas 0.8 0.9 "
@@ -139,15 +143,16 @@ def test_earlier_names_of_settings_still_work(name, earlier, now, printed, tmp_p
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets(preset, printed, tmp_path):
-    text = printed("train", preset, "run", "--print-settings")
-    assert json.loads(text) == json.loads(dataclasses.replace(PRESETS[preset][1], run=Path("run")).to_json())
-    assert from_json(Experiment, json.loads(text)) == dataclasses.replace(PRESETS[preset][1], run=Path("run"))
-    (tmp_path / "s.json").write_text('{"steps": 7, "model": {"vocabulary": 99}}')
-    values = json.loads(printed("train", preset, "run", "--settings", str(tmp_path / "s.json"), "--print-settings"))
-    model = dataclasses.replace(PRESETS[preset][1].model, vocabulary=99)  # what the file leaves out is the preset's
-    assert from_json(Experiment, values) == dataclasses.replace(
-        PRESETS[preset][1], run=Path("run"), steps=7, model=model
-    )
+    init = ["--init", "model"] if preset == "tune" else []  # the one that needs a model to start from
+    whole = dataclasses.replace(PRESETS[preset][1], run=Path("run"), **({"init": Path("model")} if init else {}))
+    text = printed("train", preset, "run", *init, "--print-settings")
+    assert json.loads(text) == json.loads(whole.to_json())
+    assert from_json(Experiment, json.loads(text)) == whole
+    settings = tmp_path / "s.json"
+    settings.write_text('{"steps": 7, "model": {"vocabulary": 99}}')
+    values = json.loads(printed("train", preset, "run", *init, "--settings", str(settings), "--print-settings"))
+    model = dataclasses.replace(whole.model, vocabulary=99)  # what the file leaves out is the preset's
+    assert from_json(Experiment, values) == dataclasses.replace(whole, steps=7, model=model)
 
 
 def test_the_file_that_a_run_keeps(printed, tmp_path):

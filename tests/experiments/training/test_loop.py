@@ -236,3 +236,20 @@ def test_an_unreadable_recording_is_reported_and_left_out(experiment, tmp_path):
     assert any("train-3.wav" in sentence and "left out" in sentence for sentence in sentences)
     rows = read_metrics(experiment.run / "metrics.jsonl")
     assert any(row["kind"] == "data" and "train-3.wav" in row["message"] for row in rows)
+
+
+def test_a_run_ends_where_the_dev_wer_falls_no_more(experiment, speech, monkeypatch):
+    patient = dataclasses.replace(experiment, dev=(speech[1],), evaluate_every=2, save_every=2, patience=2)
+    wers = iter([0.5, 0.2, 0.3, 0.2])
+
+    def evaluate(self):
+        wer = next(wers)
+        self._write("dev", manifest="dev", lookahead=0, wer=wer)
+        return wer
+
+    monkeypatch.setattr(Run, "_evaluate", evaluate)
+    said = messages(patient)
+    assert losses(experiment.run)[-1][0] == 8 and checkpoint.load(experiment.run / "model")[3]["step"] in (4, 8)
+    assert "the dev WER was lowest at step 4, and 2 evaluations after it were no better: the end" in said
+    messages(patient)  # the same command does not go on
+    assert losses(experiment.run)[-1][0] == 8

@@ -22,7 +22,7 @@ def test_presets_are_the_familys():
     family = PRESETS["family"][1]
     assert family.training.betas == (0.9, 0.98) and family.training.warmup_steps == 10_000
     assert family.training.spec_augment.time_masks == 10 and family.training.fastemit == 5e-3
-    assert family.model.encoder.layers == 24 and set(PRESETS) == {"family", "114m", "small", "smoke"}
+    assert family.model.encoder.layers == 24 and set(PRESETS) == {"family", "tune", "114m", "small", "smoke"}
 
 
 def test_changes_are_named_unless_they_are_free():
@@ -101,3 +101,19 @@ def test_each_flag_has_a_help_text_of_its_own(capsys, monkeypatch):
     plain = {flag: text.partition("(default:")[0].strip() for flag, text in texts.items()}
     assert "--training.betas" in plain and [flag for flag, text in plain.items() if not text] == []
     assert len(set(plain.values())) == len(plain)
+
+
+def test_runs_of_before_have_the_schedule_of_before():
+    now = recorded(Experiment())
+    before = dict(now, training={k: v for k, v in now["training"].items() if k not in ("schedule", "train_only")})
+    assert changes(current_names(before), now) == {}
+
+
+def test_a_pattern_has_a_flag_of_its_own(capsys):
+    command = ["tune", "run", "--init", "model", "--train-only", "joint|prediction", "--print-settings"]
+    assert train.main(command) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["training"]["train_only"] == "joint|prediction" and made["training"]["schedule"] == "constant"
+    with pytest.raises(SystemExit):
+        train.main(["tune", "run"])
+    assert "--init" in capsys.readouterr().err

@@ -10,7 +10,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from experiments.training.run_directory import Checkpoints, FormerTrainState, MetricsLog, RunError, read_metrics
+from experiments.training.run_directory import (
+    Checkpoints,
+    FormerTrainState,
+    MetricsLog,
+    RunError,
+    best_evaluation,
+    read_metrics,
+)
 from nemojax.training.state import TrainState
 
 
@@ -106,3 +113,12 @@ def test_a_resumed_run_drops_rows_after_its_checkpoint_and_an_incomplete_one(tmp
     log.close()
     assert [(row["step"], row["loss"]) for row in read_metrics(path)] == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0)]
     assert read_metrics(tmp_path / "none.jsonl") == []
+
+
+def test_the_best_evaluation_and_those_after_it(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert best_evaluation(path) == (0, 0)
+    rows = [(4, 0.5), (4, 0.3), (8, 0.35), (8, 0.35), (12, 0.9), (12, None), (16, 0.35), (16, 0.37)]
+    lines = [{"kind": "dev", "step": step, "wer": wer} for step, wer in rows]
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"kind": "train", "step": 17}]))
+    assert best_evaluation(path) == (8, 2)  # means: 0.4, 0.35, 0.9, 0.36
