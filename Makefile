@@ -74,5 +74,5 @@ clean:
 	rm -rf $(VENV) $(PARITY_VENV) $(COMPILED) build dist
 
 .PHONY: docs
-docs: $(VENV)/ready  ## build the API pages into build/docs; a warning is an error
+docs: $(VENV)/ready  ## build the guides and the API pages into build/docs; a warning is an error
 	$(VENV)/bin/python -m experiments api_pages --output build/docs

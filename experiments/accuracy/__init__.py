@@ -1,6 +1,10 @@
 """Accuracy of a model.
 
 evaluate.py        a command: WER and CER at each look-ahead
+judge.py           a command: several models, of nemojax, NeMo and transformers, on one's own speech
+contestants.py     the models that judge compares
+word_edits.py      errors listed by word
+streamed.py        a part of a set streamed: equal texts, delays of words, speed
 fine_tuned.py      a command: a model before and after fine-tuning
 word_times.py      a command: how long after its sound the model emits a word
 utterance_ends.py  a command: how soon the end of an utterance is decided, and how often wrongly

@@ -41,6 +41,8 @@ EXTRAS = {  # of nemojax, by the modules that they install and that commands imp
     "notebooks": ("jupytext", "nbclient", "nbformat"),
     "docs": ("pdoc",),
     "tensorboard": ("tensorboardX",),
+    "wandb": ("wandb",),
+    "datasets": ("datasets",),
     "parity": ("torch", "nemo", "transformers", "onnx", "onnxruntime", "onnxscript", "sherpa_onnx"),
 }
 

@@ -1,4 +1,4 @@
-"""Builds the API pages of nemojax and convert from their docstrings, with pdoc.
+"""Builds the pages of the documentation with pdoc: the guides, and nemojax and convert from their docstrings.
 
     python -m experiments api_pages [--output build/docs]
 
@@ -16,6 +16,7 @@ from typing import Any
 import tyro
 
 import nemojax
+from experiments.record import guides
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = Path(__file__).parent / "api_pages_template"
@@ -40,7 +41,7 @@ def drop_generated(members: Sequence[Any]) -> None:
 
 
 def build(output: Path) -> None:
-    """Writes a page for each module, an index, and a search index."""
+    """Writes a page for each guide and each module, an index, and a search index."""
     from pdoc import doc, render  # here: pdoc is not needed to list the experiments
 
     # pdoc reads `__dict__`, where a lazily imported name appears only after its first use
@@ -59,6 +60,8 @@ def build(output: Path) -> None:
         page = output / f"{name.replace('.', '/')}.html"
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(render.html_module(module, modules).replace(f"{ROOT}/", ""))  # default paths name no machine
+    guides.build(output)
+    render.env.globals["guides"] = guides.titles()
     (output / "index.html").write_text(render.html_index(modules))
     (output / "search.js").write_text(render.search_index(modules).replace(f"{ROOT}/", ""))
 

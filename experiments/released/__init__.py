@@ -4,6 +4,5 @@ run.py        the command
 known.py      what is known of the releases: sizes, checksums, published accuracy and speed
 identity.py   the files of a model against those of the release
 sets.py       LibriSpeech as distributed, and manifests, as sets with published figures
-measure.py    accuracy and speed of a set at a look-ahead, offline and streamed
 report.py     verdicts, tables and the page
 """

@@ -151,7 +151,7 @@ def measure_set(
     recognizer: "Recognizer", named: Named, settings: Settings, key: Row, done: Sequence[Row], rows: Rows
 ) -> list[Row]:
     """Returns the row of a set at each look-ahead; those of an earlier run of the same weights are taken from it."""
-    from experiments.released.measure import chosen, measure_streamed, spoken_ends
+    from experiments.accuracy.streamed import chosen, measure_streamed, spoken_ends
 
     (evaluation_set,) = read_sets([named.manifest], settings.limit, with_speakers=False)
     evaluation_set = evaluation_set._replace(label=named.name)

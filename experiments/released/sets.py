@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments.harness.hf_dataset import PREFIX, manifest_of
 from experiments.released.known import SETS
 from nemojax.errors import ConfigError
 
@@ -38,8 +39,9 @@ def find_sets(data: Sequence[str], output: Path) -> list[Named]:
     """Returns the sets that arguments name, each once.
 
     Args:
-      data: folders of LibriSpeech, manifests whose names tell the set, or SET=MANIFEST.
-      output: directory for the manifests of LibriSpeech's folders.
+      data: folders of LibriSpeech, manifests or data sets (`datasets:NAME,SPLIT`) whose names tell the set, or
+        SET=MANIFEST.
+      output: directory for the manifests of LibriSpeech's folders and of data sets.
 
     Raises:
       ConfigError: a folder has no LibriSpeech, or a set is named twice.
@@ -48,7 +50,9 @@ def find_sets(data: Sequence[str], output: Path) -> list[Named]:
     for argument in data:
         name, equals, path = argument.partition("=")
         if equals and name in SETS:
-            found.append(Named(name, Path(path)))
+            found.append(Named(name, manifest_of(path, output) if path.startswith(PREFIX) else Path(path)))
+        elif argument.startswith(PREFIX):
+            found.append(Named(set_of(argument.removeprefix(PREFIX)), manifest_of(argument, output)))
         elif Path(argument).is_dir():
             found += _librispeech(Path(argument), output)
         else:

@@ -1,6 +1,6 @@
 """Measures where the time of a streaming step goes: a profiler's trace of steps, and a table of its named scopes.
 
-    python -m experiments profile_step [MODEL] [--lookahead 1] [--dtype int8] [--streams 8 --chunks 5] [--output DIR]
+    python -m experiments profile_step [MODEL] [--lookahead 1] [--dtype int8] [--streams 8 --chunks 5] [--by-kind]
 
 Steps of a real recording run until the left context is full, then without and with the profiler. One stream and one
 chunk a step is live streaming; a batch transcription is the same step with many of both. The trace in the output
@@ -11,6 +11,7 @@ Exit codes: 0, all done; 2, the command, the model or the recording is wrong.
 """
 
 import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +49,15 @@ class Settings:
     """Steps with the profiler, and as many without."""
     each_block: Flag = False
     """A line for every block of the encoder, instead of one for all blocks together."""
+    by_kind: Flag = False
+    """A line for each kind of operation: products, attention, norms, and so on."""
     output: Path = Path("profile")
     """A directory; an earlier trace in it stays."""
 
     def check(self) -> None:
         checks.at_least(1, self, "streams", "chunks", "steps")
+        if self.by_kind and self.each_block:
+            raise ConfigError("--by-kind and --each-block ask for different tables; give one of them")
 
 
 def read_audio(path: Path) -> np.ndarray:
@@ -80,7 +85,7 @@ def table(rows: Sequence[Row]) -> str:
     return (
         f"{markdown(['scope', 'ms a step', '%'], lines)}\n\n"
         f"Means of the faster half of {row['steps']} steps. Without the profiler such a step takes "
-        f"{row['plain_ms']:.3f} ms. Operations without a name from the compiler, "
+        f"{row['plain_ms']:.3f} ms, on {row['cores_used']:.2f} cores. Operations without a name from the compiler, "
         f"{100 * row['inferred_ms'] / row['traced_ms']:.1f} % of the step, count for the scope of the operations that "
         "they are made of or read."
     )
@@ -95,8 +100,11 @@ def measure(settings: Settings, rows: Rows) -> None:
     step = ProfiledStep(recognizer, samples, lookahead, settings.streams, settings.chunks)
     (settings.output / "step.hlo").write_text(step.text)
     step.warm_up()
+    begin_s, begin_cpu_s = time.perf_counter(), time.process_time()
     plain_s = statistics.mean(faster_half([step() for _ in range(settings.steps)], lambda seconds: seconds))
-    times = record(step, settings.steps, settings.output, settings.each_block)
+    cores = (time.process_time() - begin_cpu_s) / (time.perf_counter() - begin_s)
+    by = "kind" if settings.by_kind else "block" if settings.each_block else "scope"
+    times = record(step, settings.steps, settings.output, by)
     rows.add(
         {
             "experiment": "profile",  # as in earlier rows
@@ -107,6 +115,8 @@ def measure(settings: Settings, rows: Rows) -> None:
             "lookahead": lookahead,
             "chunk_ms": recognizer.config.chunk_ms(lookahead),
             **{name: getattr(settings, name) for name in ("streams", "chunks", "steps")},
+            "by": by,
+            "cores_used": round(cores, 2),
             "plain_ms": round(1000 * plain_s, 4),
             "traced_ms": round(1000 * times.whole_s, 4),
             "inferred_ms": round(1000 * times.inferred_s, 4),

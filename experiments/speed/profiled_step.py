@@ -79,8 +79,11 @@ def metadata_in_key() -> Iterator[None]:
         jax.config.update(name, before)
 
 
-def record(step: ProfiledStep, count: int, directory: Path, each_block: bool) -> trace.Times:
-    """Runs steps under the profiler, which writes a trace to a directory, and reads the trace."""
+def record(step: ProfiledStep, count: int, directory: Path, by: str) -> trace.Times:
+    """Runs steps under the profiler, which writes a trace to a directory, and reads the trace.
+
+    Times are `by` "scope", with all blocks together, by "block", or by "kind" (`trace.kind_of`).
+    """
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # an event for each call of Python would slow the steps down
     with jax.profiler.trace(str(directory), profiler_options=options):
@@ -93,7 +96,9 @@ def record(step: ProfiledStep, count: int, directory: Path, each_block: bool) ->
             f"the profiler noted {len(annotated)} of {count} steps and {len(events)} operations in {directory}: "
             "run fewer --steps, or another version of jax"
         )
-    if not each_block:
-        for name, operation in known.items():
+    for name, operation in known.items():
+        if by == "kind":
+            known[name] = operation._replace(scope=trace.kind_of(operation))
+        elif by == "scope":
             known[name] = operation._replace(scope=re.sub(r"\bblock\d+", "blocks", operation.scope or ""))
     return trace.times(trace.faster_half(annotated, lambda event: event.end_ns - event.begin_ns), events, known)

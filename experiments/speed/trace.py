@@ -15,6 +15,13 @@ from typing import NamedTuple, TypeVar
 
 NO_SCOPE = "(no scope)"
 BETWEEN = "(between operations)"
+PRODUCTS = "products of the blocks"
+BLOCK_KINDS = {
+    "attention": "attention and its caches",
+    "convolution": "convolution, gate and cache",
+    "feedforward": "activation and residual sums",
+}
+STEP_KINDS = {"encoder/subsampling": "subsampling", "features": "features", "decoder": "search", "encoder": "norms"}
 T = TypeVar("T")
 
 _INSTRUCTION = re.compile(r"\s*(?:ROOT )?%?([\w.\-]+) = ")
@@ -31,6 +38,7 @@ class Operation(NamedTuple):
     scope: str | None  # "" outside all scopes, None if unknown
     control: bool = False  # runs other operations: a loop, a conditional or a call
     inferred: bool = False  # the compiler gave it no name
+    target: str = ""  # of a call of a kernel that is not XLA's
 
 
 class Event(NamedTuple):
@@ -79,7 +87,8 @@ def operations(text: str) -> tuple[str, dict[str, Operation]]:
         if scope is None and not control:
             scope = _fused_of(line, inside, named)
             scope = _read_by(line, named) if scope is None else scope
-        found_operations[name] = Operation(scope, control, scope != named[name])
+        target = re.search(r'custom_call_target="([^"]*)"', line)
+        found_operations[name] = Operation(scope, control, scope != named[name], target[1] if target else "")
     module = re.match(r"HloModule ([\w.\-]+)", text)
     return module[1] if module else "", found_operations
 
@@ -97,6 +106,18 @@ def _read_by(line: str, named: dict[str, str | None]) -> str | None:
     operands = line.split(" = ", 1)[1].split(", metadata=")[0]
     scopes = {named.get(name) for name in re.findall(r"%([\w.\-]+)", operands)} - {None}
     return scopes.pop() if len(scopes) == 1 else None
+
+
+def kind_of(operation: Operation) -> str:
+    """Returns what an operation of a step computes, whatever the block it belongs to: the kinds of `profile_step`."""
+    scope, target = operation.scope or "", operation.target
+    if "norm" in target:
+        return "norms"
+    if scope.startswith("encoder/block"):
+        if "product" in target:
+            return PRODUCTS
+        return next((kind for part, kind in BLOCK_KINDS.items() if part in scope), "norms")
+    return next((kind for part, kind in STEP_KINDS.items() if scope.startswith(part)), NO_SCOPE)
 
 
 def read(directory: Path, module: str, step: str) -> tuple[list[Event], list[Event]]:

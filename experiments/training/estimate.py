@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from experiments.training.opening import opening
 from experiments.training.planning import plan_batches
 from experiments.training.presets import Experiment
-from experiments.training.start import read_tokenizer
+from experiments.training.start import check_trained, read_tokenizer
 from nemojax import bundled, checkpoint, hub
 from nemojax.config import ModelConfig
 from nemojax.data.buckets import Bucket
@@ -28,6 +28,7 @@ from nemojax.model.parameters import abstract_model
 from nemojax.text.tokenizer import Tokenizer
 from nemojax.training import sharding
 from nemojax.training.forward import Batch
+from nemojax.training.new_vocabulary import BY_LABEL
 from nemojax.training.recipe import TrainingConfig
 from nemojax.training.state import TrainState, init, partition
 from nemojax.training.step import train_step_jit
@@ -99,10 +100,9 @@ def largest(buckets: tuple[Bucket, ...]) -> Bucket:
 def verdict(memory: Memory, card_gb: float) -> tuple[str, bool]:
     """Returns whether a step fits a card, in a sentence and as a value."""
     total_gb = sum(memory) / 1e9
-    state_gb, rest_gb = memory.arguments / 1e9, (memory.outputs + memory.temporary) / 1e9
-    parts = (
-        f"memory of a step: {total_gb:.1f} GB, of which {state_gb:.1f} GB are its state and {rest_gb:.1f} GB temporary"
-    )
+    places = 1 if total_gb >= 1 else 3
+    gb = [f"{x / 1e9:.{places}f} GB" for x in (sum(memory), memory.arguments, memory.outputs + memory.temporary)]
+    parts = f"memory of a step: {gb[0]}, of which {gb[1]} are its state and {gb[2]} temporary"
     if total_gb <= DEFAULT_SHARE * card_gb:
         return f"{parts}; it fits a card of {card_gb:g} GB", True
     if total_gb <= LARGEST_SHARE * card_gb:
@@ -122,10 +122,11 @@ def dry_run(experiment: Experiment, log: Callable[[str], None] = print) -> int:
       NemojaxError: as the run itself would, except for what is wrong with weights and audio.
     """
     experiment = experiment.resolved()
-    config, tokenizer, filters = _model(experiment, log)
+    config, tokenizer, filters, drawn = _model(experiment, log)
     experiment = dataclasses.replace(experiment, filters=filters)
     recipe = experiment.training
     state = abstract_state(config, recipe)
+    check_trained(drawn, state.parameters, recipe)
     plan = plan_batches(experiment, Tokenizer(tokenizer), config, log)
     mesh = None if jax.device_count() == 1 else sharding.make_mesh(experiment.mesh_data, experiment.mesh_fsdp)
     for line in opening(experiment, config, plan, state.parameters, mesh):
@@ -139,8 +140,8 @@ def dry_run(experiment: Experiment, log: Callable[[str], None] = print) -> int:
     return 0 if fits else 1
 
 
-def _model(experiment: Experiment, log: Callable[[str], None]) -> tuple[ModelConfig, bytes, Any]:
-    """Returns the settings, the tokenizer and the filters of a run, without weights and without a download."""
+def _model(experiment: Experiment, log: Callable[[str], None]) -> tuple[ModelConfig, bytes, Any, tuple[str, ...]]:
+    """Returns settings, tokenizer and filters of a run, and what is drawn again; without weights and downloads."""
     given = read_tokenizer(experiment.tokenizer) if experiment.tokenizer is not None else None
     config, filters = experiment.model, experiment.filters
     if experiment.init is not None and hub.is_here(experiment.init):
@@ -157,4 +158,5 @@ def _model(experiment: Experiment, log: Callable[[str], None]) -> tuple[ModelCon
         saved = given if given is not None else train(texts_of(sources), config.vocabulary)
     if given is not None:
         config = dataclasses.replace(config, vocabulary=Tokenizer(given).size)
-    return config, given if given is not None else saved, filters
+    drawn = BY_LABEL if experiment.init is not None and given is not None and given != saved else ()
+    return config, given if given is not None else saved, filters, drawn

@@ -35,7 +35,7 @@ from experiments.training.run_directory import (
     RunError,
     read_metrics,
 )
-from experiments.training.start import Start, start
+from experiments.training.start import Start, check_trained, start
 from experiments.training.trackers import TENSORBOARD, Tracker, trackers
 from nemojax import compilation
 from nemojax.config import ModelConfig
@@ -87,21 +87,25 @@ class Run:
         self.config: ModelConfig = started.model.config
         self.tokenizer = Tokenizer(started.tokenizer)
         self.plan = plan_batches(experiment, self.tokenizer, self.config, log)
+        like = jax.eval_shape(partial(init, recipe=experiment.training), started.model)
+        check_trained(started.drawn, like.parameters, experiment.training)  # before anything is kept
         self.changed = keep_settings(experiment, started, self.plan.fingerprint, losses, self.chief)
         compilation.keep(directory / COMPILED)
         self.checkpoints = Checkpoints(directory / "checkpoints", experiment.keep)
-        self._prepare_step(started)
+        self._prepare_step(started, like)
         self.dev = {name: dev_entries(path, experiment.dev_utterances) for name, path in labels(experiment.dev).items()}
         self._metrics: MetricsLog | None = None  # open during `train`
         self._reported: set[str] = set()
         self._stop_requested = False
         self._skipped_in_a_row = int(self.state.skipped_in_a_row)
 
-    def _prepare_step(self, started: Start) -> None:
-        """Prepares the first state, new or restored, and the step to compile, on one device or on a mesh."""
+    def _prepare_step(self, started: Start, like: TrainState) -> None:
+        """Prepares the first state, new or restored, and the step to compile, on one device or on a mesh.
+
+        Args:
+          like: the shapes of the state.
+        """
         recipe, config, last = self.experiment.training, self.config, self.checkpoints.last
-        first_state = partial(init, recipe=recipe)
-        like = jax.eval_shape(first_state, started.model)
         if jax.device_count() == 1:
             here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
             shardings = jax.tree.map(lambda _: here, like)
@@ -113,7 +117,7 @@ class Run:
             shardings = sharding.state_shardings(like, self._mesh)
             self._step = sharding.sharded_step(self._mesh, shardings, config, recipe, losses=self._losses)
         if last is None:
-            state = first_state(started.model)
+            state = init(started.model, recipe)
             self.state = state if jax.device_count() == 1 else sharding.place_state(state, shardings)
         else:
             placed = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, shardings)
@@ -163,8 +167,12 @@ class Run:
         experiment, before = self.experiment, None
         ends, compiled = self._ends_early(), set[Bucket]()
         while self.step < experiment.steps and not ends:
-            host_batch, bucket = next(pipeline), self.plan.batch(self.step).bucket
-            batch, begin = self._placed(host_batch), time.perf_counter()
+            batch = self._placed(next(pipeline))
+            rows, samples = batch.samples.shape  # of all processes
+            bucket, begin = (
+                Bucket(samples // self.config.frame_samples, batch.labels.shape[1], rows),
+                time.perf_counter(),
+            )
             self.state, metrics = self._step(self.state, batch)
             if bucket not in compiled:
                 compiled.add(bucket)

@@ -243,7 +243,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
         FINE_TUNING,
     ),
     "fine-tune-lora": (
-        "The same with LoRA: small matrices beside the kernels of attention and feed-forward layers.",
+        "The same with LoRA: adapters of rank 16 beside the kernels of attention and feed-forward layers.",
         dataclasses.replace(
             FINE_TUNING,
             training=dataclasses.replace(FINE_TUNING.training, lora=LoraConfig(rank=16), learning_rate=5e-4),

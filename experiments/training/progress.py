@@ -15,6 +15,7 @@ from nemojax.training.losses import Counts
 from nemojax.training.step import StepMetrics
 
 SMOOTHED = 100  # steps over which losses and rates are averaged
+EARLY = (1, 6)  # steps of a program that have a line: that it trains, and when it will end
 
 
 def say(message: str) -> None:
@@ -102,7 +103,8 @@ class ProgressBar:
         lines = self._lines
         if lines is None or not lines.every_s or not self._bar.disable:
             return
-        if mark.time_s - self._logged_s >= lines.every_s or step == lines.steps:
+        early = step - self._first in EARLY
+        if early or mark.time_s - self._logged_s >= lines.every_s or step == lines.steps:
             self._logged_s = mark.time_s
             lines.log(self.line(step, metrics))
 
@@ -124,14 +126,14 @@ class ProgressBar:
         words.append(f"loss {losses.get('loss', math.nan):.3f}" + (f" ({parts})" if parts else ""))
         words.append(f"gradient norm {float(metrics.gradient_norm):.3g}")
         words.append(f"learning rate {float(metrics.learning_rate):.3g}")
-        if self._difference("step"):
+        if self._difference("step") > 1:
             words += [f"{self._rate('utterances'):.1f} utterances/s", f"{self.frames_per_s:,.0f} frames/s"]
             words += [f"padding {self.padding_share:.0%}", f"waiting for data {self.waited_share:.0%}"]
             if self.utilization is not None:
                 words.append(f"MFU {self.utilization:.1%}")
             elif self._rate("operations"):
-                words.append(f"{self._rate('operations') / 1e12:.3g} TFLOP/s")
-            words.append(self._end(step))
+                words.append(f"{self._rate('operations') / 1e9:,.1f} GFLOP/s")
+            words += [self._end(step)] if step < self._lines.steps else []
         return ", ".join(words)
 
     def _end(self, step: int) -> str:

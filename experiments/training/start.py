@@ -1,6 +1,7 @@
 """The start of a run: a model, its tokenizer, and where both came from."""
 
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +13,13 @@ from experiments.training.presets import Experiment
 from experiments.training.run_directory import RunError
 from nemojax import checkpoint
 from nemojax.data.train_tokenizer import texts_of, train
+from nemojax.errors import ConfigError
 from nemojax.model.parameters import fill, named_parameters
 from nemojax.model.transducer import Transducer
 from nemojax.text.tokenizer import Tokenizer
-from nemojax.training.new_vocabulary import with_vocabulary
+from nemojax.training.new_vocabulary import BY_LABEL, with_vocabulary
+from nemojax.training.recipe import TrainingConfig
+from nemojax.training.state import partition
 
 BLANK_SHARE = 0.75  # share of blanks in an alignment: 12.5 frames a second, and about four labels
 
@@ -26,6 +30,7 @@ class Start(NamedTuple):
     model: Transducer
     tokenizer: bytes  # a SentencePiece model
     origin: dict[str, Any]  # of the weights, as in a native checkpoint's origin.json
+    drawn: tuple[str, ...] = ()  # parameters of `init` that another tokenizer made it draw again
 
 
 def start(experiment: Experiment) -> Start:
@@ -49,11 +54,23 @@ def start(experiment: Experiment) -> Start:
         model = with_blank_prior(Transducer(experiment.model, rngs=nnx.Rngs(experiment.training.seed)))
         return Start(model, tokenizer, {"format": "nemojax", "nemojax": nemojax.__version__})
     model, _, saved_tokenizer, origin = checkpoint.load(experiment.init, jnp.float32)
-    if tokenizer is not None and tokenizer != saved_tokenizer:
+    renewed = tokenizer is not None and tokenizer != saved_tokenizer
+    if tokenizer is not None and renewed:
         model = with_vocabulary(model, Tokenizer(tokenizer).size, experiment.training.seed)
     init = {"directory": experiment.init.name, "origin": origin}
     origin = {"format": "nemojax", "nemojax": nemojax.__version__, "init": init}
-    return Start(model, tokenizer if tokenizer is not None else saved_tokenizer, origin)
+    drawn = BY_LABEL if renewed else ()
+    return Start(model, tokenizer if tokenizer is not None else saved_tokenizer, origin, drawn)
+
+
+def check_trained(drawn: Iterable[str], parameters: Mapping[str, Any], recipe: TrainingConfig) -> None:
+    """Raises ConfigError where a recipe does not train what another tokenizer draws again, or names no parameter."""
+    trained, _ = partition(parameters, recipe)
+    if left := [name for name in drawn if name not in trained]:
+        raise ConfigError(
+            f"another tokenizer draws {', '.join(left)} again, and they are not trained; add --train-only "
+            '"joint|prediction", or remove what freezes them'
+        )
 
 
 def with_blank_prior(model: Transducer) -> Transducer:

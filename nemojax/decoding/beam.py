@@ -9,7 +9,7 @@ batch either.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -19,8 +19,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt
 
 from nemojax.checks import check_count
+from nemojax.decoding.beam_fusion import BLANK_SCORINGS, BeamFusion, Fusing, initial_beam_fusion, no_graphs
+from nemojax.decoding.beam_scores import Graphed, Proposals, Scores, propose, score_frames
 from nemojax.decoding.confidence import Confidence
 from nemojax.decoding.graphs import Graphs
+from nemojax.decoding.largest import largest
 from nemojax.decoding.state import BeamEmission, PredictionState, predict_extended
 from nemojax.decoding.trace import NO_LABEL, Trace
 from nemojax.errors import ConfigError
@@ -45,11 +48,19 @@ class BeamState(NamedTuple):
     prediction: PredictionState  # of every hypothesis, [B, W, ...]
 
 
+class FusedBeam(NamedTuple):
+    """The state of a beam with graphs."""
+
+    beam: BeamState
+    fusion: BeamFusion
+
+
 class _Cursor(NamedTuple):
     frame: Int[Array, " B"]
     expansion: Int[Array, " B"]  # expansions of `frame` so far; as many as there can be: blanks are still due
     open: Bool[Array, "B W"]  # hypotheses that have not left `frame` by a blank, after the first expansion
     beam: BeamState
+    fusion: BeamFusion | None
     trace: Trace
 
 
@@ -69,6 +80,8 @@ class Beam:
       gamma: ... as far as their log-probability is less than this below that of its best one.
       score_norm: whether the final order divides scores by labels + 1; scores themselves are never divided.
       confidence: the measure of the labels' confidences, which an emission has then.
+      fusion: whether the scores of graphs, a language model and phrases, are added to those of labels.
+      blank_scoring: "lm_weighted_full", for language models, or "no_score"; see `beam_fusion`.
       n_best: the number of hypotheses that a transcript lists, the best one first; 0 for none.
 
     Raises:
@@ -82,6 +95,8 @@ class Beam:
     score_norm: bool = True
     window_frames: int = 4
     confidence: Confidence | None = None
+    fusion: bool = False
+    blank_scoring: str = "lm_weighted_full"
     n_best: int = field(default=0, compare=False)  # for the host alone: the compiled step is the same
 
     def __post_init__(self) -> None:
@@ -92,16 +107,19 @@ class Beam:
             check_count(f"{name} of a beam", getattr(self, name), 0)
         if self.n_best > self.width:
             raise ConfigError(f"n_best must be at most the width of the beam, {self.width}, not {self.n_best}")
+        if self.blank_scoring not in BLANK_SCORINGS:
+            known = " or ".join(BLANK_SCORINGS)
+            raise ConfigError(f"blank_scoring of a beam must be {known}, not {self.blank_scoring!r}")
         number = isinstance(self.gamma, Real) and not isinstance(self.gamma, bool)
         if not number or math.isnan(self.gamma) or self.gamma <= 0:
             raise ConfigError(f"gamma of a beam must be a number of more than 0, not {self.gamma!r}")
 
-    def initial_state(self, prediction: PredictionState, batch: int) -> BeamState:
+    def initial_state(self, prediction: PredictionState, batch: int) -> BeamState | FusedBeam:
         """Returns the state of streams without labels: one hypothesis, and empty places."""
         shape = batch, self.width
         places = lambda x: jnp.broadcast_to(x[:, None], (*shape, *x.shape[1:]))
         zeros = lambda dtype, *more: jnp.zeros((*shape, *more), dtype)
-        return BeamState(
+        state = BeamState(
             jnp.zeros(batch, jnp.float32),
             jnp.full(shape, -jnp.inf, jnp.float32).at[:, 0].set(0.0),
             zeros(jnp.int32),
@@ -110,6 +128,15 @@ class Beam:
             zeros(jnp.uint32, 2),
             jax.tree.map(places, prediction),
         )
+        return self.add_fusion(state, batch) if self.fusion else state
+
+    def with_fusion(self) -> "Beam":
+        """Returns the same search with `fusion`."""
+        return replace(self, fusion=True)
+
+    def add_fusion(self, state: Any, batch: int) -> FusedBeam:
+        """Returns the state of `with_fusion` from that without."""
+        return FusedBeam(state, initial_beam_fusion(batch, self.width))
 
     def decode(
         self,
@@ -119,7 +146,27 @@ class Beam:
         state: Any,
         graphs: Graphs | None = None,
     ) -> tuple[BeamEmission, Any]:
-        """Continues every stream over the first `length` of its encoded frames."""
+        """Continues every stream over the first `length` of its encoded frames; `graphs` are for `fusion`."""
+        if not self.fusion:
+            emission, beam, _ = self._decode(model, encoded, length, state, None, None)
+            return emission, beam
+        fusing = Fusing(no_graphs(len(encoded)) if graphs is None else graphs, self.blank_scoring)
+        fusion = fusing.enter(state.fusion, length > 0)
+        # of new graphs, what is pending counts as if they had been there from the start
+        score = state.beam.score + (fusion.pending - state.fusion.pending)
+        beam = state.beam._replace(score=score)
+        emission, beam, fusion = self._decode(model, encoded, length, beam, fusing, fusion)
+        return emission._replace(score=emission.score - fusion.pending), FusedBeam(beam, fusion)
+
+    def _decode(
+        self,
+        model: Transducer,
+        encoded: Float[Array, "B T D"],
+        length: Int[Array, " B"],
+        beam: BeamState,
+        fusing: Fusing | None,
+        fusion: Any,
+    ) -> tuple[BeamEmission, BeamState, Any]:
         batch, frames, _ = encoded.shape
         with jax.named_scope("joint"):
             projected_BTJ = model.joint.encoder(encoded)
@@ -127,26 +174,31 @@ class Beam:
             jnp.zeros(batch, jnp.int32),
             jnp.zeros(batch, jnp.int32),
             jnp.zeros((batch, self.width), bool),
-            state,
+            beam,
+            fusion,
             Trace.empty(batch, frames * self.expansions, self.width, self.confidence is not None),
         )
-        advance = lambda c: self._advance(model, projected_BTJ, length, c)
+        advance = lambda c: self._advance(model, projected_BTJ, length, fusing, c)
         cursor = jax.lax.while_loop(lambda c: jnp.any(c.frame < length), advance, cursor)
         beam = cursor.beam
-        return cursor.trace.follow(self.expansions, beam.score, beam.total), beam
+        return cursor.trace.follow(self.expansions, beam.score, beam.total), beam, cursor.fusion
 
-    def _advance(self, model: Transducer, projected_BTJ: Array, length: Int[Array, " B"], c: _Cursor) -> _Cursor:
+    def _advance(
+        self, model: Transducer, projected_BTJ: Array, length: Int[Array, " B"], fusing: Fusing | None, c: _Cursor
+    ) -> _Cursor:
         """Takes every stream past the frames that only blanks can follow, and through one expansion."""
         beam, frames, window = c.beam, projected_BTJ.shape[1], min(self.window_frames, projected_BTJ.shape[1])
         index = c.frame[:, None] + jnp.arange(window, dtype=jnp.int32)[None]
         inside = index < length[:, None]
-        scores = _score(model, projected_BTJ, jnp.minimum(index, frames - 1), beam)
+        frames_BFJ = jnp.take_along_axis(projected_BTJ, jnp.minimum(index, frames - 1)[..., None], axis=1)
+        graphed = None if fusing is None or c.fusion is None else Graphed(fusing, c.fusion)
+        scores = score_frames(model, frames_BFJ, beam.prediction.output, beam.last, graphed)
         prefix = _prefixes(beam)
 
         # where all expansions of a frame are taken, the hypotheses still at it take their blanks
         ended, within = c.expansion == self.expansions, (c.expansion > 0) & (c.expansion < self.expansions)
         score = beam.score + jnp.where(ended[:, None] & c.open, scores.blank[:, :, 0], 0.0)
-        alone = scores.best_label <= scores.logits[..., model.config.blank] - self.gamma  # blank is proposed alone
+        alone = scores.best_label <= scores.blank - self.gamma  # blank is proposed alone
         quiet = jnp.all(alone | ~_live(beam)[:, :, None], axis=1)
         passing, at = ~within & (c.frame < length), jnp.zeros_like(c.frame)
         for ahead in range(window):
@@ -158,10 +210,13 @@ class Beam:
         expands = ~passing & (c.frame < length)
 
         rows = lambda x: jnp.take_along_axis(x, at.reshape(-1, *[1] * (x.ndim - 1)), axis=2)[:, :, 0]
-        here = _Scores(*map(rows, scores))
+        here = Scores(*map(rows, scores))
         score = jnp.where((expands & ~within)[:, None], _merge(score, here.extension, prefix), score)
         is_open = jnp.where(within[:, None], c.open, True)
-        chosen = self._choose(model.config.blank, here, score, is_open, prefix, beam)
+        blank = model.config.blank
+        count = min(self.width + self.beta, model.config.labels)
+        proposals = propose(blank, here, count, graphed, is_open & expands[:, None] & _live(beam))
+        chosen = self._choose(blank, proposals, score, is_open, prefix, beam)
         parent = jnp.where(expands[:, None], chosen.parent, jnp.arange(self.width, dtype=jnp.int32)[None])
         label = jnp.where(expands[:, None], chosen.label, NO_LABEL)
         best = jnp.where(expands, chosen.score[:, 0], 0.0)
@@ -175,6 +230,7 @@ class Beam:
             jnp.where(stays, jnp.where(within, c.expansion, 0) + 1, 0),
             extended,
             _extend(model, beam, beam.total + best, score, parent, label),
+            None if graphed is None else graphed.fusing.follow(graphed.fusion, parent, label, extended),
             c.trace.write(
                 expands,
                 frame * self.expansions + jnp.where(within, c.expansion, 0),
@@ -197,40 +253,29 @@ class Beam:
     def _choose(
         self,
         blank: int,
-        here: "_Scores",
+        proposals: Proposals,
         score: Float[Array, "B W"],
         is_open: Bool[Array, "B W"],
         prefix: Bool[Array, "B W W"],
         beam: BeamState,
     ) -> "_Chosen":
         """Returns the best of what the open hypotheses propose and of those that have left the frame."""
-        count = min(self.width + self.beta, here.logits.shape[-1])
-        values, labels = jax.lax.top_k(here.logits, count)
-        log_probs = values - here.normalizer[..., None]
-        fits = (values > values[..., :1] - self.gamma) & is_open[..., None]
+        labels, scores, log_probs = proposals
+        count = labels.shape[-1]
+        fits = (scores > scores[..., :1] - self.gamma) & is_open[..., None]
         # a label that leads to a hypothesis of the beam: `_merge` has counted it
         known = prefix[:, :, None, :] & (beam.last[:, None, None, :] == labels[..., None])
         fits &= ~known.any(axis=-1) | (labels == blank)
-        proposed = jnp.where(fits, score[..., None] + log_probs, -jnp.inf)
+        proposed = jnp.where(fits, score[..., None] + scores, -jnp.inf)
         left = jnp.where(is_open, -jnp.inf, score)
         flat = lambda x: x.reshape(x.shape[0], -1)
-        best, place = jax.lax.top_k(jnp.concatenate([flat(proposed), left], axis=1), self.width)
+        best, place = largest(jnp.concatenate([flat(proposed), left], axis=1), self.width)
         remains = place >= self.width * count
         parent = jnp.where(remains, place - self.width * count, place // count)
         proposal = jnp.minimum(place, self.width * count - 1)
         label = jnp.take_along_axis(flat(labels), proposal, axis=1)
         label = jnp.where(remains | (label == blank) | (best == -jnp.inf), NO_LABEL, label)
         return _Chosen(best, parent, label, jnp.take_along_axis(flat(log_probs), proposal, axis=1))
-
-
-class _Scores(NamedTuple):
-    """The scores of a window of frames for every hypothesis; without its third axis, those of one frame."""
-
-    logits: Float[Array, "B W F V"]
-    normalizer: Float[Array, "B W F"]  # logarithm of the sum of exponentials
-    blank: Float[Array, "B W F"]  # log-probability
-    best_label: Float[Array, "B W F"]  # the largest logit of a label
-    extension: Float[Array, "B W F W"]  # log-probability of the last label of each hypothesis
 
 
 class _Chosen(NamedTuple):
@@ -244,20 +289,6 @@ class _Chosen(NamedTuple):
 
 def _live(beam: BeamState) -> Bool[Array, "B W"]:
     return beam.score > -jnp.inf
-
-
-def _score(
-    model: Transducer, projected_BTJ: Float[Array, "B T J"], index: Int[Array, "B F"], beam: BeamState
-) -> _Scores:
-    """Scores the frames of a window with every hypothesis."""
-    frames_BFJ = jnp.take_along_axis(projected_BTJ, index[..., None], axis=1)
-    with jax.named_scope("joint"):
-        logits = model.joint.logits(frames_BFJ[:, None], beam.prediction.output[:, :, None])
-        normalizer = model.joint.log_sum_exp(logits.reshape(-1, logits.shape[-1])).reshape(logits.shape[:-1])
-    blank = logits[..., model.config.blank]
-    last = jnp.broadcast_to(beam.last[:, None, None], (*logits.shape[:-1], beam.last.shape[1]))
-    extension = jnp.take_along_axis(logits, last, axis=-1) - normalizer[..., None]
-    return _Scores(logits, normalizer, blank - normalizer, logits[..., : model.config.blank].max(axis=-1), extension)
 
 
 def _prefixes(beam: BeamState) -> Bool[Array, "B W W"]:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nemojax.decoding.graphs import COLUMNS, Graphs, advance
 
 RECENT = 64  # labels: what a graph's state depends on, and so the longest phrase
-CANDIDATES = 16  # labels that are scored at once, the most probable first
+CANDIDATES = 16  # labels that are scored at once
 
 
 class FusionState(NamedTuple):
@@ -71,49 +71,65 @@ def added_scores(graphs: Graphs, scores: Float[Array, "B *L G"]) -> Float[Array,
 class _Best(NamedTuple):
     score: Float[Array, " B"]
     choice: Choice
-    last: Float[Array, " B"]  # the least logit of the candidates so far
-    last_label: Int[Array, " B"]
-    more: Bool[Array, " B"]  # a label that is no candidate yet may be better
+    left: Float[Array, "B G L"]  # logits of the labels that are not scored yet
+    more: Bool[Array, " B"]  # one of these may be better
 
 
 def best_label(
-    graphs: Graphs, states: Int[Array, "B G"], logits: Float[Array, "B V"], active: Bool[Array, " B"]
+    graphs: Graphs,
+    fusion: FusionState,
+    best: Int[Array, " B"],
+    logits: Float[Array, "B V"],
+    active: Bool[Array, " B"],
 ) -> Choice:
     """Returns the label of the highest fused score of each stream; of equal ones the lower.
 
-    `logits` are those of labels, without blank. The most probable labels are scored first, until no other label can
-    have a higher fused score, so the result is that of scoring all. What is not `active` may have any label.
+    `logits` are those of labels, without blank, and `best` are the labels of the highest. What is not `active` may have
+    any label. Nothing is looked up where no active stream has a graph.
     """
-    streams = jnp.arange(len(logits), dtype=jnp.int32)
-    count = min(CANDIDATES, logits.shape[1])
+    has_graph = active & (fusion.numbers != 0).any(axis=1)
+    plain = Choice(best, fusion.states)
+    scored = lambda: _best_of_all(graphs, fusion.states, logits, active)
+    choice: Choice = jax.lax.cond(has_graph.any(), scored, lambda: plain)
+    return choice
+
+
+def _best_of_all(
+    graphs: Graphs, states: Int[Array, "B G"], logits: Float[Array, "B V"], active: Bool[Array, " B"]
+) -> Choice:
+    """Scores probable labels first, until no other can have a higher fused score: the result is that of scoring all.
+
+    Labels are in `CANDIDATES` groups, and the most probable of each group are scored at once: a sort would take longer.
+    """
+    batch, labels = logits.shape
+    streams, each = jnp.arange(batch, dtype=jnp.int32), -(-labels // CANDIDATES)
+    first = each * jnp.arange(CANDIDATES, dtype=jnp.int32)[None]
+    index = jnp.arange(each, dtype=jnp.int32)[None, None]
     most = added_scores(graphs, graphs.pool.most[states])
 
-    def score(best: _Best, logits: Float[Array, "B V"]) -> _Best:
-        values, labels = jax.lax.top_k(logits, count)
-        scores, after = advance(graphs.pool, states[:, None], labels[..., None])
+    def score(best: _Best) -> _Best:
+        place = jax.lax.argmax(best.left, 2, jnp.int32)
+        candidates, values = first + place, best.left.max(axis=2)
+        scores, after = advance(graphs.pool, states[:, None], candidates[..., None])
         fused = values + added_scores(graphs, scores)
         highest = fused.max(axis=1)
-        index = jnp.argmin(jnp.where(fused == highest[:, None], labels, logits.shape[1]), axis=1)
-        label = labels[streams, index]
+        chosen = jnp.where(fused == highest[:, None], candidates, labels).argmin(axis=1)
+        label = candidates[streams, chosen]
         better = (highest > best.score) | ((highest == best.score) & (label < best.choice.label))
         choice = Choice(
             jnp.where(better, label, best.choice.label),
-            jnp.where(better[:, None], after[streams, index], best.choice.states),
+            jnp.where(better[:, None], after[streams, chosen], best.choice.states),
         )
         highest = jnp.maximum(highest, best.score)
-        last = values[:, -1]
-        return _Best(highest, choice, last, labels[:, -1], active & (last + most >= highest) & (last > -jnp.inf))
+        left = jnp.where(index == place[..., None], -jnp.inf, best.left)
+        next_one = left.max(axis=(1, 2))
+        return _Best(highest, choice, left, active & (next_one + most >= highest) & (next_one > -jnp.inf))
 
-    def score_next(best: _Best) -> _Best:
-        index = jnp.arange(logits.shape[1], dtype=jnp.int32)[None]
-        last, last_label = best.last[:, None], best.last_label[:, None]
-        left = (logits < last) | ((logits == last) & (index > last_label))
-        return score(best, jnp.where(left, logits, -jnp.inf))
-
-    nothing = jnp.full(len(logits), -jnp.inf, logits.dtype)
-    none = Choice(jnp.full(len(logits), logits.shape[1], jnp.int32), states)
-    best = score(_Best(nothing, none, nothing, none.label, active), logits)
-    return jax.lax.while_loop(lambda best: best.more.any(), score_next, best).choice
+    padding = ((0, 0), (0, CANDIDATES * each - labels))
+    groups = jnp.pad(logits, padding, constant_values=-jnp.inf).reshape(batch, CANDIDATES, each)
+    none = Choice(jnp.full(batch, labels, jnp.int32), states)
+    best = score(_Best(jnp.full(batch, -jnp.inf, logits.dtype), none, groups, active))
+    return jax.lax.while_loop(lambda best: best.more.any(), score, best).choice
 
 
 def follow(fusion: FusionState, choice: Choice, found: Bool[Array, " B"]) -> FusionState:

@@ -70,12 +70,14 @@ class GraphPool:
     only then, the steps that use it are compiled again. It takes no memory before its first use.
 
     Args:
+      labels: without blank; no state has more arcs.
       states, arcs: room at first; whole pages.
     """
 
-    def __init__(self, states: int = 16_384, arcs: int = 65_536):
+    def __init__(self, labels: int, states: int = 16_384, arcs: int = 65_536):
         self.lock = threading.RLock()  # held where `arrays` are read and given to a step: writing uses them up
         self._pages = {STATES: _Pages(states // PAGE), ARCS: _Pages(arcs // PAGE)}
+        self._labels = labels
         self._dropped: deque[tuple[int, int, int, int]] = deque()  # added to by finalizers, at any place
         self._count = 0
         self._arrays: Pool | None = None
@@ -85,7 +87,8 @@ class GraphPool:
         """The pool on the device; hold `lock` until a step has been given it."""
         if self._arrays is None:
             size = {name: pages.count * PAGE for names, pages in self._pages.items() for name in names}
-            self._arrays = Pool(**{name: jnp.zeros(n, TYPES.get(name, np.int32)) for name, n in size.items()})
+            zeros = {name: jnp.zeros(n, TYPES.get(name, np.int32)) for name, n in size.items()}
+            self._arrays = Pool(**zeros, widest=jnp.zeros(self._labels + 1, bool))
             self._pages[STATES].take(1)  # state 0 is the empty graph
             for names in self._pages:
                 self._compile(names, 0)

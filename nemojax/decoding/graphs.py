@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 LANGUAGE_MODEL, PHRASES = 0, 1  # columns of `Rows`
 COLUMNS = 2
+PIVOTS = 15
 MAX_BACKOFFS = 32  # of a label; the order of a language model is at most this
 
 
@@ -47,6 +48,7 @@ class Pool(NamedTuple):
     labels: Int[Array, " A"]
     scores: Float[Array, " A"]
     targets: Int[Array, " A"]
+    widest: Bool[Array, " W"]  # its length alone counts: one more than a state may have arcs
 
 
 class Rows(NamedTuple):
@@ -80,7 +82,7 @@ def advance(
 ) -> tuple[Float[Array, "*batch"], Int[Array, "*batch"]]:
     """Returns the score of a label in a state, and the state after it; states and labels are broadcast.
 
-    Phrases need no more than one backoff, which is computed for all; the loop is for language models.
+    Phrases need one backoff at most, language models no more than their order.
     """
     state, label = jnp.broadcast_arrays(state, label)
     first = _LookUp(state, jnp.zeros(state.shape, jnp.float32), *_find(pool, state, label), jnp.int32(0))
@@ -89,12 +91,10 @@ def advance(
     def back_off(c: _LookUp) -> _LookUp:
         ended = ends(c)
         after = jnp.where(ended, c.state, pool.backoff[c.state])
-        found, arc = _find(pool, after, label)
         score = c.score + jnp.where(ended, 0.0, pool.backoff_scores[c.state])
-        return _LookUp(after, score, found, arc, c.backoffs + 1)
+        return _LookUp(after, score, *_find(pool, after, label), c.backoffs + 1)
 
-    more = lambda c: (c.backoffs < MAX_BACKOFFS) & ~ends(c).all()
-    c = jax.lax.while_loop(more, back_off, back_off(first))
+    c = jax.lax.while_loop(lambda c: (c.backoffs < MAX_BACKOFFS) & ~ends(c).all(), back_off, first)
     return jnp.where(c.found, c.score + pool.scores[c.arc], c.score), jnp.where(c.found, pool.targets[c.arc], c.state)
 
 
@@ -106,9 +106,17 @@ def scores(pool: Pool, state: Int[Array, "*#batch"], labels: Int[Array, "*#batch
 def _find(
     pool: Pool, state: Int[Array, "*batch"], label: Int[Array, "*batch"]
 ) -> tuple[Bool[Array, "*batch"], Int[Array, "*batch"]]:
-    """Returns whether a state has an arc for a label, and which: a binary search over its arcs."""
+    """Returns whether a state has an arc for a label, and which.
+
+    A search over its arcs, which are in the order of labels. `PIVOTS` of them are compared at once: few operations take
+    less time than few comparisons.
+    """
     low, end = pool.begin[state], pool.end[state]
-    for bit in reversed(range(pool.labels.shape[0].bit_length())):
-        after = low + (1 << bit)
-        low = jnp.where((after <= end) & (pool.labels[after - 1] < label), after, low)
+    width = pool.widest.shape[0]
+    pivots = jnp.arange(1, PIVOTS + 1, dtype=jnp.int32).reshape((1,) * low.ndim + (PIVOTS,))
+    while width > 1:  # static: the arcs that may be the first one that is not less
+        width = -(-width // (PIVOTS + 1))
+        places = low[..., None] + width * pivots
+        less = (places <= end[..., None]) & (pool.labels[places - 1] < label[..., None])
+        low = low + width * less.sum(axis=-1, dtype=jnp.int32)
     return (low < end) & (pool.labels[low] == label), low

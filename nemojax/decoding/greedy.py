@@ -167,7 +167,7 @@ def _decode(
         fusion = c.fusion
         if graphs is not None and fusion is not None:
             with jax.named_scope("fusion"):
-                choice = best_label(graphs, fusion.states, logits_BV[:, : config.blank], found)
+                choice = best_label(graphs, fusion, label, logits_BV[:, : config.blank], found)
                 label, fusion = choice.label, follow(fusion, choice, found)
         log_prob = model.joint.log_probs(logits_BV, label)
 

@@ -112,6 +112,8 @@ def predict_extended(
         after: PredictionState = jax.tree.map(lambda x: x.reshape(*label.shape, -1), flat)
         return after
 
+    if not model.prediction.only_after_labels:
+        return predict(prediction)
     advanced: PredictionState = jax.lax.cond(extended.any(), predict, lambda unchanged: unchanged, prediction)
     return advanced
 

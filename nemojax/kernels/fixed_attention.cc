@@ -225,7 +225,7 @@ ffi::Error Attention(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> query, ffi::Buf
       for (int64_t q = 0; q < count; ++q) std::fill_n(y_data + at + q * stride, width, 0.0f);
       return;
     }
-    static thread_local std::vector<float> queries, scores;
+    static thread_local std::vector<Lanes> memory;  // aligned
     static thread_local std::vector<const float*> pointers;
     pointers.resize(2 * (stop - first));
     const float **key = pointers.data(), **value = key + (stop - first);
@@ -235,17 +235,18 @@ ffi::Error Attention(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> query, ffi::Buf
     }
     const Window window{key, value, stop - first, width};
     const Positions own{positions_data + head * width, stride, distances - 1};
-    queries.resize(kQueries * 2 * width);
-    scores.resize(kQueries * window.padded());
+    memory.resize(kQueries * (2 * width + window.padded()) / kLanes + 1);
+    float *scores = (float*)memory.data(), *queries = scores + kQueries * window.padded();
     const auto attend_few = [&](auto now, auto whole, int64_t q) {
       for (int64_t i = 0; i < now(); ++i) {
         const float* from = query_data + at + (q + i) * stride;
-        for (int64_t k = 0; k < width; ++k) queries[2 * i * width + k] = from[k] + content[head * width + k];
-        for (int64_t k = 0; k < width; ++k) queries[(2 * i + 1) * width + k] = from[k] + place_bias[head * width + k];
+        float* to = queries + 2 * i * width;
+        for (int64_t k = 0; k < width; ++k) to[k] = from[k] + content[head * width + k];
+        for (int64_t k = 0; k < width; ++k) to[width + k] = from[k] + place_bias[head * width + k];
       }
-      Scores<now(), whole()>(queries.data(), own, nearest - (start + q - first), window, scale, scores.data());
-      for (int64_t i = 0; i < now(); ++i) Softmax(scores.data() + i * window.padded(), window.count);
-      WeightedSums<now(), whole()>(scores.data(), window, y_data + at + q * stride, stride);
+      Scores<now(), whole()>(queries, own, nearest - (start + q - first), window, scale, scores);
+      for (int64_t i = 0; i < now(); ++i) Softmax(scores + i * window.padded(), window.count);
+      WeightedSums<now(), whole()>(scores, window, y_data + at + q * stride, stride);
     };
     const auto attend_all = [&](auto whole) {
       for (int64_t q = 0; q < count; q += kQueries) {

@@ -77,7 +77,7 @@ ffi::Error GatedConvolution(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::
   const int32_t *begin_data = begin.typed_data(), *end_data = end.typed_data();
   float *y_data = y->typed_data(), *gated_data = gated->typed_data(), *ring_data = ring->typed_data();
 
-  ForUnits(pool, batch * frames, 3 * width, [=](int64_t unit) {
+  ForUnits(pool, batch * frames, 2 * width, [=](int64_t unit) {
     const bool valid = begin_data[unit / frames] + unit % frames < end_data[unit / frames];
     const float* from = x_data + unit * 2 * width;
     for (int64_t i = 0; i < width; i += kLanes) {
@@ -86,27 +86,26 @@ ffi::Error GatedConvolution(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::
       Store(valid ? FiniteOrZero(y) : Lanes{}, gated_data + unit * width + i, left);
     }
   });
-  ForUnits(pool, batch * frames, (taps + 1) * width, [=](int64_t unit) {
-    static thread_local std::vector<float> sums;
-    static thread_local std::vector<const float*> inputs;
-    sums.resize(width);
-    inputs.resize(taps);
+  ForUnits(pool, batch * frames, 2 * width, [=](int64_t unit) {
+    static thread_local std::vector<const float*> memory;
+    memory.resize(taps);
+    const float** inputs = memory.data();
     const int64_t row = unit / frames, place = unit % frames;
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      const int64_t back = taps - 1 - tap, frame = begin_data[row] + place - back;
-      const float* kept = frame < 0 ? nullptr : ring_data + (row * slots + frame % slots) * width;
-      inputs[tap] = back <= place ? gated_data + (unit - back) * width : kept;
+    const int64_t first = std::max<int64_t>(0, taps - 1 - place - begin_data[row]);  // taps before that lack a frame
+    for (int64_t tap = first; tap < taps; ++tap) {
+      const int64_t back = taps - 1 - tap, slot = (begin_data[row] + place - back) % slots;
+      inputs[tap] = back <= place ? gated_data + (unit - back) * width : ring_data + (row * slots + slot) * width;
     }
+    float* to = y_data + unit * width;
     for (int64_t i = 0; i < width; i += kLanes) {
       Lanes sum = bias_data ? Load(bias_data + i, width - i) : Lanes{};
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        if (!inputs[tap]) continue;  // before the first frame
+      for (int64_t tap = first; tap < taps; ++tap) {
         sum = MultiplyAdd(Load(inputs[tap] + i, width - i), Load(kernel_data + tap * width + i, width - i), sum);
       }
-      Store(sum, sums.data() + i, width - i);
+      Store(sum, to + i, width - i);
     }
-    NormRow(sums.data(), width, scale_data, norm_bias_data, epsilon,
-            [=](Lanes normed, int64_t i) { Store(Silu(normed), y_data + unit * width + i, width - i); });
+    NormRow(to, width, scale_data, norm_bias_data, epsilon,
+            [=](Lanes normed, int64_t i) { Store(Silu(normed), to + i, width - i); });
   });
   for (int64_t row = 0; row < batch; ++row) {
     const int64_t valid = end_data[row] - begin_data[row];

@@ -13,7 +13,7 @@ from jaxtyping import Array, Int
 from nemojax.checks import check_count
 from nemojax.config import ModelConfig
 from nemojax.decoding.graph_pool import GraphPool
-from nemojax.decoding.graphs import Graphs
+from nemojax.decoding.graphs import Graphs, Rows
 from nemojax.decoding.state import AnyEmission, FusingSearch, Search
 from nemojax.device import check_process
 from nemojax.errors import ConfigError
@@ -120,7 +120,8 @@ class StreamBatch:
         self.lookahead, self.chunk_samples = lookahead, self.config.chunk_samples(lookahead)
         self._model, self._constants, self._search = model, constants, search
         self._step = jit_step(compiler_options)
-        self._size, self._pool = size, pool or GraphPool()
+        self._graph_rows: tuple[Any, Rows] | None = None
+        self._size, self._pool = size, pool or GraphPool(self.config.vocabulary)
         self._state = self._fresh_state()
 
     def _fresh_state(self) -> StreamState:
@@ -155,8 +156,12 @@ class StreamBatch:
 
     def _arguments(self, segment: Segment, given: StepInput) -> tuple[Any, ...]:
         """Returns the arguments of the step whose values may change, but for the pool's `lock`."""
-        graphs = Graphs(self._pool.arrays, given.graphs.on_device(self._rows)) if self._has_fusion else None
-        return self._model, self._constants, self._state, segment, graphs
+        if not self._has_fusion:
+            return self._model, self._constants, self._state, segment, None
+        key = self._rows, given.graphs.key
+        if self._graph_rows is None or self._graph_rows[0] != key:
+            self._graph_rows = key, given.graphs.on_device(self._rows)  # mostly they stay the same
+        return self._model, self._constants, self._state, segment, Graphs(self._pool.arrays, self._graph_rows[1])
 
     @property
     def _settings(self) -> dict[str, Any]:
@@ -217,7 +222,7 @@ def fusing(search: Search) -> tuple[Search, Callable[[Any, int], Any]]:
       ConfigError: there is no such form of it.
     """
     if not isinstance(search, FusingSearch):
-        raise ConfigError(f"{type(search).__name__} takes no language model and no phrases; use Greedy")
+        raise ConfigError(f"{type(search).__name__} takes no language model and no phrases; use Greedy or Beam")
     return search.with_fusion(), search.add_fusion
 
 

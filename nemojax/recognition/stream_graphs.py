@@ -93,6 +93,11 @@ class GraphRows:
         chosen._starts, chosen._weights, chosen._numbers = self._starts[rows], self._weights[rows], self._numbers[rows]
         return chosen
 
+    @property
+    def key(self) -> tuple[bytes, ...]:
+        """The same for rows that are alike."""
+        return self._starts.tobytes(), self._weights.tobytes(), self._numbers.tobytes()
+
     def on_device(self, rows: int) -> Rows:
         """Returns the rows on the device, filled up to this number."""
         arrays = self._starts, self._weights, self._numbers
@@ -103,7 +108,7 @@ class GraphLibrary:
     """Makes graphs for one tokenizer, in one pool. Equal lists of phrases share a graph. It is safe among threads."""
 
     def __init__(self, tokenizer: Tokenizer):
-        self.pool = GraphPool()
+        self.pool = GraphPool(tokenizer.size)
         self._tokenizer, self._marks = tokenizer, marks(tokenizer)
         self._pieces = [tokenizer.piece(label) for label in range(tokenizer.size)]
         self._lock = threading.Lock()

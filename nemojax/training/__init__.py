@@ -8,7 +8,7 @@ rnnt_loss.py       the RNN-T loss, fused with the joint network
 lattice.py         the sum over alignments, with its gradient
 ctc.py             the auxiliary CTC loss
 recipe.py          settings, learning rate, optimizer
-lora.py            small matrices that are trained in the place of kernels
+lora.py            adapters that are trained in the place of kernels
 update.py          the gradient's update of the state, and when it is skipped
 step.py            the training step: losses, gradient, update
 sharding.py        the step spread over devices

@@ -1,8 +1,11 @@
 """LoRA (Hu et al. 2021): a kernel W is trained as W + alpha / rank * A B, where W stays fixed and A B has a low rank.
 
-A and B are parameters of the training state beside the model's own. They are added to their kernel before each step's
-forward pass, so no layer knows of them, and once more when a model is evaluated or exported. What is exported is a
-usual model.
+A and B, the kernel's adapter, are parameters of the training state beside the model's own. Their product is added to
+the kernel before each step's forward pass, so no layer knows of them, and once more when a model is evaluated or
+exported. What is exported is an ordinary model.
+
+This saves the optimizer's state and the gradient of all other parameters. It saves little time: XLA computes a kernel's
+gradient, and from it those of A and B.
 """
 
 import re
@@ -21,10 +24,10 @@ DOWN, UP = ".lora_down", ".lora_up"  # ends of the paths of A [I, rank] and B [r
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Settings of LoRA; a rank of 0 is none."""
+    """Settings of LoRA."""
 
-    rank: int = 0
-    alpha: float = 32.0
+    rank: int = 0  # columns of A and rows of B; 0 for no adapters
+    alpha: float = 32.0  # the product of A and B is multiplied by alpha / rank
     # a regular expression, found in the paths of the kernels that are adapted
     kernels: str = r"encoder\.blocks\.\d+\.(attention|feedforward\d)\."
 
@@ -43,12 +46,12 @@ NO_LORA = LoraConfig()
 
 
 def is_adapter(name: str) -> bool:
-    """Returns whether a parameter is one of LoRA's matrices."""
+    """Returns whether a parameter belongs to an adapter."""
     return name.endswith((DOWN, UP))
 
 
 def adapters(parameters: Mapping[str, Any], config: LoraConfig, seed: int) -> dict[str, Array]:
-    """Returns new matrices for the kernels that the settings name: A is random and B is 0, so the model is as before.
+    """Returns new adapters for the kernels that the settings name: A is random and B is 0, so the model is as before.
 
     Raises:
       ConfigError: the settings name no kernel of two dimensions, or one that is smaller than the rank.
@@ -75,7 +78,7 @@ def adapters(parameters: Mapping[str, Any], config: LoraConfig, seed: int) -> di
 
 
 def merged(parameters: Mapping[str, Array], config: LoraConfig) -> dict[str, Array]:
-    """Returns the model's own parameters, with the product of LoRA's matrices added to each kernel that has them."""
+    """Returns the model's own parameters, with its adapter added to each kernel that has one."""
     if not config.rank:
         return dict(parameters)
 

@@ -53,7 +53,8 @@ class TrainingConfig:
     # What is not trained has no gradient and no state of the optimizer
     train_only: str = ""
 
-    lora: LoraConfig = field(default_factory=LoraConfig)  # with it, adapters are trained, and what `train_only` names
+    # adapters beside kernels, which are trained in their place; what `train_only` names is trained too
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
     # a step is skipped if its gradient norm is more than `skip_norm` times the median of recent norms (or `clip_norm`,
     # if larger); inf never skips a finite step. The limit is high, so that only explosions are skipped: a hard batch

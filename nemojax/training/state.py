@@ -25,7 +25,7 @@ class TrainState(NamedTuple):
     """Everything that a run carries from step to step. `step` counts skipped steps too: it is the data's position."""
 
     step: Int[Array, ""]
-    parameters: Parameters  # float32; LoRA's matrices are among them
+    parameters: Parameters  # float32; adapters of LoRA are among them
     average: Parameters  # running average of the trained parameters; empty without `average_decay`
     optimizer: Any  # optax's state for the trained parameters
     skipped: Int[Array, ""]  # skipped steps since the run began
@@ -37,7 +37,7 @@ class TrainState(NamedTuple):
 def partition(parameters: Mapping[str, Any], recipe: TrainingConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """Splits parameters into those that a recipe trains and all others.
 
-    Trained are the parameters that `train_only` names and LoRA's matrices, or all where the recipe has neither. A
+    Trained are the parameters that `train_only` names and adapters of LoRA, or all where the recipe has neither. A
     parameter that a pattern of `frozen` matches is not trained.
 
     Raises:
@@ -96,7 +96,7 @@ def _init(named: Parameters, recipe: TrainingConfig, width: int) -> TrainState:
 
 
 def model_of(state: TrainState, config: ModelConfig, adapters: LoraConfig = NO_LORA) -> Transducer:
-    """Returns the model to evaluate and export: averaged weights where the recipe takes an average, LoRA merged.
+    """Returns the model to evaluate and export: averaged weights where the recipe takes an average, adapters merged.
 
     Args:
       adapters: the recipe's `lora`.

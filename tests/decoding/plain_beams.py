@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from tests.decoding.test_graphs import looked_up
+
 predict = jax.jit(lambda model, label, state: model.prediction.step(label, state))
 
 
@@ -25,21 +27,43 @@ class Hypothesis:
     here: int = 0  # labels at this frame
     output: Any = None
     lstm: Any = None
+    states: tuple[int, ...] = ()  # of the graphs
 
 
 class Network:
-    """The scores of a model for one recording."""
+    """The scores of a model for one recording, with those of graphs.
 
-    def __init__(self, model, encoded):
+    Args:
+      graphs: (graph, weight) of each; None for no graph.
+      alpha: the weight of the language model, where blank is scored by `lm_weighted_full`.
+    """
+
+    def __init__(self, model, encoded, graphs=(), alpha=0.0):
+        self.graphs, self.alpha = [(graph, weight) for graph, weight in graphs if graph is not None], alpha
         self.model, self.encoded, self.blank = model, np.asarray(encoded), model.config.blank
         self.margin = np.inf  # how near a decision came to another one, in log-probability
 
     def start(self) -> Hypothesis:
         first = predict(self.model, np.array([self.blank]), self.model.prediction.initial_cache(1))
-        return Hypothesis(output=first[0], lstm=first[1])
+        return Hypothesis(output=first[0], lstm=first[1], states=tuple(graph.start for graph, _ in self.graphs))
 
     def scores(self, frame: int, hypothesis: Hypothesis) -> np.ndarray:
         return np.asarray(label_scores(self.model, self.encoded[frame][None], hypothesis.output), np.float64)
+
+    def fused(self, scores: np.ndarray, hypothesis: Hypothesis) -> np.ndarray:
+        """Adds the scores of the graphs."""
+        if not self.graphs:
+            return scores
+        blank = scores[self.blank]
+        added = self.alpha * np.log1p(-min(np.exp(blank), 1 - 1e-6))
+        for (graph, weight), state in zip(self.graphs, hypothesis.states, strict=True):
+            added = added + weight * np.array([looked_up(graph, state, label)[0] for label in range(self.blank)])
+        return np.append(scores[: self.blank] + added, (1 + self.alpha) * blank)
+
+    def pending(self, hypothesis: Hypothesis) -> float:
+        """What is taken back if the recording ends here."""
+        states = zip(self.graphs, hypothesis.states, strict=True)
+        return sum(weight * graph.pending[state] for (graph, weight), state in states)
 
     def best(self, found: list, width: int) -> list:
         """The best of the proposals, whose scores come first."""
@@ -51,14 +75,16 @@ class Network:
     def extend(self, old: Hypothesis, label: int, frame: int, log_prob: float, score: float) -> Hypothesis:
         output, lstm = predict(self.model, np.array([label]), old.lstm)
         labels, frames, log_probs = (*old.labels, label), (*old.frames, frame), (*old.log_probs, log_prob)
-        return Hypothesis(labels, frames, log_probs, score, old.frame, old.here + 1, output, lstm)
+        states = zip(self.graphs, old.states, strict=True)
+        states = tuple(looked_up(graph, state, label)[1] for (graph, _), state in states)
+        return Hypothesis(labels, frames, log_probs, score, old.frame, old.here + 1, output, lstm, states)
 
 
 def maes(network, length, width, expansions=2, beta=2, gamma=2.3) -> list[Hypothesis]:
     """Returns the hypotheses after `length` frames, in no order."""
     beam = [network.start()]
     for t in range(length):
-        scores = {h.labels: network.scores(t, h) for h in beam}
+        scores = {h.labels: network.fused(network.scores(t, h), h) for h in beam}
         before = {h.labels: h.score for h in beam}
         for index, h in enumerate(beam):
             shorter = h.labels[:-1]
@@ -69,12 +95,13 @@ def maes(network, length, width, expansions=2, beta=2, gamma=2.3) -> list[Hypoth
             known = {h.labels for h in open_ones + left}
             found = []
             for h in open_ones:
-                scores = network.scores(t, h)
+                log_probs = network.scores(t, h)
+                scores = network.fused(log_probs, h)
                 network.margin = min(network.margin, np.abs(scores - scores.max() + gamma).min())
                 for label in np.argsort(-scores, kind="stable")[: width + beta].tolist():
                     near = scores[label] > scores.max() - gamma
                     if near and (label == network.blank or (*h.labels, label) not in known):
-                        found.append((h.score + scores[label], h, label, scores[label]))
+                        found.append((h.score + scores[label], h, label, log_probs[label]))
             found += [(h.score, h, None, 0.0) for h in left]
             open_ones, left = [], []
             for score, h, label, log_prob in network.best(found, width):
@@ -82,7 +109,9 @@ def maes(network, length, width, expansions=2, beta=2, gamma=2.3) -> list[Hypoth
                     left.append(replace(h, score=score))
                 else:
                     open_ones.append(network.extend(h, label, t, log_prob, score))
-        beam = left + [replace(h, score=h.score + network.scores(t, h)[network.blank]) for h in open_ones]
+        beam = left + [
+            replace(h, score=h.score + network.fused(network.scores(t, h), h)[network.blank]) for h in open_ones
+        ]
     return beam
 
 

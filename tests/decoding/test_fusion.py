@@ -54,7 +54,7 @@ def test_the_best_label_is_that_of_scoring_all(scale):
     rng, labels = np.random.default_rng(1), 5 * CANDIDATES
     model = language_model(labels)
     phrases = phrase_graph([Form((int(a), int(b)), 4.0) for a, b in rng.integers(0, labels, (20, 2))])
-    pool = GraphPool()
+    pool = GraphPool(labels)
     placed = [pool.add(model), pool.add(phrases)]
     states = np.stack([rng.integers(0, 6, 30), rng.integers(0, len(phrases.begin), 30)], axis=1)
     logits = np.float32(scale * rng.normal(size=(30, labels)))
@@ -62,7 +62,9 @@ def test_the_best_label_is_that_of_scoring_all(scale):
     logits[1, :] = np.nan
     graphs = graphs_of(pool, [placed] * 30)
     first = np.array([placed[0].start - model.start, placed[1].start])
-    found = jax.jit(best_label)(graphs, jnp.int32(states + first), logits, np.arange(30) != 1)
+    fusion = initial_fusion(30)._replace(states=jnp.int32(states + first), numbers=graphs.rows.numbers)
+    best = np.argmax(logits, axis=1).astype(np.int32)
+    found = jax.jit(best_label)(graphs, fusion, best, logits, np.arange(30) != 1)
     for row in [0, *range(2, 30)]:
         scored = [
             [looked_up(graph, states[row, g], y) for y in range(labels)] for g, graph in enumerate((model, phrases))
@@ -107,7 +109,7 @@ class Case:
         phrases = lambda: phrase_graph([Form(tuple(p), 2.0) for p in rng.integers(0, config.blank, (40, 3)).tolist()])
         lm, first, second = language_model(config.blank), phrases(), phrases()
         self.graphs = [(lm, first), (None, second), (lm, None), (None, None)]
-        self.pool = GraphPool()
+        self.pool = GraphPool(config.blank)
         placed = {id(graph): self.pool.add(graph) for graph in (lm, first, second)}
         self.streams = [tuple(placed.get(id(graph)) for graph in stream) for stream in self.graphs]
         self.search = Greedy(5, fusion=True)

@@ -46,7 +46,7 @@ def looked_up(graph: Graph, state: int, label: int) -> tuple[float, int]:
 
 
 def test_a_label_is_looked_up_as_the_definition_says_wherever_the_graph_is():
-    pool = GraphPool(4 * PAGE, 4 * PAGE)
+    pool = GraphPool(LABELS, 4 * PAGE, 4 * PAGE)
     graphs = [random_graph(seed) for seed in range(3)]
     placed = [pool.add(graph) for graph in graphs]
     for graph, place in zip(graphs, placed, strict=True):
@@ -62,14 +62,14 @@ def test_a_label_is_looked_up_as_the_definition_says_wherever_the_graph_is():
 
 
 def test_the_empty_graph_has_no_cost_and_is_never_left():
-    pool = GraphPool(2 * PAGE, 2 * PAGE)
+    pool = GraphPool(LABELS, 2 * PAGE, 2 * PAGE)
     placed = pool.add(random_graph(0))
     score, after = advance(pool.arrays, jnp.zeros(LABELS, jnp.int32), jnp.arange(LABELS))
     assert placed.start >= PAGE and not score.any() and not after.any()
 
 
 def test_a_place_is_used_again_once_nobody_refers_to_its_graph():
-    pool = GraphPool(3 * PAGE, 2 * PAGE)
+    pool = GraphPool(LABELS, 3 * PAGE, 2 * PAGE)
     kept, dropped = pool.add(random_graph(0)), pool.add(random_graph(1))
     start = dropped.start - random_graph(1).start
     del dropped
@@ -80,7 +80,7 @@ def test_a_place_is_used_again_once_nobody_refers_to_its_graph():
 
 
 def test_a_pool_that_is_full_is_doubled_and_keeps_its_graphs():
-    pool = GraphPool(2 * PAGE, 2 * PAGE)
+    pool = GraphPool(LABELS, 2 * PAGE, 2 * PAGE)
     graphs = [random_graph(seed) for seed in range(5)]
     placed = [pool.add(graph) for graph in graphs]
     assert pool.arrays.begin.size == 8 * PAGE and pool.arrays.labels.size == 8 * PAGE
@@ -92,7 +92,7 @@ def test_a_pool_that_is_full_is_doubled_and_keeps_its_graphs():
 
 def test_a_graph_larger_than_what_is_written_at_once_is_whole():
     forms = [Form((a, b), 1.0) for a in range(70) for b in range(70)]
-    graph, pool = phrase_graph(forms), GraphPool(PAGE, PAGE)
+    graph, pool = phrase_graph(forms), GraphPool(70, PAGE, PAGE)
     first = pool.add(graph).start
     np.testing.assert_array_equal(pool.arrays.labels[PAGE * 0 : graph.labels.size], graph.labels)
     np.testing.assert_array_equal(pool.arrays.targets[: graph.labels.size], graph.targets + first)

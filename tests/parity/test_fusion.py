@@ -51,7 +51,7 @@ def with_nemo(pair):
 
 def ours(pair, encoded, graph, weight, column):
     """What nemojax decodes with one graph, of each recording alone."""
-    search, pool, model = Greedy(fusion=True), GraphPool(), thaw(pair.nemojax.model)
+    search, pool, model = Greedy(fusion=True), GraphPool(pair.source.config.vocabulary), thaw(pair.nemojax.model)
     placed, decode = pool.add(graph), jax.jit(search.decode)
     starts, weights, numbers = np.zeros((1, 2), np.int32), np.zeros((1, 2), np.float32), np.zeros((1, 2), np.int32)
     starts[0, column], weights[0, column], numbers[0, column] = placed.start, weight, placed.number

@@ -107,7 +107,7 @@ def test_a_search_without_fusion_takes_no_phrases(recognizer, monkeypatch):
             return state
 
     monkeypatch.setattr(recognizer, "search", Plain())
-    with pytest.raises(ConfigError, match=whole("Plain takes no language model and no phrases; use Greedy")):
+    with pytest.raises(ConfigError, match=whole("Plain takes no language model and no phrases; use Greedy or Beam")):
         recognizer.with_phrases(["fox"])
     monkeypatch.undo()
     assert isinstance(Engine(recognizer, LOOKAHEAD, slots=(1,)), Engine)

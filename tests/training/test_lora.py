@@ -1,4 +1,4 @@
-"""LoRA's matrices, against their formula; and what a recipe trains."""
+"""Adapters of LoRA, against their formula; and what a recipe trains."""
 
 import re
 from functools import partial
@@ -21,18 +21,18 @@ SETTINGS = LoraConfig(rank=3, alpha=6.0)
 
 @pytest.fixture(scope="module")
 def made(parameters):
-    """New matrices."""
+    """New adapters."""
     return lora.adapters(parameters, SETTINGS, seed=1)
 
 
 @pytest.fixture(scope="module")
 def adapted(parameters, made):
-    """Parameters with LoRA's matrices, whose second ones are not 0 any more."""
+    """Parameters with adapters, whose second matrices are not 0 any more."""
     second = {name: np.full(x.shape, 0.1, np.float32) for name, x in made.items() if name.endswith(lora.UP)}
     return parameters | made | second
 
 
-def test_attention_and_feed_forward_have_matrices_that_change_nothing_at_first(parameters, made):
+def test_attention_and_feed_forward_have_adapters_that_change_nothing_at_first(parameters, made):
     layers = {name.split(".", 3)[3].partition(".lora")[0] for name in made}
     attention = {f"attention.{part}.kernel" for part in ("query", "key", "value", "position", "output")}
     assert layers == attention | {f"feedforward{i}.linear{j}.kernel" for i in (1, 2) for j in (1, 2)}
@@ -57,7 +57,7 @@ def test_merged_kernels_are_the_formulas(parameters, adapted):
         np.testing.assert_allclose(after[name], wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_a_model_is_exported_with_the_matrices_merged(config, adapted):
+def test_a_model_is_exported_with_its_adapters_merged(config, adapted):
     zero = np.int32(0)
     average = {name: adapted[name] + 1 for name in adapted if lora.is_adapter(name)}
     state = TrainState(zero, adapted, average, (), zero, zero, np.zeros(3, np.float32), np.uint32(0))

@@ -49,6 +49,22 @@ def test_scopes_of_operations():
     assert known["plain.1"] == Operation("") and known["argument.1"] == Operation(None)  # outside, and not known
 
 
+def test_kinds_of_operations():
+    call = '  %call.1 = f32[1]{0} custom-call(), custom_call_target="my_product", metadata={op_name="jit(f)/decoder/x"}'
+    assert trace.operations("ENTRY %main (x: f32[1]) -> f32[1] {\n" + call)[1]["call.1"].target == "my_product"
+    kinds = {
+        ("encoder/block3/attention", "nemojax_int8_panel_product"): trace.PRODUCTS,
+        ("encoder/block3/attention", "nemojax_fixed_norm"): "norms",
+        ("encoder/block3/attention", ""): "attention and its caches",
+        ("encoder/blocks/feedforward2", ""): "activation and residual sums",
+        ("encoder/block0", ""): "norms",
+        ("encoder/subsampling", "nemojax_panel_product"): "subsampling",
+        ("decoder/prediction", "nemojax_panel_product"): "search",
+        ("", ""): NO_SCOPE,
+    }
+    assert {given: trace.kind_of(Operation(given[0], target=given[1])) for given in kinds} == kinds
+
+
 def test_time_is_divided_among_what_runs():
     known = {"a": Operation("one"), "b": Operation("two", inferred=True), "loop": Operation("three", control=True)}
     steps = [Event("step", 100e9, 110e9), Event("step", 120e9, 130e9)]

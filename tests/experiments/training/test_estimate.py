@@ -7,8 +7,10 @@ import pytest
 from experiments.training import estimate, train
 from experiments.training.estimate import Memory, largest, step_memory, verdict
 from nemojax.data.buckets import Bucket
+from nemojax.data.train_tokenizer import train as train_tokenizer
 from nemojax.training.lora import LoraConfig
 from nemojax.training.recipe import TrainingConfig
+from tests.experiments.training.runs import TEXTS
 
 GB = 10**9
 
@@ -59,6 +61,16 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(tmp_path, speech, mo
     ]
     assert out[8].endswith("--training.remat or --lora 16") and not run.exists()
     assert train.main(given) == 0 and not run.exists()  # on 80 GB
+
+
+def test_what_a_new_tokenizer_draws_again_must_be_trained(tmp_path, speech, capsys):
+    (tmp_path / "new.model").write_bytes(train_tokenizer(TEXTS, 30))
+    given = ["fine-tune-lora", str(tmp_path / "run"), "--train", str(speech[0]), "--dev", str(speech[1]), "--dry"]
+    assert train.main([*given, "--tokenizer", str(tmp_path / "new.model")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: another tokenizer draws prediction.embedding, joint.output.kernel, joint.output.bias again, and they "
+        'are not trained; add --train-only "joint|prediction", or remove what freezes them'
+    )
 
 
 @pytest.mark.slow

@@ -40,6 +40,8 @@ def test_an_interrupted_run_resumes_with_the_same_numbers(experiment, undisturbe
     rows = read_metrics(undisturbed_run / "metrics.jsonl")
     assert all(row["loss_rnnt"] == row["loss"] and row["learning_rate"] > 0 for row in rows)
     assert len({loss for _, loss in undisturbed}) == STEPS
+    slots = {round(row["frames"] / (1 - row["padding_share"])) for row in rows}
+    assert len(slots) == 1 and slots.pop() % 14 == 0 and all(0 < row["padding_share"] < 1 for row in rows)
     for last in (3, 9):  # before the first checkpoint, and after the second
         note = Run._record
 
@@ -227,6 +229,15 @@ def test_other_settings_are_refused_unless_accepted(experiment, begun):
     rows = read_metrics(experiment.run / "metrics.jsonl")
     assert [row["changed"] for row in rows if row["kind"] == "settings"] == [{"training.learning_rate": 0.01}]
     assert len(losses(experiment.run)) == 6
+
+
+def test_a_pattern_that_names_nothing_leaves_no_run(experiment):
+    wrong = dataclasses.replace(experiment, training=dataclasses.replace(experiment.training, train_only="decoder"))
+    with pytest.raises(
+        ConfigError, match=r"^train_only: 'decoder' is found in no parameter's path; the paths are those"
+    ):
+        messages(wrong)
+    assert not list(experiment.run.iterdir())
 
 
 def test_settings_of_the_state_can_not_be_changed(experiment, begun):

@@ -77,11 +77,12 @@ def test_without_a_terminal_a_line_comes_every_few_seconds(clock):
         clock[0] += 4.0
         pipeline.waited_s += 1.0
         shown.update(step, metrics(4.0), slots=125)
-    assert [int(line.split()[1]) for line in lines] == [4, *range(12, 103, 8), 103]
+    assert [int(line.split()[1]) for line in lines] == [4, *range(9, 103, 8), 103]
     rates = "1.0 utterances/s, 25 frames/s, padding 20%, waiting for data 25%, MFU 6.2%"
     assert lines[1].startswith(
-        f"step 12 of 103, loss 4.000, gradient norm 1, learning rate 0.1, {rates}, 6 min 4 s left, "
+        f"step 9 of 103, loss 4.000, gradient norm 1, learning rate 0.1, {rates}, 6 min 16 s left, "
     )
+    assert lines[-1].endswith("MFU 6.2%")
     assert shown.frames_per_s == 25 and shown.padding_share == pytest.approx(0.2)
 
 
@@ -93,7 +94,7 @@ def test_lines_name_each_loss_and_no_utilization_where_the_peak_is_not_known(clo
         clock[0] += 10.0
         shown.update(step, metrics(3.0, rnnt=1.0, ctc=4.0), slots=200)
     assert lines[0].startswith("step 4 of 9, loss 3.000 (rnnt 1.000, ctc 4.000), ")
-    assert "padding 50%, waiting for data 0%, 0.5 TFLOP/s, 40 s left, until " in lines[1]
+    assert "padding 50%, waiting for data 0%, 500.0 GFLOP/s, 40 s left, until " in lines[1]
 
 
 def test_a_terminal_has_no_lines(clock):

@@ -87,7 +87,7 @@ def test_kill_9_at_random_moments(tmp_path, speech):
 @pytest.mark.slow
 def test_the_same_settings_and_seed_give_the_same_numbers(tmp_path, speech):
     """Bit for bit, on the same hardware, compiled again, with and without worker processes."""
-    timing, rows, models = {"waited_share", "seconds"}, [], []
+    timing, rows, models = {"waited_share", "frames_per_s", "seconds"}, [], []
     for name, more in (("one", ()), ("two", ("--workers", "1"))):
         finish(program(tmp_path / name, speech, "--dev", str(speech[1]), *more))
         metrics = read_metrics(tmp_path / name / "metrics.jsonl")

@@ -1,4 +1,4 @@
-"""Accuracy and speed of a set at a look-ahead: offline over all of it, and streamed over a part."""
+"""Streams a part of a set that was transcribed offline: equal texts, delays of words, speed."""
 
 import math
 import time
@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.accuracy.listening import TimedWord, delays_s, stream
 from experiments.accuracy.scoring import EvaluationSet, Scored
+from experiments.accuracy.word_times import aligned
 from experiments.harness.output import spread
 from experiments.harness.rows import Row
 from nemojax.audio.source import Recording, read_all
@@ -23,17 +24,20 @@ PERCENTILES = (50, 90)
 def spoken_ends(
     recognizer: "Recognizer", evaluation_set: EvaluationSet, scored: Sequence[Scored], batch_size: int
 ) -> dict[int, list[TimedWord]]:
-    """Returns when each word's sound ends, by the recording's position: those of the model's largest look-ahead.
+    """Returns when each word's sound ends, by the recording's position.
 
-    A corpus has no times of words. The model emits the last label of a word near its end, at each look-ahead.
+    The ends are the manifest's `words`. Where it has none they are those of the model's largest look-ahead, which emits
+    the last label of a word near its end.
     """
-    entries = [evaluation_set.entries[one.position] for one in scored]
+    given = aligned(evaluation_set.path)
+    ends = {one.position: [TimedWord(w.word, w.end_s) for w in given[one.name]] for one in scored if one.name in given}
+    missing = [one for one in scored if one.position not in ends]
     lookahead = max(recognizer.config.encoder.lookaheads)
+    entries = [evaluation_set.entries[one.position] for one in missing]
     results = dict(recognizer.transcribe_each(entries, lookahead, batch_size))
-    return {
-        one.position: [TimedWord(word.text, word.end_s) for word in getattr(results[index], "words", [])]
-        for index, one in enumerate(scored)
-    }
+    for index, one in enumerate(missing):
+        ends[one.position] = [TimedWord(word.text, word.end_s) for word in getattr(results[index], "words", [])]
+    return ends
 
 
 def measure_streamed(
