@@ -2,10 +2,10 @@
 
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from experiments.accuracy import word_times
+from experiments.accuracy import confidence, utterance_ends, word_times
 from experiments.gpu import report as gpu_report
 from experiments.harness.output import markdown, median_and_range
 from experiments.harness.rows import Row, distinct, select
@@ -175,6 +175,11 @@ def times_of_words() -> str:
     return word_times.table(rows)
 
 
+def named(rows: Sequence[Row]) -> list[Row]:
+    """Returns rows with the names of their sets as the documents have them."""
+    return [row | {"label": NAMES[row["label"]]} for row in rows]
+
+
 def latency() -> str:
     """Shows the whole step of each contender at each look-ahead, and the fastest peer's time against ours."""
     rows = read_rows("compare_latency")
@@ -274,6 +279,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "caches": caches,
     "fine-tune": fine_tune,
     "word-times": times_of_words,
+    "utterance-ends": lambda: utterance_ends.table(named(select(read_rows("utterance_ends"), lookahead=1))),
+    "confidence": lambda: confidence.table(named(read_rows("confidence"))),
     "conditions": lambda: conditions("noise", "telephone", "level"),
     "pauses": lambda: conditions("pause"),
     "latency": latency,
