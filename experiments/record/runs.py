@@ -62,6 +62,10 @@ RUNS = {  # question and commands, by the name of the file of rows
         "How many chunks a second does the engine's own work allow?",
         "python -m experiments engine_overhead",
     ),
+    "search_cost": (
+        "What does a beam search cost, beside greedy search?",
+        "python -m experiments search_cost --widths 1 4 8 --lookaheads 13 --repeats 9",
+    ),
     "compare_versions": (
         "How long does a step of many streams take, before the caches were rings and after?",
         "python -m experiments compare_versions before=WORKTREE after=. --repeats 3 --steps 3",

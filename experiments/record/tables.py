@@ -11,7 +11,7 @@ from experiments.harness.output import markdown, median_and_range
 from experiments.harness.rows import Row, distinct, select
 from experiments.latency import report
 from experiments.record.runs import RUNS
-from experiments.speed import capacity, data, engine_overhead, growth, roofline, versions
+from experiments.speed import capacity, data, engine_overhead, growth, roofline, search_cost, versions
 
 RESULTS = Path(__file__).parents[1] / "results"
 NAMES = {
@@ -296,6 +296,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "versions": lambda: versions.table(read_rows("compare_versions")),
     "streams": streams,
     "overhead": lambda: engine_overhead.table(read_rows("engine_overhead")),
+    "search-cost": lambda: search_cost.table(read_rows("search_cost")),
     "gpu": lambda: gpu_report.table(read_rows("gpu")),
     "loss": loss,
     "data": lambda: data.table(read_rows("benchmark_data")),
