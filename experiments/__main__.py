@@ -36,6 +36,8 @@ COMMANDS = {
     "golden": Command("references.golden", "Make the golden values of tests/golden with NeMo and transformers."),
     "compare_latency": Command("latency.compare", "How long does a step take, here and in the peers?"),
     "cost_growth": Command("speed.growth", "How does a step's cost grow?"),
+    "search_cost": Command("speed.search_cost", "What does a beam search cost, beside greedy search?"),
+    "fusion_cost": Command("speed.fusion_cost", "What do a language model and phrases cost?"),
     "compare_versions": Command("speed.versions", "How long does a step take in other versions of the code?"),
     "profile_step": Command("speed.profile", "Where does a step's time go?"),
     "roofline": Command("speed.roofline", "How long must a step of many streams take at least on a device?"),

@@ -14,8 +14,6 @@ from nemojax.data.plan import Plan
 from nemojax.training.recipe import TrainingConfig, peak_rate
 from nemojax.training.state import partition
 
-FRAME_S = 0.08
-
 
 def opening(
     experiment: Experiment,
@@ -74,14 +72,15 @@ def _audio(experiment: Experiment, plan: Plan) -> str:
 
 
 def _batches(experiment: Experiment, plan: Plan) -> str:
+    frame_s = plan.config.frame_samples / plan.config.features.sample_rate_hz
     frames = [bucket.frames * bucket.batch for bucket in plan.buckets]
     rows = sorted({bucket.batch for bucket in plan.buckets})
-    lengths = sorted({round(bucket.frames * FRAME_S, 1) for bucket in plan.buckets})
+    lengths = sorted({round(bucket.frames * frame_s, 1) for bucket in plan.buckets})
     span = lambda values: f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
     parts = experiment.training.accumulation
     return (
         f"batch: {span(rows)} rows of {span(lengths)} s in {plural(len(plan.buckets), 'shape')}, "
-        f"{np.mean(frames) * FRAME_S / 60:.1f} min of audio" + (f", computed in {parts} parts" if parts > 1 else "")
+        f"{np.mean(frames) * frame_s / 60:.1f} min of audio" + (f", computed in {parts} parts" if parts > 1 else "")
     )
 
 

@@ -23,6 +23,7 @@ from nemojax.decoding.beam_fusion import BLANK_SCORINGS, BeamFusion, Fusing, ini
 from nemojax.decoding.beam_scores import Graphed, Proposals, Scores, propose, score_frames
 from nemojax.decoding.confidence import Confidence
 from nemojax.decoding.graphs import Graphs
+from nemojax.decoding.largest import largest
 from nemojax.decoding.state import BeamEmission, PredictionState, predict_extended
 from nemojax.decoding.trace import NO_LABEL, Trace
 from nemojax.errors import ConfigError
@@ -268,7 +269,7 @@ class Beam:
         proposed = jnp.where(fits, score[..., None] + scores, -jnp.inf)
         left = jnp.where(is_open, -jnp.inf, score)
         flat = lambda x: x.reshape(x.shape[0], -1)
-        best, place = jax.lax.top_k(jnp.concatenate([flat(proposed), left], axis=1), self.width)
+        best, place = largest(jnp.concatenate([flat(proposed), left], axis=1), self.width)
         remains = place >= self.width * count
         parent = jnp.where(remains, place - self.width * count, place // count)
         proposal = jnp.minimum(place, self.width * count - 1)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nemojax.decoding.fusion import CANDIDATES, RECENT, FusionState, added_scores, enter
 from nemojax.decoding.graphs import COLUMNS, LANGUAGE_MODEL, Graphs, Pool, Rows, advance
+from nemojax.decoding.largest import largest
 
 BLANK_SCORINGS = ("lm_weighted_full", "no_score")
 LEAST_NOT_BLANK = 1e-6  # probability that is left for labels, at least
@@ -113,11 +114,11 @@ class Fusing:
         most = self.most(fusion)
 
         def score(found: Candidates, logits: Float[Array, "B W V"]) -> _Round:
-            logit, label = jax.lax.top_k(logits, size)
+            logit, label = largest(logits, size)
             added = self.scores(fusion, label)
             new = Candidates(logit + added, logit, added, label)
             both = jax.tree.map(lambda x, y: jnp.concatenate([x, y], axis=-1), found, new)
-            _, place = jax.lax.top_k(both.value, count)
+            _, place = largest(both.value, count)
             best = jax.tree.map(lambda x: jnp.take_along_axis(x, place, axis=-1), both)
             last = logit[..., -1]
             more = active & (last + most >= best.value[..., -1]) & (last > -jnp.inf)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from nemojax.decoding.beam_fusion import BeamFusion, Fusing
+from nemojax.decoding.largest import largest
 from nemojax.model.transducer import Transducer
 
 
@@ -68,7 +69,7 @@ def score_frames(
 def propose(blank: int, here: Scores, count: int, graphed: Graphed | None, active: Bool[Array, "B W"]) -> Proposals:
     """Returns what the hypotheses propose at one frame; what is not `active` may propose anything."""
     if graphed is None:
-        values, labels = jax.lax.top_k(here.logits, count)
+        values, labels = largest(here.logits, count)
         log_probs = values - here.normalizer[..., None]
         return Proposals(labels, log_probs, log_probs)
     fusing, fusion = graphed
@@ -78,6 +79,6 @@ def propose(blank: int, here: Scores, count: int, graphed: Graphed | None, activ
     log_prob = here.logits[..., blank] - here.normalizer
     blank_only = Proposals(jnp.full_like(found.label[..., :1], blank), here.blank[..., None], log_prob[..., None])
     both = jax.tree.map(lambda x, y: jnp.concatenate([x, y], axis=-1), labels_only, blank_only)
-    _, place = jax.lax.top_k(both.score, count)
+    _, place = largest(both.score, count)
     best: Proposals = jax.tree.map(lambda x: jnp.take_along_axis(x, place, axis=-1), both)
     return best

@@ -5,6 +5,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +25,32 @@ class PlacedGraph:
     """A graph in the pool. It has its place as long as something refers to this object.
 
     Attributes:
+      pool: where it has its place.
       start: the state of a new stream, in the pool.
       number: its own, from 1 on.
       digest: the same for graphs that are alike.
     """
 
-    def __init__(self, start: int, number: int, digest: str):
+    def __init__(self, pool: "GraphPool", place: "_Place", start: int, number: int, digest: str):
+        self.pool, self._place = pool, place
         self.start, self.number, self.digest = start, number, digest
+        self._give_back_at_end()
+
+    def _give_back_at_end(self) -> None:
+        weakref.finalize(self, self.pool.dropped.append, self._place).atexit = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)  # a copy: it has the same place in a copy of the pool
+        self._give_back_at_end()
+
+
+class _Place(NamedTuple):
+    """The pages of a graph: the first of its states, their count, and the same of its arcs."""
+
+    first_state: int
+    states: int
+    first_arc: int
+    arcs: int
 
 
 class _Pages:
@@ -71,16 +91,36 @@ class GraphPool:
 
     Args:
       labels: without blank; no state has more arcs.
-      states, arcs: room at first; whole pages.
+      states, arcs: room at first; whole pages. By default 9 MB: four lists of a thousand phrases.
     """
 
-    def __init__(self, labels: int, states: int = 16_384, arcs: int = 65_536):
+    def __init__(self, labels: int, states: int = 131_072, arcs: int = 524_288):
         self.lock = threading.RLock()  # held where `arrays` are read and given to a step: writing uses them up
+        self.dropped: deque[_Place] = deque()  # of graphs; added to by finalizers, at any place
         self._pages = {STATES: _Pages(states // PAGE), ARCS: _Pages(arcs // PAGE)}
         self._labels = labels
-        self._dropped: deque[tuple[int, int, int, int]] = deque()  # added to by finalizers, at any place
         self._count = 0
         self._arrays: Pool | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self.lock:
+            return {**self.__dict__, "lock": None, "_arrays": jax.device_get(self._arrays)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        arrays = state["_arrays"]
+        self.__dict__.update(state, lock=threading.RLock(), _arrays=jax.tree.map(jnp.array, arrays))
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many states and arcs there is room for."""
+        return self._pages[STATES].count * PAGE, self._pages[ARCS].count * PAGE
+
+    @property
+    def shapes(self) -> Pool:
+        """The shapes and types of `arrays`, for compiling."""
+        with self.lock:
+            shapes: Pool = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.arrays)
+            return shapes
 
     @property
     def arrays(self) -> Pool:
@@ -98,13 +138,13 @@ class GraphPool:
         """Puts a graph into the pool."""
         with self.lock:
             self._arrays = self.arrays  # makes them, if there are none yet
-            while self._dropped:
-                first_state, states, first_arc, arcs = self._dropped.popleft()
-                self._pages[STATES].give_back(first_state, states)
-                self._pages[ARCS].give_back(first_arc, arcs)
+            while self.dropped:
+                dropped = self.dropped.popleft()
+                self._pages[STATES].give_back(dropped.first_state, dropped.states)
+                self._pages[ARCS].give_back(dropped.first_arc, dropped.arcs)
             states, arcs = (max(1, -(-len(array) // PAGE)) for array in (graph.begin, graph.labels))
-            state, arc = self._take(STATES, states), self._take(ARCS, arcs)
-            first_state, first_arc = state * PAGE, arc * PAGE
+            place = _Place(self._take(STATES, states), states, self._take(ARCS, arcs), arcs)
+            first_state, first_arc = place.first_state * PAGE, place.first_arc * PAGE
             values = {name: getattr(graph, name) for name in STATES + ARCS}
             for name, first in (("begin", first_arc), ("end", first_arc), ("backoff", first_state)):
                 values[name] = values[name] + first
@@ -112,9 +152,7 @@ class GraphPool:
             self._write(STATES, values, first_state)
             self._write(ARCS, values, first_arc)
             self._count += 1
-            placed = PlacedGraph(first_state + graph.start, self._count, digest)
-            weakref.finalize(placed, self._dropped.append, (state, states, arc, arcs)).atexit = False
-            return placed
+            return PlacedGraph(self, place, first_state + graph.start, self._count, digest)
 
     def _take(self, names: tuple[str, ...], count: int) -> int:
         """Returns the first of `count` free pages, and doubles the arrays of these names until there are so many."""

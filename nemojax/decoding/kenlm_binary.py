@@ -109,19 +109,17 @@ class _Explorer:
     def _explore(self, number: int) -> tuple[list[tuple[int, float, int]], tuple[int, float]]:
         """Returns the arcs of a state, and the state that it backs off to with the weight."""
         state, context = self._states[number], self._contexts[number]
-        arcs, missing = [], None
+        shorter = self._after(context[1:])
+        arcs: list[tuple[int, float, int]] = []
+        weight = 0.0
         for label, word in enumerate(self._words):
-            after = self._new_state()
+            after, other = self._new_state(), self._new_state()
             result = self._model.BaseFullScore(state, word, after)
-            if result.ngram_length > len(context) or not context:
+            backed_off = self._model.BaseScore(shorter, word, other)
+            # where an n-gram is pruned that begins others, its label has no score of its own, but a state
+            if not context or result.ngram_length > len(context) or after != other:
                 score = result.log_prob - (self._shared / math.log(10) if result.oov else 0.0)
                 arcs.append((label, score, self._number(after, (*context, label))))
             else:
-                missing = label, result.log_prob
-        if not context:
-            return arcs, (number, 0.0)
-        shorter = self._after(context[1:])
-        weight = 0.0
-        if missing is not None:
-            weight = missing[1] - self._model.BaseScore(shorter, self._words[missing[0]], self._new_state())
+                weight = result.log_prob - backed_off
         return arcs, (self._number(shorter, context[1:]), weight)

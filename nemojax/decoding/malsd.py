@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nemojax.checks import check_count
 from nemojax.decoding.beam import check_width
+from nemojax.decoding.largest import largest
 from nemojax.decoding.state import BeamEmission, PredictionState, initial_prediction, predict_extended
 from nemojax.decoding.trace import NO_LABEL
 from nemojax.model.transducer import Transducer
@@ -88,7 +89,7 @@ class Malsd:
         frames_BWJ = jnp.take_along_axis(projected_BTJ, at[..., None], axis=1)
         logits = model.joint.logits(frames_BWJ, beam.prediction.output)
         normalizer = model.joint.log_sum_exp(logits.reshape(-1, logits.shape[-1])).reshape(at.shape)
-        values, labels = jax.lax.top_k(logits, count)
+        values, labels = largest(logits, count)
         # a frame that is full of labels is left by a blank alone; a hypothesis at the end stays as it is
         alone = (beam.here >= symbols) | ~moves
         first = jnp.arange(count, dtype=jnp.int32)[None, None] == 0
@@ -98,7 +99,7 @@ class Malsd:
         proposed = jnp.where(~alone[..., None] | first, beam.score[..., None] + log_probs, -jnp.inf)
 
         flat = lambda x: x.reshape(x.shape[0], -1)
-        score, place = jax.lax.top_k(flat(proposed), self.width)
+        score, place = largest(flat(proposed), self.width)
         parent = place // count
         pick = lambda x: jnp.take_along_axis(flat(x), place, axis=1)
         of_parent = lambda x: jnp.take_along_axis(x, parent.reshape(*parent.shape, *[1] * (x.ndim - 2)), axis=1)

@@ -1,7 +1,7 @@
 """The state of a batch of streams on the device, the compiled step, and its input on the host."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -121,6 +121,7 @@ class StreamBatch:
         self._model, self._constants, self._search = model, constants, search
         self._step = jit_step(compiler_options)
         self._graph_rows: tuple[Any, Rows] | None = None
+        self._compiled: set[Any] = set()  # sizes of the steps with graphs
         self._size, self._pool = size, pool or GraphPool(self.config.vocabulary)
         self._state = self._fresh_state()
 
@@ -150,18 +151,29 @@ class StreamBatch:
         if given.graphs.placed:
             self.fuse()
         emission: AnyEmission
+        segment = given.segment()
+        if not self._has_fusion:
+            self._state, emission = self._step(*self._arguments(segment, None), **self._settings)
+            return emission
+        rows = self._graph_rows_of(given)
+        sizes = segment.samples.shape, self._rows, self._pool.sizes
+        if sizes not in self._compiled:  # first, for the pool's other users would wait
+            self._compile(segment, rows)
+            self._compiled.add(sizes)
         with self._pool.lock:
-            self._state, emission = self._step(*self._arguments(given.segment(), given), **self._settings)
+            graphs = Graphs(self._pool.arrays, rows)
+            self._state, emission = self._step(*self._arguments(segment, graphs), **self._settings)
         return emission
 
-    def _arguments(self, segment: Segment, given: StepInput) -> tuple[Any, ...]:
-        """Returns the arguments of the step whose values may change, but for the pool's `lock`."""
-        if not self._has_fusion:
-            return self._model, self._constants, self._state, segment, None
+    def _graph_rows_of(self, given: StepInput) -> Rows:
         key = self._rows, given.graphs.key
         if self._graph_rows is None or self._graph_rows[0] != key:
             self._graph_rows = key, given.graphs.on_device(self._rows)  # mostly they stay the same
-        return self._model, self._constants, self._state, segment, Graphs(self._pool.arrays, self._graph_rows[1])
+        return self._graph_rows[1]
+
+    def _arguments(self, segment: Segment, graphs: Graphs | None) -> tuple[Any, ...]:
+        """Returns the arguments of the step whose values may change."""
+        return self._model, self._constants, self._state, segment, graphs
 
     @property
     def _settings(self) -> dict[str, Any]:
@@ -184,10 +196,9 @@ class StreamBatch:
         """
         if self._has_fusion:
             return
-        self._search, add = fusing(self._search)
-        # jitted, so that the state is placed like every other; else the step compiles twice
-        add = jax.jit(add, static_argnums=1, donate_argnums=0)
-        self._state = self._state._replace(decoder=add(self._state.decoder, self._rows))
+        self._search = fusing(self._search)
+        decoder = _with_fusion(self._state.decoder, self._search, self._rows)
+        self._state = self._state._replace(decoder=decoder)
 
     def compile(self, samples: int) -> None:
         """Compiles the step for segments of this many samples, without taking it."""
@@ -195,9 +206,11 @@ class StreamBatch:
         segment = jax.eval_shape(
             lambda: Segment(zeros(jnp.float32, samples), zeros(jnp.int32), zeros(jnp.bool_), zeros(jnp.bool_))
         )
-        with self._pool.lock:
-            nothing = StepInput.empty(self.config, self.size, 1)
-            self._step.lower(*self._arguments(segment, nothing), **self._settings).compile()
+        self._compile(segment, self._graph_rows_of(StepInput.empty(self.config, self.size, 1)))
+
+    def _compile(self, segment: Segment, rows: Rows) -> None:
+        graphs = Graphs(self._pool.shapes, rows) if self._has_fusion else None
+        self._step.lower(*self._arguments(segment, graphs), **self._settings).compile()
 
     def keep(self, rows: np.ndarray) -> None:
         """Keeps the rows of these indices alone, in their order."""
@@ -215,15 +228,22 @@ class StreamBatch:
         jax.block_until_ready(self._state)
 
 
-def fusing(search: Search) -> tuple[Search, Callable[[Any, int], Any]]:
-    """Returns a search with fusion, and what makes its state from that of the one without.
+def fusing(search: Search) -> Search:
+    """Returns a search with fusion.
 
     Raises:
       ConfigError: there is no such form of it.
     """
     if not isinstance(search, FusingSearch):
         raise ConfigError(f"{type(search).__name__} takes no language model and no phrases; use Greedy or Beam")
-    return search.with_fusion(), search.add_fusion
+    return search.with_fusion()
+
+
+# jitted, so that the state is placed like every other; else the step compiles twice
+@functools.partial(jax.jit, static_argnames=("search", "rows"), donate_argnames="decoder")
+def _with_fusion(decoder: Any, search: FusingSearch, rows: int) -> Any:
+    """Returns the state of a search with fusion from that of the one without."""
+    return search.add_fusion(decoder, rows)
 
 
 @functools.partial(jax.jit, donate_argnames="fresh")

@@ -6,6 +6,7 @@ import weakref
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -114,8 +115,18 @@ class GraphLibrary:
         self._lock = threading.Lock()
         self._placed: weakref.WeakValueDictionary[object, PlacedGraph] = weakref.WeakValueDictionary()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None, "_placed": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock(), _placed=weakref.WeakValueDictionary())
+
     def phrases(self, phrases: Phrases | PlacedGraph | None) -> PlacedGraph | None:
         """Returns the graph of phrases; None where there are none. Raises ConfigError, see `spellings`."""
+        if isinstance(phrases, PlacedGraph) and phrases.pool is not self.pool:
+            raise ConfigError(
+                "these phrases were prepared by another recognizer; prepare them with this one's phrases()"
+            )
         if phrases is None or isinstance(phrases, PlacedGraph):
             return phrases
         if not (given := checked(phrases)):

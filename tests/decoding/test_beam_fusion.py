@@ -39,7 +39,7 @@ class Case:
         forms = [Form(tuple(labels), 2.0) for labels in rng.integers(0, blank, (60, 3)).tolist()]
         lm, phrases = language_model(blank), phrase_graph(forms)
         self.graphs = [(lm, phrases), (None, phrases), (lm, None), (None, None)]
-        self.pool = GraphPool()
+        self.pool = GraphPool(blank)
         placed = {id(graph): self.pool.add(graph) for graph in (lm, phrases)}
         self.streams = [tuple(placed.get(id(graph)) for graph in stream) for stream in self.graphs]
         self.decode = jax.jit(
@@ -86,7 +86,7 @@ def test_the_best_labels_are_those_of_scoring_all(scale):
     rng, labels, width = np.random.default_rng(1), 5 * CANDIDATES, 3
     model = language_model(labels)
     phrases = phrase_graph([Form((int(a), int(b)), 4.0) for a, b in rng.integers(0, labels, (20, 2))])
-    pool = GraphPool()
+    pool = GraphPool(labels)
     placed = [pool.add(model), pool.add(phrases)]
     states = np.stack([rng.integers(0, 6, (5, width)), rng.integers(0, len(phrases.begin), (5, width))], axis=-1)
     first = np.array([placed[0].start - model.start, placed[1].start])
@@ -103,6 +103,7 @@ def test_the_best_labels_are_those_of_scoring_all(scale):
         np.testing.assert_allclose(found.score[row, place], scores[found.label[row, place]], atol=1e-5)
 
 
+@pytest.mark.slow  # five programs are compiled
 @needs_compiler
 def test_any_cut_gives_the_same_bits_and_so_does_a_stream_without_graphs(case):
     """Beside streams with graphs, one without them has the bits of a search that knows none; so has a weight of 0."""

@@ -1,3 +1,5 @@
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,3 +99,14 @@ def test_a_graph_larger_than_what_is_written_at_once_is_whole():
     np.testing.assert_array_equal(pool.arrays.labels[PAGE * 0 : graph.labels.size], graph.labels)
     np.testing.assert_array_equal(pool.arrays.targets[: graph.labels.size], graph.targets + first)
     np.testing.assert_array_equal(pool.arrays.most[first : first + graph.most.size], graph.most.astype(np.float32))
+
+
+def test_a_copy_of_a_pool_has_its_graphs_and_their_places():
+    pool, graph = GraphPool(LABELS, 3 * PAGE, 2 * PAGE), random_graph(0)
+    kept = pool.add(graph)
+    copied, of_copy = pickle.loads(pickle.dumps((pool, kept)))
+    assert of_copy.pool is copied and kept.pool is pool and of_copy.start == kept.start
+    np.testing.assert_array_equal(copied.arrays.targets, pool.arrays.targets)
+    del of_copy
+    assert copied.add(graph).start == kept.start and copied.sizes == pool.sizes
+    assert pool.add(graph).start != kept.start

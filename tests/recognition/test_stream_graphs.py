@@ -1,15 +1,18 @@
 """Language models and phrases of streams, as users ask for them."""
 
 import dataclasses
+import pickle
+import threading
 
 import numpy as np
 import pytest
 
+from nemojax import compilation
 from nemojax.decoding.arpa import write_arpa
 from nemojax.decoding.estimation import estimate
 from nemojax.errors import ConfigError, LanguageModelError
-from nemojax.recognition.stream_batch import jit_step
-from nemojax.recognition.stream_graphs import NO_GRAPHS, GraphRows, StreamGraphs
+from nemojax.recognition.stream_batch import StepInput, jit_step
+from nemojax.recognition.stream_graphs import NO_GRAPHS, GraphLibrary, GraphRows, StreamGraphs
 from tests.helpers.messages import ending, whole
 
 LOOKAHEAD = 1
@@ -87,6 +90,71 @@ def test_other_phrases_compile_nothing(recognizer, speech):
     recognizer.stream(LOOKAHEAD, phrases=["lazy dog"]).push(speech[:8000])
     recognizer.stream(LOOKAHEAD, phrases=["fox"]).push(speech[:8000])
     assert jit_step()._cache_size() == compiled
+
+
+def test_a_new_stream_with_phrases_compiles_nothing(recognizer, speech):
+    recognizer.stream(LOOKAHEAD, phrases=["one"]).push(speech[:8000])
+    with compilation.Watch() as watch:
+        for word in ("two", "fox"):
+            recognizer.stream(LOOKAHEAD, phrases=[word]).push(speech[:8000])
+    assert not [*watch.compiled, *watch.read]
+
+
+def test_a_thousand_phrases_leave_the_pool_as_large_as_it_is(recognizer):
+    syllables = ["the", "she", "ing", "and"]
+    thousand = ["".join(syllables[number // 4**place % 4] for place in range(5)) for number in range(1000)]
+    library = GraphLibrary(recognizer.tokenizer)
+    sizes, kept = library.pool.sizes, library.phrases(thousand)
+    assert library.pool.sizes == sizes and kept is not None
+
+
+def test_phrases_of_another_recognizer_are_refused(recognizer):
+    prepared = GraphLibrary(recognizer.tokenizer).phrases(["fox"])
+    message = "these phrases were prepared by another recognizer; prepare them with this one's phrases()"
+    with pytest.raises(ConfigError, match=whole(message)):
+        recognizer.stream(phrases=prepared)
+    changed = recognizer.with_config(recognizer.config)
+    assert changed.stream(phrases=recognizer.phrases(["fox"])) is not None
+
+
+def test_a_copy_of_a_recognizer_has_its_graphs(recognizer, lm, speech):
+    expecting = recognizer.with_language_model(lm, 4.0).with_phrases(PHRASES)
+    copied = pickle.loads(pickle.dumps(expecting))
+    assert copied.library.pool is not expecting.library.pool
+    assert transcribed(copied, speech) == transcribed(expecting, speech) != transcribed(recognizer, speech)
+    assert transcribed(copied, speech, phrases=["fox"]) == transcribed(expecting, speech, phrases=["fox"])
+
+
+def test_only_steps_with_graphs_wait_for_the_pool_and_not_while_they_are_compiled(recognizer, speech):
+    plain, batch = recognizer.stream(LOOKAHEAD), recognizer.with_phrases(["fox"]).batch(1, LOOKAHEAD)
+    lock, free = recognizer.library.pool.lock, []
+
+    def try_lock():
+        if lock.acquire(timeout=5):
+            free.append(True)
+            lock.release()
+
+    def elsewhere(work):
+        """Runs it in another thread; returns whether it ended."""
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(10)
+        return not thread.is_alive()
+
+    with lock:
+        assert elsewhere(lambda: plain.push(speech[:8000]))
+
+    class Step:
+        def lower(self, *arguments, **settings):
+            elsewhere(try_lock)
+            raise StopIteration
+
+    batch._step = Step()
+    given = StepInput.empty(recognizer.config, 1, batch.chunk_samples)
+    for work in (lambda: batch.step(given), lambda: batch.compile(batch.chunk_samples)):
+        with pytest.raises(StopIteration):
+            work()
+    assert free == [True, True]
 
 
 def test_equal_lists_share_a_graph_and_a_dropped_one_gives_its_place_back(recognizer):
