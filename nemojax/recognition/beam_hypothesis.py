@@ -44,8 +44,10 @@ class BeamHypothesis(Hypothesis):
         settled = self._tree.extend(emission, row)
         self._searched_frames = max(self._searched_frames, decoded_frames)
         update = self.append(*settled, self._settled_frames())
-        rest = self._tree.ranked(1)[0].rest.tokens
+        rest, before = self._tree.ranked(1)[0].rest.tokens, self._tentative
         self._tentative = self._detokenizer.preview(rest) if rest else ""
+        if before and update is NOTHING:
+            return Update(tentative=self._tentative)  # news, also where there is no such text any more
         return self._with_tentative(update)
 
     def decide(self, frames: int) -> Update:

@@ -70,6 +70,15 @@ def test_a_stream_without_text_has_none(tokenizer):
     assert transcript.text == "" and [one.text for one in transcript.n_best] == [""]
 
 
+def test_tentative_text_that_is_gone_is_news(tokenizer):
+    fox = tokenizer.encode("fox")
+    hypothesis = BeamHypothesis(CONFIG, tokenizer, score_norm=False, n_best=0)
+    first = hypothesis.extend(emission((0, gained(fox), -0.5), (0, [], -0.7)), 0)
+    gone = hypothesis.extend(emission((1, [], -0.1), (0, [], -0.9)), 0)
+    assert first.tentative == "fox" and gone is not NOTHING and merged([first, gone]).tentative == ""
+    assert hypothesis.extend(emission((0, [], -0.1), (1, [], -0.9)), 0) is NOTHING
+
+
 @pytest.fixture(scope="module")
 def searching(recognizer):
     return recognizer.with_search(Beam(4, n_best=2))
