@@ -16,6 +16,7 @@ from .errors import ConfigError as ConfigError
 from .errors import DataError as DataError
 from .errors import EngineError as EngineError
 from .errors import EngineFull as EngineFull
+from .errors import LanguageModelError as LanguageModelError
 from .errors import NemojaxError as NemojaxError
 from .errors import ProcessError as ProcessError
 from .errors import TokenizerError as TokenizerError

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from nemojax import settings
+from nemojax.checks import check_local
 from nemojax.config import ModelConfig
 from nemojax.device import default_device
 from nemojax.errors import CheckpointError, ConfigError
@@ -60,6 +61,7 @@ def save(
     import orbax.checkpoint as ocp
 
     directory = Path(directory).absolute()
+    check_local(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise CheckpointError(f"{directory} exists already; name a new directory or remove it first")
     try:

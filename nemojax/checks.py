@@ -1,12 +1,15 @@
-"""Checks of numbers that callers give. Each raises a ConfigError that names the argument. Nothing here imports jax."""
+"""Checks of numbers and places that callers give. Each raises a ConfigError that names it. Nothing imports jax."""
 
 import math
+import re
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from nemojax.errors import ConfigError
 
 MOST_WEIGHT = 100.0
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")  # gs://bucket, which a Path shortens to gs:/bucket; no letter of a drive
 LONGEST_S = 1e9  # 30 years: clocks and locks of the system take no longer times
 
 
@@ -29,3 +32,12 @@ def check_seconds(name: str, value: Any, *, positive: bool = False) -> None:
     if not number or not math.isfinite(value) or not 0 <= value <= LONGEST_S or (positive and value == 0):
         least = "more than 0" if positive else "at least 0"
         raise ConfigError(f"{name} must be {least} and at most {LONGEST_S:g} seconds, not {value!r}")
+
+
+def check_local(path: str | Path) -> None:
+    """Checks that a place to write to is no address such as gs://bucket/run: a folder of that name would be made."""
+    if ADDRESS.match(str(path)):
+        raise ConfigError(
+            f"{path} is an address, and nemojax writes to directories of this machine alone; mount the bucket "
+            "(gcsfuse, s3fs), or write to a directory and copy it"
+        )

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from nemojax.checks import check_count, check_seconds
+from nemojax.checks import check_count, check_local, check_seconds
 from nemojax.errors import ConfigError
 
 NOT_NUMBERS = ["1", None, True, (), 1j, float("nan"), float("inf"), -float("inf"), -1]
@@ -27,3 +29,18 @@ def test_seconds():
         with pytest.raises(ConfigError) as caught:
             check_seconds("wait_s", value, positive=positive)
         assert str(caught.value) == f"wait_s must be {least} and at most 1e+09 seconds, not {value!r}"
+
+
+@pytest.mark.parametrize("place", ["gs://bucket/run", "s3://bucket/run", Path("gs://bucket/run"), "file:///tmp/run"])
+def test_an_address_is_no_place_to_write_to(place):
+    with pytest.raises(ConfigError) as caught:
+        check_local(place)
+    assert str(caught.value) == (
+        f"{place} is an address, and nemojax writes to directories of this machine alone; mount the bucket "
+        "(gcsfuse, s3fs), or write to a directory and copy it"
+    )
+
+
+@pytest.mark.parametrize("place", ["runs/first", "/tmp/gs:/x", "C:/run", Path("a:b/c"), "gs:"])
+def test_directories_are(place):
+    check_local(place)

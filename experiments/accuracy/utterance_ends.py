@@ -47,7 +47,7 @@ class Settings:
     manifests: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="MANIFEST...")]]
     lookaheads: tuple[int, ...] = ()
     """In encoder frames; by default those that the model was trained at."""
-    silence_ms: tuple[float, ...] = (80, 160, 240, 320, 400, 480, 640, 800, 1040, 1280, 1600)
+    silence_ms: tuple[float, ...] = (80.0, 160.0, 240.0, 320.0, 400.0, 480.0, 640.0, 800.0, 1040.0, 1280.0, 1600.0)
     """Thresholds."""
     shortest_pause_s: float = 0.3
     """Between two recordings; drawn evenly up to the longest."""

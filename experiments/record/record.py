@@ -18,7 +18,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments.accuracy import study_report
+from experiments.accuracy import confidence, study_report, utterance_ends
 from experiments.accuracy.report import plot
 from experiments.harness.command import ending
 from experiments.harness.rows import select
@@ -35,6 +35,8 @@ PLOTS = {
         lambda rows, path: study_report.plot(select(rows, study="lookahead"), path),
         ROOT / "experiments/figures/accuracy.svg",
     ),
+    "utterance_ends": (utterance_ends.plot, ROOT / "experiments/figures/utterance_ends.svg"),
+    "confidence": (confidence.plot, ROOT / "experiments/figures/confidence.svg"),
     "compare_latency": (report.plot, ROOT / "experiments/figures/latency.svg"),
     "cost_growth": (growth.plot, ROOT / "experiments/figures/growth.svg"),
 }

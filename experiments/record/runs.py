@@ -13,6 +13,15 @@ RUNS = {  # question and commands, by the name of the file of rows
         "How long after its sound does it emit a word?",
         "python -m experiments word_times nemojax/small MANIFEST...",
     ),
+    "utterance_ends": (
+        "How soon is the end of an utterance decided, and how often wrongly?",
+        "python -m experiments utterance_ends nemojax/small SPEECH/dev/{grid,fsdd}.jsonl --limit 120 --lookaheads 13 1 "
+        "--silence-ms 80 160 240 320 400 480 640 800 1040 1280",
+    ),
+    "confidence": (
+        "How well does the confidence of a word tell whether it is right?",
+        "python -m experiments confidence nemojax/small SPEECH/dev/{grid,fsdd,ljspeech}.jsonl --limit 40",
+    ),
     "conditions": (
         "What do pauses, noise, levels and telephone lines cost it?",
         "experiments/recipes/conditions.sh SPEECH OUT MODEL...",
@@ -52,6 +61,10 @@ RUNS = {  # question and commands, by the name of the file of rows
     "engine_overhead": (
         "How many chunks a second does the engine's own work allow?",
         "python -m experiments engine_overhead",
+    ),
+    "search_cost": (
+        "What does a beam search cost, beside greedy search?",
+        "python -m experiments search_cost --widths 1 4 8 --lookaheads 13 --repeats 9",
     ),
     "compare_versions": (
         "How long does a step of many streams take, before the caches were rings and after?",

@@ -2,16 +2,16 @@
 
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from experiments.accuracy import word_times
+from experiments.accuracy import confidence, utterance_ends, word_times
 from experiments.gpu import report as gpu_report
 from experiments.harness.output import markdown, median_and_range
 from experiments.harness.rows import Row, distinct, select
 from experiments.latency import report
 from experiments.record.runs import RUNS
-from experiments.speed import capacity, data, engine_overhead, growth, roofline, versions
+from experiments.speed import capacity, data, engine_overhead, growth, roofline, search_cost, versions
 
 RESULTS = Path(__file__).parents[1] / "results"
 NAMES = {
@@ -175,6 +175,11 @@ def times_of_words() -> str:
     return word_times.table(rows)
 
 
+def named(rows: Sequence[Row]) -> list[Row]:
+    """Returns rows with the names of their sets as the documents have them."""
+    return [row | {"label": NAMES[row["label"]]} for row in rows]
+
+
 def latency() -> str:
     """Shows the whole step of each contender at each look-ahead, and the fastest peer's time against ours."""
     rows = read_rows("compare_latency")
@@ -274,6 +279,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "caches": caches,
     "fine-tune": fine_tune,
     "word-times": times_of_words,
+    "utterance-ends": lambda: utterance_ends.table(named(select(read_rows("utterance_ends"), lookahead=1))),
+    "confidence": lambda: confidence.table(named(read_rows("confidence"))),
     "conditions": lambda: conditions("noise", "telephone", "level"),
     "pauses": lambda: conditions("pause"),
     "latency": latency,
@@ -289,6 +296,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "versions": lambda: versions.table(read_rows("compare_versions")),
     "streams": streams,
     "overhead": lambda: engine_overhead.table(read_rows("engine_overhead")),
+    "search-cost": lambda: search_cost.table(read_rows("search_cost")),
     "gpu": lambda: gpu_report.table(read_rows("gpu")),
     "loss": loss,
     "data": lambda: data.table(read_rows("benchmark_data")),

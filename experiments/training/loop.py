@@ -38,6 +38,7 @@ from experiments.training.run_directory import (
 from experiments.training.start import Start, check_trained, start
 from experiments.training.trackers import TENSORBOARD, Tracker, trackers
 from nemojax import compilation
+from nemojax.checks import check_local
 from nemojax.config import ModelConfig
 from nemojax.data.buckets import Bucket
 from nemojax.data.pipeline import Pipeline
@@ -79,6 +80,7 @@ class Run:
         self.experiment, self.log, self._losses = experiment, log, losses
         self.chief = jax.process_index() == 0  # the process that writes metrics and evaluates
         directory = experiment.run
+        check_local(directory)
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -39,6 +39,7 @@ from nemojax.audio.manifest_entry import duration_s
 from nemojax.audio.raw import SampleFormat
 from nemojax.audio.source import Recording
 from nemojax.audio.voice_activity import VoiceActivity
+from nemojax.checks import check_local
 from nemojax.config import ModelConfig
 from nemojax.decoding.greedy import Greedy
 from nemojax.decoding.state import Search
@@ -170,6 +171,7 @@ def _begin_or_resume(
     output: Path, recognizer: Recognizer, manifest: Path, lookahead: int, options: Mapping[str, Any]
 ) -> None:
     """Writes job.json, or checks that the job in `output` is this one. `options` are those of its recordings."""
+    check_local(output)
     (output / PARTS).mkdir(parents=True, exist_ok=True)
     with manifest.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

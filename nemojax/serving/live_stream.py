@@ -209,7 +209,8 @@ class LiveStream:
     def set_phrases(self, phrases: Phrases | PlacedGraph | None) -> None:
         """Expects other phrases from the next chunk on, as `Stream.set_phrases` does.
 
-        A long list takes a while, 0.1 s for a thousand phrases: `Recognizer.phrases` prepares it, in any thread.
+        A long list takes a while, up to a second for a thousand phrases: `Recognizer.phrases` prepares it, in any
+        thread.
         """
         self._check_open()
         self._server.set_phrases(self.seat, phrases)

@@ -103,6 +103,7 @@ def test_the_best_labels_are_those_of_scoring_all(scale):
         np.testing.assert_allclose(found.score[row, place], scores[found.label[row, place]], atol=1e-5)
 
 
+@pytest.mark.slow  # five programs are compiled
 @needs_compiler
 def test_any_cut_gives_the_same_bits_and_so_does_a_stream_without_graphs(case):
     """Beside streams with graphs, one without them has the bits of a search that knows none; so has a weight of 0."""

@@ -38,6 +38,12 @@ NEEDED = {
     "synthesis": ["out"],
     "train": ["smoke", "run"],
     "word_times": ["model", "a.jsonl"],
+    "judge": ["model", "a.jsonl"],
+    "released": ["model", "LibriSpeech"],
+    "utterance_ends": ["model", "a.jsonl"],
+    "confidence": ["model", "a.jsonl"],
+    "search_cost": [],
+    "fusion_cost": [],
 }
 OTHERWISE = {
     "evaluate": "--lookaheads 6 1 --stream --normalizer none --limit 3 --plot a.svg --confidence 0.5",
@@ -57,6 +63,12 @@ OTHERWISE = {
     "profile_step": "model --lookahead 1 --dtype int8 --each-block --audio a.wav",
     "export": "--step 7 --dtype bfloat16 --average 3",
     "synthesis": "--texts a b --programs espeak-ng --compression 0.5 --format flac",
+    "judge": "--against b c --lookaheads 6 --stream-limit 3 --normalizer whisper --dtype int8",
+    "released": "--release january --lookaheads 6 1 --stream-limit 0 --limit 5 --dtype bfloat16",
+    "utterance_ends": "--lookaheads 6 1 --silence-ms 400 800 --range-db 30 --limit 3",
+    "confidence": "--measures tsallis gibbs,lin --lookahead 1 --limit 3",
+    "search_cost": "model --widths 2 4 --streams 1 --lookaheads 6 --dtype int8",
+    "fusion_cost": "model --phrases 1 10 --streams 2 --lookaheads 6 --sentences 30",
     "word_times": "--lookaheads 6 1 --range-db 12.5 --limit 3",
     "train": "--train a=2 b --dev c --init d --steps 5 --model.vocabulary 99 --model.encoder.lookaheads 6 1 "
     "--training.skip-norm inf --training.frozen encoder.* --training.betas 0.8 0.9 "
