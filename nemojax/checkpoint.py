@@ -60,7 +60,7 @@ def save(
     """
     import orbax.checkpoint as ocp
 
-    directory = Path(directory).absolute()
+    directory = Path(directory).resolve()
     check_local(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise CheckpointError(f"{directory} exists already; name a new directory or remove it first")
@@ -179,7 +179,7 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
     """
     directory = resolve(directory)
     config, tokenizer, origin = read_settings(directory)
-    weights, device = directory.absolute() / WEIGHTS, default_device()
+    weights, device = directory.resolve() / WEIGHTS, default_device()
     try:
         stored = open_arrays(weights)
         stored_types = {name: array.dtype.numpy_dtype for name, array in stored.items()}

@@ -31,6 +31,15 @@ def test_there_and_back(saved, tiny_model, tiny_config):
     assert same(model, tiny_model) and config == tiny_config and tokenizer == b"pieces" and origin == ORIGIN
 
 
+def test_a_path_may_go_up(saved, tiny_model, tmp_path, monkeypatch):
+    """Tensorstore accepts no `..` in a path."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    checkpoint.save("../copy", tiny_model, b"pieces", ORIGIN)
+    model, *_ = checkpoint.load("../work/../copy")
+    assert same(model, tiny_model)
+
+
 def test_the_directory_has_the_usual_mode(saved):
     """Others may read it: mkdtemp makes directories for their owner alone."""
     assert saved.stat().st_mode & 0o777 == 0o755

@@ -76,6 +76,15 @@ def sentences(rows: Sequence[Row], checks: Sequence[Check], release: Release) ->
         yield f"Streamed, {same:,} of {count:,} recordings have the same text as offline."
 
 
+def line(row: Row, release: Release) -> str:
+    """Returns a set's WER at a chunk in a line, beside the published one."""
+    rate, expected = row["wer"]["rate"], published(row, release)
+    parts = [f"WER {100 * rate:.2f} %" if rate is not None else "no WER"]
+    if expected is not None:
+        parts.append(f"published {expected:.2f} %")
+    return f"{title(row['set'])}, {row['chunk_ms']:.0f} ms: {', '.join(parts)}"
+
+
 def tables(rows: Sequence[Row], checks: Sequence[Check], release: Release) -> list[Table]:
     """Returns all tables of the page."""
     return [_accuracy(rows, release), _streaming(rows), _identity(checks), _speeds()]

@@ -126,6 +126,11 @@ def measure(settings: Settings, rows: Rows) -> int:
 
     release = RELEASES[settings.release]
     sets = find_sets(settings.data, settings.output)
+    for named in sets:  # an error now, not after a download
+        if not named.manifest.is_file():
+            raise ConfigError(
+                f"{named.manifest} is neither a folder of LibriSpeech nor a manifest; there is no such file"
+            )
     native, found = obtain(settings.model, settings.output, release)
     recognizer = load(native, settings.dtype)
     found.append(check_parameters(recognizer.parameters, release))
@@ -141,6 +146,7 @@ def measure(settings: Settings, rows: Rows) -> int:
         for row in measure_set(recognizer, named, settings, key, done, rows):
             shown.append(row)
             write_page(settings.output, shown, found, release)
+            print(report.line(row, release), flush=True)
     print(f"\n{report.text(shown, found, release)}\n\nopen {settings.output / PAGE}")
     different = any(check.verdict == DIFFERENT for check in found)
     worse = any(report.verdict(row, release) == report.WORSE for row in shown)

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.released.known import DIFFERENT, EQUAL, RELEASES, SETS, UNKNOWN, Check
-from experiments.released.report import AGREES, BETTER, OPEN, WORSE, page, sentences, tables, text, verdict
+from experiments.released.report import AGREES, BETTER, OPEN, WORSE, line, page, sentences, tables, text, verdict
 
 MARCH = RELEASES["march"]
 
@@ -56,9 +56,14 @@ def test_the_mean_needs_all_sets():
     assert not [line for line in tables(rows[1:], [], MARCH)[0].lines if line[0].startswith("mean")]
 
 
+def test_a_line_for_each_set_and_chunk():
+    assert line(row(0.02, 0.03), MARCH) == "LibriSpeech test-clean, 1120 ms: WER 2.50 %, published 2.32 %"
+    assert line(row(None, None, name="mine"), MARCH) == "mine, 1120 ms: no WER"
+
+
 def test_a_part_of_a_set_says_so():
-    (line,) = tables([row(0.02, 0.03, utterances=8)], [], MARCH)[0].lines
-    assert line == [
+    (cells,) = tables([row(0.02, 0.03, utterances=8)], [], MARCH)[0].lines
+    assert cells == [
         "LibriSpeech test-clean",
         "1120",
         "8 of 2,620",

@@ -24,11 +24,16 @@ def manifest(directory, speech, name="test-clean.jsonl"):
         (["model"], "name LibriSpeech's folder, or at least one manifest"),
         (["model", "ami.jsonl", "--stream-limit", "-1"], "--stream-limit must be at least 0, not -1"),
         (["model", "ami.jsonl", "--confidence", "1"], "--confidence must be between 0 and 1, not 1.0"),
+        (
+            ["no-such", "Librispeech"],
+            "Librispeech is neither a folder of LibriSpeech nor a manifest: no such file",
+        ),
         (["no-such", "ami.jsonl"], "no-such is neither a file, nor a directory, nor a name on the hub (owner/model)"),
     ],
 )
 def test_a_mistake_is_a_sentence(tmp_path, capsys, monkeypatch, arguments, sentence):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "ami.jsonl").touch()
     assert run.main(arguments) == 2
     assert capsys.readouterr().err == f"error: {sentence}\n"
 
