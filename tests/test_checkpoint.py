@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nemojax import checkpoint
-from nemojax.errors import CheckpointError
+from nemojax.errors import CheckpointError, ConfigError
 from nemojax.model.parameters import fill, named_parameters
 from tests.helpers.messages import ending, whole
 
@@ -122,6 +122,13 @@ def test_existing_files_are_never_overwritten(saved, tiny_model, tmp_path):
         checkpoint.save(tmp_path / "file", tiny_model, b"", {})
     with pytest.raises(CheckpointError, match=ending(" can't be written: File exists")):
         checkpoint.save(tmp_path / "file" / "below", tiny_model, b"", {})
+
+
+def test_a_checkpoint_is_saved_to_no_address(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="gs://bucket/model is an address, and nemojax writes to directories"):
+        checkpoint.save("gs://bucket/model", tiny_model, b"", {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_save_leaves_nothing(tmp_path, tiny_model):

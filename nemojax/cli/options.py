@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from nemojax.audio import manifest
+from nemojax.text.formats import FORMATS
 
 MANIFESTS = manifest.SUFFIXES
 
@@ -49,10 +50,10 @@ Json = Annotated[
         "at which the model emitted them."
     ),
 ]
-# those of `nemojax.text.formats.FORMATS`
 Format = Annotated[
-    Literal["txt", "json", "srt", "vtt", "ctm", "stm", "tsv"] | None,
+    str | None,
     arg(
+        metavar=f"{{{','.join(FORMATS)}}}",
         help="form of the results: subtitles (srt, vtt), a line for each word (ctm, tsv) or utterance (stm), or one "
         "JSON object for each recording. srt, vtt and tsv are for one recording, or for --output, beside its JSON "
         "lines.",

@@ -51,7 +51,7 @@ from nemojax.cli.printer import Printer
 from nemojax.errors import AudioError, ConfigError, shown
 from nemojax.progress import AudioBar
 from nemojax.recognition.end_of_utterance import EndOfUtterance, check_milliseconds
-from nemojax.text.formats import CONFIDENT, DOCUMENTS, JSON, SEGMENTED, TXT
+from nemojax.text.formats import CONFIDENT, DOCUMENTS, FORMATS, JSON, SEGMENTED, TXT
 from nemojax.text.inverse import InverseNormalizer
 from nemojax.text.transcript import Transcript
 
@@ -93,6 +93,8 @@ def transcribe(
     if reset_prediction_after_s is not None:
         check_seconds("--reset-prediction-after-s", reset_prediction_after_s, positive=True)
     check_beam(beam, n_best, reset_prediction_after_s)
+    if format is not None and format not in FORMATS:
+        raise ConfigError(f"--format must be one of {', '.join(FORMATS)}, not {format!r}")
     if json and format not in (None, JSON):
         raise ConfigError(f"--json can't be combined with --format {format}")
     form = JSON if json else format or TXT

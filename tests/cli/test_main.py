@@ -175,6 +175,10 @@ def test_options_of_recordings_reach_the_recognizer(capsys, monkeypatch, tmp_pat
             ["transcribe", "a.wav", "b.wav", "--format", "srt"],
             "--format srt is for one recording; name one file, or give a manifest and --output",
         ),
+        (
+            ["transcribe", "a.wav", "--format", "docx"],
+            "--format must be one of txt, json, srt, vtt, tsv, ctm, stm, not 'docx'",
+        ),
         (["transcribe", "a.wav", "--json", "--format", "ctm"], "--json can't be combined with --format ctm"),
         (
             ["transcribe", "a.wav", "--stream", "--vad"],
