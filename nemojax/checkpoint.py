@@ -60,8 +60,8 @@ def save(
     """
     import orbax.checkpoint as ocp
 
-    directory = Path(directory).resolve()
     check_local(directory)
+    directory = Path(directory).resolve()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise CheckpointError(f"{directory} exists already; name a new directory or remove it first")
     try:

@@ -128,9 +128,7 @@ def measure(settings: Settings, rows: Rows) -> int:
     sets = find_sets(settings.data, settings.output)
     for named in sets:  # an error now, not after a download
         if not named.manifest.is_file():
-            raise ConfigError(
-                f"{named.manifest} is neither a folder of LibriSpeech nor a manifest; there is no such file"
-            )
+            raise ConfigError(f"{named.manifest} is neither a folder of LibriSpeech nor a manifest: no such file")
     native, found = obtain(settings.model, settings.output, release)
     recognizer = load(native, settings.dtype)
     found.append(check_parameters(recognizer.parameters, release))
