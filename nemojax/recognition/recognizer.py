@@ -136,7 +136,8 @@ class Recognizer(RecognizerParts):
             ends. The labels are the same with it.
           phrases: texts that are expected, each with a boost if it has one, as in ["Oslo", ("nemojax", 2.0)]. The
             larger the boost, the likelier the phrase; it is limited to 0.1 to 5, and 1 by default. Phrases count in
-            lower case, with a capital, and in capitals too. None for the recognizer's own, [] for none.
+            lower case, with a capital, and in capitals too. Greedy search finds none in noise, for they replace labels
+            and add none; a beam may, at boosts above 3. None for the recognizer's own, [] for none.
           lm_weight: the weight of the language model; None is the recognizer's own.
 
         Raises:
