@@ -30,7 +30,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -40,35 +40,23 @@ from nemojax.audio.raw import SampleFormat
 from nemojax.audio.stream_input import StreamInput
 from nemojax.checks import check_count, check_seconds
 from nemojax.decoding.graph_pool import PlacedGraph
-from nemojax.decoding.state import AnyEmission
 from nemojax.errors import ConfigError, EngineError, EngineFull
 from nemojax.recognition.end_of_utterance import EndOfUtterance
 from nemojax.recognition.hypothesis import Update
 from nemojax.recognition.recognizer import Recognizer
-from nemojax.recognition.stream_batch import fusing
 from nemojax.recognition.stream_graphs import NO_GRAPHS, StreamGraphs
 from nemojax.serving.live_stream import LiveStream, Seat
 from nemojax.serving.packets import push_packets
 from nemojax.serving.pending_steps import PendingSteps
-from nemojax.serving.schedule import Schedule, Step
+from nemojax.serving.schedule import Schedule
 from nemojax.serving.sized_batch import SizedBatch
 from nemojax.serving.slots import Slots
-from nemojax.serving.step_report import StepReport
+from nemojax.serving.step_report import Dispatched, StepReport
 from nemojax.serving.step_text import updates_of
 from nemojax.text.phrases import Phrases
 
 IN_FLIGHT = 2  # steps whose labels wait to be read
 PREPARED = IN_FLIGHT + 2  # inputs of steps: beside these, one step's labels are being read, and one fills
-
-
-class _Dispatched(NamedTuple):
-    """A step that the device has been given, whose labels the reader makes text of."""
-
-    step: Step
-    emission: AnyEmission | None  # on the device; None where no stream had a chunk
-    rows: int  # of the batch
-    gathered_s: float
-    dispatched_s: float
 
 
 class Engine:
@@ -125,7 +113,7 @@ class Engine:
         self._pending = PendingSteps(recognizer.config, self.sizes[-1], self.chunk_samples)
         chunk_s = recognizer.config.chunk_ms(self.lookahead) / 1000
         self._schedule = Schedule(self._pending, self.sizes[-1], patience_s, chunk_s)
-        self._results: queue.Queue[_Dispatched | None] = queue.Queue(IN_FLIGHT)
+        self._results: queue.Queue[Dispatched | None] = queue.Queue(IN_FLIGHT)
         self._decided_frames = 0  # of a chunk, once a stream decides the ends of its utterances
         self._slots = Slots(self.sizes[-1])  # this and what follows is only used in the event loop
         self._unfinished: set[Seat] = set()
@@ -161,7 +149,7 @@ class Engine:
           EngineFull: all slots are taken.
           ConfigError: the rate, the layout or a phrase does not fit.
         """
-        audio, graphs = self._audio(sample_rate_hz, raw), self._graphs(phrases, lm_weight)
+        audio, graphs = self._audio(sample_rate_hz, raw), self.recognizer.requested_graphs(phrases, lm_weight)
         return self._seat(self._slots.take(), audio, keep_transcript, end_of_utterance, graphs)
 
     async def open_within(
@@ -176,7 +164,7 @@ class Engine:
     ) -> LiveStream:
         """Opens a stream as `open` does, and waits up to `wait_s` seconds for a slot; first come, first served."""
         check_seconds("wait_s", wait_s)
-        audio, graphs = self._audio(sample_rate_hz, raw), self._graphs(phrases, lm_weight)
+        audio, graphs = self._audio(sample_rate_hz, raw), self.recognizer.requested_graphs(phrases, lm_weight)
         return self._seat(await self._slots.wait(wait_s), audio, keep_transcript, end_of_utterance, graphs)
 
     def push_nowait(self, streams: Sequence[LiveStream], samples: Any) -> list[LiveStream]:
@@ -200,19 +188,6 @@ class Engine:
         self._close_abandoned()
         self._check_running()
         return StreamInput(self.recognizer.config.features.sample_rate_hz, sample_rate_hz, raw)
-
-    def _graphs(self, phrases: Phrases | PlacedGraph | None, lm_weight: float | None) -> StreamGraphs:
-        graphs = self.recognizer.library.graphs(self.recognizer.graphs, phrases, lm_weight)
-        if graphs.placed:
-            fusing(self.recognizer.search)
-        return graphs
-
-    def set_phrases(self, seat: Seat, phrases: Phrases | PlacedGraph | None) -> None:
-        """Expects other phrases in a stream; called by it."""
-        graphs = self.recognizer.library.graphs(seat.graphs, phrases or (), None)
-        if graphs.placed:
-            fusing(self.recognizer.search)
-        self._schedule.set_graphs(seat, graphs)
 
     def _check_running(self) -> None:
         if self._stopped is not None:
@@ -284,6 +259,10 @@ class Engine:
         seat.samples, seat.samples_s = seat.samples + len(samples), time.monotonic()
         seat.chunks += self._schedule.push(seat, samples)
 
+    def set_phrases(self, seat: Seat, phrases: Phrases | PlacedGraph | None) -> None:
+        """Expects other phrases in a stream."""
+        self._schedule.set_graphs(seat, self.recognizer.requested_graphs(phrases or (), None, seat.graphs))
+
     def complete(self, seat: Seat) -> None:
         """Ends a stream after the samples taken so far."""
         seat.chunks += self._schedule.complete(seat)
@@ -331,7 +310,7 @@ class Engine:
                 if step.given is not None:
                     emission = self._batch.step(step.given, step.slots)
                     self.steps += 1
-                self._results.put(_Dispatched(step, emission, self._batch.batch.size, gathered_s, time.monotonic()))
+                self._results.put(Dispatched(step, emission, self._batch.batch.size, gathered_s, time.monotonic()))
         except Exception as error:
             self._stop(EngineError(f"the engine failed: {error}"), failed=True)
             raise
@@ -350,7 +329,7 @@ class Engine:
                 pass
             raise
 
-    def _read(self, dispatched: _Dispatched) -> None:
+    def _read(self, dispatched: Dispatched) -> None:
         """Waits for a step's labels, makes them text, and has it published."""
         step = dispatched.step
         emission = jax.device_get(dispatched.emission)
@@ -358,11 +337,10 @@ class Engine:
         if step.given is not None:
             self._pending.give_back(step.given)
         updates = updates_of(step, emission, self._decided_frames)
-        dispatched_s = dispatched.gathered_s, dispatched.dispatched_s
-        moments_s = step.ready_s, step.begun_s, *dispatched_s, read_s, time.monotonic()
+        moments_s = dispatched.moments_s(read_s, time.monotonic())
         self._loop.call_soon_threadsafe(self._publish, updates, dispatched, moments_s)
 
-    def _publish(self, updates: dict[Seat, Update], dispatched: _Dispatched, moments_s: tuple[float, ...]) -> None:
+    def _publish(self, updates: dict[Seat, Update], dispatched: Dispatched, moments_s: tuple[float, ...]) -> None:
         changed = []
         for seat, update in updates.items():
             if (stream := seat.stream()) is not None:

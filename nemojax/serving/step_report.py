@@ -1,9 +1,26 @@
-"""What an engine reports about each of its steps."""
+"""What an engine notes of each of its steps, and what it reports of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from nemojax.decoding.state import AnyEmission
 from nemojax.serving.live_stream import LiveStream
+from nemojax.serving.schedule import Step
+
+
+class Dispatched(NamedTuple):
+    """A step that the device has been given, whose labels are not text yet."""
+
+    step: Step
+    emission: AnyEmission | None  # on the device; None where no stream had a chunk
+    rows: int  # of the batch
+    gathered_s: float
+    dispatched_s: float
+
+    def moments_s(self, read_s: float, decoded_s: float) -> tuple[float, ...]:
+        """Returns the moments of the step's report."""
+        return self.step.ready_s, self.step.begun_s, self.gathered_s, self.dispatched_s, read_s, decoded_s
 
 
 @dataclass(frozen=True)

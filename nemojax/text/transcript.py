@@ -41,7 +41,8 @@ class Alternative:
     tokens: tuple[int, ...]  # labels
     frames: tuple[int, ...]  # encoder frame of each token
     log_probs: tuple[float, ...]  # of each token, given the frame and the tokens before it
-    score: float  # log-probability of all tokens, over all alignments that the search has followed
+    # log-probability of all tokens, over all alignments that the search has followed; with the scores of graphs, if any
+    score: float
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields of the JSON form."""

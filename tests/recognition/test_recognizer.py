@@ -1,5 +1,4 @@
 import copy
-import dataclasses
 import functools
 import inspect
 import io
@@ -13,10 +12,8 @@ import soxr
 import nemojax
 from nemojax import streaming
 from nemojax.audio.source import open_audio
-from nemojax.decoding.greedy import Greedy
 from nemojax.errors import AudioError, CheckpointError, ConfigError, TranscriptionError
-from nemojax.kernels import selection
-from nemojax.model.parameters import fill, named_parameters, parameter_count
+from nemojax.model.parameters import fill, named_parameters
 from nemojax.recognition.recognizer import Recognizer
 from nemojax.recognition.stream_batch import StreamBatch, step_jit
 from tests.helpers.messages import ending, whole
@@ -102,13 +99,6 @@ def test_int16_is_the_same_audio(recognizer, speech):
     tokens = [stream.push(x).tokens for stream, x in zip(streams, (pcm, pcm / np.float32(32_768)), strict=True)]
     assert tokens[0] == tokens[1] and tokens[0]
     assert recognizer.transcribe(pcm, 6).tokens[: len(tokens[0])] == tokens[0]
-
-
-@pytest.mark.parametrize("int8", [False, True])
-def test_what_packing_adds_are_no_parameters(recognizer, tiny_model, int8):
-    packed = selection.for_backend(tiny_model, int8, kernels="native", reproducible=True)
-    assert parameter_count(packed) > 52_201  # the vocabulary is filled up to whole panels
-    assert Recognizer(packed, recognizer.config, recognizer.tokenizer).parameters == recognizer.parameters == 52_201
 
 
 def test_silence_is_an_empty_text(recognizer, tiny_model):
@@ -268,21 +258,6 @@ def test_loading(checkpoint_directory, recognizer, recordings, reference):
         nemojax.load(checkpoint_directory / "nothing")
 
 
-def test_a_tokenizer_of_another_model_is_refused(recognizer, tiny_model, tiny_config):
-    config = dataclasses.replace(tiny_config, vocabulary=63)
-    with pytest.raises(ValueError, match=whole("the tokenizer has 64 pieces, the model 63")):
-        Recognizer(tiny_model, config, recognizer.tokenizer)
-
-
-def test_a_recognizers_search_and_compiler_options_are_those_of_its_batches(recognizer, tiny_model, monkeypatch):
-    made, search, options = [], Greedy(window_frames=3), {"xla_cpu_enable_fast_math": False}
-    monkeypatch.setattr(StreamBatch, "__init__", lambda batch, *given: made.append(given))
-    one = Recognizer(tiny_model, recognizer.config, recognizer.tokenizer, search=search, compiler_options=options)
-    for each in (one, one.with_config(one.config)):
-        each.batch(3, 6)
-        assert made.pop()[2:] == (6, 3, search, options, one.library.pool)
-
-
 def test_a_reset_after_a_pause_is_the_same_in_every_driver(recognizer, speech):
     option = {"reset_prediction_after_s": 0.08}
     want = recognizer.with_reset(0.08).transcribe(speech, 1)
@@ -306,18 +281,6 @@ def test_counts_must_be_whole_numbers(recognizer, value):
         list(inspect.unwrap(Recognizer.transcribe_each)(recognizer, [], batch_size=value))
     with pytest.raises(ConfigError, match="lookahead must be a whole number"):
         inspect.unwrap(Recognizer.lookahead)(recognizer, value)
-
-
-def test_a_lookahead_must_fit_the_model(recognizer):
-    assert recognizer.lookahead(None) == 13 and recognizer.lookahead(6) == 6
-    with pytest.raises(
-        ConfigError,
-        match=whole(
-            "lookahead 2 does not fit: lookahead + 1 must divide the left context of 70 frames; this "
-            "model was trained with (13, 6, 1, 0)"
-        ),
-    ):
-        recognizer.lookahead(2)
 
 
 def test_a_stream_with_a_reset_takes_the_same_input(recognizer):
