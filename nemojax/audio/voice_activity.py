@@ -4,8 +4,8 @@ A detector gives the probability of speech in each window of 512 samples. Where 
 `keep_s`, whole encoder frames are left out of the middle. So every frame that stays has a place in the recording, and
 times are those of the recording: `original_frames` gives it. Silence that stays is as it was recorded.
 
-For the model the pause is shorter then. Speech is not touched, but a label after the pause can differ where the model is
-unsure, as it can after any other pause.
+For the model the pause is shorter then. Speech is not touched, but a label after the pause can differ where the model
+is unsure, as it can after any other pause.
 """
 
 from collections import deque

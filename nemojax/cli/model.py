@@ -82,6 +82,13 @@ def check_beam(beam: int | None, n_best: int | None, reset_prediction_after_s: f
         )
 
 
+def check_confidence(confidence: str) -> None:
+    """Raises ConfigError for what is no measure of confidence."""
+    from nemojax.decoding.confidence import Confidence
+
+    Confidence.parse(confidence)
+
+
 def _beam(width: int, n_best: int | None) -> "Beam":
     from nemojax.decoding.beam import Beam
 

@@ -15,7 +15,7 @@ from nemojax.bundled import SMALL
 from nemojax.checks import check_count, check_seconds
 from nemojax.cli.inputs import Input, channel_suffix, expand
 from nemojax.cli.interrupts import Interrupts
-from nemojax.cli.model import check_beam
+from nemojax.cli.model import check_beam, check_confidence
 from nemojax.cli.model import load as load_model
 from nemojax.cli.options import (
     EACH_ADVICE,
@@ -51,7 +51,7 @@ from nemojax.cli.printer import Printer
 from nemojax.errors import AudioError, ConfigError, shown
 from nemojax.progress import AudioBar
 from nemojax.recognition.end_of_utterance import EndOfUtterance, check_milliseconds
-from nemojax.text.formats import DOCUMENTS, FORMATS, JSON, TXT
+from nemojax.text.formats import CONFIDENT, DOCUMENTS, FORMATS, JSON, SEGMENTED, TXT
 from nemojax.text.inverse import InverseNormalizer
 from nemojax.text.transcript import Transcript
 
@@ -100,11 +100,19 @@ def transcribe(
     form = JSON if json else format or TXT
     if n_best is not None and output is None and form != JSON:
         raise ConfigError("--n-best needs --json or --output, whose results have room for it")
+    if confidence is not None:
+        check_confidence(confidence)
+        if output is None and form not in CONFIDENT:
+            raise ConfigError(f"--confidence needs --json, --format ctm or tsv, or --output: {form} has no confidences")
     loading: dict[str, Any] = {"reproducible": reproducible, "beam": beam, "n_best": n_best}
     loading |= {"confidence": confidence, "lm": lm, "lm_weight": lm_weight, "phrases": phrases}
     load = partial(load_model, model, dtype, kernels, attention, reset_prediction_after_s, **loading)
     if end_of_utterance is not None:
         check_milliseconds("--end-of-utterance", end_of_utterance)
+        if output is None and form not in SEGMENTED:
+            raise ConfigError(
+                f"--end-of-utterance needs text, --json, --format stm, or --output: {form} has no utterances"
+            )
     ends = None if end_of_utterance is None else EndOfUtterance(end_of_utterance)
     if (stream or live) and vad:
         raise ConfigError("--vad skips silence of recordings; it can't be combined with --stream or --live")

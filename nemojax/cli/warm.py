@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 from tqdm import tqdm
 from tyro.conf import arg
@@ -10,8 +10,20 @@ from tyro.conf import arg
 from nemojax import compilation
 from nemojax.bundled import SMALL
 from nemojax.checks import check_count
-from nemojax.cli.model import load
-from nemojax.cli.options import Attention, Dtype, Kernels, Model, Reproducible, ResetPrediction
+from nemojax.cli.model import check_beam, load
+from nemojax.cli.options import (
+    Attention,
+    Beam,
+    ConfidenceText,
+    Dtype,
+    Kernels,
+    LanguageModel,
+    LanguageModelWeight,
+    Model,
+    PhraseFile,
+    Reproducible,
+    ResetPrediction,
+)
 from nemojax.errors import ConfigError
 
 Lookaheads = Annotated[
@@ -45,14 +57,22 @@ def warm(
     attention: Attention = "auto",
     reset_prediction_after_s: ResetPrediction = None,
     reproducible: Reproducible = False,
+    beam: Beam = None,
+    confidence: ConfidenceText = None,
+    lm: LanguageModel = None,
+    lm_weight: LanguageModelWeight = None,
+    phrases: PhraseFile = None,
 ) -> int:
     """Compile ahead of time, on this machine or in an image, what transcribing and streaming will need."""
     check_count("--batch-size", batch_size, 0)
     for count in streams:
         check_count("each of --streams", count)
+    check_beam(beam, None, reset_prediction_after_s)
+    search = {"beam": beam, "confidence": confidence, "lm": lm, "lm_weight": lm_weight, "phrases": phrases}
+    chosen: dict[str, Any] = {name: value for name, value in search.items() if value is not None}
     begun_s = time.monotonic()
     with compilation.Watch() as watch:
-        recognizer = load(model, dtype, kernels, attention, reset_prediction_after_s, reproducible)
+        recognizer = load(model, dtype, kernels, attention, reset_prediction_after_s, reproducible, **chosen)
         directory = compilation.directory()
         if directory is None:
             raise ConfigError(

@@ -10,6 +10,7 @@ Punctuation that comes first after an end belongs to the utterance before. That 
 
 import math
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
@@ -187,6 +188,15 @@ class Endpointer:
             self._take(token, frame, confidence)
         self._decide(decoded_frames - 1)
         return self._result()
+
+    def preview(
+        self, tokens: Sequence[int], frames: Sequence[int], confidences: Sequence[float], decoded_frames: int
+    ) -> Ends:
+        """Returns what `take` would decide, and decides nothing."""
+        other = copy(self)
+        other._labels, other._labeled, other._found = self._labels.copied(), list(self._labeled), ([], [], [])
+        other._before = None if self._before is None else (self._before[0], self._before[1].copied())
+        return other.take(tokens, frames, confidences, decoded_frames)
 
     def finish(self, duration_s: float) -> Ends:
         """Ends the stream, and with it the utterance that is open; every frame has been decided."""

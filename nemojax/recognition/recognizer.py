@@ -256,7 +256,7 @@ class Recognizer:
         """
         search: Any = self.search
         if not hasattr(search, "confidence"):
-            raise ConfigError(f"confidence is an option of Greedy, not of {type(search).__name__}")
+            raise ConfigError(f"confidence is an option of Greedy and Beam, not of {type(search).__name__}")
         recognizer = copy.copy(self)
         recognizer.search = dataclasses.replace(search, confidence=as_confidence(confidence))
         return recognizer

@@ -64,7 +64,7 @@ class Stream:
         """Expects other phrases from the next chunk on, or none; see `Recognizer.stream`.
 
         The labels that follow are those of a stream that has had these phrases from its start, if its labels so far
-        were the same.
+        were the same. In a beam, hypotheses keep what complete phrases have earned until then.
 
         Raises:
           ConfigError: a phrase or a boost is not one.

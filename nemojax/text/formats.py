@@ -127,6 +127,8 @@ def tsv(result: Timed) -> str:
 DOCUMENTS: dict[str, Callable[[Timed], str]] = {"srt": srt, "vtt": vtt, "tsv": tsv}
 LINES: dict[str, Callable[[Timed], str]] = {"ctm": ctm, "stm": stm}
 FORMATS = (TXT, JSON, *DOCUMENTS, *LINES)
+CONFIDENT = (JSON, "tsv", "ctm")  # those with confidences
+SEGMENTED = (TXT, JSON, "stm")  # those with utterances
 
 
 def file_id(name: str) -> str:

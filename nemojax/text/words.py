@@ -24,6 +24,10 @@ class Labels(NamedTuple):
         self.frames.append(frame)
         self.confidences.append(confidence)
 
+    def copied(self) -> "Labels":
+        """Returns the same labels in lists of their own."""
+        return Labels(list(self.tokens), list(self.frames), list(self.confidences))
+
 
 def is_closing(text: str) -> bool:
     """Returns whether a text is punctuation that belongs to what is before it."""

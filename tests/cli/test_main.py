@@ -197,6 +197,14 @@ def test_options_of_recordings_reach_the_recognizer(capsys, monkeypatch, tmp_pat
             "the measure of a confidence must be one of probability, max_prob, gibbs, tsallis, renyi, not 'entropy'",
         ),
         (
+            ["transcribe", "a.wav", "--confidence", "tsallis", "--format", "vtt"],
+            "--confidence needs --json, --format ctm or tsv, or --output: vtt has no confidences",
+        ),
+        (
+            ["transcribe", "a.wav", "--stream", "--end-of-utterance", "800", "--format", "srt"],
+            "--end-of-utterance needs text, --json, --format stm, or --output: srt has no utterances",
+        ),
+        (
             ["transcribe", "a.jsonl", "--output", "out", "--shard", "2/2"],
             "a shard is INDEX/COUNT with INDEX from 0 to COUNT - 1, not 2/2",
         ),

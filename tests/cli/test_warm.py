@@ -1,6 +1,7 @@
 import re
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -27,13 +28,18 @@ def test_what_was_compiled_is_printed(run, monkeypatch, tmp_path):
         assert re.fullmatch(rf"\d+ programs compiled, \d+ found, in \d+ s; kept in {tmp_path}\n", out)
     module = sys.modules["nemojax.cli.warm"]  # the package has a function of this name
     monkeypatch.setattr(module, "load", lambda *given: requests.append(given) or SimpleNamespace(dtype="x"))
-    clock = iter([100.0, 107.6])
+    clock = iter([100.0, 107.6, 200.0, 200.0])
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     watch = SimpleNamespace(compiled=["a", "b"], read=["c"])
     monkeypatch.setattr("nemojax.compilation.Watch", lambda: nullcontext(watch))
     code, out, err = run("warm", "--kernels", "xla", "--attention", "plain", "--reset-prediction-after-s", "2")
     assert (code, out) == (0, f"2 programs compiled, 1 found, in 8 s; kept in {tmp_path}\n"), err
     assert requests[0][1:] == ("float32", "xla", "plain", 2.0, False) and requests[1] == ("x", (), 8, ())
+    monkeypatch.setattr(module, "load", lambda *given, **search: requests.append(search) or SimpleNamespace(dtype="x"))
+    search = ["--beam", "4", "--confidence", "gibbs", "--lm", "a.arpa", "--lm-weight", "0.2", "--phrases", "b.txt"]
+    assert run("warm", *search)[0] == 0
+    expected = {"beam": 4, "confidence": "gibbs", "lm": Path("a.arpa"), "lm_weight": 0.2, "phrases": Path("b.txt")}
+    assert requests[2] == expected
 
 
 @pytest.mark.parametrize(

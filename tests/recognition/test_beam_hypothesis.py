@@ -10,6 +10,7 @@ from nemojax.decoding.beam import Beam
 from nemojax.decoding.greedy import Greedy
 from nemojax.errors import ConfigError
 from nemojax.recognition.beam_hypothesis import BeamHypothesis
+from nemojax.recognition.end_of_utterance import EndOfUtterance
 from nemojax.recognition.hypothesis import NOTHING, merged
 from nemojax.recognition.recognizer import load
 from nemojax.serving.engine import Engine
@@ -68,6 +69,31 @@ def test_a_stream_without_text_has_none(tokenizer):
     assert hypothesis.extend(emission((0, [], -0.5), (1, [], -np.inf)), 0) is NOTHING
     transcript = hypothesis.transcript(16_000, 6, "stream")
     assert transcript.text == "" and [one.text for one in transcript.n_best] == [""]
+
+
+def test_tentative_text_that_is_gone_is_news(tokenizer):
+    fox = tokenizer.encode("fox")
+    hypothesis = BeamHypothesis(CONFIG, tokenizer, score_norm=False, n_best=0)
+    first = hypothesis.extend(emission((0, gained(fox), -0.5), (0, [], -0.7)), 0)
+    gone = hypothesis.extend(emission((1, [], -0.1), (0, [], -0.9)), 0)
+    assert first.tentative == "fox" and gone is not NOTHING and merged([first, gone]).tentative == ""
+    assert hypothesis.extend(emission((0, [], -0.1), (1, [], -0.9)), 0) is NOTHING
+
+
+def test_in_a_pause_the_end_of_the_best_hypothesis_is_early(tokenizer):
+    dog, fox = tokenizer.encode("dog"), tokenizer.encode("fox")
+    settings = EndOfUtterance(silence_ms=240)
+    hypothesis = BeamHypothesis(CONFIG, tokenizer, score_norm=False, n_best=0, end_of_utterance=settings)
+    updates = [hypothesis.extend(emission((0, gained(dog), -1.0), (0, gained(fox), -1.5)), 0, 4)]
+    stay = emission((0, [], -1.0), (1, [], -1.5))
+    updates += [hypothesis.extend(stay, 0, frames) for frames in (9, 20, 40)]
+    (early,) = [one for update in updates for one in update.early]
+    assert (early.text, early.reason) == ("dog", "silence") and not any(update.final for update in updates)
+    assert {update.tentative for update in updates} == {"dog"}
+    again = hypothesis.extend(emission((0, gained(fox, 50), -1.0), (1, gained(fox, 50), -1.5)), 0, 60)
+    assert [one.text for one in again.early] == ["fox"]
+    settled = hypothesis.extend(emission((0, [], -1.0), (1, [], -np.inf)), 0, 61)
+    assert settled.final == (early, *again.early) and not settled.early
 
 
 @pytest.fixture(scope="module")
