@@ -175,6 +175,8 @@ class Run:
                 Bucket(samples // self.config.frame_samples, batch.labels.shape[1], rows),
                 time.perf_counter(),
             )
+            if bucket not in compiled:
+                self._bar.compiles(self.step + 1, rows, samples / self.config.features.sample_rate_hz)
             self.state, metrics = self._step(self.state, batch)
             if bucket not in compiled:
                 compiled.add(bucket)

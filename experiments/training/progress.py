@@ -108,6 +108,16 @@ class ProgressBar:
             self._logged_s = mark.time_s
             lines.log(self.line(step, metrics))
 
+    def compiles(self, step: int, rows: int, seconds: float) -> None:
+        """Logs that a step is the first of its shape: where there is no terminal, the log would be silent for minutes.
+
+        Args:
+          seconds: of audio in a row, padding included.
+        """
+        lines = self._lines
+        if lines is not None and lines.every_s and self._bar.disable:
+            lines.log(f"step {step} is the first of {rows} rows of {seconds:.1f} s, which is compiled")
+
     def leave_out(self, seconds: float, returns: bool) -> None:
         """Leaves time that no step took out of the rates: of compiling, or of an evaluation.
 

@@ -97,6 +97,17 @@ def test_lines_name_each_loss_and_no_utilization_where_the_peak_is_not_known(clo
     assert "padding 50%, waiting for data 0%, 500.0 GFLOP/s, 40 s left, until " in lines[1]
 
 
+def test_a_step_that_is_compiled_is_announced_where_there_is_no_terminal(clock):
+    bar, lines = Bar(), []
+    shown = ProgressBar(bar, Pipeline(), Lines(lines.append, 30.0, 9))
+    shown.compiles(1, 14, 3.36)
+    assert not lines
+    bar.disable = True
+    shown.compiles(1, 14, 3.36)
+    ProgressBar(bar, Pipeline(), Lines(lines.append, 0.0, 9)).compiles(2, 3, 13.4)
+    assert lines == ["step 1 is the first of 14 rows of 3.4 s, which is compiled"]
+
+
 def test_a_terminal_has_no_lines(clock):
     lines = []
     ProgressBar(Bar(), Pipeline(), Lines(lines.append, 1.0, 9)).update(4, metrics(1.0))
