@@ -6,6 +6,7 @@ huggingface/  Hugging Face checkpoints
 hub.py        reads from the model hub and writes to it
 push.py       a repository of the hub; model_card.py writes its README.md
 stablehlo.py  exports the streaming step, to run without nemojax; stablehlo_example.py runs it
+onnx_step.py  exports it as an ONNX graph; onnx_example.py runs it
 names.py      one table: our names of parameters, NeMo's, Hugging Face's, and the layout of each tensor
 source.py     a checkpoint as read: every tensor matched to one of our parameters
 sections.py   settings files, read strictly: every entry is used, known to be harmless, or an error

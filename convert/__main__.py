@@ -7,6 +7,7 @@
     int8 DIRECTORY OUT       quantizes the encoder of a native checkpoint to int8
     lm MODEL OUT             converts a language model of NeMo to arrays of NumPy
     stablehlo DIRECTORY OUT  exports the streaming step of a native checkpoint, to run without nemojax
+    onnx DIRECTORY OUT       exports it as an ONNX graph, to run in onnxruntime
     push DIRECTORY TARGET    writes a native checkpoint as a repository with a model card, on the hub or in a folder
 
 MODEL is a file, a directory, or a name on the hub. `nemo` and `hf` differ only for a place that has both forms.
@@ -27,7 +28,7 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from convert import hub, huggingface, nemo, push, stablehlo
+from convert import hub, huggingface, nemo, onnx_step, push, stablehlo
 from convert.errors import MAX_MESSAGE, ConvertError, reason
 from convert.names import Form
 from convert.output import Progress, check_new, check_room, new_file
@@ -142,6 +143,18 @@ def to_stablehlo(
     _report(out, config)
 
 
+def to_onnx(directory: Native, out: Out, /, lookahead: int | None = None, streams: int = 1) -> None:
+    """Exports the streaming step of a native checkpoint as one ONNX graph, to run in onnxruntime (takes minutes).
+
+    Args:
+      directory: the native checkpoint.
+      out: the new directory; its manifest.json describes the graph, its run.py is an example that runs it.
+      lookahead: in encoder frames; by default the first that the model was trained with.
+      streams: number of streams that one call of the graph advances.
+    """
+    _report(out, onnx_step.write(directory, out, lookahead, streams))
+
+
 def to_hub(
     directory: Native,
     target: Target,
@@ -176,6 +189,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "int8": to_int8,
     "lm": language_model,
     "stablehlo": to_stablehlo,
+    "onnx": to_onnx,
     "push": to_hub,
 }
 

@@ -36,6 +36,7 @@ from nemojax.streaming import Segment, init_state, prepare, step
 
 MANIFEST, WEIGHTS, TOKENIZER, EXAMPLE = "manifest.json", "weights.safetensors", "tokenizer.model", "run.py"
 FORMAT_VERSION = 1
+EMISSION = tuple(name for name in Emission._fields if name != "confidences")  # the exported search gives none
 MAX_STEP_BYTES = 2**31 - 2**24  # FlatBuffers limits a serialized step to 2 GB; 16 MB are left for the program
 STEP_BYTES = 2**20  # approximate size of a step without weights
 
@@ -152,7 +153,7 @@ def export_step(
         model, model_constants = jax.tree.unflatten(weights_tree, weights if inside else arrays[:first])
         before = jax.tree.unflatten(state_tree, arrays[first:last])
         after, emission = step(model, model_constants, before, Segment(*arrays[last:]), lookahead)
-        return (*jax.tree.leaves(after), *emission)
+        return (*jax.tree.leaves(after), *(getattr(emission, name) for name in EMISSION))
 
     shape: Any = jax.ShapeDtypeStruct
     segment = {
@@ -198,7 +199,7 @@ def _manifest(native: Native, constants: Any, weights: dict[str, Any], dtype: Dt
         "weights_file": WEIGHTS if weights else None,
         "weights": [_array(name, array.shape, array.dtype) for name, array in weights.items()],
         "state": [
-            _array(name, ("batch", *array.shape[1:]), array.dtype) | {"initial": _initial(np.asarray(array))}
+            _array(name, ("batch", *array.shape[1:]), array.dtype) | {"initial": initial_value(np.asarray(array))}
             for name, array in state.items()
         ],
     }
@@ -212,7 +213,7 @@ def _step_entry(config: ModelConfig, lookahead: int, exported: jax_export.Export
         "calling_convention_version": exported.calling_convention_version,
         "chunk_samples": config.chunk_samples(lookahead),
         "segment": _arrays(Segment._fields, exported.in_avals[-len(Segment._fields) :]),
-        "emission": _arrays(Emission._fields, exported.out_avals[-len(Emission._fields) :]),
+        "emission": _arrays(EMISSION, exported.out_avals[-len(EMISSION) :]),
     }
 
 
@@ -224,7 +225,7 @@ def _array(name: str, shape: Sequence[Any], dtype: Any) -> dict[str, Any]:
     return {"name": name, "shape": [n if isinstance(n, int) else str(n) for n in shape], "dtype": str(dtype)}
 
 
-def _initial(array: np.ndarray) -> Any:
+def initial_value(array: np.ndarray) -> Any:
     """Returns the initial value of one stream's array: a number where all elements are equal, else nested lists."""
     values = array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
     return values.flat[0].item() if (values == values.flat[0]).all() else values.tolist()

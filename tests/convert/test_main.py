@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from convert import __main__ as command
-from convert import hub, huggingface, nemo, output, push
+from convert import hub, huggingface, nemo, onnx_step, output, push
 from convert.errors import ConvertError
 from nemojax import checkpoint
 from nemojax.kernels import quantization
@@ -107,7 +107,7 @@ def test_errors_of_the_system_are_one_sentence(run, tmp_path, monkeypatch, error
     assert run("nemo", "model.nemo", tmp_path / "out") == (2, "", f"error: {message}\n")
 
 
-def test_int8(run, native, tmp_path):
+def test_int8(run, native, tmp_path, monkeypatch):
     code, out, _ = run("int8", native(origin={"format": "nemo"}), tmp_path / "out")
     assert code == 0 and out.startswith(f"{tmp_path / 'out'}: {COUNT:,} parameters in ")
     model, config, _, origin = checkpoint.load(tmp_path / "out")
@@ -115,7 +115,8 @@ def test_int8(run, native, tmp_path):
     expected = named_parameters(quantization.quantize(fill(CONFIG, arrays(CONFIG))))
     for name, array in named_parameters(model).items():
         np.testing.assert_array_equal(array, expected[name], strict=True)
-    for name in ("int8", "to-hf", "to-nemo", "stablehlo"):
+    monkeypatch.setattr(onnx_step, "_imported", lambda name: None)
+    for name in ("int8", "to-hf", "to-nemo", "stablehlo", "onnx"):
         code, _, err = run(name, tmp_path / "out", tmp_path / "again")
         assert code == 2 and "has weights in int8; convert the checkpoint that it was made from instead" in err
 
@@ -173,7 +174,7 @@ def test_wrong_usage(run, arguments):
     assert run(*arguments)[0] == 2
 
 
-def test_existing_output_is_not_overwritten(run, nemo_file, native, tmp_path):
+def test_existing_output_is_not_overwritten(run, nemo_file, native, tmp_path, monkeypatch):
     model, directory = nemo_file(), native()
     for name in ("file", "directory"):
         (tmp_path / name).mkdir()
@@ -181,6 +182,7 @@ def test_existing_output_is_not_overwritten(run, nemo_file, native, tmp_path):
     (tmp_path / "made.nemo").write_text("x")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     before = names(tmp_path)
+    monkeypatch.setattr(onnx_step, "_imported", lambda name: None)
     for arguments in (
         ("nemo", model, tmp_path / "directory"),
         ("nemo", model, tmp_path / "made.nemo"),
@@ -190,6 +192,7 @@ def test_existing_output_is_not_overwritten(run, nemo_file, native, tmp_path):
         ("to-hf", directory, tmp_path / "directory"),
         ("int8", directory, tmp_path / "directory"),
         ("stablehlo", directory, tmp_path / "directory"),
+        ("onnx", directory, tmp_path / "directory"),
     ):
         code, _, err = run(*arguments)
         out = arguments[-1]
