@@ -20,7 +20,7 @@ pytestmark = pytest.mark.parity
 
 LOOKAHEAD = 6
 WEIGHTS = (0.2, 0.8)
-BOOSTS = (1.0, 3.0)
+BOOSTS = (1.0, 3.0, 20.0)  # the last one changes labels of any model
 
 
 @pytest.fixture(scope="module")
