@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 GUIDES = Path(__file__).parents[2] / "nemojax" / "guides"
-ORDER = ("transcribe", "stream", "serve", "fine_tune", "compare", "add_a_layer")
+ORDER = ("transcribe", "stream", "serve", "fine_tune", "compare", "add_a_layer", "run_elsewhere")
 LINK = re.compile(r'href="(?!\w+:)([^"#]+)')
 
 
