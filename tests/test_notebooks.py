@@ -74,3 +74,13 @@ def test_what_fails_leaves_the_notebook_as_it_was(tmp_path, monkeypatch, capsys)
     assert not (tmp_path / "bad.ipynb").exists() and not (tmp_path / "dead.ipynb").exists()
     assert "42" in (tmp_path / "good.ipynb").read_text()
     assert main(["none"]) == 2
+
+
+def test_the_directory_of_the_output_is_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("experiments.record.notebooks.NOTEBOOKS", tmp_path)
+    monkeypatch.setattr("experiments.record.notebooks.executed", lambda script: nbformat.v4.new_notebook())
+    (tmp_path / "good.py").touch()
+    assert main(["good", "--output", str(tmp_path / "new" / "made")]) == 0
+    assert (tmp_path / "new" / "made" / "good.ipynb").is_file()
+    assert main(["good", "--output", str(tmp_path / "good.py")]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'good.py'} can't be made: File exists\n"

@@ -53,17 +53,19 @@ def command(names: tyro.conf.Positional[tuple[str, ...]] = (), output: Path | No
 
     Args:
       names: of notebooks; by default all.
-      output: directory of the executed notebooks; by default that of the scripts, or here without a clone.
+      output: directory of the executed notebooks, which is made; by default that of the scripts, or here without a clone.
     """
     output = output or (Path() if companions.installed() else NOTEBOOKS)
-    if not output.is_dir():
-        print(f"error: there is no directory {output}", file=sys.stderr)
-        return 2
     scripts = [NOTEBOOKS / f"{name}.py" for name in names] or sorted(NOTEBOOKS.glob("*.py"))
     for script in scripts:
         if not script.is_file():
             print(f"error: there is no notebook {script.stem}", file=sys.stderr)
             return 2
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"error: {output} can't be made: {error.strerror}", file=sys.stderr)
+        return 2
     code = 0
     for script in scripts:
         try:

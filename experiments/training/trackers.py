@@ -26,7 +26,7 @@ class TensorBoard:
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
-            raise RunError("TensorBoard's format needs a package: install nemojax[tensorboard]") from None
+            raise RunError('tensorboardX is not installed: pip install "nemojax[tensorboard]"') from None
         self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def add(self, values: Mapping[str, float], step: int) -> None:
@@ -47,7 +47,7 @@ class WeightsAndBiases:
         try:
             import wandb  # type: ignore[import-not-found, unused-ignore]
         except ImportError:
-            raise RunError("--track wandb needs a package: install nemojax[wandb]") from None
+            raise RunError('wandb is not installed: pip install "nemojax[wandb]"') from None
 
         kept = run / ID
         if not kept.exists():

@@ -53,8 +53,8 @@ def test_trackers_that_can_not_begin(tmp_path, wandb, monkeypatch):
     with pytest.raises(RunError, match=whole(message)):
         trackers(["wandb"], tmp_path, 0, {})
     for module, name, text in (
-        ("wandb", "wandb", "--track wandb needs a package: install nemojax[wandb]"),
-        ("tensorboardX", "tensorboard", "TensorBoard's format needs a package: install nemojax[tensorboard]"),
+        ("wandb", "wandb", 'wandb is not installed: pip install "nemojax[wandb]"'),
+        ("tensorboardX", "tensorboard", 'tensorboardX is not installed: pip install "nemojax[tensorboard]"'),
     ):
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(RunError, match=whole(text)):
