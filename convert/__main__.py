@@ -144,7 +144,7 @@ def to_stablehlo(
 
 
 def to_onnx(directory: Native, out: Out, /, lookahead: int | None = None, streams: int = 1) -> None:
-    """Exports the streaming step of a native checkpoint as one ONNX graph for onnxruntime; takes a minute or more.
+    """Exports the streaming step of a native checkpoint as one ONNX graph, to run in onnxruntime; it takes a minute.
 
     Args:
       directory: the native checkpoint.
