@@ -53,8 +53,7 @@ def command(names: tyro.conf.Positional[tuple[str, ...]] = (), output: Path | No
 
     Args:
       names: of notebooks; by default all.
-      output: directory of the executed notebooks, which is made; by default that of the scripts, without a clone
-        this one.
+      output: new directory of the executed notebooks; by default that of the scripts, or here without a clone.
     """
     output = output or (Path() if companions.installed() else NOTEBOOKS)
     scripts = [NOTEBOOKS / f"{name}.py" for name in names] or sorted(NOTEBOOKS.glob("*.py"))
