@@ -94,6 +94,7 @@ def test_nemo_transcribes_with_what_was_written(pair, converted, archive, tmp_pa
         soundfile.write(file, recording, 16_000, subtype="FLOAT")
     # of files, for which NeMo needs settings of a data set for validation
     texts = [hypothesis.text for hypothesis in model.transcribe(files, batch_size=1, verbose=False)]
+    pair.nemo.model.encoder.set_default_att_context_size(model.encoder.att_context_size)  # other tests set others
     OmegaConf.update(pair.nemo.model.cfg, "validation_ds", model.cfg.validation_ds, force_add=True)
     assert texts == [h.text for h in pair.nemo.model.transcribe(files, batch_size=1, verbose=False)] and any(texts)
 
