@@ -16,6 +16,7 @@ import pytest
 from convert.huggingface import checkpoint as huggingface
 from convert.nemo import checkpoint as nemo
 from experiments.references.traces import Decoding
+from nemojax.kernels import selection
 from nemojax.model.parameters import fill, named_parameters
 from nemojax.text.tokenizer import Tokenizer
 from tests.helpers.tracing import Run, Traced
@@ -92,6 +93,15 @@ def test_stream(golden, lookahead):
         assert run.frames == golden.values[f"{key}.frames"].tolist()
         assert tokenizer.decode(run.tokens) == str(golden.values[f"{key}.text"])
     assert {"cache.keys", "cache.values", "cache.convolution"} <= {seam for seam, _ in seams.lines}
+
+
+def test_kernels_in_a_fixed_order_show_every_seam(golden):
+    model = selection.for_backend(golden.model, kernels="native", reproducible=True)
+    [run] = Traced(model).run(golden.recordings[1:], 13, 1)
+    plain = golden.stream(13)[1].trace
+    assert run.trace.keys() == plain.keys()
+    for name, values in run.trace.items():
+        np.testing.assert_allclose(values, plain[name], rtol=1e-3, atol=1e-3, err_msg=name)
 
 
 @pytest.mark.slow

@@ -37,6 +37,11 @@ def watching(seen: dict[str, Any]) -> Iterator[None]:
     """Records inputs and outputs of layers while the step function is traced."""
     count = dict.fromkeys((Attention, ConvolutionModule, ConformerBlock), 0)
 
+    def watch_steps(kind: type, names: Watcher) -> list[Any]:
+        """Watches the step of a layer, and those of the forms of it that have their own."""
+        forms = [form for form in (kind, *kind.__subclasses__()) if "step" in vars(form)]
+        return [watch(form, "step", names) for form in forms]
+
     def watch(owner: Any, name: str, names: Watcher) -> Any:
         original = getattr(owner, name)
 
@@ -64,9 +69,9 @@ def watching(seen: dict[str, Any]) -> Iterator[None]:
                 for name in LOOPS
             ),
             watch(features, "step", lambda args, result: {"log_mel": result[0]}),
-            watch(Subsampling, "step", lambda args, result: {"subsampling": result[0]}),
-            watch(Attention, "step", numbered(Attention, ".attention")),
-            watch(ConvolutionModule, "step", numbered(ConvolutionModule, ".convolution")),
+            *watch_steps(Subsampling, lambda args, result: {"subsampling": result[0]}),
+            *watch_steps(Attention, numbered(Attention, ".attention")),
+            *watch_steps(ConvolutionModule, numbered(ConvolutionModule, ".convolution")),
             # the first block's input is what the subsampling gave, scaled
             watch(
                 ConformerBlock,
