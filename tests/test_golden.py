@@ -19,6 +19,7 @@ from experiments.references.traces import Decoding
 from nemojax.kernels import selection
 from nemojax.model.parameters import fill, named_parameters
 from nemojax.text.tokenizer import Tokenizer
+from tests.helpers.compiler import needs_compiler
 from tests.helpers.tracing import Run, Traced
 from tests.parity.seams import LOG_MEL_MEAN, Seams
 from tests.parity.test_decoding import SEAMS
@@ -95,6 +96,7 @@ def test_stream(golden, lookahead):
     assert {"cache.keys", "cache.values", "cache.convolution"} <= {seam for seam, _ in seams.lines}
 
 
+@needs_compiler
 def test_kernels_in_a_fixed_order_show_every_seam(golden):
     model = selection.for_backend(golden.model, kernels="native", reproducible=True)
     [run] = Traced(model).run(golden.recordings[1:], 13, 1)
