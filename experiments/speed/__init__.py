@@ -8,7 +8,9 @@ profiled_step.py     its step, run under jax's profiler
 trace.py             a profiler's trace, read by named scope
 versions.py          a command: a step in several versions of the code
 versions_worker.py   its process of one version
+search_cost.py       a command: what a beam costs
 fusion_cost.py       a command: what a language model and phrases cost
+side_by_side.py      the live streams that both time
 roofline.py          a command: the least time of a step on a device
 capacity.py          a command: how many live streams a card's memory holds
 streams.py           a command: how many live streams a machine serves

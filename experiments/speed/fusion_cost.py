@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import tyro
@@ -26,6 +26,7 @@ from experiments.harness.experiment import Experiment
 from experiments.harness.machine import device
 from experiments.harness.output import markdown
 from experiments.harness.rows import Row, Rows, select
+from experiments.speed.side_by_side import serve
 from nemojax.bundled import SMALL
 
 if TYPE_CHECKING:  # jax is imported only where a model runs
@@ -79,28 +80,6 @@ def cases(recognizer: "Recognizer", settings: Settings) -> dict[str, "Recognizer
         texts = [recognizer.tokenizer.decode(draw(4)).strip() or "x" for _ in range(number)]
         found[f"{number:,} phrases"] = recognizer.with_phrases([(text, 2.0) for text in texts])
     return found
-
-
-def serve(recognizer: "Recognizer", lookahead: int, streams: int, samples: np.ndarray) -> None:
-    """Transcribes live streams that have a chunk at the same time, each with another part of the recording."""
-    import jax
-
-    from nemojax.recognition.stream_batch import StepInput
-
-    batch = recognizer.batch(streams, lookahead)
-    hypotheses = [recognizer.hypothesis() for _ in range(streams)]
-    audio = [np.roll(samples, 16_000 * row) for row in range(streams)]
-    begin, first = 0, True
-    while begin < len(samples):
-        given = StepInput.empty(recognizer.config, streams, batch.chunk_samples)
-        end = begin + given.room(first)
-        for row in range(streams):
-            given.fill(row, audio[row][begin:end], first)
-            given.graphs.set(row, recognizer.graphs)
-        emission: Any = jax.device_get(batch.step(given))
-        for row, hypothesis in enumerate(hypotheses):
-            hypothesis.extend(emission, row)
-        begin, first = end, False
 
 
 def measure(settings: Settings, rows: Rows) -> None:

@@ -24,6 +24,7 @@ from experiments.harness.experiment import Experiment
 from experiments.harness.machine import device
 from experiments.harness.output import drawing, markdown
 from experiments.harness.rows import Row, Rows, select
+from experiments.speed.side_by_side import serve
 from nemojax.bundled import SMALL
 
 if TYPE_CHECKING:  # jax is imported only where a model runs
@@ -60,29 +61,6 @@ class Settings:
 
 def transcribe(recognizer: "Recognizer", lookahead: int, samples: np.ndarray) -> None:
     recognizer.transcribe(samples, lookahead)
-
-
-def serve(recognizer: "Recognizer", lookahead: int, streams: int, samples: np.ndarray) -> None:
-    """Transcribes live streams that have a chunk at the same time, each with another part of the recording."""
-    import jax
-
-    from nemojax.recognition.stream_batch import StepInput
-
-    batch = recognizer.batch(streams, lookahead)
-    hypotheses = [recognizer.hypothesis() for _ in range(streams)]
-    audio = [np.roll(samples, 16_000 * row) for row in range(streams)]
-    begin, first = 0, True
-    while begin < len(samples):
-        given = StepInput.empty(recognizer.config, streams, batch.chunk_samples)
-        end = begin + given.room(first)
-        for row in range(streams):
-            given.fill(row, audio[row][begin:end], first)
-        emission = jax.device_get(batch.step(given))
-        for row, hypothesis in enumerate(hypotheses):
-            hypothesis.extend(emission, row)
-        begin, first = end, False
-    for hypothesis in hypotheses:
-        hypothesis.transcript(len(samples), lookahead, "stream")
 
 
 def measure(settings: Settings, rows: Rows) -> None:

@@ -35,7 +35,7 @@ from nemojax.training.step import train_step_jit
 
 BLOCKS = (3, 6)  # of the models that stand for deeper ones on a CPU
 KEEP_REMAT = {"xla_disable_hlo_passes": "cse_barrier_expander"}  # a CPU's compiler drops the barriers of `remat` early
-DEFAULT_SHARE, LARGEST_SHARE = 0.75, 0.95  # of a card's memory: what jax takes unless it is told otherwise; what it can
+DEFAULT_SHARE, LARGEST_SHARE = 0.75, 0.95  # of a card's memory: what jax takes by default, and at most
 
 
 class Memory(NamedTuple):

@@ -1,6 +1,6 @@
 """Shallow fusion: the scores of graphs are added to those of labels, and each stream keeps its place in its graphs."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ class FusionState(NamedTuple):
 class Fused(NamedTuple):
     """The state of a search with graphs."""
 
-    search: object
+    search: Any
     fusion: FusionState
 
 

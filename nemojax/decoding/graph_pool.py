@@ -155,7 +155,7 @@ class GraphPool:
             return PlacedGraph(self, place, first_state + graph.start, self._count, digest)
 
     def _take(self, names: tuple[str, ...], count: int) -> int:
-        """Returns the first of `count` free pages, and doubles the arrays of these names until there are so many."""
+        """Returns the first of `count` free pages in a row; doubles the arrays while there are too few."""
         pages = self._pages[names]
         if (first := pages.take(count)) is not None:
             return first

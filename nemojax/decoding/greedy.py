@@ -123,31 +123,14 @@ def decode(
     prediction. Where a search has fusion, its state is `Fused`; without `graphs` it keeps its place in them.
     A `confidence` is computed from the logits that chose the label.
     """
-    if isinstance(state, Fused):
-        fusion = None if graphs is None else enter(graphs, state.fusion, length > 0)
-        emission, search, fusion = _decode(
-            model, encoded, length, state.search, window, pause_frames, confidence, graphs, fusion
-        )
-        return emission, Fused(search, state.fusion if fusion is None else fusion)
-    return _decode(model, encoded, length, state, window, pause_frames, confidence, None, None)[:2]
-
-
-def _decode(
-    model: Transducer,
-    encoded: Float[Array, "B T D"],
-    length: Int[Array, " B"],
-    state: Any,
-    window: int,
-    pause_frames: int,
-    confidence: Confidence | None,
-    graphs: Graphs | None,
-    fusion: FusionState | None,
-) -> tuple[Emission, Any, FusionState | None]:
     config, (batch, frames, _) = model.config, encoded.shape
     capacity = frames * config.max_symbols_per_frame  # labels
     streams, ahead = jnp.arange(batch, dtype=jnp.int32), jnp.arange(window, dtype=jnp.int32)[None]
-    reset: ResetState | None = state if pause_frames else None
-    prediction: PredictionState = state if reset is None else reset.prediction
+    search, fusion = state if isinstance(state, Fused) else (state, None)
+    if graphs is not None and fusion is not None:
+        fusion = enter(graphs, fusion, length > 0)
+    reset: ResetState | None = search if pause_frames else None
+    prediction: PredictionState = search if reset is None else reset.prediction
     with jax.named_scope("joint"):
         projected_BTJ = model.joint.encoder(encoded)
 
@@ -207,7 +190,8 @@ def _decode(
     last = zero if reset is None else -1 - reset.blanks
     cursor = _Cursor(zero, zero, last, prediction, blank, fusion)
     cursor = jax.lax.while_loop(lambda c: jnp.any(c.frame < length), advance, cursor)
-    if reset is None:
-        return cursor.emission, cursor.prediction, cursor.fusion
-    blanks = jnp.minimum(length - 1 - cursor.last, pause_frames)
-    return cursor.emission, ResetState(cursor.prediction, reset.initial, blanks), cursor.fusion
+    after: Any = cursor.prediction
+    if reset is not None:
+        blanks = jnp.minimum(length - 1 - cursor.last, pause_frames)
+        after = ResetState(cursor.prediction, reset.initial, blanks)
+    return cursor.emission, after if cursor.fusion is None else Fused(after, cursor.fusion)

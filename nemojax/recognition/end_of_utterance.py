@@ -38,7 +38,7 @@ class EndOfUtterance:
       marks: events that end an utterance, of models that have them.
       silence_share: the share of the last `silence_ms` that must be blank; 1 is all of it.
       early_ms: an earlier, uncertain end, reported once for each pause in `Update.early`; None for none. The utterance
-        goes on if more labels come.
+        continues if more labels come.
       early_share: the share of the last `early_ms` that must be blank.
       start_ms, start_share: an utterance begins once this share of the last `start_ms` has labels; None for the first.
 

@@ -17,7 +17,7 @@ LEAST_BOOST, MOST_BOOST = 0.1, 5.0  # clients send what was right for other sear
 MARKS = frozenset("-–—/'’\"“‘([{«¿¡")  # noqa: RUF001  of punctuation that words follow without a space
 CLASS = re.compile(r"\$[A-Z][A-Z_]*")  # a class of words, which other recognizers know
 WORD_START = "▁"
-MAX_LABELS = 63  # of a phrase; a search remembers so many, and a mark
+MAX_LABELS = 63  # of a phrase; a search keeps the last 64, of which one may be a mark before the phrase
 NAMED = 3  # phrases in the message of an error
 
 

@@ -59,14 +59,14 @@ def timed_words(
     longest_s = duration_s if math.isinf(duration_s) else round(duration_s, 3)
 
     def word(text: str, first: int, last: int) -> Word:
-        heard = [i for i in range(first, last + 1) if not tokenizer.is_silent(labels.tokens[i])]
-        spoken = [i for i in heard if not is_closing(tokenizer.continuation(labels.tokens[i]) or "")]
-        end_s = frame_time_s(labels.frames[max(spoken, default=last)] + 1, frame_ms)
+        visible = [i for i in range(first, last + 1) if not tokenizer.is_silent(labels.tokens[i])]
+        unpunctuated = [i for i in visible if not is_closing(tokenizer.continuation(labels.tokens[i]) or "")]
+        end_s = frame_time_s(labels.frames[max(unpunctuated, default=last)] + 1, frame_ms)
         return Word(
             text,
             start_s=frame_time_s(labels.frames[first], frame_ms),
             end_s=min(end_s, longest_s),
-            confidence=round(of_word([labels.confidences[i] for i in heard]), 4),
+            confidence=round(of_word([labels.confidences[i] for i in visible]), 4),
         )
 
     return tuple(word(*part) for part in tokenizer.words(labels.tokens))
