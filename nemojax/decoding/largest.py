@@ -10,8 +10,8 @@ FEW = 16  # beyond it, one sort takes less time
 def largest(x: Float[Array, "*batch N"], count: int) -> tuple[Float[Array, "*batch K"], Int[Array, "*batch K"]]:
     """Returns what `jax.lax.top_k` does: the largest values, of equal ones the first, and their indices.
 
-    Each is the maximum of what is left. On a CPU that takes a tenth of the time of a sort, which `top_k` is there. A
-    value of -inf may have the index of another one.
+    Each is the maximum of what is left. On a CPU `top_k` is a sort, which takes longer. A value of -inf
+    may have the index of another one.
     """
     if count > FEW:
         values, indices = jax.lax.top_k(x, count)
