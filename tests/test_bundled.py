@@ -66,4 +66,6 @@ def test_it_is_in_the_wheel(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = {str(path.relative_to(root)) for path in SMALL.rglob("*") if path.is_file()}
-    assert wanted <= names and {"convert/__main__.py", "nemojax/py.typed", "convert/py.typed"} <= names
+    companions = "nemojax/companions"
+    wanted |= {"nemojax/py.typed", f"{companions}/convert/py.typed", f"{companions}/convert/__main__.py"}
+    assert wanted <= names and {name.partition("/")[0] for name in names if ".dist-info" not in name} == {"nemojax"}

@@ -25,7 +25,7 @@ def serve(recognizer: "Recognizer", lookahead: int, streams: int, samples: np.nd
         end = begin + given.room(first)
         for row in range(streams):
             given.fill(row, audio[row][begin:end], first)
-            given.graphs.set(row, recognizer.graphs)
+            given.graphs.put(row, recognizer.graphs)
         emission = jax.device_get(batch.step(given))
         for row, hypothesis in enumerate(hypotheses):
             hypothesis.extend(emission, row)

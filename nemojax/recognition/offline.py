@@ -148,7 +148,7 @@ class OfflineBatch:
                 job = next_job
             try:
                 given.fill(row, job.read(given.room(first)), first)
-                given.graphs.set(row, self._graphs)
+                given.graphs.put(row, self._graphs)
                 self._rows[row] = job
             except AudioError as error:
                 self._rows[row] = None

@@ -130,7 +130,7 @@ class Stream:
         """Transcribes a chunk, with which the stream has this many samples."""
         given = StepInput.empty(self._batch.config, 1, self.chunk_samples)
         given.fill_pieces(0, chunk, self._first)
-        given.graphs.set(0, graphs)
+        given.graphs.put(0, graphs)
         emission = jax.device_get(self._batch.step(given))
         self._first = False
         return self._hypothesis.extend(emission, 0, self._batch.config.encoder_frames(samples))

@@ -75,7 +75,7 @@ class GraphRows:
         self._numbers = np.zeros(shape, np.int32)
         self.placed: set[PlacedGraph] = set()
 
-    def set(self, row: int, graphs: StreamGraphs) -> None:
+    def put(self, row: int, graphs: StreamGraphs) -> None:
         """Gives a row the graphs of its stream."""
         self._starts[row], self._weights[row], self._numbers[row] = graphs.starts, graphs.weights, graphs.numbers
         self.placed.update(graphs.placed)

@@ -112,7 +112,7 @@ class PendingSteps:
         self._first[slots] = False
         if self._graphs:
             for slot in np.atleast_1d(slots).tolist():
-                step.graphs.set(slot, self._graphs.get(slot, NO_GRAPHS))
+                step.graphs.put(slot, self._graphs.get(slot, NO_GRAPHS))
         self.ready += np.size(slots) if number == 0 else 0
 
     def drop(self, slot: int) -> None:

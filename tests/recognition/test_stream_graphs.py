@@ -192,7 +192,7 @@ def test_settings_tell_language_models_and_phrases_apart(recognizer, lm):
 def test_the_rows_of_a_step_hold_their_graphs(recognizer):
     graphs = StreamGraphs(None, recognizer.phrases(["lazy"]), 0.5)
     rows = GraphRows(3)
-    rows.set(2, graphs)
+    rows.put(2, graphs)
     device = rows.chosen(np.array([2, 0])).on_device(4)
     assert device.starts.tolist() == [[0, graphs.phrases.start], [0, 0], [0, 0], [0, 0]]
     assert device.weights.tolist() == [[0.5, 1.0], [0, 0], [0, 0], [0, 0]]
