@@ -12,7 +12,10 @@ confidence.py      a command: how well the confidence of a word tells whether it
 study.py           a command: what accuracy depends on, one thing at a time
 conditions.py      the conditions and studies
 scoring.py         recordings to scored utterances
+key_words.py       recall and false alarms of key words
+utterances.py      recordings of a study, with the ends of their words
 listening.py       a recording streamed under a condition, with the delay of each word
 report.py          rates, table and plot of evaluate
 study_report.py    table and plot of study
+search_report.py   tables and plot of accuracy over beam width, weight of the language model, and boost
 """

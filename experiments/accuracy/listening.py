@@ -1,6 +1,7 @@
 """Streams recordings under a condition: their text, when each word was out, and whether shown text was changed."""
 
 import time
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -30,8 +31,8 @@ class StreamedResult(NamedTuple):
     """One recording, streamed.
 
     Attributes:
-      out: each word, and the audio received when its text was out: its time on a machine without compute time.
-      revisions: how often text that had been shown was changed. Greedy decoding must never change it.
+      out: each word, and the audio received when its text was final: its time on a machine without compute time.
+      revisions: how often final text was changed, which no search may do.
       seconds: of computing.
       tokens: the labels of the whole stream.
     """
@@ -69,28 +70,27 @@ def stream(
       before: audio that the same stream receives first, whole chunks; its text does not count.
     """
     live = recognizer.stream(lookahead)
-    skipped, revisions = 0, 0
+    skipped, revisions, labels = 0, 0, 0
+    virtual = recognizer.config.history_samples  # of the first chunk, which needs less audio for it
     if before is not None and len(before):
-        live.push(before)
+        labels, virtual = len(live.push(before).tokens), 0
         skipped = len(live.text)
-    shown, chunk = live.text, live.chunk_samples
+    shown, chunk, first = live.text, live.chunk_samples, labels
+    final: list[int] = []  # labels that are final after each chunk
     start = time.perf_counter()
     for begin in range(0, len(samples), chunk):
-        live.push(samples[begin : begin + chunk])
+        labels += len(live.push(samples[begin : begin + chunk]).tokens)
+        final.append(labels)
         revisions += not live.text.startswith(shown)
         shown = live.text
     transcript = live.finish()
     seconds = time.perf_counter() - start
     revisions += not transcript.text.startswith(shown.strip())
-    offset_s = 0.0 if before is None else len(before) / RATE_HZ
-    config, chunk_frames = recognizer.config, lookahead + 1
     out = []
     for text, _, last in recognizer.tokenizer.words(transcript.tokens):
-        chunks = transcript.frames[last] // chunk_frames + 1
-        received = min(chunks * chunk - config.history_samples, round(transcript.duration_s * RATE_HZ))
-        at_s = received / RATE_HZ - offset_s
-        if at_s > 0:
-            out.append(TimedWord(text, at_s))
+        if last >= first:
+            received = min((bisect_right(final, last) + 1) * chunk - virtual, len(samples))
+            out.append(TimedWord(text, received / RATE_HZ))
     text = transcript.text if before is None else live.text[skipped:].strip()
     return StreamedResult(text, out, revisions, seconds, len(samples) / RATE_HZ, transcript.tokens)
 

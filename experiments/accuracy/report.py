@@ -44,7 +44,7 @@ def measures(scored: Sequence[Scored], bootstrap: Bootstrap) -> Row:
             counts: list[ErrorCounts] = [getattr(utterance, field) for utterance in scored]
             low, high = bootstrap_interval(counts, *bootstrap[:3], blocks)
             summed = total(counts)
-            row[name] = {"rate": _finite(summed.rate), "low": _finite(low), "high": _finite(high), **summed._asdict()}
+            row[name] = {"rate": finite(summed.rate), "low": finite(low), "high": finite(high), **summed._asdict()}
     return row
 
 
@@ -54,12 +54,13 @@ def significance(first: Sequence[Scored], second: Sequence[Scored], bootstrap: B
     pair = [[utterance.words for utterance in scored if utterance.position in common] for scored in (first, second)]
     found = compare(pair[0], pair[1], *bootstrap[:3], bootstrap.blocks_at(sorted(common)))
     return {
-        "wer_difference": {"rate": _finite(found.difference), "low": _finite(found.low), "high": _finite(found.high)},
-        "p_value": _finite(found.p_value),
+        "wer_difference": {"rate": finite(found.difference), "low": finite(found.low), "high": finite(found.high)},
+        "p_value": finite(found.p_value),
     }
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """Returns a value with six decimals; None where it is not finite, which JSON lacks."""
     return round(value, 6) if math.isfinite(value) else None
 
 

@@ -1,12 +1,18 @@
 """Measures accuracy against delay, and what it depends on: one model under several conditions, on the same recordings.
 
     python -m experiments compare_accuracy MODEL MANIFEST... [--study lookahead] [--plot accuracy.svg]
+    python -m experiments compare_accuracy MODEL MANIFEST... --study lm-weight --lm lm.arpa
+    python -m experiments compare_accuracy MODEL MANIFEST... --study boost --phrases names.txt --also beam=4
 
 Every recording is streamed chunk by chunk. Measured for each condition: WER and CER with intervals; substitutions,
 deletions and insertions; case and punctuation apart; whether the WER differs from that of the first condition (a paired
-bootstrap), and how many labels differ; the delay of words, from a word's end to its text; how often shown text was
-changed, which greedy decoding must never do; how often the first word of a recording is wrong; and the real-time
-factor.
+bootstrap), and how many labels differ; the delay of words, from a word's end to its final text; how often final text
+was changed, which no search may do; how often the first word of a recording is wrong; and the real-time factor.
+
+The file of --phrases has key words, as for `nemojax transcribe --phrases`; a condition's `boost` is a factor of their
+boosts. Measured then, with intervals: the recall, which is the share of the spoken key words that is found, and false
+alarms, which are key words that are written where they were not spoken, over 1,000 spoken words
+(`experiments.accuracy.key_words`). --lm names the language model of conditions with an `lm_weight`.
 
 A word's end is taken from the manifest (`words`, a list of [word, start, end] in seconds). Where it has none, it is the
 end of the encoder frame of the word's last label in the model's own offline pass at its largest look-ahead. The delay
@@ -14,25 +20,27 @@ is that of waiting for audio; compute time is added on top. `experiments.accurac
 studies.
 
 With --references, NeMo and transformers transcribe the same recordings, whole, with the same weights (in the
-environment of `make parity`). Results go to a table, and to a plot of WER against delay whose line joins the points
-that none beats in both. A row for each manifest and condition is appended to a file of JSON lines. Exit codes: 0, all
-done; 1, some recordings could not be scored; 2, the command or the model is wrong.
+environment of `make parity`). Results go to a table, and to a plot: of WER against delay with a line through the points
+that none beats in both, or of WER and key words over beam width, weight and boost. A row for each manifest and
+condition is appended to a file of JSON lines. Exit codes: 0, all done; 1, some recordings could not be scored; 2, the
+command or the model is wrong.
 """
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import numpy as np
 import tyro
 from rapidfuzz.distance import Levenshtein
 from tqdm import tqdm
 
-from experiments.accuracy.conditions import STUDIES, Condition, fitting, parse, with_left_context
+from experiments.accuracy import key_words
+from experiments.accuracy.conditions import STUDIES, Condition, fitting, parse, with_left_context, with_search
+from experiments.accuracy.key_words import KeyWordCounts, KeyWords, read_key_words
 from experiments.accuracy.listening import (
     RATE_HZ,
     StreamedResult,
@@ -44,16 +52,15 @@ from experiments.accuracy.listening import (
     stream_group,
 )
 from experiments.accuracy.report import Bootstrap, measures, significance
-from experiments.accuracy.scoring import PACKAGES, Scored, check_scoring, score_text, with_text
+from experiments.accuracy.scoring import PACKAGES, Scored, check_scoring, score_text
 from experiments.accuracy.study_report import plot, table
+from experiments.accuracy.utterances import Utterance, offline_ends, read
 from experiments.harness.experiment import Experiment, Flag
 from experiments.harness.machine import device
-from experiments.harness.output import labels, spread
+from experiments.harness.output import labels
 from experiments.harness.rows import Row, Rows
 from nemojax import metrics
-from nemojax.audio.manifest import numbered_entries
-from nemojax.audio.source import read_all
-from nemojax.errors import AudioError, ConfigError
+from nemojax.errors import ConfigError
 from nemojax.metrics import ErrorCounts, plain, total
 
 if TYPE_CHECKING:  # jax is imported only where a model runs
@@ -71,6 +78,9 @@ Study = Literal[
     "level",
     "pause",
     "long-form",
+    "beam",
+    "lm-weight",
+    "boost",
 ]
 
 
@@ -81,8 +91,14 @@ class Settings:
     manifests: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="MANIFEST...")]]
     study: Study = "lookahead"
     """Conditions that differ in one thing; the others are compared with the first."""
+    also: str | None = None
+    """What each condition of the study has too, such as snr=5,beam=4."""
     conditions: tuple[str, ...] = ()
     """In place of a study: conditions such as lookahead=6,left=35."""
+    lm: Path | None = None
+    """The language model of conditions that have an lm_weight and name none."""
+    phrases: Path | None = None
+    """Key words, one on each line, with a boost after a tab where it has one; they are counted under each condition."""
     references: Flag = False
     """Also NeMo and transformers, at the look-aheads of conditions that differ in nothing else."""
     normalizer: Annotated[Literal["none", "plain", "whisper"], tyro.conf.arg(aliases=["--normaliser"])] = "plain"
@@ -103,51 +119,8 @@ class Settings:
     def check(self) -> None:
         check_scoring(self)
         metrics.normalizer(self.normalizer)  # a missing package is an error now, not after hours of transcribing
-
-
-class Utterance(NamedTuple):
-    """A recording with its text; `ends` are its words' ends where the manifest has them."""
-
-    name: str
-    text: str
-    samples: np.ndarray
-    ends: list[TimedWord] | None
-
-
-def read(path: Path, limit: int | None, report: Callable[[str], object]) -> list[Utterance]:
-    """Reads at most `limit` recordings of a manifest; those that can't be scored are reported and left out."""
-    lines, found = path.read_bytes().splitlines() if path.is_file() else [], []
-    for number, entry in spread(numbered_entries(path), limit):
-        entry = with_text(entry)
-        if isinstance(entry, AudioError):
-            report(str(entry))
-            continue
-        try:
-            samples = read_all(entry)
-            found.append(Utterance(entry.name, entry.text or "", samples, _ends(json.loads(lines[number - 1]))))
-        except (AudioError, ValueError) as error:
-            report(str(error))
-    return found
-
-
-def _ends(line: dict[str, Any]) -> list[TimedWord] | None:
-    words = line.get("words")
-    if words is None:
-        return None
-    try:
-        return [TimedWord(str(word), float(end)) for word, _, end in words]
-    except (TypeError, ValueError):
-        raise ValueError(f"`words` must be a list of [word, start, end], not {str(words)[:60]!r}") from None
-
-
-def offline_ends(recognizer: "Recognizer", utterances: Sequence[Utterance]) -> list[list[TimedWord]]:
-    """Returns the ends of each utterance's words: the manifest's, else those of the model's own offline pass."""
-    lookahead = max(recognizer.config.encoder.lookaheads)
-    missing = [index for index, utterance in enumerate(utterances) if utterance.ends is None]
-    transcripts = recognizer.transcribe([utterances[index].samples for index in missing], lookahead)
-    assert isinstance(transcripts, list)
-    found = {i: [TimedWord(w.text, w.end_s) for w in t.words] for i, t in zip(missing, transcripts, strict=True)}
-    return [found.get(index, u.ends or []) for index, u in enumerate(utterances)]
+        if self.lm is not None and not self.lm.exists():
+            raise ConfigError(f"--lm: there is no file {self.lm}")
 
 
 class Result(NamedTuple):
@@ -244,13 +217,23 @@ def reference_results(
 
 
 def chosen(settings: Settings, recognizer: "Recognizer") -> list[Condition]:
-    """Returns the conditions to measure. Raises ConfigError where one does not fit the model."""
-    found = [parse(text) for text in settings.conditions] or STUDIES[settings.study](recognizer.config)
+    """Returns the conditions to measure. Raises ConfigError where one does not fit the model or the settings."""
+    study = STUDIES[settings.study](recognizer.config)
+    texts = settings.conditions or [",".join(filter(None, [str(one), settings.also])) for one in study]
+    found = list(dict.fromkeys(map(parse, texts)))
+    if settings.also and settings.conditions:
+        raise ConfigError(f"--also is for a study; give {settings.also} with each of --conditions")
+    if settings.also and len(found) < len(study):
+        raise ConfigError(f"--also {settings.also} can't be given: it is what the study {settings.study} compares")
     for condition in found:
         fitting(recognizer.config, condition.lookahead, condition.left)
+        if condition.lm_weight and condition.lm is None and settings.lm is None:
+            raise ConfigError(f"the condition {condition} needs a language model: name one with --lm FILE")
+        if condition.boost and settings.phrases is None:
+            raise ConfigError(f"the condition {condition} needs key words: name their file with --phrases FILE")
     if len({condition.group for condition in found}) > 1:
         raise ConfigError("conditions that are compared must have groups of one size")
-    return list(dict.fromkeys(found))
+    return found
 
 
 def measure(settings: Settings, rows: Rows) -> None:
@@ -260,6 +243,9 @@ def measure(settings: Settings, rows: Rows) -> None:
     plain_model = load(settings.model)
     models = {("float32", "auto"): plain_model}
     conditions = chosen(settings, plain_model)
+    listed = None if settings.phrases is None else read_key_words(settings.phrases)
+    for condition in conditions:
+        with_search(plain_model, condition, settings.lm, listed)  # an error of any of them is an error now
     for label, path in labels(settings.manifests).items():
         utterances = read(path, settings.limit, rows.report)
         if not utterances:
@@ -273,6 +259,7 @@ def measure(settings: Settings, rows: Rows) -> None:
             if kind not in models:
                 models[kind] = load(settings.model, condition.dtype, cache=condition.cache)
             recognizer = with_left_context(models[kind], condition.lookahead, condition.left)
+            recognizer = with_search(recognizer, condition, settings.lm, listed)
             count = -(-len(utterances) // condition.group)
             with tqdm(desc=f"{label}, {condition}", total=count, disable=None, leave=False) as bar:
                 result = run_condition(recognizer, utterances, ends, condition, normalize, settings.seed, bar.update)
@@ -280,6 +267,7 @@ def measure(settings: Settings, rows: Rows) -> None:
             common = _common(settings, recognizer, condition) | {"manifest": str(path), "label": label}
             common |= {"device": device()}
             ours = {**common, "contender": "nemojax", **_accuracy(settings, result.scored, first)}
+            ours |= {"key_words": None if listed is None else _key_words(settings, listed, result.scored, first)}
             rows.add({**ours, **_streaming(result), "labels": differing(result.tokens, first_tokens)})
             if settings.references and condition == Condition(condition.lookahead):
                 for name, scored in reference_results(settings, utterances, condition.lookahead):
@@ -293,6 +281,8 @@ def _common(settings: Settings, recognizer: "Recognizer", condition: Condition) 
         "study": None if settings.conditions else settings.study,
         "condition": str(condition),
         **asdict(condition),
+        "lm": str(condition.lm or settings.lm) if condition.lm_weight else None,
+        "phrases": None if settings.phrases is None else str(settings.phrases),
         "chunk_ms": recognizer.config.chunk_ms(condition.lookahead),
         "normaliser": settings.normalizer,  # spelled as in earlier rows
         **{name: getattr(settings, name) for name in ("limit", "confidence", "resamples")},
@@ -306,6 +296,14 @@ def _accuracy(settings: Settings, scored: Sequence[Scored], against: Sequence[Sc
         **measures(scored, bootstrap),
         **significance(against, scored, bootstrap),
     }
+
+
+def _key_words(settings: Settings, listed: KeyWords, scored: Sequence[Scored], first: Sequence[Scored]) -> Row:
+    def counts(utterances: Sequence[Scored]) -> list[KeyWordCounts]:
+        return [key_words.count(one.reference, one.hypothesis, listed.words) for one in utterances]
+
+    bootstrap = Bootstrap(settings.confidence, settings.resamples, settings.seed)
+    return {"listed": len(listed.words), **key_words.summary(counts(scored), counts(first), bootstrap)}
 
 
 def differing(tokens: Sequence[tuple[int, ...]], first: Sequence[tuple[int, ...]]) -> Row | None:

@@ -1,9 +1,13 @@
-"""Shows rows of `compare_accuracy` as a table, and as a plot of accuracy against delay."""
+"""Shows rows of `compare_accuracy` as a table, and as a plot of accuracy against delay.
+
+Where conditions differ in the search, the plot is that of `search_report`.
+"""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.accuracy import search_report
 from experiments.accuracy.report import bar
 from experiments.harness.output import drawing, markdown
 from experiments.harness.rows import Row
@@ -12,7 +16,7 @@ PANELS_IN_A_LINE = 2
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Shows rates in percent and delays in milliseconds."""
+    """Shows rates in percent and delays in milliseconds. Key words have columns where there are any."""
 
     def percent(measure: Row | None) -> str:
         if measure is None or measure["rate"] is None:
@@ -22,6 +26,8 @@ def table(rows: Sequence[Row]) -> str:
 
     heads = ["manifest", "condition", "WER, %", "S + D + I", "p", "CER, %", "case, %", "punctuation, %"]
     heads += ["first word, %", "word delay, ms: mean (90 %)", "revisions", "real-time factor"]
+    with_key_words = any(row.get("key_words") for row in rows)
+    heads += ["key words found, %", "false alarms per 1,000 words"] if with_key_words else []
     lines = []
     for row in rows:
         wer, delay = row["wer"], row.get("delay_ms")
@@ -34,8 +40,23 @@ def table(rows: Sequence[Row]) -> str:
         cells.append("" if delay is None else f"{delay['mean']:.0f} ({delay['p90']:.0f})")
         cells.append(str(row.get("revisions", "")))
         factor = row.get("real_time_factor")
-        lines.append([*cells, "" if factor is None else f"{factor:.3f}"])
+        cells.append("" if factor is None else f"{factor:.3f}")
+        lines.append([*cells, *(key_words(row.get("key_words")) if with_key_words else [])])
     return markdown(heads, lines, left=2)
+
+
+def key_words(measured: Row | None) -> list[str]:
+    """Returns the recall in percent with the number of spoken key words, and false alarms over 1,000 words."""
+    if measured is None:
+        return ["", ""]
+    recall, alarms = measured["recall"], measured["false_alarms"]
+    found = "" if recall["rate"] is None else f"{_rate(recall, 'rate', 100)} of {measured['spoken']:,}"
+    return [found, "" if alarms["per_1000_words"] is None else _rate(alarms, "per_1000_words", 1)]
+
+
+def _rate(measure: Row, name: str, factor: int) -> str:
+    interval = "" if measure["low"] is None else f" [{factor * measure['low']:.1f}, {factor * measure['high']:.1f}]"
+    return f"{factor * measure[name]:.1f}{interval}"
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -51,8 +72,12 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def plot(rows: Sequence[Row], path: Path) -> None:
     """Plots WER with its interval against the mean delay of words, a panel for each manifest.
 
-    A line joins the points of `pareto`. Names of conditions stand above the intervals, at two heights in turn.
+    A line joins the points of `pareto`. Names of conditions stand above the intervals, at two heights in turn. Where
+    conditions differ in the search, it is the plot of `search_report`.
     """
+    if search_report.varied(rows):
+        search_report.plot(rows, path)
+        return
     shown = [row for row in rows if row.get("delay_ms") and row["wer"]["rate"] is not None]
     labels = list(dict.fromkeys(row["label"] for row in shown))
     lines = max(1, -(-len(labels) // PANELS_IN_A_LINE))

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ from experiments.accuracy.listening import TimedWord, changed, delays_s, grouped
 from experiments.accuracy.study_report import pareto
 from nemojax.config import PRESETS
 from nemojax.data import waveform
+from nemojax.decoding.arpa import write_arpa
+from nemojax.decoding.estimation import estimate
 from nemojax.errors import ConfigError
 from nemojax.kernels.quantization import pack, quantize
 from nemojax.model.parameters import thaw
+from nemojax.recognition.hypothesis import Update
 from nemojax.recognition.recognizer import Recognizer, load
 from tests.data.corpora import write_manifest
 
@@ -51,6 +55,7 @@ def test_a_condition_is_what_it_is_written_as():
         Condition(1, group=4, together=True),
         Condition(6, dtype="bfloat16", cache="int8"),
         Condition(0, telephone=True, level=-30.0, group=2, together=True, pause=10.0),
+        Condition(13, beam=4, lm="lm.arpa", lm_weight=0.3, boost=2.0),
     ):
         assert parse(str(condition)) == condition
     assert str(Condition(6, snr=10.0, warm=True)) == "lookahead=6,snr=10.0,warm"
@@ -67,6 +72,12 @@ def test_a_condition_is_what_it_is_written_as():
         ("lookahead=6,warm,together,group=2", "warm and together"),
         ("lookahead=6,group=2,pause=2", "give together too"),
         ("lookahead=6,group=2,together,pause=-1", "pause must be at least 0"),
+        ("lookahead=6,beam=0", "beam must be a whole number of at least 1, not 0"),
+        ("lookahead=6,beam=4,warm", "warm and beam exclude each other"),
+        ("lookahead=6,lm=lm.arpa", "lm=lm.arpa needs its lm_weight, such as 0.3"),
+        ("lookahead=6,lm_weight=-1", "lm_weight must be a number from 0 to 100, not -1.0"),
+        ("lookahead=6,boost=0.01", "boost must be 0, or from 0.1 to 5, not 0.01"),
+        ("lookahead=6,boost=nan", "boost must be 0, or from 0.1 to 5, not nan"),
     ],
 )
 def test_a_wrong_condition_is_an_error(text, complaint):
@@ -124,6 +135,39 @@ def test_a_streams_words_are_out_at_the_end_of_their_chunk(recognizer, samples):
     assert result.text == transcript.text and result.revisions == 0
     assert [word.at_s for word in result.out] == pytest.approx(shown)
     assert [word.word for word in result.out] == [word.text for word in transcript.words]
+
+
+def test_words_are_out_once_their_last_label_is_final():
+    """A beam's labels may become final chunks after their frames, and the last ones at the end of the stream."""
+    final = {8960: [(1,), (), (2, 3), ()], 8960 - 1080: [(7, 8), (1,), (), (2, 3), ()]}  # labels after each push
+    stub = SimpleNamespace(
+        stream=lambda lookahead: StubStream(final),
+        config=SimpleNamespace(history_samples=1080),
+        tokenizer=SimpleNamespace(words=lambda tokens: [(f"w{token}", i, i) for i, token in enumerate(tokens)]),
+    )
+    samples = np.zeros(3 * 8960 + 500, np.float32)
+    out = stream(stub, samples, LOOKAHEAD).out
+    assert [word for word, _ in out] == ["w1", "w2", "w3", "w4"]
+    assert [16_000 * at_s for _, at_s in out] == [8960 - 1080, 3 * 8960 - 1080, 3 * 8960 - 1080, len(samples)]
+    out = stream(stub, samples, LOOKAHEAD, before=np.zeros(8960 - 1080, np.float32)).out
+    assert [16_000 * at_s for _, at_s in out] == [8960, 3 * 8960, 3 * 8960, len(samples)]
+
+
+class StubStream:
+    """A stream whose pushes make given labels final, by the size of the first push; its end makes label 4 final."""
+
+    chunk_samples, text = 8960, ""
+
+    def __init__(self, final):
+        self._final, self._labels, self._left = final, [], None
+
+    def push(self, samples):
+        self._left = iter(self._final[len(samples)]) if self._left is None else self._left
+        self._labels += (new := next(self._left))
+        return Update(tokens=new)
+
+    def finish(self):
+        return SimpleNamespace(text="", tokens=(*self._labels, 4))
 
 
 def test_the_delay_is_that_of_waiting(recognizer, samples):
@@ -221,6 +265,22 @@ def test_conditions_are_compared_with_the_first(run, manifest):
     assert rows[0]["p_value"] == 1.0 and rows[1]["wer"]["rate"] > 0.3 and rows[1]["wer_difference"]["rate"] > 0.3
 
 
+def test_a_search_with_a_language_model_and_key_words(run, manifest, tmp_path, recognizer):
+    tokenizer, lm, phrases = recognizer.tokenizer, tmp_path / "lm.arpa", tmp_path / "names.txt"
+    texts = [json.loads(line)["text"] for line in manifest.read_text().splitlines()]
+    phrases.write_text(min(" ".join(texts).split(), key=len) + "\n")
+    write_arpa(lm, estimate(map(tokenizer.encode, texts), tokenizer.size, 3))
+    conditions = ["lookahead=6", "lookahead=6,beam=2,lm_weight=2.0,boost=5"]
+    arguments = ["--conditions", *conditions, "--lm", lm, "--phrases", phrases, "--resamples", 50]
+    code, rows, out, _ = run(manifest, *arguments)
+    assert code == 0 and [row["lm"] for row in rows] == [None, str(lm)]
+    found = rows[0]["key_words"]  # of the transcripts that the texts are
+    assert found["listed"] == 1 and found["found"] == found["spoken"] >= 1 and found["false_alarms"]["count"] == 0
+    assert rows[1]["key_words"]["spoken"] == found["spoken"] and rows[1]["condition"] == conditions[1] + ".0"
+    assert rows[1]["labels"]["differing"] > 0 == rows[0]["labels"]["differing"]
+    assert "key words found, %" in out
+
+
 def test_words_of_the_manifest_are_their_ends(run, manifest, tmp_path, samples, recognizer):
     soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
     words = recognizer.transcribe(samples, LOOKAHEAD).words
@@ -256,6 +316,15 @@ def test_bad_recordings_are_reported_and_the_others_scored(run, manifest, tmp_pa
         (["--conditions", "lookahead=2"], "lookahead 2 does not fit"),
         (["--conditions", "lookahead=6", "lookahead=6,group=2"], "groups of one size"),
         (["--limit", "0"], "at least 1"),
+        (["--study", "boost"], "lookahead=13,boost=1.0 needs key words: name their file with --phrases FILE"),
+        (["--study", "lm-weight"], "lookahead=13,lm_weight=0.1 needs a language model: name one with --lm FILE"),
+        (["--study", "noise", "--also", "snr=5"], "--also snr=5 can't be given: it is what the study noise compares"),
+        (
+            ["--conditions", "lookahead=6", "--also", "snr=5"],
+            "--also is for a study; give snr=5 with each of --conditions",
+        ),
+        (["--lm", "no.arpa"], "there is no file no.arpa"),
+        (["--conditions", "lookahead=6", "lookahead=6,beam=65"], "at most 64"),
     ],
 )
 def test_a_wrong_setting_is_an_error(run, manifest, arguments, complaint):
