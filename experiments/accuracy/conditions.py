@@ -27,7 +27,7 @@ PAUSE_S = 0.5
 PAUSES_S = (0.5, 2.0, 5.0, 10.0)
 WIDTHS = (None, 1, 2, 4, 8)
 LM_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-BOOSTS = (0.0, 1.0, 2.0, 3.0, 5.0)
+BOOSTS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0)
 
 
 @dataclass(frozen=True)

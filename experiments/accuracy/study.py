@@ -244,7 +244,7 @@ def measure(settings: Settings, rows: Rows) -> None:
     models = {("float32", "auto"): plain_model}
     conditions = chosen(settings, plain_model)
     listed = None if settings.phrases is None else read_key_words(settings.phrases)
-    for condition in conditions:
+    for condition in {(one.beam, one.lm, bool(one.lm_weight), one.boost): one for one in conditions}.values():
         with_search(plain_model, condition, settings.lm, listed)  # an error of any of them is an error now
     for label, path in labels(settings.manifests).items():
         utterances = read(path, settings.limit, rows.report)
