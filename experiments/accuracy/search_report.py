@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments.accuracy.conditions import parse
 from experiments.harness.output import drawing, markdown
-from experiments.harness.rows import Row, distinct
+from experiments.harness.rows import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,8 +45,16 @@ class Line(NamedTuple):
     rows: list[Row]
 
     @property
+    def speech(self) -> str:
+        """The manifest, and what else the conditions have in common, apart from the beam."""
+        return ", ".join(
+            [self.label, *(part for part in self.others.split(",") if part and not part.startswith("beam="))]
+        )
+
+    @property
     def name(self) -> str:
-        return ", ".join([self.label, *self.others.split(",")]).removesuffix(", ")
+        beam = [f"beam of {self.rows[0]['beam']}"] if "beam=" in self.others else []
+        return ", ".join([self.speech, *beam])
 
 
 def _point(measure: Row | None, name: str, factor: int, p_value: float | None) -> Point | None:
@@ -124,13 +132,13 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         for measure, of in MEASURES.items()
         if (drawn := [line for line in lines(rows, variable) if any(map(of, line.rows))])
     ]
-    labels = distinct(rows, "label")
+    speech = list(dict.fromkeys(line.speech for *_, drawn in panels for line in drawn))
     across, down = min(PANELS_IN_A_LINE, len(panels)), -(-len(panels) // PANELS_IN_A_LINE)
     with drawing(path, max(4.5, 3.4 * across), 0.9 + 2.9 * down) as figure:
         places = list(figure.subplots(down, across, squeeze=False).flat)
         for axes, (variable, measure, drawn) in zip(places, panels, strict=False):
             for line in drawn:
-                _draw(axes, line, variable, MEASURES[measure], labels.index(line.label))
+                _draw(axes, line, variable, MEASURES[measure], speech.index(line.speech))
             axes.set_title(measure, fontsize=9)
             axes.set_xlabel(VARIABLES[variable][0], fontsize=9)
             if variable == "beam":

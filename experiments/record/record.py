@@ -18,7 +18,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments.accuracy import confidence, study_report, utterance_ends
+from experiments.accuracy import confidence, search_report, study_report, utterance_ends
 from experiments.accuracy.report import plot
 from experiments.harness.command import ending
 from experiments.harness.rows import select
@@ -37,6 +37,7 @@ PLOTS = {
     ),
     "utterance_ends": (utterance_ends.plot, ROOT / "experiments/figures/utterance_ends.svg"),
     "confidence": (confidence.plot, ROOT / "experiments/figures/confidence.svg"),
+    "search_accuracy": (search_report.plot, ROOT / "experiments/figures/search.svg"),
     "compare_latency": (report.plot, ROOT / "experiments/figures/latency.svg"),
     "cost_growth": (growth.plot, ROOT / "experiments/figures/growth.svg"),
 }

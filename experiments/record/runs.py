@@ -26,6 +26,10 @@ RUNS = {  # question and commands, by the name of the file of rows
         "What do pauses, noise, levels and telephone lines cost it?",
         "experiments/recipes/conditions.sh SPEECH OUT MODEL...",
     ),
+    "search_accuracy": (
+        "What do a beam, a language model and a list of key words change?",
+        "experiments/recipes/search.sh SPEECH OUT",
+    ),
     "compare_references": (
         "Do NeMo and transformers give the same labels with its weights?",
         "python -m experiments compare_references nemojax/small MANIFEST...",

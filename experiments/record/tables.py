@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from experiments.accuracy import confidence, utterance_ends, word_times
+from experiments.accuracy import confidence, search_report, utterance_ends, word_times
 from experiments.gpu import report as gpu_report
 from experiments.harness.output import markdown, median_and_range
 from experiments.harness.rows import Row, distinct, select
@@ -281,6 +281,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "word-times": times_of_words,
     "utterance-ends": lambda: utterance_ends.table(named(select(read_rows("utterance_ends"), lookahead=1))),
     "confidence": lambda: confidence.table(named(read_rows("confidence"))),
+    "search-beam": lambda: search_report.table(named(read_rows("search_accuracy")), "beam"),
+    "search-lm": lambda: search_report.table(named(read_rows("search_accuracy")), "lm_weight"),
+    "search-boost": lambda: search_report.table(named(read_rows("search_accuracy")), "boost"),
     "conditions": lambda: conditions("noise", "telephone", "level"),
     "pauses": lambda: conditions("pause"),
     "latency": latency,

@@ -43,7 +43,7 @@ def test_conditions_that_differ_in_one_variable_are_a_line():
     assert search_report.varied(ROWS) == ["beam", "boost"]
     [beam] = search_report.lines(ROWS, "beam")  # those of another study are not compared with each other
     assert beam.name == "a" and len(beam.rows) == 2
-    assert [line.name for line in search_report.lines(ROWS, "boost")] == ["a", "a, beam=4"]
+    assert [line.name for line in search_report.lines(ROWS, "boost")] == ["a", "a, beam of 4"]
     assert search_report.varied(ROWS[-1:]) == [] == search_report.varied(ROWS[:1])
 
 
@@ -53,7 +53,7 @@ def test_the_table_has_each_measure_over_the_variable():
     assert lines[2] == "| a | WER, % | 20.0 [10.0, 40.0] | 30.0 [15.0, 60.0] † |"
     assert lines[3] == "| a | key words found, % | 50.0 [40.0, 60.0] | 70.0 [60.0, 80.0] † |"
     assert lines[4] == "| a | false alarms per 1,000 words | 0.0 | 4.0 |"
-    assert lines[5].startswith("| a, beam=4 | WER, %") and len(lines) == 8
+    assert lines[5].startswith("| a, beam of 4 | WER, %") and len(lines) == 8
     assert (
         search_report.table(ROWS[:2], "beam").splitlines()[2]
         == "| a | WER, % | 20.0 [10.0, 40.0] | 10.0 [5.0, 20.0] † |"
@@ -63,5 +63,5 @@ def test_the_table_has_each_measure_over_the_variable():
 def test_the_plot_has_a_panel_for_each_variable_and_measure(tmp_path):
     study_report.plot(ROWS, tmp_path / "plot.svg")
     text = (tmp_path / "plot.svg").read_text()
-    for shown in ("WER, %", "key words found, %", "false alarms per 1,000 words", "greedy", "a, beam=4"):
+    for shown in ("WER, %", "key words found, %", "false alarms per 1,000 words", "greedy", "a, beam of 4"):
         assert f">{shown}<" in text
