@@ -192,7 +192,7 @@ class Beam:
         inside = index < length[:, None]
         frames_BFJ = jnp.take_along_axis(projected_BTJ, jnp.minimum(index, frames - 1)[..., None], axis=1)
         graphed = None if fusing is None or c.fusion is None else Graphed(fusing, c.fusion)
-        scores = score_frames(model, frames_BFJ, beam.prediction.output, beam.last, graphed)
+        scores = score_frames(model, frames_BFJ, beam.prediction.output, beam.last, graphed, self.gamma)
         prefix = _prefixes(beam)
 
         # where all expansions of a frame are taken, the hypotheses still at it take their blanks

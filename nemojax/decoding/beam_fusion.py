@@ -63,6 +63,11 @@ def no_graphs(batch: int) -> Graphs:
     return Graphs(pool, Rows(numbers, jnp.zeros((batch, COLUMNS), jnp.float32), numbers))
 
 
+def label_log_prob(blank: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """Returns the log-probability of all labels together from that of blank."""
+    return jnp.log1p(-jnp.minimum(jnp.exp(blank), 1 - LEAST_NOT_BLANK))
+
+
 class Fusing:
     """The graphs of a batch of streams, and how they score labels and blank."""
 
@@ -90,7 +95,7 @@ class Fusing:
 
     def offset(self, blank: Float[Array, "B W *F"]) -> Float[Array, "B W *F"]:
         """Returns what all labels score more, from the log-probability of blank."""
-        return self._over(blank) * jnp.log1p(-jnp.minimum(jnp.exp(blank), 1 - LEAST_NOT_BLANK))
+        return self._over(blank) * label_log_prob(blank)
 
     def most(self, fusion: BeamFusion) -> Float[Array, "B W"]:
         """Returns the score that no label exceeds."""

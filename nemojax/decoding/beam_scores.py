@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from nemojax.decoding.beam_fusion import BeamFusion, Fusing
+from nemojax.decoding.beam_fusion import BeamFusion, Fusing, label_log_prob
 from nemojax.decoding.largest import largest
 from nemojax.model.transducer import Transducer
 
@@ -26,7 +26,7 @@ class Scores(NamedTuple):
 
     logits: Float[Array, "B W F V"]
     normalizer: Float[Array, "B W F"]  # logarithm of the sum of exponentials
-    offset: Float[Array, "B W F"]  # what all labels score more
+    offset: Float[Array, "B W F"]  # what all labels score more where they are proposed; -inf if none may be
     blank: Float[Array, "B W F"]
     best_label: Float[Array, "B W F"]  # no label scores more
     extension: Float[Array, "B W F W"]  # of the last label of each hypothesis
@@ -46,8 +46,13 @@ def score_frames(
     output: Float[Array, "B W J"],
     last: Int[Array, "B W"],
     graphed: Graphed | None,
+    gamma: float,
 ) -> Scores:
-    """Scores projected frames after projected predictions; `last` are the last labels of the hypotheses."""
+    """Scores projected frames after projected predictions; `last` are the last labels of the hypotheses.
+
+    Graphs choose among labels, and where the model finds none, they find none either: if all labels together are less
+    probable than blank by `gamma`, no label is proposed, as without graphs. Otherwise high scores find words in noise.
+    """
     with jax.named_scope("joint"):
         logits = model.joint.logits(frames_BFJ[:, None], output[:, :, None])
         normalizer = model.joint.log_sum_exp(logits.reshape(-1, logits.shape[-1])).reshape(logits.shape[:-1])
@@ -61,6 +66,7 @@ def score_frames(
         offset, most = fusing.offset(blank), fusing.most(fusion)
         added = fusing.scores(fusion, last[:, None])
         extension = extension + offset[..., None] + added[:, :, None]
+        offset = jnp.where(label_log_prob(blank) <= blank - gamma, -jnp.inf, offset)
         best_label = best_label + offset + most[..., None]
         blank = fusing.blank(blank)
     return Scores(logits, normalizer, offset, blank, best_label, extension)

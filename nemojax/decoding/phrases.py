@@ -31,6 +31,11 @@ class Form(NamedTuple):
     labels: tuple[int, ...]
     boost: float
     after_mark: bool = False  # it counts only right after a mark of punctuation
+    scored: int | None = None  # it scores no more than a phrase of as many labels; None: than one of its own length
+
+    def sums(self) -> list[float]:
+        """Returns the scores of its first 1, 2, ... labels."""
+        return [self.boost * total for total in sums(len(self.labels), self.scored)]
 
 
 class _Node:
@@ -50,10 +55,11 @@ class _Node:
         return max(0.0, self.sum - self.complete)
 
 
-def sums(length: int) -> list[float]:
-    """Returns the scores of the first 1, 2, ... labels of a phrase of this length, at a boost of 1."""
+def sums(length: int, scored: int | None = None) -> list[float]:
+    """Returns the scores of the first 1, 2, ... labels of a phrase, at a boost of 1; see `Form.scored`."""
     each = [FIRST] + [LATER + math.log(min(index, DEEPEST)) for index in range(2, length + 1)]
-    return [min(float(total), MAX_BONUS) for total in np.cumsum(each)]
+    totals = [min(float(total), MAX_BONUS) for total in np.cumsum(each)]
+    return totals if scored is None or scored >= length else [min(total, totals[scored - 1]) for total in totals]
 
 
 def phrase_graph(forms: Iterable[Form], marks: Collection[int] = ()) -> Graph:
@@ -62,10 +68,10 @@ def phrase_graph(forms: Iterable[Form], marks: Collection[int] = ()) -> Graph:
     marked.parent = root
     for form in forms:
         node = marked if form.after_mark else root
-        for label, total in zip(form.labels, sums(len(form.labels)), strict=True):
+        for label, total in zip(form.labels, form.sums(), strict=True):
             node = node.children.setdefault(label, _Node(node))
-            node.sum = max(node.sum, form.boost * total)
-        node.own = max(node.own, form.boost * sums(len(form.labels))[-1])
+            node.sum = max(node.sum, total)
+        node.own = max(node.own, total)
     entered = dict.fromkeys(marks, marked) if marked.children else {}
     nodes = _in_order(root, marked, entered)
     for index, node in enumerate(nodes):

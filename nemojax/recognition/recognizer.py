@@ -136,8 +136,9 @@ class Recognizer(RecognizerParts):
             ends. The labels are the same with it.
           phrases: texts that are expected, each with a boost if it has one, as in ["Oslo", ("nemojax", 2.0)]. The
             larger the boost, the likelier the phrase; it is limited to 0.1 to 5, and 1 by default. Phrases count in
-            lower case, with a capital, and in capitals too. Greedy search finds none in noise, for they replace labels
-            and add none; a beam may, at boosts above 3. None for the recognizer's own, [] for none.
+            lower case, with a capital, and in capitals too, each in a few segmentations. Greedy search finds none in
+            noise, for they replace labels and add none; a beam proposes none at a frame where the model finds no
+            label. None for the recognizer's own, [] for none.
           lm_weight: the weight of the language model; None is the recognizer's own.
 
         Raises:

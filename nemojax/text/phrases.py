@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nemojax.errors import ConfigError, shown
+from nemojax.text.segmentations import Segmentations
 from nemojax.text.tokenizer import Tokenizer
 
 Phrase = str | tuple[str, float]
@@ -27,6 +28,7 @@ class Spelling(NamedTuple):
     labels: tuple[int, ...]
     boost: float
     after_mark: bool  # it does not begin a word as the tokenizer sees it: it counts after a mark of punctuation alone
+    own_length: int  # labels of the tokenizer's own segmentation: no other one scores more
 
 
 def checked(phrases: Phrases) -> tuple[tuple[str, float], ...]:
@@ -70,12 +72,21 @@ def marks(tokenizer: Tokenizer) -> dict[int, str]:
 def spellings(tokenizer: Tokenizer, phrases: Sequence[tuple[str, float]]) -> list[Spelling]:
     """Returns the spellings of phrases: as given, in lower case, with a capital, in capitals, each also after a mark.
 
+    Each is there in the tokenizer's segmentation and in a few others.
+
     Raises:
       ConfigError: the tokenizer lacks pieces for all spellings of a phrase, or a phrase is too long.
     """
     mark = next(iter(marks(tokenizer).values()), None)
+    segmentations = Segmentations(tokenizer)
     found: list[Spelling] = []
     lacking: list[str] = []
+
+    def add(labels: tuple[int, ...], boost: float, after_mark: bool) -> None:
+        for segmentation in segmentations.of(labels):
+            if len(segmentation) <= MAX_LABELS:
+                found.append(Spelling(segmentation, boost, after_mark, len(labels)))
+
     for text, boost in phrases:
         cases = dict.fromkeys([text, text.lower(), text[:1].upper() + text[1:], text.upper()])
         known = [case for case in cases if not tokenizer.out_of_vocabulary(case)]
@@ -88,9 +99,9 @@ def spellings(tokenizer: Tokenizer, phrases: Sequence[tuple[str, float]]) -> lis
                 raise ConfigError(
                     f"the phrase {shown(repr(text), 80)} has {len(labels)} pieces; a phrase has at most {MAX_LABELS}"
                 )
-            found.append(Spelling(labels, boost, False))
+            add(labels, boost, False)
             if mark is not None and (after := _after_mark(tokenizer, mark, case)) is not None:
-                found.append(Spelling(after, boost, True))
+                add(after, boost, True)
     if lacking:
         others = f" and {len(lacking) - NAMED} others" if len(lacking) > NAMED else ""
         raise ConfigError(

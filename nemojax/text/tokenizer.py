@@ -90,6 +90,10 @@ class Tokenizer:
         text: str = self._processor.decode([label for label in labels if label not in self._silent])
         return text
 
+    def has_text(self, label: int) -> bool:
+        """Returns whether a label has text of its own: it is neither unknown nor a control, an event or a byte."""
+        return not (self.is_silent(label) or self.is_byte(label) or self._processor.is_control(label))
+
     def is_silent(self, label: int) -> bool:
         """Returns whether a label has no text: an event, or the unknown piece."""
         return label in self._silent

@@ -53,7 +53,7 @@ class Network:
     def fused(self, scores: np.ndarray, hypothesis: Hypothesis) -> np.ndarray:
         """Adds the scores of the graphs."""
         if not self.graphs:
-            return scores
+            return scores.copy()
         blank = scores[self.blank]
         added = self.alpha * np.log1p(-min(np.exp(blank), 1 - 1e-6))
         for (graph, weight), state in zip(self.graphs, hypothesis.states, strict=True):
@@ -97,6 +97,9 @@ def maes(network, length, width, expansions=2, beta=2, gamma=2.3) -> list[Hypoth
             for h in open_ones:
                 log_probs = network.scores(t, h)
                 scores = network.fused(log_probs, h)
+                together = np.log1p(-min(np.exp(log_probs[network.blank]), 1 - 1e-6))
+                if together <= log_probs[network.blank] - gamma:  # all labels, without the graphs
+                    scores[: network.blank] = -np.inf
                 network.margin = min(network.margin, np.abs(scores - scores.max() + gamma).min())
                 for label in np.argsort(-scores, kind="stable")[: width + beta].tolist():
                     near = scores[label] > scores.max() - gamma

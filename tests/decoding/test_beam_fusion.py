@@ -81,6 +81,23 @@ def test_it_is_the_definition(case, blank_scoring):
     assert differs == 3
 
 
+def test_no_score_finds_labels_where_the_model_finds_none(case, tiny_config):
+    """Where blank is that much more probable than all labels together, scores of any height choose among nothing."""
+    search, weights = Beam(4, fusion=True, blank_scoring="no_score"), np.full((4, COLUMNS), 20.0, np.float32)
+    labels = {}
+    for bias in (12.0, 30.0):
+        model = random_model(tiny_config, seed=1, blank_bias=bias)
+        graphs = graphs_of(case.pool, case.streams)
+        graphs = Graphs(graphs.pool, graphs.rows._replace(weights=weights))
+        start = search.initial_state(initial_prediction(model), 4)
+        emission = jax.device_get(case.decode(model, case.encoded, LENGTHS, start, graphs, search=search)[0])
+        network = Network(model, case.encoded[1], [(case.graphs[1][1], 20.0)])
+        found, expected = ends(emission, 1), maes(network, int(LENGTHS[1]), 4)
+        assert set(found) == {one.labels for one in expected}
+        labels[bias] = max(found, key=len)
+    assert len(labels[12.0]) > 0 and labels[30.0] == ()
+
+
 @pytest.mark.parametrize("scale", [0.1, 3.0])
 def test_the_best_labels_are_those_of_scoring_all(scale):
     rng, labels, width = np.random.default_rng(1), 5 * CANDIDATES, 3

@@ -63,6 +63,7 @@ def test_a_phrase_inside_another_keeps_its_bonus():
 
 def test_a_long_phrase_earns_no_more_than_the_most():
     assert sums(3) == pytest.approx([1.0, TWO, THREE])
+    assert sums(3, 2) == pytest.approx([1.0, TWO, TWO]) and sums(2, 3) == sums(2, 2) == sums(2)
     assert sums(40)[-1] == MAX_BONUS and total(phrase_graph([Form(tuple(range(40)), 3.0)]), range(40)) == 3 * MAX_BONUS
 
 

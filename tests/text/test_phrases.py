@@ -51,14 +51,23 @@ def test_a_phrase_is_spelled_in_each_case_and_after_a_mark(tokenizer):
     found = spellings(tokenizer, [("new Fox", 2.0)])
     texts = lambda after: {tokenizer.decode(spelling.labels) for spelling in found if spelling.after_mark is after}
     assert texts(False) == texts(True) == {"new Fox", "new fox", "New Fox", "NEW FOX"}
-    assert {spelling.boost for spelling in found} == {2.0} and len(found) == 8
+    own = [spelling for spelling in found if len(spelling.labels) == spelling.own_length]
+    assert {spelling.boost for spelling in found} == {2.0} and len(own) == 8
     pieces = [tokenizer.piece(spelling.labels[0]) for spelling in found if spelling.after_mark]
     assert not any(piece.startswith("▁") for piece in pieces)
     assert "(" in marks(tokenizer).values() and "," not in marks(tokenizer).values()
-    for spelling in found:
+    for spelling in own:
         if spelling.after_mark:
             text = tokenizer.decode(spelling.labels)
             assert tokenizer.encode("(" + text)[-len(spelling.labels) :] == list(spelling.labels)
+
+
+def test_a_phrase_is_spelled_in_other_segmentations_too(tokenizer):
+    found = [s for s in spellings(tokenizer, [("new fox", 1.0)]) if tokenizer.decode(s.labels) == "new fox"]
+    before = [spelling for spelling in found if not spelling.after_mark]
+    assert before[0].labels == tuple(tokenizer.encode("new fox")) and len({s.labels for s in before}) == len(before) > 1
+    assert {spelling.own_length for spelling in before} == {len(before[0].labels)}
+    assert max(len(spelling.labels) for spelling in before) == len(before[0].labels) + 1
 
 
 def test_characters_without_pieces_are_named(tokenizer):
