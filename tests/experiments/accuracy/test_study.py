@@ -316,7 +316,7 @@ def test_bad_recordings_are_reported_and_the_others_scored(run, manifest, tmp_pa
         (["--conditions", "lookahead=2"], "lookahead 2 does not fit"),
         (["--conditions", "lookahead=6", "lookahead=6,group=2"], "groups of one size"),
         (["--limit", "0"], "at least 1"),
-        (["--study", "boost"], "lookahead=13,boost=1.0 needs key words: name their file with --phrases FILE"),
+        (["--study", "boost"], "lookahead=13,boost=0.5 needs key words: name their file with --phrases FILE"),
         (["--study", "lm-weight"], "lookahead=13,lm_weight=0.1 needs a language model: name one with --lm FILE"),
         (["--study", "noise", "--also", "snr=5"], "--also snr=5 can't be given: it is what the study noise compares"),
         (
