@@ -20,8 +20,8 @@ def cells(notebook) -> list[tuple[str, str]]:
     return [(cell.cell_type, cell.source.strip()) for cell in notebook.cells]
 
 
-def test_there_are_four():
-    assert len(SCRIPTS) == 4 == len(list((ROOT / "notebooks").glob("*.ipynb")))
+def test_there_are_five():
+    assert len(SCRIPTS) == 5 == len(list((ROOT / "notebooks").glob("*.ipynb")))
 
 
 @each

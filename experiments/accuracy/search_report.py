@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from experiments.accuracy.conditions import parse
 from experiments.harness.output import drawing, markdown
 from experiments.harness.rows import Row
@@ -14,7 +16,6 @@ from experiments.harness.rows import Row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PANELS_IN_A_LINE = 3
 SIGNIFICANT = 0.05
 GREEDY = -1.0  # its place on the axis of beam widths, whose logarithms begin with 0
 VARIABLES: dict[str, tuple[str, dict[str, Any]]] = {  # of a condition: the name of the axis, and the value without it
@@ -79,10 +80,21 @@ def _false_alarms(row: Row) -> Point | None:
     return None if found is None else _point(found["false_alarms"], "per_1000_words", 1, None)
 
 
+def _delay(row: Row) -> Point | None:
+    delay = row.get("delay_ms")
+    return None if delay is None else Point(delay["mean"], delay["mean"], delay["mean"], False)
+
+
 MEASURES: dict[str, Callable[[Row], Point | None]] = {
     "WER, %": _wer,
     "key words found, %": _recall,
     "false alarms per 1,000 words": _false_alarms,
+    "mean delay of a word, ms": _delay,
+}
+SHOWN = {  # over each variable
+    "beam": ("WER, %", "mean delay of a word, ms"),
+    "lm_weight": ("WER, %", "key words found, %"),
+    "boost": ("WER, %", "key words found, %", "false alarms per 1,000 words"),
 }
 
 
@@ -109,13 +121,14 @@ def lines(rows: Sequence[Row], variable: str) -> list[Line]:
 
 
 def table(rows: Sequence[Row], variable: str) -> str:
-    """Shows each measure over a variable; † where WER or recall differ from the study's first condition."""
+    """Shows measures over a variable; † where WER or recall differ beyond chance from the study's first condition."""
     drawn = lines(rows, variable)
     values = sorted({row.get(variable) or 0 for line in drawn for row in line.rows})
     shown = []
     for line in drawn:
         at = {row.get(variable) or 0: row for row in line.rows}
-        for measure, of in MEASURES.items():
+        for measure in SHOWN[variable]:
+            of = MEASURES[measure]
             points = [None if value not in at else of(at[value]) for value in values]
             if any(points):
                 shown.append([line.name, measure, *("" if point is None else str(point) for point in points)])
@@ -126,30 +139,33 @@ def table(rows: Sequence[Row], variable: str) -> str:
 
 def plot(rows: Sequence[Row], path: Path) -> None:
     """Draws a panel for each variable and measure, with a line for each manifest: dashed where a beam searches."""
-    panels = [
-        (variable, measure, drawn)
-        for variable in varied(rows)
-        for measure, of in MEASURES.items()
-        if (drawn := [line for line in lines(rows, variable) if any(map(of, line.rows))])
-    ]
-    speech = list(dict.fromkeys(line.speech for *_, drawn in panels for line in drawn))
-    across, down = min(PANELS_IN_A_LINE, len(panels)), -(-len(panels) // PANELS_IN_A_LINE)
-    with drawing(path, max(4.5, 3.4 * across), 0.9 + 2.9 * down) as figure:
-        places = list(figure.subplots(down, across, squeeze=False).flat)
-        for axes, (variable, measure, drawn) in zip(places, panels, strict=False):
-            for line in drawn:
+    drawn = {variable: lines(rows, variable) for variable in varied(rows)}
+    panels = {
+        (down, across): (variable, measure)
+        for down, variable in enumerate(drawn)
+        for across, measure in enumerate(SHOWN[variable])
+        if any(MEASURES[measure](row) for line in drawn[variable] for row in line.rows)
+    }
+    speech = list(dict.fromkeys(line.speech for found in drawn.values() for line in found))
+    across = 1 + max(place for _, place in panels)
+    with drawing(path, max(4.5, 3.4 * across), 0.9 + 2.9 * len(drawn)) as figure:
+        places = figure.subplots(len(drawn), across, squeeze=False)
+        for place, axes in np.ndenumerate(places):
+            if place not in panels:
+                axes.set_visible(False)
+                continue
+            variable, measure = panels[place]
+            for line in drawn[variable]:
                 _draw(axes, line, variable, MEASURES[measure], speech.index(line.speech))
             axes.set_title(measure, fontsize=9)
             axes.set_xlabel(VARIABLES[variable][0], fontsize=9)
             if variable == "beam":
-                widths = sorted({row["beam"] or 0 for line in drawn for row in line.rows})
+                widths = sorted({row["beam"] or 0 for line in drawn[variable] for row in line.rows})
                 axes.set_xticks([_place(variable, width) for width in widths], [str(w or "greedy") for w in widths])
             axes.set_ylim(bottom=0)
             axes.grid(alpha=0.3)
-        for axes in places[len(panels) :]:
-            axes.set_visible(False)
         handles: dict[str, Any] = {}
-        for axes in places:
+        for axes in places.flat:
             handles |= {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=across, fontsize=8)
 

@@ -175,6 +175,11 @@ def times_of_words() -> str:
     return word_times.table(rows)
 
 
+def without_noise(rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows of a search on speech without added noise, and with key words."""
+    return [row for row in rows if row["snr"] is None and row["label"] != "librispeech_clean"]
+
+
 def named(rows: Sequence[Row]) -> list[Row]:
     """Returns rows with the names of their sets as the documents have them."""
     return [row | {"label": NAMES[row["label"]]} for row in rows]

@@ -25,6 +25,7 @@ def row(label, study, condition, wer, p_value=1.0, recall=None, alarms=None):
         "wer": {"rate": wer, "low": wer / 2, "high": 2 * wer},
         "p_value": p_value,
         "key_words": key_words,
+        "delay_ms": {"mean": 402.4},
     }
 
 
@@ -54,10 +55,10 @@ def test_the_table_has_each_measure_over_the_variable():
     assert lines[3] == "| a | key words found, % | 50.0 [40.0, 60.0] | 70.0 [60.0, 80.0] † |"
     assert lines[4] == "| a | false alarms per 1,000 words | 0.0 | 4.0 |"
     assert lines[5].startswith("| a, beam of 4 | WER, %") and len(lines) == 8
-    assert (
-        search_report.table(ROWS[:2], "beam").splitlines()[2]
-        == "| a | WER, % | 20.0 [10.0, 40.0] | 10.0 [5.0, 20.0] † |"
-    )
+    assert search_report.table(ROWS[:2], "beam").splitlines()[2:] == [
+        "| a | WER, % | 20.0 [10.0, 40.0] | 10.0 [5.0, 20.0] † |",
+        "| a | mean delay of a word, ms | 402.4 | 402.4 |",
+    ]
 
 
 def test_the_plot_has_a_panel_for_each_variable_and_measure(tmp_path):
