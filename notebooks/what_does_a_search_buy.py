@@ -95,8 +95,8 @@ for text, recording in zip(texts, recordings, strict=True):
 # ## Text that is settled, and text that may change
 #
 # The hypotheses of a beam share their beginning. What all of them share is final, and `Update.text` has it; the rest
-# of the best one is `Update.tentative`, and may still change. Greedy search has no such text. This is the third sentence
-# on the bad line as a stream, in chunks of 160 ms, with the tentative text in brackets:
+# of the best one is `Update.tentative`, and may still change. Greedy search has no such text. This is the third
+# sentence on the bad line as a stream, in chunks of 160 ms, with the tentative text in brackets:
 
 
 # %%
