@@ -202,9 +202,8 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
         weights = directory.resolve() / WEIGHTS_FILE
     try:
         stored = OrbaxWeights(weights) if weights.name == WEIGHTS else FileWeights(weights)
-        model, quantized = abstract_model(config), [name for name, type in stored.types.items() if type == np.int8]
-        if quantized:
-            model = jax.eval_shape(quantization.quantize, model)
+        quantized = [name for name, type in stored.types.items() if type == np.int8]
+        model = abstract_model(config, quantization.quantize if quantized else None)
         shapes = {name: leaf.shape for name, leaf in named_parameters(model).items()}
         check_shapes(shapes, stored.shapes)
         if weights.name == WEIGHTS:

@@ -8,7 +8,7 @@ straight to where the arrays stay.
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,7 +40,7 @@ class Weights(Protocol):
     def read(self, types: Mapping[str, Any], device: Any) -> dict[str, jax.Array]:
         """Reads the arrays that `types` names, each in its type, onto a device.
 
-        They are converted as they are read, a few at a time.
+        They are converted as they are read.
         """
 
 
@@ -124,7 +124,8 @@ class FileWeights:
         """Reads arrays; see `Weights`."""
         with open(self._path, "rb") as file, ThreadPoolExecutor(READERS) as readers:
             read = lambda name: self._read(file.fileno(), self._places[name]).astype(types[name], copy=False)
-            return {name: jax.device_put(array, device) for name, array in _few_ahead(readers, read, types)}
+            arrays = list(readers.map(read, types))
+        return dict(zip(types, jax.device_put(arrays, device), strict=True))  # one call: each takes 0.5 ms
 
     def _read(self, file: int, place: Place) -> np.ndarray:
         array = _aligned(place.shape, place.dtype)
@@ -136,19 +137,6 @@ class FileWeights:
                 raise CheckpointError(f"{self._path.name} was cut short while it was read")
             done += count
         return array
-
-
-def _few_ahead(
-    workers: ThreadPoolExecutor, read: Callable[[str], np.ndarray], names: Mapping[str, Any]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields names with what `read` makes of them, in order; few arrays are ready before they are taken."""
-    waiting = iter(names)
-    reading = deque((name, workers.submit(read, name)) for _, name in zip(range(2 * READERS), waiting, strict=False))
-    while reading:
-        name, array = reading.popleft()
-        yield name, array.result()
-        if (following := next(waiting, None)) is not None:
-            reading.append((following, workers.submit(read, following)))
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -50,16 +50,6 @@ def test_a_file_is_read(file):
     check_reading(FileWeights(file))
 
 
-def test_more_arrays_of_a_file_than_are_read_ahead(tmp_path):
-    arrays = {str(index): np.arange(index, dtype=np.int8) for index in range(20)}
-    with open(tmp_path / "many", "wb") as target:
-        safetensors_format.write(target, arrays.items(), arrays)
-    read = FileWeights(tmp_path / "many").read(dict.fromkeys(arrays, np.int8), jax.devices()[0])
-    assert list(read) == list(arrays)
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(read[name], array)
-
-
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="arrays of another device are copies")
 def test_large_arrays_of_a_file_are_read_where_they_stay(file, monkeypatch):
     memory, aligned = [], weights._aligned
