@@ -12,6 +12,7 @@ another RUN, it starts the same run there. Exit codes: 0, trained to the last st
 the step does not fit the card; 2, the command or a setting is wrong; 143, stopped by SIGTERM or control-C, state saved.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +20,8 @@ import jax
 
 from experiments.harness.command import command, ending
 from experiments.training.presets import FORMER_FLAGS, PRESETS, RECORDED, Experiment
+from experiments.training.processes import connect, find
+from experiments.training.progress import say
 from nemojax.data.command import current_flags
 from nemojax.errors import CheckpointError, DataError
 
@@ -34,9 +37,12 @@ def run(experiment: Experiment) -> int:
         from experiments.training.estimate import dry_run
 
         return dry_run(experiment)
-    if experiment.distributed:
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")  # where there are only CPUs
-        jax.distributed.initialize()
+    named = experiment.coordinator, experiment.processes, experiment.process
+    if experiment.distributed or any(value is not None for value in named):
+        found = find(os.environ, *named)
+        connect(found)
+        if jax.process_index() == 0:
+            say(f"processes: {jax.process_count()}, found by {found.source}")
     training_run = Run(experiment)
     try:
         return ending(training_run.train, (CheckpointError, DataError, RunError), 1)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parents[3]
         (["smoke", "{run}", "--train", "{train}", "--tokenizer", "{run}/no.model"], "no.model can't be read"),
         (["smoke", "{run}", "--train", "{train}", "--init", "{run}/no"], "no is not a directory"),
         (["smoke", "{train}", "--train", "{train}"], "can't be written"),
+        (["smoke", "{run}", "--train", "{train}", "--process", "1"], "--process alone does not tell"),
     ],
 )
 def test_errors_are_sentences(tmp_path, speech, capsys, arguments, message):
@@ -113,6 +115,36 @@ def test_sigterm_to_the_program(tmp_path, speech):
     assert f"stopped after step {step}, which is saved" in errors
     finish(program(run, speech, steps=step + 5))
     assert [step for step, _ in losses(run)] == list(range(1, step + 6))
+
+
+@pytest.mark.slow
+def test_two_processes_that_flags_and_variables_name(tmp_path, speech, capfd):
+    """As an indexed Job of Kubernetes would start them: each knows its index, and all the coordinator."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    common = {"JAX_COORDINATOR_ADDRESS": coordinator, "JAX_PLATFORMS": "cpu"}
+    processes = [
+        program(
+            *(tmp_path / "run", speech, "--plan.rows-multiple", "2", "--processes", "2"),
+            steps=2,
+            environment={**common, "JOB_COMPLETION_INDEX": str(index)},
+        )
+        for index in range(2)
+    ]
+    try:
+        for process in processes:
+            finish(process)
+    finally:
+        for process in processes:
+            process.kill()
+    assert [step for step, _ in losses(tmp_path / "run")] == [1, 2]
+    lines = capfd.readouterr().out.splitlines()
+    opening = "processes: 2, found by JAX_COORDINATOR_ADDRESS, --processes and JOB_COMPLETION_INDEX"
+    assert lines.count(opening) == 1 and any(
+        line.startswith("devices: ") and "of 2 processes" in line for line in lines
+    )
+    assert json.loads((tmp_path / "run/settings.json").read_text())["process"] is None
 
 
 @pytest.mark.slow
