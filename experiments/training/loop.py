@@ -89,7 +89,7 @@ class Run:
         started = start(experiment) if not (directory / SETTINGS).exists() else started_run(experiment)
         self.config: ModelConfig = started.model.config
         self.tokenizer = Tokenizer(started.tokenizer)
-        self.plan = plan_batches(experiment, self.tokenizer, self.config, log)
+        self.plan = plan_batches(experiment, self.tokenizer, self.config, log if self.chief else lambda line: None)
         like = jax.eval_shape(partial(init, recipe=experiment.training), started.model)
         check_trained(started.drawn, like.parameters, experiment.training)  # before anything is kept
         self.changed = keep_settings(experiment, started, self.plan.fingerprint, losses, self.chief)

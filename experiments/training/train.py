@@ -47,7 +47,8 @@ def run(experiment: Experiment) -> int:
     try:
         return ending(training_run.train, (CheckpointError, DataError, RunError), 1)
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
+        if training_run.chief:
+            print(stopped, file=sys.stderr)
         return STOPPED
 
 
