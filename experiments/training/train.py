@@ -43,16 +43,29 @@ def run(experiment: Experiment) -> int:
         connect(found)
         if jax.process_index() == 0:
             say(f"processes: {jax.process_count()}, found by {found.source}")
-    training_run = Run(experiment)
     try:
+        training_run = Run(experiment)
         return ending(training_run.train, (CheckpointError, DataError, RunError), 1)
     except Stopped as stopped:
-        if training_run.chief:
+        if jax.process_index() == 0:
             print(stopped, file=sys.stderr)
         return STOPPED
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        print(
+            f"error: process {jax.process_index()} of {jax.process_count()} lost another one, whose own message says "
+            f"why; the same command resumes from the last checkpoint ({str(error).splitlines()[0][:200]})",
+            file=sys.stderr,
+        )
+        return 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-
     arguments = current_flags(sys.argv[1:] if arguments is None else arguments, FORMER_FLAGS)
-    return command(Experiment, run, "train", __doc__, arguments, presets=PRESETS, recorded=RECORDED)
+    code = command(Experiment, run, "train", __doc__, arguments, presets=PRESETS, recorded=RECORDED)
+    if code not in (0, STOPPED) and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # at an ordinary end, jax would wait minutes for the others, and they for this process
+    return code

@@ -148,6 +148,24 @@ def test_two_processes_that_flags_and_variables_name(tmp_path, speech, capfd):
 
 
 @pytest.mark.slow
+def test_a_process_that_fails_ends_alone_and_the_others_report_it(tmp_path, speech):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        job = ["--coordinator", f"127.0.0.1:{free.getsockname()[1]}", "--processes", "2"]
+    cpu = {"JAX_PLATFORMS": "cpu"}
+    well = program(tmp_path / "run", speech, *job, "--process", "0", environment=cpu)
+    failing = program(tmp_path / "run", (tmp_path / "none.jsonl",), *job, "--process", "1", environment=cpu)
+    try:
+        assert "none.jsonl: the manifest can't be read" in finish(failing, 2)
+        assert well.poll() is None  # the other does not hold it up
+        errors = finish(well, 1)
+    finally:
+        for process in (well, failing):
+            process.kill()
+    assert "Traceback" not in errors and "error: process 0 of 2 lost another one, whose own message says why" in errors
+
+
+@pytest.mark.slow
 def test_two_processes_of_a_job_train_as_one(tmp_path, speech):
     """As Slurm would start them: they find each other by its variables, and each reads its share."""
     slurm = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
