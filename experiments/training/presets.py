@@ -67,8 +67,8 @@ class Experiment:
     dev: tuple[Path, ...] = ()
     """Manifests whose WER and CER are measured during training, at each of the model's look-aheads."""
     init: Path | None = None
-    """A native checkpoint to start from, or a name on the hub, which is converted once into the user's cache; its
-    settings replace those of `model`."""
+    """A native checkpoint to start from, or a name: small, or one on the hub, which is converted once into the user's
+    cache; its settings replace those of `model`."""
     tokenizer: Path | None = None
     """A SentencePiece model; by default that of `init`, or a new one of `model.vocabulary` pieces from the texts."""
     steps: int = 100_000

@@ -38,10 +38,25 @@ def test_errors_are_sentences(tmp_path, speech, capsys, arguments, message):
     assert message in error and error.splitlines()[-1].startswith("error: ")
 
 
-def test_a_wrong_setting_is_named(tmp_path, capsys):
-    with pytest.raises(SystemExit) as exit:
-        train.main(["smoke", str(tmp_path), "--steps", "0"])
-    assert exit.value.code == 2 and "steps must be at least 1, not 0" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (["--steps", "0"], "--steps must be at least 1, not 0"),
+        (["--training.warmup-steps=-1"], "--training.warmup-steps must be at least 0, not -1"),
+        (
+            ["--training.schedule", "cosine", "--training.warmup-steps", "30", "--steps", "25"],
+            "the warm-up of 30 steps must end before the schedule does, at step 25; set a shorter "
+            "--training.warmup-steps",
+        ),
+        (
+            ["--training.spec-augment.time-width", "2"],
+            "--training.spec-augment.time-width must be between 0 and 1, not 2.0",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_named_by_its_flag(tmp_path, capsys, arguments, message):
+    assert train.main(["smoke", str(tmp_path), "--train", "x", *arguments]) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
 
 
 # As programs of their own.
