@@ -30,6 +30,7 @@ from nemojax.kernels import quantization
 from nemojax.model.parameters import abstract_model, check_shapes, named_parameters
 from nemojax.model.transducer import Transducer
 from nemojax.weights import FileWeights, OrbaxWeights
+from nemojax.write_errors import print_no_tracebacks, reason
 
 CONFIG, TOKENIZER, ORIGIN = "config.json", "tokenizer.model", "origin.json"
 WEIGHTS, WEIGHTS_FILE = "weights", "weights.safetensors"
@@ -67,6 +68,7 @@ def save(
     directory = Path(directory).resolve()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise CheckpointError(f"{directory} exists already; name a new directory or remove it first")
+    print_no_tracebacks()
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
@@ -87,11 +89,11 @@ def save(
                 with _checkpointer(save_concurrent_gb=CONCURRENT_GB, use_compression=False) as checkpointer:
                     checkpointer.save(partial / WEIGHTS, args=ocp.args.PyTreeSave(arrays))
             except ValueError as error:  # orbax raises it for a failed write
-                raise CheckpointError(f"{directory} can't be written: {_first_line(error)}") from None
+                raise CheckpointError(f"{directory} can't be written: {reason(error)}") from None
         partial.chmod(DIRECTORY_MODE)
         partial.rename(directory)
     except OSError as error:
-        raise CheckpointError(f"{directory} can't be written: {error.strerror or error}") from None
+        raise CheckpointError(f"{directory} can't be written: {reason(error)}") from None
     finally:
         _remove(partial)
 
@@ -122,10 +124,6 @@ def _remove(directory: Path) -> None:
         if not directory.exists():
             return
         time.sleep(0.1)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def read_settings(directory: str | Path) -> tuple[ModelConfig, bytes, dict[str, Any]]:
@@ -214,5 +212,5 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
     except CheckpointError as error:
         raise CheckpointError(f"{weights.parent}: {error}") from None
     except Exception as error:  # tensorstore's errors are of several types
-        raise CheckpointError(f"the weights in {weights} can't be read: {_first_line(error)}") from None
+        raise CheckpointError(f"the weights in {weights} can't be read: {reason(error)}") from None
     return jax.tree.unflatten(jax.tree.structure(model), [arrays[name] for name in shapes]), config, tokenizer, origin
