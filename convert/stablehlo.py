@@ -27,9 +27,9 @@ from jax import export as jax_export
 import nemojax
 from convert import stablehlo_example
 from convert.errors import ConvertError, reason
-from convert.huggingface import safetensors_format
 from convert.output import Progress, check_new, new_directory
 from convert.source import Native, read_native
+from nemojax import safetensors_format
 from nemojax.config import ModelConfig
 from nemojax.decoding.state import Emission
 from nemojax.streaming import Segment, init_state, prepare, step

@@ -1,12 +1,14 @@
 """Saves and loads models. A checkpoint is a directory:
 
-config.json       the settings, as `ModelConfig.to_json` writes them
-tokenizer.model   the SentencePiece model
-origin.json       the origin of the weights: source, its SHA-256, versions
-weights/          orbax: one array per parameter, named by the parameter's path in the model
+config.json          the settings, as `ModelConfig.to_json` writes them
+tokenizer.model      the SentencePiece model
+origin.json          the origin of the weights: source, its SHA-256, versions
+weights/             orbax: one array per parameter, named by the parameter's path in the model
+weights.safetensors  the same as one file, in its place, where weights are in int8: they lie there as steps read them
 """
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -18,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nemojax import settings
+from nemojax import safetensors_format, settings
 from nemojax.checks import check_local
 from nemojax.config import ModelConfig
 from nemojax.device import default_device
@@ -27,9 +29,11 @@ from nemojax.hub import resolve
 from nemojax.kernels import quantization
 from nemojax.model.parameters import abstract_model, check_shapes, named_parameters
 from nemojax.model.transducer import Transducer
-from nemojax.weights import open_arrays, read_arrays
+from nemojax.weights import FileWeights, OrbaxWeights
+from nemojax.write_errors import print_no_tracebacks, reason
 
-CONFIG, TOKENIZER, ORIGIN, WEIGHTS = "config.json", "tokenizer.model", "origin.json", "weights"
+CONFIG, TOKENIZER, ORIGIN = "config.json", "tokenizer.model", "origin.json"
+WEIGHTS, WEIGHTS_FILE = "weights", "weights.safetensors"
 MAX_BYTES = {CONFIG: 8 << 20, TOKENIZER: 16 << 20, ORIGIN: 64 << 20}
 # Weights may be of this many times the bytes of their files, and of this many more. nemojax does not compress them.
 MAX_RATIO, MAX_EXTRA_BYTES = 20, 64 << 20
@@ -64,6 +68,7 @@ def save(
     directory = Path(directory).resolve()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise CheckpointError(f"{directory} exists already; name a new directory or remove it first")
+    print_no_tracebacks()
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
@@ -73,22 +78,31 @@ def save(
         (partial / CONFIG).write_text(model.config.to_json())
         (partial / TOKENIZER).write_bytes(tokenizer)
         (partial / ORIGIN).write_text(json.dumps(dict(origin), indent=2) + "\n")
-        parameters = progress(list(named_parameters(model).items()))
-        # in a job of several processes orbax rejects jax arrays of one process alone, and accepts numpy arrays
-        place = jax.device_put if jax.process_count() == 1 else np.asarray
-        arrays = {name: place(np.ascontiguousarray(leaf)) for name, leaf in parameters}
-        try:
-            # weights hardly compress: they would be a tenth smaller and take twice as long to read
-            with _checkpointer(save_concurrent_gb=CONCURRENT_GB, use_compression=False) as checkpointer:
-                checkpointer.save(partial / WEIGHTS, args=ocp.args.PyTreeSave(arrays))
-        except ValueError as error:  # orbax raises it for a failed write
-            raise CheckpointError(f"{directory} can't be written: {_first_line(error)}") from None
+        parameters = named_parameters(model)
+        if any(getattr(leaf, "dtype", None) == np.int8 for leaf in parameters.values()):
+            with open(partial / WEIGHTS_FILE, "wb") as file:
+                safetensors_format.write(file, progress(parameters.items()), parameters)
+        else:
+            arrays = _arrays(progress(list(parameters.items())))
+            try:
+                # weights hardly compress: they would be a tenth smaller and take twice as long to read
+                with _checkpointer(save_concurrent_gb=CONCURRENT_GB, use_compression=False) as checkpointer:
+                    checkpointer.save(partial / WEIGHTS, args=ocp.args.PyTreeSave(arrays))
+            except ValueError as error:  # orbax raises it for a failed write
+                raise CheckpointError(f"{directory} can't be written: {reason(error)}") from None
         partial.chmod(DIRECTORY_MODE)
         partial.rename(directory)
     except OSError as error:
-        raise CheckpointError(f"{directory} can't be written: {error.strerror or error}") from None
+        raise CheckpointError(f"{directory} can't be written: {reason(error)}") from None
     finally:
         _remove(partial)
+
+
+def _arrays(parameters: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns parameters as orbax accepts them."""
+    # in a job of several processes orbax rejects jax arrays of one process alone, and accepts numpy arrays
+    place = jax.device_put if jax.process_count() == 1 else np.asarray
+    return {name: place(np.ascontiguousarray(leaf)) for name, leaf in parameters}
 
 
 def _checkpointer(**settings: Any) -> Any:
@@ -112,10 +126,6 @@ def _remove(directory: Path) -> None:
         time.sleep(0.1)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
 def read_settings(directory: str | Path) -> tuple[ModelConfig, bytes, dict[str, Any]]:
     """Reads the settings, the tokenizer and the origin of a checkpoint, without its weights.
 
@@ -131,7 +141,8 @@ def read_settings(directory: str | Path) -> tuple[ModelConfig, bytes, dict[str, 
             hint = "; convert a .nemo archive with nemojax-convert first" if directory.is_file() else ""
             hint = hint if os.path.lexists(directory) else ": there is none of this name"
             raise CheckpointError(f"{directory} is not a directory{hint}")
-        missing = [name for name in (CONFIG, TOKENIZER, ORIGIN, WEIGHTS) if not (directory / name).exists()]
+        missing = [name for name in (CONFIG, TOKENIZER, ORIGIN) if not (directory / name).exists()]
+        missing += [] if has_weights(directory) else [WEIGHTS]
     except OSError as error:
         raise CheckpointError(f"{directory} can't be read: {error.strerror}") from None
     if missing:
@@ -158,6 +169,11 @@ def read_settings(directory: str | Path) -> tuple[ModelConfig, bytes, dict[str, 
         raise CheckpointError(f"{directory} can't be read: {error}") from None
 
 
+def has_weights(directory: Path) -> bool:
+    """Returns whether a directory has the weights of a checkpoint, in either form."""
+    return (directory / WEIGHTS).exists() or (directory / WEIGHTS_FILE).exists()
+
+
 def _check_size(weights: Path, size: int) -> None:
     """Raises CheckpointError for weights of `size` bytes that their files can't hold."""
     held = sum(path.stat().st_size for path in weights.rglob("*") if path.is_file())
@@ -180,20 +196,21 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
     directory = resolve(directory)
     config, tokenizer, origin = read_settings(directory)
     weights, device = directory.resolve() / WEIGHTS, default_device()
+    if not weights.exists():
+        weights = directory.resolve() / WEIGHTS_FILE
     try:
-        stored = open_arrays(weights)
-        stored_types = {name: array.dtype.numpy_dtype for name, array in stored.items()}
-        model, quantized = abstract_model(config), [name for name, type in stored_types.items() if type == np.int8]
-        if quantized:
-            model = jax.eval_shape(quantization.quantize, model)
+        stored = OrbaxWeights(weights) if weights.name == WEIGHTS else FileWeights(weights)
+        quantized = [name for name, type in stored.types.items() if type == np.int8]
+        model = abstract_model(config, quantization.quantize if quantized else None)
         shapes = {name: leaf.shape for name, leaf in named_parameters(model).items()}
-        check_shapes(shapes, {name: tuple(array.shape) for name, array in stored.items()})
-        _check_size(weights, sum(array.size * stored_types[name].itemsize for name, array in stored.items()))
+        check_shapes(shapes, stored.shapes)
+        if weights.name == WEIGHTS:
+            _check_size(weights, sum(math.prod(shapes[name]) * stored.types[name].itemsize for name in shapes))
         kept = {*quantized, *(f"{name}_scale" for name in quantized)}
-        types = {name: stored_types[name] if dtype is None or name in kept else dtype for name in shapes}
-        arrays = read_arrays(stored, types, device)
+        types = {name: stored.types[name] if dtype is None or name in kept else dtype for name in shapes}
+        arrays = stored.read(types, device)
     except CheckpointError as error:
-        raise CheckpointError(f"{directory}: {error}") from None
+        raise CheckpointError(f"{weights.parent}: {error}") from None
     except Exception as error:  # tensorstore's errors are of several types
-        raise CheckpointError(f"the weights in {weights} can't be read: {_first_line(error)}") from None
+        raise CheckpointError(f"the weights in {weights} can't be read: {reason(error)}") from None
     return jax.tree.unflatten(jax.tree.structure(model), [arrays[name] for name in shapes]), config, tokenizer, origin

@@ -1,4 +1,4 @@
-"""Names of models on the hub, which are converted once into the user's cache.
+"""Names of models: that of the package, and those on the hub, which are converted once into the user's cache.
 
 nemojax does not import the converters. `python -m convert` runs as a process of its own: its memory, which holds the
 weights of another toolkit, is free again when the model is loaded.
@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from nemojax import companions
+from nemojax.bundled import SMALL, SMALL_NAME
 from nemojax.errors import CheckpointError
 
 # owner/model, or owner/model@revision
@@ -24,14 +25,17 @@ _PACKAGES = Path(__file__).parents[1]  # where nemojax is
 
 
 def resolve(model: str | Path) -> Path:
-    """Returns the directory of a model: itself if it is a path, or the cached one of a name on the hub.
+    """Returns the directory of a model: itself if it is a path, or that of a name: "small", or a name on the hub.
 
+    "small" is the model of the package, unless the working directory has a file or directory of this name.
     A name such as "nvidia/nemotron-speech-streaming-en-0.6b" may end with "@" and a branch, tag or commit. It is
     downloaded and converted when it is first used; a line on standard error says so. Later uses need no network.
 
     Raises:
       CheckpointError: the name can't be downloaded or converted, or looks like a mistyped directory; says why.
     """
+    if str(model) == SMALL_NAME and not os.path.lexists(model):
+        return SMALL
     name = NAME.fullmatch(str(model))
     if name is None or os.path.lexists(model) or str(model).endswith(ARCHIVE):
         return Path(model)

@@ -9,6 +9,7 @@ import pytest
 
 import nemojax
 from nemojax import checkpoint, hub
+from nemojax.bundled import SMALL
 from nemojax.errors import CheckpointError
 from tests.convert.samples import CONFIG, nemo_members, tar
 from tests.helpers.hub import serve
@@ -135,3 +136,12 @@ def test_from_a_hub_to_labels(tmp_path):
     assert offline.returncode == 2 and offline.stderr.splitlines()[-1].startswith(
         "error: owner/none is not a local dir"
     )
+
+
+def test_small_is_the_model_of_the_package_unless_there_is_such_a_directory(cache, tmp_path):
+    for name in ("small", Path("small")):
+        assert hub.resolve(name) == SMALL and hub.is_here(name)
+    assert hub.resolve("./small") == Path("small")  # a path
+    assert checkpoint.read_settings("small")[0] == checkpoint.read_settings(SMALL)[0]
+    (tmp_path / "small").mkdir()
+    assert hub.resolve("small") == Path("small")

@@ -82,7 +82,7 @@ LIMITS = {
         "MAX_XZ_BYTES": 2**28,
     },
     "convert.huggingface.checkpoint": {"MAX_SHARDS": 256},
-    "convert.huggingface.safetensors_format": {"MAX_HEADER_BYTES": 2**22, "MAX_DIMENSIONS": 8, "MAX_LENGTH": 2**62},
+    "nemojax.safetensors_format": {"MAX_HEADER_BYTES": 2**22, "MAX_DIMENSIONS": 8, "MAX_LENGTH": 2**62},
 }
 
 

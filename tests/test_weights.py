@@ -4,8 +4,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from nemojax import weights
-from nemojax.weights import open_arrays, read_arrays
+from nemojax import safetensors_format, weights
+from nemojax.errors import CheckpointError
+from nemojax.weights import FileWeights, OrbaxWeights
+from tests.helpers.messages import whole
 
 ARRAYS = {
     "a.kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4) / 7,
@@ -23,25 +25,64 @@ def directory(tmp_path):
 def test_what_orbax_wrote_is_read(directory, monkeypatch):
     """A few arrays at a time, however many there are."""
     monkeypatch.setattr(weights, "CONCURRENT_BYTES", 50)
-    stored = open_arrays(directory)
-    assert {name: array.shape for name, array in stored.items()} == {name: x.shape for name, x in ARRAYS.items()}
+    check_reading(OrbaxWeights(directory))
+
+
+@pytest.fixture
+def file(tmp_path):
+    with open(tmp_path / "weights.safetensors", "wb") as target:
+        safetensors_format.write(target, ARRAYS.items(), ARRAYS)
+    return tmp_path / "weights.safetensors"
+
+
+def check_reading(stored):
+    assert stored.shapes == {name: x.shape for name, x in ARRAYS.items()}
+    assert stored.types == {name: x.dtype for name, x in ARRAYS.items()}
     device = jax.devices()[0]
-    read = read_arrays(stored, {"b": np.int8, "a.kernel": np.float32, "c.scale": np.float32}, device)
+    read = stored.read({"b": np.int8, "a.kernel": np.float32, "c.scale": np.float32}, device)
     assert list(read) == ["b", "a.kernel", "c.scale"]
     for name, array in read.items():
         assert isinstance(array, jax.Array) and array.dtype == ARRAYS[name].dtype and array.devices() == {device}
         np.testing.assert_array_equal(array, ARRAYS[name])
 
 
-def test_arrays_are_converted_as_they_are_read(directory):
-    read = read_arrays(open_arrays(directory), {"a.kernel": jnp.bfloat16}, jax.devices()[0])
+def test_a_file_is_read(file):
+    check_reading(FileWeights(file))
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="arrays of another device are copies")
+def test_large_arrays_of_a_file_are_read_where_they_stay(file, monkeypatch):
+    memory, aligned = [], weights._aligned
+    monkeypatch.setattr(weights, "_aligned", lambda *given: memory.append(aligned(*given)) or memory[-1])
+    read = FileWeights(file).read({"a.kernel": np.float32}, jax.devices()[0])
+    assert read["a.kernel"].unsafe_buffer_pointer() == memory[0].ctypes.data
+
+
+def test_a_damaged_file_is_named(file):
+    data = file.read_bytes()
+    file.write_bytes(data[:-1])
+    message = f"weights.safetensors is {len(data) - 1} bytes long, its header says {len(data)}"
+    with pytest.raises(CheckpointError, match=whole(message)):
+        FileWeights(file)
+    file.write_bytes(data)
+    stored = FileWeights(file)
+    file.write_bytes(data[:-1])
+    with pytest.raises(CheckpointError, match=whole("weights.safetensors was cut short while it was read")):
+        stored.read(stored.types, jax.devices()[0])
+
+
+@pytest.mark.parametrize("form", ["directory", "file"])
+def test_arrays_are_converted_as_they_are_read(form, request):
+    path = request.getfixturevalue(form)
+    stored = OrbaxWeights(path) if form == "directory" else FileWeights(path)
+    read = stored.read({"a.kernel": jnp.bfloat16}, jax.devices()[0])
     np.testing.assert_array_equal(read["a.kernel"], ARRAYS["a.kernel"].astype(jnp.bfloat16))
 
 
 def test_more_arrays_than_a_model_has_are_refused(directory, monkeypatch):
     monkeypatch.setattr(weights, "MAX_ARRAYS", 2)
     with pytest.raises(ValueError, match="it holds 3 arrays; a model has at most 2"):
-        open_arrays(directory)
+        OrbaxWeights(directory)
 
 
 def test_a_chunk_that_is_missing_is_an_error(directory):
@@ -51,4 +92,4 @@ def test_a_chunk_that_is_missing_is_an_error(directory):
     database = ts.KvStore.open({"driver": "ocdbt", "base": {"driver": "file", "path": f"{directory}/"}}).result()
     database.delete_range(ts.KvStore.KeyRange("b/0", "b/1")).result()
     with pytest.raises(ValueError, match="missing"):
-        read_arrays(open_arrays(directory), {"b": np.int8}, jax.devices()[0])
+        OrbaxWeights(directory).read({"b": np.int8}, jax.devices()[0])

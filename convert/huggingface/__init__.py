@@ -2,7 +2,7 @@
 
 checkpoint.py          a whole directory, in both directions
 settings.py            Hugging Face's settings to ours, and back
-safetensors_format.py  the weights, read and written
+safetensors_file.py    the weights
 tokenizer_json.py      tokenizer.json to a SentencePiece model, and back
 """
 

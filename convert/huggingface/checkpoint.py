@@ -13,7 +13,7 @@ from typing import Any
 
 from convert.errors import ConvertError, short
 from convert.files import open_file
-from convert.huggingface import safetensors_format, settings, tokenizer_json
+from convert.huggingface import safetensors_file, settings, tokenizer_json
 from convert.huggingface.settings import EXTRACTOR_FILE, FILE, PROCESSOR_FILE
 from convert.output import Progress, new_directory
 from convert.pieces import MAX_MODEL_BYTES, pieces
@@ -29,6 +29,7 @@ from convert.source import (
     read_native,
     text_settings,
 )
+from nemojax import safetensors_format
 from nemojax.config import ModelConfig
 
 WEIGHTS, INDEX, TOKENIZER = "model.safetensors", "model.safetensors.index.json", "tokenizer.model"
@@ -123,7 +124,7 @@ def _shards(directory: Path) -> dict[str, dict[str, Tensor]]:
         if file in ("", ".", "..") or any(character in file for character in "/\\\0"):
             raise ConvertError(f"{INDEX} names {short(file)}, which is not a file in this directory; refused")
     opened = [open_file(directory / file) for file in files[:MAX_SHARDS]]
-    headers = sum(min(one.size, safetensors_format.header_bytes(one)) for one in opened)
+    headers = sum(min(one.size, safetensors_file.header_bytes(one)) for one in opened)
     if len(files) > MAX_SHARDS or headers > safetensors_format.MAX_HEADER_BYTES:
         limits = f"at most {MAX_SHARDS} files and {safetensors_format.MAX_HEADER_BYTES >> 20} MB of headers"
         raise ConvertError(f"{INDEX} names {len(files)} files with {headers >> 20} MB of headers; {limits} are read")
@@ -139,7 +140,7 @@ def _shards(directory: Path) -> dict[str, dict[str, Tensor]]:
 def _weights(directory: Path, name: str) -> dict[str, Tensor]:
     """Returns the tensors of one weights file."""
     try:
-        return safetensors_format.read(open_file(directory / name))
+        return safetensors_file.read(open_file(directory / name))
     except ConvertError as error:
         where = "" if str(directory / name) in str(error) else f"{name} "
         raise ConvertError(f"{where}{error}") from None

@@ -8,16 +8,19 @@ command is run. `--help` beside `--settings` shows the file's values.
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
-from experiments.harness.settings import load, to_json
+from experiments.harness.flag_names import with_flags
+from experiments.harness.settings import FILE, load, to_json
 from nemojax import companions
-from nemojax.errors import NemojaxError
+from nemojax.errors import ConfigError, NemojaxError
 
 ERRORS: tuple[type[Exception], ...] = (NemojaxError,)
 INTERRUPTED = 128 + 2
@@ -60,15 +63,27 @@ def command(
             return 0
         return run(settings)
 
-    return ending(parse_and_run, (*ERRORS, *catch))
+    return ending(parse_and_run, (*ERRORS, *catch), kind=kind)
 
 
-def ending(call: Callable[[], int | None], errors: tuple[type[Exception], ...] = ERRORS, code: int = 2) -> int:
-    """Returns the exit code of a call, 0 for None; `errors` are printed as a line, and give `code`."""
+def ending(
+    call: Callable[[], int | None],
+    errors: tuple[type[Exception], ...] = ERRORS,
+    code: int = 2,
+    kind: type | None = None,
+) -> int:
+    """Returns the exit code of a call, 0 for None; `errors` are printed as a line, and give `code`.
+
+    Args:
+      kind: the dataclass of the settings; a ConfigError names them by their flags.
+    """
     try:
         return call() or 0
     except errors as error:
-        print(f"error: {error}", file=sys.stderr)
+        message = str(error)
+        if kind is not None and isinstance(error, ConfigError) and not message.startswith(FILE):
+            message = with_flags(message, kind)
+        print(f"error: {message}", file=sys.stderr)
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -98,7 +113,34 @@ def parse(
         if given.settings is not None:
             file = given.settings
             presets = {key: (text, load(file, kind, value, recorded)) for key, (text, value) in presets.items()}
-        return tyro.extras.overridable_config_cli(dict(presets), **options), given.print_settings
+        named = dict(presets)
+        return _with_own_errors(lambda: tyro.extras.overridable_config_cli(named, **options)), given.print_settings
     if given.settings is not None:
         options["default"] = load(given.settings, kind, recorded=recorded)
-    return tyro.cli(kind, config=(tyro.conf.AvoidSubcommands,), **options), given.print_settings
+    settings = _with_own_errors(lambda: tyro.cli(kind, config=(tyro.conf.AvoidSubcommands,), **options))
+    return settings, given.print_settings
+
+
+class _Held(io.StringIO):
+    """Standard error that is held back; it is in color where standard error is a terminal."""
+
+    def isatty(self) -> bool:
+        return sys.__stderr__ is not None and sys.__stderr__.isatty()
+
+
+def _with_own_errors(call: Callable[[], T]) -> T:
+    """Returns what tyro parses; raises the NemojaxError of a setting's check, which tyro would show in its own form."""
+    held = _Held()
+    try:
+        with redirect_stderr(held):
+            return call()
+    except SystemExit as exit:
+        error: BaseException | None = exit
+        while error is not None and not isinstance(error, NemojaxError):
+            error = error.__context__
+        if error is not None:
+            held.truncate(0)
+            raise error from None
+        raise
+    finally:
+        sys.stderr.write(held.getvalue())

@@ -14,6 +14,7 @@ from nemojax.settings import to_json
 __all__ = ["from_json", "load", "to_json"]
 
 T = TypeVar("T")
+FILE = "the settings file"  # how messages about one begin
 
 
 def load(path: Path, kind: type[T], defaults: T | None = None, recorded: frozenset[str] = frozenset()) -> T:
@@ -25,7 +26,7 @@ def load(path: Path, kind: type[T], defaults: T | None = None, recorded: frozens
     Raises:
       ConfigError: the file can't be read, or does not fit; the message names the file.
     """
-    name = f"the settings file {path}"
+    name = f"{FILE} {path}"
     try:
         values = settings.parse_json(path.read_bytes(), name)
     except OSError as error:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from convert.source import sha256
 from experiments.released.known import DIFFERENT, EQUAL, UNKNOWN, Check, File, Release
-from nemojax.checkpoint import CONFIG, ORIGIN, WEIGHTS
+from nemojax.checkpoint import CONFIG, ORIGIN, has_weights
 from nemojax.errors import ConfigError
 
 
@@ -31,7 +31,7 @@ def check_files(model: Path, release: Release) -> list[Check]:
 
 def is_native(model: Path) -> bool:
     """Returns whether a directory is a native checkpoint."""
-    return (model / WEIGHTS).is_dir() and (model / ORIGIN).is_file()
+    return has_weights(model) and (model / ORIGIN).is_file()
 
 
 def check_parameters(count: int, release: Release) -> Check:

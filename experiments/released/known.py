@@ -79,10 +79,14 @@ RELEASES = {
     "january": Release(f"{ENGLISH}, January 2026", {}, PARAMETERS, _by_set(JANUARY)),
 }
 
-# published speeds, of other conditions than those measured here: what, the figure, and where it was published
+# Published speeds, of other conditions than those measured here: what, the figure, and where it was published. None is
+# an RTFx of this model or a delay of its words.
 SPEEDS = (
     ("live streams of one H100, chunks of 320 ms", "560", "NVIDIA's article on cache-aware streaming"),
     ("median delay of 127 WebSocket clients, chunks of 560 ms, H100", "182 ms", "the same article (Modal)"),
     ("median time to the final transcript, locally", "24 ms", "the same article (Daily)"),
+    ("step of one stream in NeMo, chunks of 160 ms and 1.12 s, RTX 4090", "20.7 and 21.2 ms", "NeMo-Speech.cpp"),
+    ("the same in NeMo-Speech.cpp, weights of 8 bits", "2.3 and 3.4 ms", "NeMo-Speech.cpp"),
+    ("the same on 8 threads of an i7-11700K", "27.0 and 42.7 ms", "NeMo-Speech.cpp"),
     ("offline RTFx of NeMo, Parakeet TDT 0.6B", "6,038 to 6,098", "Open ASR Leaderboard, September 2026"),
 )

@@ -12,6 +12,7 @@ from experiments.released.known import DIFFERENT, EQUAL, SETS, SIZES, SPEEDS, UN
 
 ROUNDING = 0.005  # of published figures, in percent
 AGREES, BETTER, WORSE, OPEN = "agrees", "better", "worse", ""
+NO_FIGURE = "RTFx and the delay of words have no verdict: there is no published figure of this model."
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #24292f }
 table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .25rem .7rem; border-bottom: 1px solid #d0d7de }
@@ -74,6 +75,7 @@ def sentences(rows: Sequence[Row], checks: Sequence[Check], release: Release) ->
     if streamed:
         same, count = (sum(row[key] for row in streamed) for key in ("same_text", "streamed"))
         yield f"Streamed, {same:,} of {count:,} recordings have the same text as offline."
+    yield NO_FIGURE
 
 
 def line(row: Row, release: Release) -> str:

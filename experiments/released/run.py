@@ -100,7 +100,7 @@ def obtain(model: str, output: Path, release: Release) -> tuple[Path, list[Check
     if name and not os.path.lexists(model) and not model.endswith(hub.ARCHIVE):
         files = locate(f"{name['owner']}/{name['model']}", "huggingface", name["revision"])
         return hub.resolve(model), check_files(files, release)
-    path = Path(model)
+    path = hub.resolve(model)
     if not path.exists():
         raise ConfigError(f"{model} is neither a file, nor a directory, nor a name on the hub (owner/model)")
     found = check_files(path, release)

@@ -29,6 +29,7 @@ from experiments.harness.output import markdown, median_and_range
 from experiments.harness.rows import Row, Rows, distinct, select
 from nemojax.bundled import SMALL
 from nemojax.errors import ConfigError, NemojaxError
+from nemojax.hub import resolve
 
 WORKER = Path(__file__).with_name("versions_worker.py")
 
@@ -81,7 +82,7 @@ class Version:
 
     def __init__(self, name: str, directory: Path, settings: Settings):
         self.name, self.commit = name, described(directory)
-        given = [str(settings.model.resolve()), settings.dtype, str(settings.steps), str(settings.seed)]
+        given = [str(resolve(settings.model).absolute()), settings.dtype, str(settings.steps), str(settings.seed)]
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(WORKER), *given],  # -P: the directory of the script is not imported from
             stdin=subprocess.PIPE,

@@ -3,6 +3,7 @@
 train.py           the command
 presets.py         its settings, and the named presets
 loop.py            the loop of steps, evaluations and checkpoints
+processes.py       how the processes of a job find each other
 start.py           the first weights and the tokenizer
 planning.py        the batches, and the dev recordings
 kept_settings.py   the settings that a run keeps, compared when it is resumed

@@ -45,6 +45,7 @@ def keep_settings(
     path = experiment.run / SETTINGS
     config = started.model.config
     now = json.loads(experiment.to_json()) | {"started": json.loads(config.to_json()), "data": fingerprint}
+    now["process"] = None  # each process has its own
     if losses is not None:
         now["losses"] = {loss.name: loss.weight for loss in losses}
     if path.exists():

@@ -36,7 +36,7 @@ from experiments.training.run_directory import (
     read_metrics,
 )
 from experiments.training.start import Start, check_trained, start
-from experiments.training.trackers import TENSORBOARD, Tracker, trackers
+from experiments.training.trackers import TENSORBOARD, Tracker, check_installed, trackers
 from nemojax import compilation
 from nemojax.checks import check_local
 from nemojax.config import ModelConfig
@@ -81,6 +81,7 @@ class Run:
         self.chief = jax.process_index() == 0  # the process that writes metrics and evaluates
         directory = experiment.run
         check_local(directory)
+        check_installed(self._tracker_names())
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -88,7 +89,7 @@ class Run:
         started = start(experiment) if not (directory / SETTINGS).exists() else started_run(experiment)
         self.config: ModelConfig = started.model.config
         self.tokenizer = Tokenizer(started.tokenizer)
-        self.plan = plan_batches(experiment, self.tokenizer, self.config, log)
+        self.plan = plan_batches(experiment, self.tokenizer, self.config, log if self.chief else lambda line: None)
         like = jax.eval_shape(partial(init, recipe=experiment.training), started.model)
         check_trained(started.drawn, like.parameters, experiment.training)  # before anything is kept
         self.changed = keep_settings(experiment, started, self.plan.fingerprint, losses, self.chief)
@@ -305,9 +306,12 @@ class Run:
         lines = Lines(self.log if self.chief else lambda line: None, experiment.log_seconds, experiment.steps)
         return ProgressBar(bar, pipeline, lines, operations, one and one * jax.device_count())
 
+    def _tracker_names(self) -> list[str]:
+        return [*self.experiment.track, *([TENSORBOARD] if self.experiment.tensorboard else [])]
+
     def _trackers(self) -> list[Tracker]:
-        names = [*self.experiment.track, *([TENSORBOARD] if self.experiment.tensorboard else [])]
-        return trackers(names, self.experiment.run, self.step, json.loads(self.experiment.to_json()))
+        settings = json.loads(self.experiment.to_json())
+        return trackers(self._tracker_names(), self.experiment.run, self.step, settings)
 
     def _host_model(self) -> Any:
         """Returns the model to evaluate, in host memory. Every process must call this."""

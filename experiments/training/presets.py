@@ -23,6 +23,7 @@ from nemojax.training.recipe import TrainingConfig
 FREE = frozenset(
     {"run", "dev", "steps", "evaluate_every", "save_every", "keep", "dev_utterances", "dev_batch", "workers"}
     | {"stop_after_skipped", "tensorboard", "distributed", "accept_changes"}
+    | {"coordinator", "processes", "process"}
     | {"patience", "track", "log_seconds", "peak_tflops", "dry", "card_gb"}
 )
 
@@ -66,8 +67,8 @@ class Experiment:
     dev: tuple[Path, ...] = ()
     """Manifests whose WER and CER are measured during training, at each of the model's look-aheads."""
     init: Path | None = None
-    """A native checkpoint to start from, or a name on the hub, which is converted once into the user's cache; its
-    settings replace those of `model`."""
+    """A native checkpoint to start from, or a name: small, or one on the hub, which is converted once into the user's
+    cache; its settings replace those of `model`."""
     tokenizer: Path | None = None
     """A SentencePiece model; by default that of `init`, or a new one of `model.vocabulary` pieces from the texts."""
     steps: int = 100_000
@@ -93,7 +94,14 @@ class Experiment:
     mesh_fsdp: int = 1
     """Size of the mesh axis that rows and parameters are spread over."""
     distributed: bool = False
-    """Train with the other processes of the job (`jax.distributed`, which reads Slurm's variables)."""
+    """Train with the other processes of the job (`jax.distributed`). Those of srun and mpirun find each other; others
+    need the next three settings."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, or JAX_COORDINATOR_ADDRESS; implies --distributed, as do the next two."""
+    processes: int | None = None
+    """Number of processes, or JAX_NUM_PROCESSES."""
+    process: int | None = None
+    """Number of this process, from 0; or JAX_PROCESS_ID, or JOB_COMPLETION_INDEX in a Job of Kubernetes."""
     tensorboard: bool = False
     """The same as --track tensorboard."""
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()

@@ -23,6 +23,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from nemojax.errors import NemojaxError
 from nemojax.training.state import TrainState
+from nemojax.write_errors import print_no_tracebacks, reason
 
 SETTINGS, TOKENIZER, ORIGIN, METRICS = "settings.json", "tokenizer.model", "origin.json", "metrics.jsonl"
 
@@ -59,6 +60,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path, keep: int | None):
         self.directory, wer = directory, lambda metrics: metrics["wer"]
+        print_no_tracebacks()
         if keep is None:
             here = jax.process_index()
             alone = ocp.options.MultiprocessingOptions(
@@ -125,7 +127,7 @@ class Checkpoints:
             return TrainState(*self._manager.restore(step, args=ocp.args.StandardRestore(item)))
         except Exception as error:  # orbax and tensorstore have no common type for a damaged file
             raise RunError(
-                f"the checkpoint {self.directory / str(step)} can't be read: {_first_line(error)}; remove it to resume "
+                f"the checkpoint {self.directory / str(step)} can't be read: {reason(error)}; remove it to resume "
                 "from the one before"
             ) from None
 
@@ -145,7 +147,7 @@ class Checkpoints:
             whole = [step for step in self.steps if (self.directory / str(step)).is_dir()]
             last = f"that of step {whole[-1]} is whole" if whole else "there is none yet"
             raise RunError(
-                f"a checkpoint can't be written to {self.directory}: {_first_line(error)}; the last one, {last}. "
+                f"a checkpoint can't be written to {self.directory}: {reason(error)}; the last one, {last}. "
                 "Free some space and run the same command again"
             ) from None
 
@@ -213,7 +215,3 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(values, indent=2, default=str) + "\n")
     os.replace(partial, path)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__

@@ -1,14 +1,17 @@
 """Programs that show a run's numbers while it trains: TensorBoard and Weights & Biases."""
 
+import importlib.util
 import os
+import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from experiments.training.run_directory import RunError
 
 TENSORBOARD, WANDB = "tensorboard", "wandb"
+MODULES = {TENSORBOARD: "tensorboardX", WANDB: "wandb"}
 ID = "wandb.id"  # file of a run that keeps its name at Weights & Biases, so that a resumed run is the same there
 
 
@@ -23,10 +26,8 @@ class TensorBoard:
     """Writes event files into the run's `tensorboard`. Rows after step `step` are those of an interrupted run."""
 
     def __init__(self, run: Path, step: int):
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            raise RunError('tensorboardX is not installed: pip install "nemojax[tensorboard]"') from None
+        from tensorboardX import SummaryWriter
+
         self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def add(self, values: Mapping[str, float], step: int) -> None:
@@ -44,10 +45,7 @@ class WeightsAndBiases:
     """
 
     def __init__(self, run: Path, settings: Mapping[str, Any]):
-        try:
-            import wandb  # type: ignore[import-not-found, unused-ignore]
-        except ImportError:
-            raise RunError('wandb is not installed: pip install "nemojax[wandb]"') from None
+        import wandb  # type: ignore[import-not-found, unused-ignore]
 
         kept = run / ID
         if not kept.exists():
@@ -75,8 +73,17 @@ class WeightsAndBiases:
         self._run.finish()
 
 
+def check_installed(names: Iterable[str]) -> None:
+    """Raises RunError where the package of a tracker is not installed; says how to install it."""
+    for name in names:
+        module = MODULES[name]
+        if sys.modules[module] is None if module in sys.modules else importlib.util.find_spec(module) is None:
+            raise RunError(f'--track {name} needs {module}, which is not installed: pip install "nemojax[{name}]"')
+
+
 def trackers(names: Sequence[str], run: Path, step: int, settings: Mapping[str, Any]) -> list[Tracker]:
     """Returns the trackers of these names. Raises RunError where one can't begin; says what to install or set."""
+    check_installed(names)
     made: list[Tracker] = []
     for name in dict.fromkeys(names):
         made.append(TensorBoard(run, step) if name == TENSORBOARD else WeightsAndBiases(run, settings))

@@ -12,6 +12,7 @@ another RUN, it starts the same run there. Exit codes: 0, trained to the last st
 the step does not fit the card; 2, the command or a setting is wrong; 143, stopped by SIGTERM or control-C, state saved.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +20,8 @@ import jax
 
 from experiments.harness.command import command, ending
 from experiments.training.presets import FORMER_FLAGS, PRESETS, RECORDED, Experiment
+from experiments.training.processes import connect, find
+from experiments.training.progress import say
 from nemojax.data.command import current_flags
 from nemojax.errors import CheckpointError, DataError
 
@@ -34,18 +37,35 @@ def run(experiment: Experiment) -> int:
         from experiments.training.estimate import dry_run
 
         return dry_run(experiment)
-    if experiment.distributed:
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")  # where there are only CPUs
-        jax.distributed.initialize()
-    training_run = Run(experiment)
+    named = experiment.coordinator, experiment.processes, experiment.process
+    if experiment.distributed or any(value is not None for value in named):
+        found = find(os.environ, *named)
+        connect(found)
+        if jax.process_index() == 0:
+            say(f"processes: {jax.process_count()}, found by {found.source}")
     try:
+        training_run = Run(experiment)
         return ending(training_run.train, (CheckpointError, DataError, RunError), 1)
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
+        if jax.process_index() == 0:
+            print(stopped, file=sys.stderr)
         return STOPPED
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        print(
+            f"error: process {jax.process_index()} of {jax.process_count()} lost another one, whose own message says "
+            f"why; the same command resumes from the last checkpoint ({str(error).splitlines()[0][:200]})",
+            file=sys.stderr,
+        )
+        return 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-
     arguments = current_flags(sys.argv[1:] if arguments is None else arguments, FORMER_FLAGS)
-    return command(Experiment, run, "train", __doc__, arguments, presets=PRESETS, recorded=RECORDED)
+    code = command(Experiment, run, "train", __doc__, arguments, presets=PRESETS, recorded=RECORDED)
+    if code not in (0, STOPPED) and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # at an ordinary end, jax would wait minutes for the others, and they for this process
+    return code

@@ -23,8 +23,8 @@ Files = Positional[
     ]
 ]
 MODEL_HELP = (
-    "directory of a model, written by nemojax-convert or by training; or a name on the hub (owner/model or "
-    "owner/model@revision), which is converted once into the user's cache."
+    "directory of a model, written by nemojax-convert or by training; or a name: small, the model of the package, or "
+    "one on the hub (owner/model or owner/model@revision), which is converted once into the user's cache."
 )
 SMALL_HINT = "(default: the small English model that comes with nemojax)"
 Model = Annotated[Path, arg(metavar="DIRECTORY", help=MODEL_HELP, help_behavior_hint=SMALL_HINT)]

@@ -9,6 +9,7 @@ from nemojax.metrics.bootstrap import bootstrap_interval
 from nemojax.metrics.error_counts import ErrorCounts, character_errors, total, word_errors
 from nemojax.metrics.normalization import plain
 
+UNKNOWN = "-"  # a rate of empty references
 COLUMNS = ("", "utterances", "failed", "words", "WER %", "95 % interval", "sub", "del", "ins", "characters", "CER %")
 
 
@@ -49,7 +50,7 @@ def table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
         edits = [words[kind] for kind in ("substitutions", "deletions", "insertions")]
         low, high = map(_percent, summary["wer_interval"])
         counts = [summary["utterances"], summary["failed"], words["reference"]]
-        rates = [_percent(summary["wer"]), f"{low} to {high}"]
+        rates = [_percent(summary["wer"]), "none" if low == high == UNKNOWN else f"{low} to {high}"]
         rows.append((name, *map(str, [*counts, *rates, *edits, characters["reference"], _percent(summary["cer"])])))
     return "\n".join(_aligned(rows))
 
@@ -64,7 +65,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _percent(rate: float | None) -> str:
-    return "-" if rate is None else f"{100 * rate:.2f}"
+    return UNKNOWN if rate is None else f"{100 * rate:.2f}"
 
 
 def _finite(value: float) -> float | None:

@@ -56,9 +56,9 @@ def load(
     """Loads a recognizer from a directory that `nemojax-convert` or training wrote, or by a name on the hub.
 
     Args:
-      directory: a native checkpoint, by default the small model that comes with the package; or a name such as
-        "nvidia/nemotron-speech-streaming-en-0.6b", which is converted into the user's cache when it is first used. A
-        branch, tag or commit may follow "@".
+      directory: a native checkpoint, by default the small model that comes with the package; or a name: "small", or one
+        such as "nvidia/nemotron-speech-streaming-en-0.6b", which is converted into the user's cache when it is first
+        used. A branch, tag or commit may follow "@".
       dtype: "float32", exact; "bfloat16", half the memory and faster (accumulation, softmax, norms, features and
         decoding scores stay float32); or "int8", the weights of the encoder's blocks in int8, activations in 13 to 16
         bits and everything else in float32, the fastest on a CPU. Weights that were saved in int8 stay so.

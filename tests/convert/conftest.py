@@ -4,8 +4,8 @@ import pytest
 from huggingface_hub import constants
 
 from convert import huggingface
-from convert.huggingface import safetensors_format, tokenizer_json
-from nemojax import checkpoint
+from convert.huggingface import tokenizer_json
+from nemojax import checkpoint, safetensors_format
 from nemojax.model.parameters import fill
 from tests.convert.samples import CONFIG, arrays, nemo_members, tar, theirs, tokenizer
 from tests.helpers.hub import serve

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from convert import huggingface, nemo
 from convert.errors import ConvertError
-from convert.huggingface import safetensors_format, tokenizer_json
+from convert.huggingface import safetensors_file, tokenizer_json
 from convert.nemo import torch_format
 from convert.pieces import pieces
 from convert.sections import read_json
+from nemojax import safetensors_format
 from tests.convert import fuzzing
 from tests.convert.fuzzing import check
 from tests.convert.samples import (
@@ -155,7 +156,7 @@ def test_damaged_safetensors(data):
     target, tensors = io.BytesIO(), {"a": np.ones((2, 3), np.float32), "b": np.zeros(4, np.float16)}
     safetensors_format.write(target, tensors.items(), tensors)
     made = data.draw(damage(target.getvalue()))
-    check(lambda: [np.asarray(tensor) for tensor in safetensors_format.read(file_of(made)).values()])
+    check(lambda: [np.asarray(tensor) for tensor in safetensors_file.read(file_of(made)).values()])
 
 
 @fuzzed

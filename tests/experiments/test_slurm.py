@@ -1,4 +1,4 @@
-"""The files of experiments/slurm, submitted to a Slurm of our own."""
+"""The files of experiments/slurm, submitted to a Slurm of our own, with a task on each of two nodes."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ def cluster(tmp_path_factory):
 
 def submit(cluster: Cluster, name: str, *arguments: object) -> str:
     script = ROOT / "experiments/slurm" / f"{name}.sbatch"
-    return cluster.submit("--ntasks=2", f"--chdir={ROOT}", str(script), *map(str, arguments))
+    return cluster.submit("--nodes=2", "--ntasks-per-node=1", f"--chdir={ROOT}", str(script), *map(str, arguments))
 
 
 def tasks(*words: object) -> list[int]:

@@ -1,4 +1,4 @@
-"""A private Slurm for tests: a controller and one node, on this machine, in one directory."""
+"""A private Slurm for tests: a controller and two nodes, on this machine, in one directory."""
 
 import os
 import shutil
@@ -11,7 +11,9 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "sinfo")
 HELD_BACK_S = 8.0
-CPUS = 4  # processors that the node declares, whatever the machine has
+CPUS = 4  # processors that a node declares, whatever the machine has
+# jax connects to the first node by its name, so these names are addresses of this machine
+NODES = ("127.0.0.1", "127.0.0.2")
 
 
 def unavailable_reason() -> str | None:
@@ -28,6 +30,10 @@ def _path() -> str:
 
 def _configuration(directory: Path, port: int) -> str:
     host = socket.gethostname().split(".")[0]
+    nodes = "\n".join(
+        f"NodeName={name} NodeHostname={host} NodeAddr={name} Port={port + number} CPUs={CPUS}"
+        for number, name in enumerate(NODES, 1)
+    )
     return f"""
 ClusterName=nemojax
 SlurmctldHost={host}(127.0.0.1)
@@ -37,11 +43,11 @@ AuthType=auth/munge
 AuthInfo=socket={directory}/munge.socket
 CredType=cred/munge
 StateSaveLocation={directory}/state
-SlurmdSpoolDir={directory}/spool
+SlurmdSpoolDir={directory}/spool/%n
 SlurmctldPidFile={directory}/slurmctld.pid
-SlurmdPidFile={directory}/slurmd.pid
+SlurmdPidFile={directory}/slurmd.%n.pid
 SlurmctldLogFile={directory}/slurmctld.log
-SlurmdLogFile={directory}/slurmd.log
+SlurmdLogFile={directory}/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -53,20 +59,22 @@ PreemptMode=REQUEUE
 ReturnToService=2
 KillWait=60
 SchedulerParameters=sched_interval=2,bf_interval=2
-NodeName=localhost NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1} CPUs={CPUS}
+{nodes}
 PartitionName=low Nodes=ALL Default=YES PriorityTier=1 GraceTime=120
 PartitionName=high Nodes=ALL PriorityTier=2
 """
 
 
 def _free_ports() -> int:
-    """The first of two neighbors."""
+    """The first of neighbors: one for the controller, and one for each node."""
     while True:
-        with socket.socket() as one, socket.socket() as two:
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(1 + len(NODES))]
+            sockets[0].bind(("127.0.0.1", 0))
+            port: int = sockets[0].getsockname()[1]
             try:
-                two.bind(("127.0.0.1", port + 1))
+                for number, other in enumerate(sockets[1:], 1):
+                    other.bind(("127.0.0.1", port + number))
             except (OSError, OverflowError):
                 continue
             return port
@@ -134,7 +142,7 @@ def cluster(directory: Path) -> Iterator[Cluster]:
         for command in (
             ("munged", "--foreground", "--force", *munge, f"--seed-file={directory}/munged.seed"),
             ("slurmctld", "-D"),
-            ("slurmd", "-D", "-N", "localhost"),
+            *(("slurmd", "-D", "-N", name) for name in NODES),
         ):
             process = subprocess.Popen(
                 command, env=slurm.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -143,15 +151,18 @@ def cluster(directory: Path) -> Iterator[Cluster]:
             stack.callback(process.terminate)
             time.sleep(1)
             if process.poll() is not None:
-                log = directory / f"{command[0]}.log"
+                log = directory / f"{'.'.join([command[0], *command[3:]])}.log"
                 said = log.read_text().strip().splitlines() if log.exists() else []
                 raise CannotStart(
                     f"{command[0]} ended with {process.poll()}: {said[-1] if said else 'it said nothing'}"
                 )
         until = time.monotonic() + 60
-        while slurm.run("sinfo", "--noheader", "--format=%t", "--partition=low").strip() != "idle":
+        while slurm.run("sinfo", "--noheader", "--format=%D %t", "--partition=low").split() != [
+            str(len(NODES)),
+            "idle",
+        ]:
             if time.monotonic() > until:
-                raise CannotStart("the node is not idle after a minute")
+                raise CannotStart("the nodes are not idle after a minute")
             time.sleep(0.5)
         stack.callback(subprocess.run, ("scancel", "--user=root", "--full"), env=slurm.environment)
         yield slurm

@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 
 from nemojax.config import PRESETS
+from nemojax.kernels.quantization import quantize
 from nemojax.model.parameters import abstract_model, freeze, named_parameters, parameter_count, thaw
 from nemojax.model.transducer import Transducer
 
@@ -18,6 +19,17 @@ def test_the_released_size():
 
 def test_the_114m_family():
     assert parameter_count(abstract_model(PRESETS["114m"])) == pytest.approx(114e6, rel=0.02)
+
+
+@pytest.mark.parametrize("form", [None, quantize])
+def test_the_abstract_model_is_that_of_the_constructors(tiny_config, form):
+    """Of which one block alone is traced."""
+    traced = jax.eval_shape(lambda: Transducer(tiny_config, rngs=None))
+    traced = traced if form is None else jax.eval_shape(form, traced)
+    abstract = abstract_model(tiny_config, form)
+    assert jax.tree.structure(abstract) == jax.tree.structure(traced)
+    assert named_parameters(abstract) == named_parameters(traced)
+    assert len({id(block) for block in abstract.encoder.blocks}) == tiny_config.encoder.layers > 1
 
 
 def test_a_model_holds_parameters_and_nothing_else(tiny_model):

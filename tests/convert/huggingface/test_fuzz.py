@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 
 from convert import huggingface
-from convert.huggingface import safetensors_format, tokenizer_json
+from convert.huggingface import safetensors_file, tokenizer_json
 from convert.pieces import pieces
+from nemojax import safetensors_format
 from nemojax.errors import TokenizerError
 from nemojax.text.tokenizer import Tokenizer
 from tests.convert import fuzzing
@@ -102,7 +103,7 @@ ENTRIES = st.dictionaries(
 def test_headers_of_safetensors(entries, size, error):
     header = dump(entries)
     made = max(0, len(header) + error).to_bytes(8, "little") + header + bytes(size)
-    check(lambda: [np.asarray(tensor) for tensor in safetensors_format.read(file_of(made)).values()])
+    check(lambda: [np.asarray(tensor) for tensor in safetensors_file.read(file_of(made)).values()])
 
 
 @settings(fuzzed, max_examples=150)
@@ -165,8 +166,8 @@ def test_many_tensors_many_files_many_pieces(tmp_path):
     """Sizes that would take minutes or gigabytes are refused by a count, or by a size of the file."""
     entries = {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(40_000)}
     header = dump(entries)
-    check(lambda: safetensors_format.read(file_of(len(header).to_bytes(8, "little") + header)))
-    check(lambda: safetensors_format.read(file_of((95 << 20).to_bytes(8, "little") + b"{" + b" " * (95 << 20))))
+    check(lambda: safetensors_file.read(file_of(len(header).to_bytes(8, "little") + header)))
+    check(lambda: safetensors_file.read(file_of((95 << 20).to_bytes(8, "little") + b"{" + b" " * (95 << 20))))
     piece = sentencepiece_model_pb2.ModelProto()
     piece.pieces.add(piece="a")
     check(lambda: pieces(piece.SerializeToString() * 1_000_000))

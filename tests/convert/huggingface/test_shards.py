@@ -6,7 +6,7 @@ import pytest
 
 from convert import huggingface
 from convert.errors import ConvertError
-from convert.huggingface import safetensors_format
+from nemojax import safetensors_format
 from tests.convert.nemo.test_checkpoint import same
 from tests.convert.samples import CONFIG, arrays, theirs
 from tests.helpers.messages import ending

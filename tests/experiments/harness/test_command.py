@@ -72,7 +72,7 @@ OTHERWISE = {
     "word_times": "--lookaheads 6 1 --range-db 12.5 --limit 3",
     "train": "--train a=2 b --dev c --init d --steps 5 --model.vocabulary 99 --model.encoder.lookaheads 6 1 "
     "--training.skip-norm inf --training.frozen encoder.* --training.betas 0.8 0.9 "
-    "--waveform.noise-manifests n --training.spec-augment.time-masks 3 --mesh-data -1 --distributed "
+    "--waveform.noise-manifests n --training.spec-augment.time-masks 3 --mesh-data -1 --distributed --process 1 "
     "--replay e --replay-share 0.5 --track wandb --dry --train-only joint --lora 4 --training.schedule cosine",
 }
 

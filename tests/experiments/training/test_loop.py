@@ -199,8 +199,8 @@ def test_a_bad_step_is_reported_and_too_many_end_the_run(experiment, monkeypatch
     assert all(np.isfinite(leaf).all() for leaf in run.state.parameters.values())
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(experiment, undisturbed, monkeypatch):
-    """A real write that fails: files may not grow beyond a few bytes."""
+def test_a_full_disk_leaves_the_checkpoint_before(experiment, undisturbed, monkeypatch, caplog):
+    """A real write that fails: files may not grow beyond a few bytes. Its tracebacks are not logged."""
     save, limits = Checkpoints.save, resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def on_a_full_disk(self, step, state, wer=None):
@@ -216,6 +216,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(experiment, undisturbed, monke
                 messages(experiment)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [record for record in caplog.records if record.exc_info]
     assert Checkpoints(experiment.run / "checkpoints", None).steps == [4]
     messages(experiment)
     assert losses(experiment.run) == undisturbed

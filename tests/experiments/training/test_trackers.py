@@ -5,6 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from experiments.training.loop import Run
+from experiments.training.presets import Experiment
 from experiments.training.run_directory import MetricsLog, RunError
 from experiments.training.trackers import trackers
 from tests.helpers.messages import whole
@@ -52,10 +54,13 @@ def test_trackers_that_can_not_begin(tmp_path, wandb, monkeypatch):
     message = "Weights & Biases does not begin: api_key not configured; run `wandb login`, or set WANDB_MODE=offline"
     with pytest.raises(RunError, match=whole(message)):
         trackers(["wandb"], tmp_path, 0, {})
-    for module, name, text in (
-        ("wandb", "wandb", 'wandb is not installed: pip install "nemojax[wandb]"'),
-        ("tensorboardX", "tensorboard", 'tensorboardX is not installed: pip install "nemojax[tensorboard]"'),
-    ):
-        monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(RunError, match=whole(text)):
-            trackers([name], tmp_path, 0, {})
+
+
+@pytest.mark.parametrize("module,name", [("wandb", "wandb"), ("tensorboardX", "tensorboard")])
+def test_a_run_asks_for_the_package_of_a_tracker_before_it_reads_anything(tmp_path, monkeypatch, module, name):
+    monkeypatch.setitem(sys.modules, module, None)
+    experiment = Experiment(run=tmp_path / "run", train=("missing.jsonl",), track=(name,))
+    message = f'--track {name} needs {module}, which is not installed: pip install "nemojax[{name}]"'
+    with pytest.raises(RunError, match=whole(message)):
+        Run(experiment)
+    assert not experiment.run.exists()

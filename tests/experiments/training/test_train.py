@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parents[3]
         (["smoke", "{run}", "--train", "{train}", "--tokenizer", "{run}/no.model"], "no.model can't be read"),
         (["smoke", "{run}", "--train", "{train}", "--init", "{run}/no"], "no is not a directory"),
         (["smoke", "{train}", "--train", "{train}"], "can't be written"),
+        (["smoke", "{run}", "--train", "{train}", "--process", "1"], "--process alone does not tell"),
     ],
 )
 def test_errors_are_sentences(tmp_path, speech, capsys, arguments, message):
@@ -36,10 +38,25 @@ def test_errors_are_sentences(tmp_path, speech, capsys, arguments, message):
     assert message in error and error.splitlines()[-1].startswith("error: ")
 
 
-def test_a_wrong_setting_is_named(tmp_path, capsys):
-    with pytest.raises(SystemExit) as exit:
-        train.main(["smoke", str(tmp_path), "--steps", "0"])
-    assert exit.value.code == 2 and "steps must be at least 1, not 0" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (["--steps", "0"], "--steps must be at least 1, not 0"),
+        (["--training.warmup-steps=-1"], "--training.warmup-steps must be at least 0, not -1"),
+        (
+            ["--training.schedule", "cosine", "--training.warmup-steps", "30", "--steps", "25"],
+            "the warm-up of 30 steps must end before the schedule does, at step 25; set a shorter "
+            "--training.warmup-steps",
+        ),
+        (
+            ["--training.spec-augment.time-width", "2"],
+            "--training.spec-augment.time-width must be between 0 and 1, not 2.0",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_named_by_its_flag(tmp_path, capsys, arguments, message):
+    assert train.main(["smoke", str(tmp_path), "--train", "x", *arguments]) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
 
 
 # As programs of their own.
@@ -113,6 +130,54 @@ def test_sigterm_to_the_program(tmp_path, speech):
     assert f"stopped after step {step}, which is saved" in errors
     finish(program(run, speech, steps=step + 5))
     assert [step for step, _ in losses(run)] == list(range(1, step + 6))
+
+
+@pytest.mark.slow
+def test_two_processes_that_flags_and_variables_name(tmp_path, speech, capfd):
+    """As an indexed Job of Kubernetes would start them: each knows its index, and all the coordinator."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    common = {"JAX_COORDINATOR_ADDRESS": coordinator, "JAX_PLATFORMS": "cpu"}
+    processes = [
+        program(
+            *(tmp_path / "run", speech, "--plan.rows-multiple", "2", "--processes", "2"),
+            steps=2,
+            environment={**common, "JOB_COMPLETION_INDEX": str(index)},
+        )
+        for index in range(2)
+    ]
+    try:
+        for process in processes:
+            finish(process)
+    finally:
+        for process in processes:
+            process.kill()
+    assert [step for step, _ in losses(tmp_path / "run")] == [1, 2]
+    lines = capfd.readouterr().out.splitlines()
+    opening = "processes: 2, found by JAX_COORDINATOR_ADDRESS, --processes and JOB_COMPLETION_INDEX"
+    assert lines.count(opening) == 1 and any(
+        line.startswith("devices: ") and "of 2 processes" in line for line in lines
+    )
+    assert json.loads((tmp_path / "run/settings.json").read_text())["process"] is None
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_ends_alone_and_the_others_report_it(tmp_path, speech):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        job = ["--coordinator", f"127.0.0.1:{free.getsockname()[1]}", "--processes", "2"]
+    cpu = {"JAX_PLATFORMS": "cpu"}
+    well = program(tmp_path / "run", speech, *job, "--process", "0", environment=cpu)
+    failing = program(tmp_path / "run", (tmp_path / "none.jsonl",), *job, "--process", "1", environment=cpu)
+    try:
+        assert "none.jsonl: the manifest can't be read" in finish(failing, 2)
+        assert well.poll() is None  # the other does not hold it up
+        errors = finish(well, 1)
+    finally:
+        for process in (well, failing):
+            process.kill()
+    assert "Traceback" not in errors and "error: process 0 of 2 lost another one, whose own message says why" in errors
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ import pytest
 
 from convert.errors import ConvertError
 from convert.files import open_file
-from convert.huggingface import safetensors_format
+from convert.huggingface import safetensors_file
+from nemojax import safetensors_format
 from tests.convert.samples import file_of
 from tests.helpers.messages import whole
 
@@ -19,7 +20,7 @@ def made(header: dict | list | str, data: bytes = b"", length: int | None = None
 
 
 def read(data: bytes) -> dict[str, np.ndarray]:
-    return {name: np.asarray(tensor) for name, tensor in safetensors_format.read(file_of(data)).items()}
+    return {name: np.asarray(tensor) for name, tensor in safetensors_file.read(file_of(data)).items()}
 
 
 def entry(begin: int, end: int, shape: list, kind: str = "F32") -> dict:
@@ -134,7 +135,7 @@ def test_damage_is_named(data, message):
 
 def test_limits_of_a_header(monkeypatch):
     assert read(made({"a": entry(0, 4, [1] * 8)}, bytes(4)))["a"].shape == (1,) * 8
-    longest = safetensors_format.read(file_of(made({"a": entry(0, 0, [0, 1 << 62])})))["a"]
+    longest = safetensors_file.read(file_of(made({"a": entry(0, 0, [0, 1 << 62])})))["a"]
     assert (longest.shape, longest.size) == ((0, 1 << 62), 0)
     with pytest.raises(
         ConvertError,
@@ -148,13 +149,13 @@ def test_limits_of_a_header(monkeypatch):
     assert read(made("{}")) == {}
     with pytest.raises(ConvertError, match=r"^has a safetensors header of more than 0 MB$"):
         read(made("{} "))
-    assert safetensors_format.header_bytes(file_of(b"\2\1")) == 258
+    assert safetensors_file.header_bytes(file_of(b"\2\1")) == 258
 
 
 def test_a_file_that_is_cut_short_while_it_is_read(tmp_path):
     data = made({"a": entry(0, 8, [2]), "b": entry(8, 12, [1])}, bytes(12))
     (tmp_path / "file").write_bytes(data)
-    tensors = safetensors_format.read(open_file(tmp_path / "file"))
+    tensors = safetensors_file.read(open_file(tmp_path / "file"))
     with open(tmp_path / "file", "r+b") as file:
         file.truncate(len(data) - 4)
     np.testing.assert_array_equal(np.asarray(tensors["a"]), [0, 0])
