@@ -105,9 +105,9 @@ def summary(counts: Sequence[KeyWordCounts], first: Sequence[KeyWordCounts], boo
         "found": sum(one.found for one in counts),
         "recall": {"rate": finite(1 - rate), "low": finite(1 - high), "high": finite(1 - low)},
         "recall_difference": {
-            "rate": finite(-change.difference),
-            "low": finite(-change.high),
-            "high": finite(-change.low),
+            "rate": finite(0.0 - change.difference),
+            "low": finite(0.0 - change.high),
+            "high": finite(0.0 - change.low),
         },
         "p_value": finite(change.p_value),
         "false_alarms": {
