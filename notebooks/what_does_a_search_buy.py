@@ -233,10 +233,10 @@ for row in widths:
 # ## The answer
 #
 # A search buys words that the model has half understood. On the bad line, a beam and a language model of the domain
-# halve the errors on GRID (51 to 27 %), and each of them helps alone. With voices that the model does not know, a beam
-# of 8 takes a third of the errors (28 to 19 %). Where the sound itself is lost, in white noise, no width changes the
-# WER beyond chance, and a language model from a few sentences of other texts, as on LJ Speech, does harm. A list of
-# 40 names helps with small boosts alone: at 0.5, a beam finds 83 % of the names in place of 70 %, with as many errors;
-# from 2 on, names take the place of so many other words that its WER doubles. The price is small in time, 1.1 times
-# that of greedy search for a beam of 4, and larger in delay: with unknown voices, a word is final 1.0 s after its end
-# in place of 0.4 s. Weights and boosts depend on model and speech; measure them on yours.
+# nearly halve the errors on GRID (51 to 27 %); each of them helps alone. With voices that the model does not know, a
+# beam of 8 takes a third of the errors (28 to 19 %). Where the sound itself is lost, in white noise, no width changes
+# the WER beyond chance, and a language model from a few sentences of other texts, as on LJ Speech, does harm. A list
+# of 40 names helps with small boosts alone: at 0.5, a beam finds 83 % of the names in place of 70 %, with as many
+# errors; from 2 on, names take the place of so many other words that its WER doubles. The price is small in time, 1.1
+# times that of greedy search for a beam of 4, and larger in delay: with unknown voices, a word is final 1.0 s after
+# its end in place of 0.4 s. Weights and boosts depend on model and speech; measure them on yours.
