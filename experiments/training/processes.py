@@ -103,6 +103,17 @@ def find(
     return Processes(_listed(names[key] for key in flags), values[COORDINATOR], many, which, "deactivate", devices)
 
 
+def note_of_tasks_apart(environment: Mapping[str, str]) -> str | None:
+    """Returns a note for a run without --distributed in a step of several tasks, each of which trains by itself."""
+    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")
+    if tasks == "1":
+        return None
+    return (
+        f"note: this step of Slurm has {tasks} tasks, and each trains a model by itself, which needs a directory of "
+        "its own; with --distributed they train one model together"
+    )
+
+
 def connect(processes: Processes) -> None:
     """Connects this process with the others, before jax computes anything; reports on standard error if it waits.
 

@@ -14,18 +14,20 @@ the step does not fit the card; 2, the command or a setting is wrong; 143, stopp
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 import jax
 
 from experiments.harness.command import command, ending
 from experiments.training.presets import FORMER_FLAGS, PRESETS, RECORDED, Experiment
-from experiments.training.processes import connect, find
+from experiments.training.processes import connect, find, note_of_tasks_apart
 from experiments.training.progress import say
 from nemojax.data.command import current_flags
 from nemojax.errors import CheckpointError, DataError
 
 STOPPED = 128 + 15
+OF_CONNECTIONS = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED")  # words in jax's errors of a job's connections
 
 
 def run(experiment: Experiment) -> int:
@@ -43,6 +45,8 @@ def run(experiment: Experiment) -> int:
         connect(found)
         if jax.process_index() == 0:
             say(f"processes: {jax.process_count()}, found by {found.source}")
+    elif note := note_of_tasks_apart(os.environ):
+        print(note, file=sys.stderr)
     try:
         training_run = Run(experiment)
         return ending(training_run.train, (CheckpointError, DataError, RunError), 1)
@@ -51,11 +55,12 @@ def run(experiment: Experiment) -> int:
             print(stopped, file=sys.stderr)
         return STOPPED
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+        reason = str(error).splitlines()[0][:200]
+        if jax.process_count() == 1 or not any(word in reason for word in OF_CONNECTIONS):
             raise
         print(
             f"error: process {jax.process_index()} of {jax.process_count()} lost another one, whose own message says "
-            f"why; the same command resumes from the last checkpoint ({str(error).splitlines()[0][:200]})",
+            f"why; the same command resumes from the last checkpoint ({reason})",
             file=sys.stderr,
         )
         return 1
@@ -63,7 +68,13 @@ def run(experiment: Experiment) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = current_flags(sys.argv[1:] if arguments is None else arguments, FORMER_FLAGS)
-    code = command(Experiment, run, "train", __doc__, arguments, presets=PRESETS, recorded=RECORDED)
+    try:
+        code = command(Experiment, run, "train", __doc__, arguments, presets=PRESETS, recorded=RECORDED)
+    except Exception:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        code = 1
     if code not in (0, STOPPED) and jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.training.processes import COORDINATOR, COUNT, INDEX, Processes, find
+from experiments.training.processes import COORDINATOR, COUNT, INDEX, Processes, find, note_of_tasks_apart
 from nemojax.errors import ConfigError
 from tests.helpers.messages import whole
 
@@ -120,6 +120,14 @@ def test_a_pod_without_a_coordinator_is_an_error_unless_jax_can_ask_kubernetes(m
 )
 def test_the_devices_of_a_task_of_slurm(variables, devices):
     assert find(SLURM | variables) == replace(BY_SLURM, devices=devices)
+
+
+def test_tasks_that_train_apart_are_noted():
+    assert note_of_tasks_apart({}) is None and note_of_tasks_apart(SLURM | {"SLURM_STEP_NUM_TASKS": "1"}) is None
+    assert note_of_tasks_apart(SLURM) == (
+        "note: this step of Slurm has 4 tasks, and each trains a model by itself, which needs a directory of its own; "
+        "with --distributed they train one model together"
+    )
 
 
 WAITING = """
