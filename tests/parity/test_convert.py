@@ -117,16 +117,19 @@ def test_transformers_loads_what_was_written(pair, converted):
     processor, tokenizer = AutoProcessor.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
     assert processor.supported_num_lookahead_tokens == list(pair.source.config.encoder.lookaheads)
     assert AutoFeatureExtractor.from_pretrained(directory).feature_size == pair.source.config.features.mel_bins
-    name, samples = next(iter(pair.speech.items() or pair.recordings(13).items()))
-    samples = samples[: 16_000 * 4]
-    with torch.no_grad():
-        output = model.generate(**processor(samples, sampling_rate=16_000))
-    labels = [label for label in output.sequences[0].tolist() if label != model.config.blank_token_id]
-    text = processor.decode(output.sequences[0], skip_special_tokens=True)
     ours = Tokenizer((directory / "tokenizer.model").read_bytes())
-    assert text and text == tokenizer.decode(labels, group_tokens=False) == ours.decode(labels), name
     recognize = pipeline("automatic-speech-recognition", model=str(directory))
-    assert recognize({"raw": samples, "sampling_rate": 16_000})["text"] == text, name
+    for name, samples in (pair.speech | pair.recordings(13)).items():
+        samples = samples[: 16_000 * 4]
+        with torch.no_grad():
+            output = model.generate(**processor(samples, sampling_rate=16_000))
+        labels = [label for label in output.sequences[0].tolist() if label != model.config.blank_token_id]
+        text = processor.decode(output.sequences[0], skip_special_tokens=True)
+        assert text == tokenizer.decode(labels, group_tokens=False) == ours.decode(labels), name
+        assert recognize({"raw": samples, "sampling_rate": 16_000})["text"] == text, name
+        if text:  # random weights may have none for a recording
+            return
+    pytest.fail("no recording has text")
 
 
 @pytest.fixture(scope="module")
