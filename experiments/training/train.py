@@ -9,7 +9,8 @@ Presets are `family`, `114m`, `fine-tune`, `fine-tune-lora`, `small` and `smoke`
 --training.lora.rank. `--dry` says what a run would do and how much memory it takes, and does nothing else.
 The same command resumes a run that was stopped or killed. So does `--settings RUN/settings.json` alone; followed by
 another RUN, it starts the same run there. Exit codes: 0, trained to the last step; 1, the run failed, or with `--dry`
-the step does not fit the card; 2, the command or a setting is wrong; 143, stopped by SIGTERM or control-C, state saved.
+the step does not fit the card; 2, the command or a setting is wrong; 134, another process of the job was lost; 143,
+stopped by SIGTERM or control-C, state saved.
 """
 
 import os
@@ -27,6 +28,7 @@ from nemojax.data.command import current_flags
 from nemojax.errors import CheckpointError, DataError
 
 STOPPED = 128 + 15
+LOST = 128 + 6  # jax aborts a process that has lost the coordinator, which gives this code too
 OF_CONNECTIONS = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED")  # words in jax's errors of a job's connections
 
 
@@ -63,7 +65,7 @@ def run(experiment: Experiment) -> int:
             f"why; the same command resumes from the last checkpoint ({reason})",
             file=sys.stderr,
         )
-        return 1
+        return LOST
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -93,7 +93,7 @@ class Confidence:
         log_sum_exp: Callable[[Float[Array, "B V"]], Float[Array, " B"]],
     ) -> Float[Array, " B"]:
         """Computes what `of_labels` does; every sum is by `log_sum_exp`, whose order of addition may be fixed."""
-        # from the largest on: the log-probability of a label that is nearly certain would be lost in its logit's rounding
+        # from the largest on: else the log-probability of a label that is nearly certain is lost in rounding
         logits = logits - logits.max(1, keepdims=True)
         log_p, a, count = logits - log_sum_exp(logits)[:, None], float(self.alpha), logits.shape[1]
         value: Array

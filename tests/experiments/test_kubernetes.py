@@ -7,7 +7,7 @@ import pytest
 
 import experiments.__main__ as experiments
 from experiments.training.processes import COORDINATOR, COUNT, INDEX, find
-from experiments.training.train import STOPPED
+from experiments.training.train import LOST, STOPPED
 
 yaml = pytest.importorskip("yaml")
 FILE = Path(__file__).parents[2] / "experiments/kubernetes/train.yaml"
@@ -29,7 +29,7 @@ def test_the_pods_of_the_job_find_each_other(capsys):
     assert found[0].source == f"{COORDINATOR}, {COUNT} and JOB_COMPLETION_INDEX" and INDEX not in environment
     rules = [rule for rule in job["spec"]["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
     codes = {rule["action"]: rule["onExitCodes"]["values"] for rule in rules}
-    assert codes == {"FailJob": [2], "Ignore": [STOPPED]} and pod["restartPolicy"] == "Never"
+    assert codes == {"FailJob": [2], "Ignore": [LOST, STOPPED]} and pod["restartPolicy"] == "Never"
     assert {rule["onExitCodes"]["containerName"] for rule in rules} == {container["name"]}
     assert container["command"][:2] == ["nemojax", "experiments"]
     assert experiments.main([*container["command"][2:], "--print-settings"]) == 0

@@ -99,6 +99,19 @@ def test_training_that_is_preempted_and_killed_ends_as_if_it_were_not(cluster, t
     assert not tasks("experiments", "train", run)
 
 
+def test_training_one_of_whose_tasks_reports_an_error_is_not_queued_again(cluster, tmp_path, monkeypatch):
+    """Slurm kills the other task, and its exit code is that of a job to queue again."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$SLURM_PROCID" = 1 ] && { echo "error: wrong" >&2; exit 2; }\nexec sleep 100\n')
+    python.chmod(0o755)
+    monkeypatch.setitem(cluster.environment, "PYTHON", str(python))
+    job = submit(cluster, "train")
+    cluster.wait(job, "RUNNING", "FAILED")
+    about = cluster.wait(job, "COMPLETED", "FAILED", "PENDING")
+    assert (about["JobState"], about["Restarts"]) == ("FAILED", "0"), cluster.output(job)
+    assert "error: wrong" in cluster.output(job)
+
+
 def test_training_that_is_cancelled_stays_so(cluster, train, tmp_path):
     run = tmp_path / "run"
     job = train(run, steps=10_000)

@@ -173,7 +173,7 @@ def test_a_process_that_fails_ends_alone_and_the_others_report_it(tmp_path, spee
     try:
         assert "none.jsonl: the manifest can't be read" in finish(failing, 2)
         assert well.poll() is None  # the other does not hold it up
-        errors = finish(well, 1)
+        errors = finish(well, train.LOST)
     finally:
         for process in (well, failing):
             process.kill()
