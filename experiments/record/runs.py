@@ -54,7 +54,7 @@ RUNS = {  # question and commands, by the name of the file of rows
     ),
     "cost_growth": (
         "How does a step's cost grow?",
-        "python -m experiments cost_growth --dtype int8",
+        "python -m experiments cost_growth --dtype int8 --repeats 2",
     ),
     "benchmark_streams": (
         "How many live streams do two cores serve?",
@@ -69,6 +69,12 @@ RUNS = {  # question and commands, by the name of the file of rows
     "search_cost": (
         "What does a beam search cost, beside greedy search?",
         "python -m experiments search_cost --widths 1 4 8 --lookaheads 13 --repeats 9",
+        "python -m experiments search_cost WORK/int8 --dtype int8 --widths 4 8 --streams 1 --lookaheads 13 --repeats 5",
+    ),
+    "fusion_cost": (
+        "What do a language model and phrases cost in greedy search?",
+        "python -m experiments fusion_cost",
+        "python -m experiments fusion_cost WORK/int8 --dtype int8 --streams 1 --phrases 1000 --repeats 5",
     ),
     "compare_versions": (
         "How long does a step of many streams take, before the caches were rings and after?",

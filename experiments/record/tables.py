@@ -11,7 +11,7 @@ from experiments.harness.output import markdown, median_and_range
 from experiments.harness.rows import Row, distinct, select
 from experiments.latency import report
 from experiments.record.runs import RUNS
-from experiments.speed import capacity, data, engine_overhead, growth, roofline, search_cost, versions
+from experiments.speed import capacity, data, engine_overhead, fusion_cost, growth, roofline, search_cost, versions
 
 RESULTS = Path(__file__).parents[1] / "results"
 NAMES = {
@@ -275,6 +275,11 @@ def runs() -> str:
     return markdown(["question", "command", "commit", "hardware, day", "rows"], lines, left=5)
 
 
+def of_models(name: str) -> list[Row]:
+    """Returns the rows of a file, the large model of `compare_latency` by its size."""
+    return [row | {"model": "618M"} if row["model"] == "int8" else row for row in read_rows(name)]
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "small-wer": small_wer,
     "small-rest": small_rest,
@@ -304,7 +309,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "versions": lambda: versions.table(read_rows("compare_versions")),
     "streams": streams,
     "overhead": lambda: engine_overhead.table(read_rows("engine_overhead")),
-    "search-cost": lambda: search_cost.table(read_rows("search_cost")),
+    "search-cost": lambda: search_cost.table(of_models("search_cost")),
+    "fusion-cost": lambda: fusion_cost.table(of_models("fusion_cost")),
     "gpu": lambda: gpu_report.table(read_rows("gpu")),
     "loss": loss,
     "data": lambda: data.table(read_rows("benchmark_data")),

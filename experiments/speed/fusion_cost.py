@@ -110,7 +110,7 @@ def measure(settings: Settings, rows: Rows) -> None:
 
 def ratios(rows: Sequence[Row], row: Row) -> list[float]:
     """Returns the times of a case relative to those of greedy search in the same repeats."""
-    alike = {key: row[key] for key in ("what", "lookahead", "streams")}
+    alike = {key: row[key] for key in ("model", "dtype", "what", "lookahead", "streams")}
     greedy = select(rows, case=NONE, **alike)[-1]["seconds"]
     return [mine / other for mine, other in zip(row["seconds"], greedy, strict=True)]
 
@@ -119,14 +119,14 @@ def table(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         times = ratios(rows, row)
-        cells = [row["what"], f"{row['lookahead']}", f"{row['streams']}", row["case"]]
+        cells = [f"{row['model']} {row['dtype']}", row["what"], f"{row['lookahead']}", f"{row['streams']}", row["case"]]
         cells += [
             f"{1000 * median(row['seconds']):.1f}",
             f"{median(times):.3f}",
             f"{min(times):.3f} to {max(times):.3f}",
         ]
         lines.append(cells)
-    return markdown(["what", "look-ahead", "side by side", "with", "ms", "of greedy", "range"], lines)
+    return markdown(["model", "what", "look-ahead", "side by side", "with", "ms", "of greedy", "range"], lines, left=2)
 
 
 EXPERIMENT = Experiment("fusion_cost", Settings, measure, __doc__, table)

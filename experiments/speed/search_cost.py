@@ -104,7 +104,7 @@ def measure(settings: Settings, rows: Rows) -> None:
 
 def ratios(rows: Sequence[Row], row: Row) -> list[float]:
     """Returns the times of a search relative to those of greedy search in the same repeats."""
-    alike = {key: row[key] for key in ("what", "lookahead", "streams")}
+    alike = {key: row[key] for key in ("model", "dtype", "what", "lookahead", "streams")}
     greedy = select(rows, width=GREEDY, **alike)[-1]["seconds"]
     return [mine / other for mine, other in zip(row["seconds"], greedy, strict=True)]
 
@@ -114,9 +114,10 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         name = "greedy" if row["width"] == GREEDY else f"beam of {row['width']}"
         times = ratios(rows, row)
-        cells = [row["what"], f"{row['lookahead']}", f"{row['streams']}", name, f"{1000 * median(row['seconds']):.1f}"]
-        lines.append([*cells, f"{median(times):.2f}", f"{min(times):.2f} to {max(times):.2f}"])
-    return markdown(["what", "look-ahead", "streams", "search", "ms", "of greedy", "range"], lines)
+        cells = [f"{row['model']} {row['dtype']}", row["what"], f"{row['lookahead']}", f"{row['streams']}", name]
+        cells += [f"{1000 * median(row['seconds']):.1f}", f"{median(times):.2f}"]
+        lines.append([*cells, f"{min(times):.2f} to {max(times):.2f}"])
+    return markdown(["model", "what", "look-ahead", "streams", "search", "ms", "of greedy", "range"], lines, left=2)
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:

@@ -17,12 +17,14 @@ def test_every_case_is_timed_beside_greedy_search(checkpoint_directory, tmp_path
     cases = ["none", "language model", "3 phrases"]
     assert [(row["what"], row["case"]) for row in rows] == [(w, c) for w in ("recordings", "streams") for c in cases]
     assert all(len(row["seconds"]) == 2 and min(row["seconds"]) > 0 for row in rows)
-    assert "| streams | 1 | 1 | 3 phrases |" in capsys.readouterr().out
+    assert f"| {checkpoint_directory.name} float32 | streams | 1 | 1 | 3 phrases |" in capsys.readouterr().out
 
 
 def test_ratios_are_those_of_the_same_repeats():
-    row = {"what": "streams", "lookahead": 1, "streams": 2, "case": "none", "seconds": [1.0, 2.0]}
+    row = {"model": "small", "dtype": "int8", "what": "streams", "lookahead": 1, "streams": 2}
+    row |= {"case": "none", "seconds": [1.0, 2.0]}
     other = row | {"case": "language model", "seconds": [1.5, 2.0]}
-    assert fusion_cost.ratios([row, other], other) == pytest.approx([1.5, 1.0])
-    expected = "| streams | 1 | 2 | language model | 1750.0 | 1.250 | 1.000 to 1.500 |"
+    large = [each | {"model": "large", "seconds": [9.0, 9.0]} for each in (row, other)]
+    assert fusion_cost.ratios([row, other, *large], other) == pytest.approx([1.5, 1.0])
+    expected = "| small int8 | streams | 1 | 2 | language model | 1750.0 | 1.250 | 1.000 to 1.500 |"
     assert fusion_cost.table([row, other]).splitlines()[-1] == expected

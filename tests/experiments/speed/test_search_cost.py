@@ -28,6 +28,7 @@ def test_a_row_for_each_search(checkpoint_directory, recording, tmp_path, capsys
 
 
 def test_ratios_are_those_of_the_same_repeats():
-    alike = {"what": "streams", "lookahead": 6, "streams": 2}
+    alike = {"model": "small", "dtype": "int8", "what": "streams", "lookahead": 6, "streams": 2}
     rows = [{**alike, "width": 0, "seconds": [1.0, 2.0]}, {**alike, "width": 4, "seconds": [1.5, 2.0]}]
-    assert search_cost.ratios(rows, rows[1]) == [1.5, 1.0]
+    other = [row | {"model": "large", "seconds": [9.0, 9.0]} for row in rows]
+    assert search_cost.ratios(rows + other, rows[1]) == [1.5, 1.0]
