@@ -19,9 +19,12 @@ Text = Positional[
 ]
 Out = Positional[Annotated[Path, arg(metavar="OUT", help="the new ARPA file.")]]
 Order = Annotated[int, arg(metavar="ORDER", help="the most pieces of an n-gram; pieces are shorter than words.")]
+Joined = Annotated[
+    bool, arg(help="a line also follows the one before it: for recordings of several sentences, whose text goes on.")
+]
 
 
-def lm(text: Text, out: Out, /, model: Model = SMALL, order: Order = 4) -> int:
+def lm(text: Text, out: Out, /, model: Model = SMALL, order: Order = 4, joined: Joined = False) -> int:
     """Estimate a language model from text, over the pieces of a model."""
     from nemojax.checkpoint import read_settings
     from nemojax.decoding.arpa import write_arpa
@@ -40,7 +43,7 @@ def lm(text: Text, out: Out, /, model: Model = SMALL, order: Order = 4) -> int:
     unknown = sum(any(map(tokenizer.is_silent, sentence)) for sentence in sentences)
     if unknown:
         print(f"note: {unknown:,} lines have characters that the model's tokenizer has no pieces for", file=sys.stderr)
-    orders = estimate(sentences, tokenizer.size, order)
+    orders = estimate(sentences, tokenizer.size, order, joined)
     try:
         write_arpa(out, orders)
     except OSError as error:

@@ -6,7 +6,7 @@ that of backing off, which an ARPA file needs: the weight of a backoff is that o
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from nemojax.decoding.arpa import BEGIN, END, LEAST, NEMO_OFFSET, ArpaEntry
 
@@ -16,14 +16,18 @@ NGram = tuple[int, ...]
 Counts = Counter[NGram]
 
 
-def estimate(sentences: Iterable[Sequence[int]], labels: int, order: int) -> list[list[ArpaEntry]]:
+def estimate(
+    sentences: Iterable[Sequence[int]], labels: int, order: int, joined: bool = False
+) -> list[list[ArpaEntry]]:
     """Returns the entries of an ARPA file, of each order, for sentences of labels, each below `labels`.
 
     Every label has a probability, also one that is in no sentence.
+
+    Args:
+      joined: a sentence also follows the one before it, as in a recording of several.
     """
     begin, end = labels, labels + 1
-    begin, end = labels, labels + 1
-    counts = _counts(sentences, begin, end, order)
+    counts = _counts(sentences, begin, end, order, joined)
     probabilities: list[dict[NGram, float]] = []  # of the n-grams of each order
     weights: list[dict[NGram, float]] = []  # of the backoffs of their contexts
     below: dict[NGram, float] = {(): 1 / (labels + 1)}  # every label and the end alike
@@ -52,23 +56,31 @@ def estimate(sentences: Iterable[Sequence[int]], labels: int, order: int) -> lis
     return orders
 
 
-def _counts(sentences: Iterable[Sequence[int]], begin: int, end: int, order: int) -> list[Counts]:
+def _counts(sentences: Iterable[Sequence[int]], begin: int, end: int, order: int, joined: bool) -> list[Counts]:
     """Returns the counts of n-grams of each order.
 
     Below the highest order it is in how many contexts an n-gram is, but for those at the beginning of a sentence, which
     have no other.
     """
     counts: list[Counts] = [Counter() for _ in range(order)]
+    before: NGram = ()
     for sentence in sentences:
         padded = (begin, *sentence, end)
         for length in range(1, order + 1):
-            counts[length - 1].update(padded[first : first + length] for first in range(len(padded) - length + 1))
+            counts[length - 1].update(_windows(padded, length))
+            if joined and before and length > 1:
+                counts[length - 1].update(_windows(before[1 - length :] + tuple(sentence[: length - 1]), length))
+        before = padded[:-1]
     counts[0].pop((begin,), None)
     for length in range(order - 1, 0, -1):
         contexts = Counter(ngram[1:] for ngram in counts[length])
         begins = {ngram: count for ngram, count in counts[length - 1].items() if ngram[0] == begin}
         counts[length - 1] = Counter(contexts | begins)
     return counts
+
+
+def _windows(labels: NGram, length: int) -> Iterator[NGram]:
+    return (labels[first : first + length] for first in range(len(labels) - length + 1))
 
 
 def _discounted(counts: Counts) -> tuple[dict[NGram, float], dict[NGram, float], dict[NGram, float]]:

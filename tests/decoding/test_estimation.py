@@ -28,9 +28,10 @@ def by_labels(orders):
     return [{tuple(map(label, words)): (score, backoff) for words, score, backoff in entries} for entries in orders]
 
 
+@pytest.mark.parametrize("joined", [False, True])
 @pytest.mark.parametrize("count", [1, 4, 300])
-def test_probabilities_of_all_labels_and_the_end_sum_to_one(count):
-    orders = by_labels(estimate(sentences(0, count), LABELS, 3))
+def test_probabilities_of_all_labels_and_the_end_sum_to_one(count, joined):
+    orders = by_labels(estimate(sentences(0, count), LABELS, 3, joined))
     for history in ([], ["<s>"], ["<s>", 0], [0, 1], [3, 2], [6, 6]):
         total = sum(math.exp(score_of(orders, history, label, -99)) for label in [*range(LABELS), "</s>"])
         assert total == pytest.approx(1)
@@ -52,6 +53,14 @@ def test_a_model_expects_what_its_text_has():
     assert perplexity(1) == pytest.approx(6 / 0.85, rel=0.02)  # 0.15 of all are ends
     scores = [score_of(orders, [0, 1], label, -99) for label in range(LABELS)]
     assert int(np.argmax(scores)) == 2 and int(np.argmin(scores)) == 6
+
+
+def test_a_sentence_may_follow_another():
+    text = [[0, 1, 2], [3, 4], [5], [0, 1, 2], [3, 4]] * 20
+    apart, joined = (by_labels(estimate(text, LABELS, 3, joined)) for joined in (False, True))
+    assert (2, 3) not in apart[1] and {(1, 2, 3), (2, 3, 4), (3, 4, 5), ("<s>", 5, 0)} <= joined[2].keys()
+    assert score_of(joined, [1, 2], 3, -99) > math.log(0.3) > score_of(apart, [1, 2], 3, -99)
+    assert apart[2].keys() <= joined[2].keys()
 
 
 def test_counts_below_the_highest_order_are_of_contexts():
