@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nemojax import safetensors_format, settings
@@ -151,6 +152,11 @@ def read_settings(directory: str | Path) -> tuple[ModelConfig, bytes, dict[str, 
             "nemojax-convert makes one from a NeMo or Hugging Face checkpoint"
         )
     try:
+        no_files = [name for name in (*MAX_BYTES, WEIGHTS_FILE) if _is_no_file(directory / name)]
+        if no_files:  # reading a pipe would wait for a writer
+            raise CheckpointError(f"{directory / no_files[0]} is not a file; copy the checkpoint again")
+        if (directory / WEIGHTS).exists() and (directory / WEIGHTS_FILE).exists():
+            raise CheckpointError(f"{directory} has both {WEIGHTS} and {WEIGHTS_FILE}; remove one of them")
         large = [name for name, limit in MAX_BYTES.items() if (directory / name).stat().st_size > limit]
         if large:
             raise CheckpointError(f"{directory / large[0]} is larger than {MAX_BYTES[large[0]] >> 20} MB; refused")
@@ -172,6 +178,19 @@ def read_settings(directory: str | Path) -> tuple[ModelConfig, bytes, dict[str, 
 def has_weights(directory: Path) -> bool:
     """Returns whether a directory has the weights of a checkpoint, in either form."""
     return (directory / WEIGHTS).exists() or (directory / WEIGHTS_FILE).exists()
+
+
+def _is_no_file(path: Path) -> bool:
+    return path.exists() and not path.is_file()
+
+
+def _check_types(wanted: Mapping[str, Any], found: Mapping[str, np.dtype]) -> None:
+    """Raises CheckpointError for a parameter that is not int8 where the model has int8, or not floating elsewhere."""
+    for name, leaf in wanted.items():
+        is_int8 = leaf.dtype == np.int8
+        if found[name] != np.int8 if is_int8 else not jnp.issubdtype(found[name], jnp.floating):
+            right = "int8, as other kernels are" if is_int8 else "a floating type"
+            raise CheckpointError(f"the weights are damaged: {name} has the type {found[name]}, not {right}")
 
 
 def _check_size(weights: Path, size: int) -> None:
@@ -202,8 +221,10 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
         stored = OrbaxWeights(weights) if weights.name == WEIGHTS else FileWeights(weights)
         quantized = [name for name, type in stored.types.items() if type == np.int8]
         model = abstract_model(config, quantization.quantize if quantized else None)
-        shapes = {name: leaf.shape for name, leaf in named_parameters(model).items()}
+        parameters = named_parameters(model)
+        shapes = {name: leaf.shape for name, leaf in parameters.items()}
         check_shapes(shapes, stored.shapes)
+        _check_types(parameters, stored.types)
         if weights.name == WEIGHTS:
             _check_size(weights, sum(math.prod(shapes[name]) * stored.types[name].itemsize for name in shapes))
         kept = {*quantized, *(f"{name}_scale" for name in quantized)}

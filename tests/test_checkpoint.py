@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nemojax import checkpoint
+from nemojax import checkpoint, safetensors_format
 from nemojax.errors import CheckpointError, ConfigError
+from nemojax.kernels.quantization import quantize
 from nemojax.model.parameters import fill, named_parameters
 from tests.helpers.messages import ending, whole
 
@@ -198,6 +200,45 @@ def test_damaged_weights(copy):
     largest = max((p for p in (copy / "weights").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
     with pytest.raises(CheckpointError, match=f"^the weights in {copy / 'weights'} can't be read: "):
+        checkpoint.load(copy)
+
+
+def test_weights_of_other_types_are_refused(tmp_path, tiny_model):
+    """One kernel in int8 makes the model one of int8, and every kernel must be."""
+    checkpoint.save(tmp_path / "int8", quantize(tiny_model), b"", ORIGIN)
+    file = tmp_path / "int8" / "weights.safetensors"
+    right = {name: np.asarray(array) for name, array in named_parameters(checkpoint.load(file.parent)[0]).items()}
+    kernel, bias = "encoder.blocks.0.attention.key.kernel", "joint.encoder.bias"
+    cases = {
+        (kernel, "float32"): "int8, as other kernels are",
+        (bias, "int32"): "a floating type",
+        (bias, "int8"): "a floating type",
+        (f"{kernel}_scale", "int8"): "a floating type",
+    }
+    for (name, wrong), wanted in cases.items():
+        arrays = {**right, name: right[name].astype(wrong)}
+        with open(file, "wb") as target:
+            safetensors_format.write(target, arrays.items(), arrays)
+        message = f": the weights are damaged: {name} has the type {wrong}, not {wanted}"
+        with pytest.raises(CheckpointError, match=ending(message)):
+            checkpoint.load(file.parent)
+
+
+@pytest.mark.parametrize("name", ["config.json", "origin.json", "tokenizer.model", "weights.safetensors"])
+def test_a_pipe_in_the_place_of_a_file_is_refused(copy, name):
+    shutil.rmtree(copy / "weights")
+    (copy / "weights.safetensors").write_bytes(b"")
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    with pytest.raises(CheckpointError, match=ending(f"{name} is not a file; copy the checkpoint again")):
+        checkpoint.read_settings(copy)
+
+
+def test_weights_in_both_forms_are_refused(copy):
+    (copy / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(
+        CheckpointError, match=ending("copy has both weights and weights.safetensors; remove one of them")
+    ):
         checkpoint.load(copy)
 
 
