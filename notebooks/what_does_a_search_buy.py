@@ -32,6 +32,7 @@ from experiments.accuracy.confidence import judged
 from experiments.accuracy.listening import changed
 from experiments.harness.output import markdown
 from experiments.harness.rows import select
+from experiments.speed.search_cost import ratios
 from nemojax.bundled import SMALL
 from nemojax.decoding.arpa import write_arpa
 from nemojax.decoding.estimation import estimate
@@ -219,14 +220,14 @@ Image(work / "plot.png")
 
 # %%
 timed = [json.loads(line) for line in (results / "search_cost.jsonl").read_text().splitlines()]
-seconds = {row["width"]: row["seconds"] for row in select(timed, what="streams", streams=1)}
+small = select(timed, model="small", what="streams", streams=1)
+times = {row["width"]: statistics.median(ratios(timed, row)) for row in small}
 widths = select(recorded, study="beam", label="synthetic_new_voice")
 for row in widths:
     name = f"beam of {row['beam']}" if row["beam"] else "greedy"
     line = f"{name:10s} WER {100 * row['wer']['rate']:.1f} %, mean delay of a word {row['delay_ms']['mean']:.0f} ms"
-    if (row["beam"] or 0) in seconds:
-        ratios = [one / greedy for one, greedy in zip(seconds[row["beam"] or 0], seconds[0], strict=True)]
-        line += f", time {statistics.median(ratios):.2f} of greedy"
+    if (row["beam"] or 0) in times:
+        line += f", time {times[row['beam'] or 0]:.2f} of greedy"
     print(line)
 
 # %% [markdown]
