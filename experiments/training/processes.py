@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import jax
 
-from nemojax.errors import ConfigError
+from nemojax.errors import ConfigError, shown
 
 COORDINATOR, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 FLAGS = {COORDINATOR: "--coordinator", COUNT: "--processes", INDEX: "--process"}
@@ -30,6 +30,7 @@ VISIBLE_DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 OPEN_MPI = {COORDINATOR: "OMPI_MCA_orte_hnp_uri", COUNT: "OMPI_COMM_WORLD_SIZE", INDEX: "OMPI_COMM_WORLD_RANK"}
 SLURM = {COORDINATOR: "SLURM_STEP_NODELIST", COUNT: "SLURM_NTASKS", INDEX: "SLURM_PROCID"}
 SLURM_JOB, SLURM_LOCAL = "SLURM_JOB_ID", "SLURM_LOCALID"
+PORT = re.compile("[0-9]{1,5}")
 KUBERNETES = {INDEX: "JOB_COMPLETION_INDEX"}
 WAIT_S = 20.0  # after which a process reports that it waits for the others
 TIMEOUT_S = 300.0  # after which it ends
@@ -190,7 +191,7 @@ def _slurm_devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
     visible = next((environment[name].split(",") for name in VISIBLE_DEVICES if environment.get(name)), None)
     if tasks == 1:
         return ()
-    if visible is None or tasks is None:
+    if visible is None or not tasks:
         return None
     requested = environment.get("SLURM_GPUS_PER_TASK", "").rpartition(":")[2]
     if len(visible) == 1 or str(len(visible)) == requested:
@@ -201,7 +202,7 @@ def _slurm_devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
             f"a node has {tasks} tasks and {len(visible)} GPUs; request at most one task for each GPU, or set "
             f"{LOCAL_DEVICES}"
         )
-    first = int(environment[SLURM_LOCAL]) * each
+    first = _whole(SLURM_LOCAL, environment[SLURM_LOCAL]) * each
     return tuple(range(first, first + each))
 
 
@@ -218,13 +219,13 @@ def _whole(name: str, value: str) -> int:
     try:
         return int(value)
     except ValueError:
-        raise ConfigError(f"{name} must be a whole number, not {value!r}") from None
+        raise ConfigError(f"{name} must be a whole number, not {shown(repr(value), 80)}") from None
 
 
 def _check_address(name: str, address: str) -> None:
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ConfigError(f"{name} must be HOST:PORT, such as node-0:8476, not {address!r}")
+    if not host or "/" in host or not PORT.fullmatch(port) or not 0 < int(port) < 65536:
+        raise ConfigError(f"{name} must be HOST:PORT, such as node-0:8476, not {shown(repr(address), 80)}")
 
 
 def _listed(words: Iterable[str]) -> str:

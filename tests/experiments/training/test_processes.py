@@ -82,6 +82,21 @@ def test_flags_come_before_variables_and_these_before_the_scheduler(environment,
         (VARIABLES | {COORDINATOR: "n0"}, {}, f"{COORDINATOR} must be HOST:PORT, such as node-0:8476, not 'n0'"),
         (VARIABLES, {"coordinator": "n0:0"}, "--coordinator must be HOST:PORT, such as node-0:8476, not 'n0:0'"),
         (
+            VARIABLES,
+            {"coordinator": "http://n0:80"},
+            "--coordinator must be HOST:PORT, such as node-0:8476, not 'http://n0:80'",
+        ),
+        (
+            VARIABLES,
+            {"coordinator": f"n0:{'1' * 5000}"},
+            f"--coordinator must be HOST:PORT, such as node-0:8476, not 'n0:{'1' * 36} ... {'1' * 39}'",
+        ),
+        (
+            SLURM | {"SLURM_LOCALID": "x", "CUDA_VISIBLE_DEVICES": "0,1"},
+            {},
+            "SLURM_LOCALID must be a whole number, not 'x'",
+        ),
+        (
             SLURM | {"SLURM_STEP_NUM_TASKS": "1"},
             {},
             "the Slurm job has 4 tasks and this step 1: start the processes with srun, or give each of them "
