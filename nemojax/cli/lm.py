@@ -34,6 +34,8 @@ def lm(text: Text, out: Out, /, model: Model = SMALL, order: Order = 4, joined: 
     check_count("--order", order)
     if order > MAX_BACKOFFS:
         raise ConfigError(f"--order must be at most {MAX_BACKOFFS}, not {order}")
+    if joined and order < 2:
+        raise ConfigError("--joined needs an --order of at least 2: n-grams of one piece follow nothing")
     config, tokenizer_model, _ = read_settings(model)
     tokenizer = Tokenizer(tokenizer_model, config.text)
     lines = tqdm(_lines(text), desc="lines", unit="", leave=False, disable=None)

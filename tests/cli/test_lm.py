@@ -29,6 +29,9 @@ def test_a_model_is_estimated_and_read(run, lm, recognizer):
     assert code == 2 and err == f"error: {text.with_name('none.txt')}: it can't be read: No such file or directory\n"
     code, _, err = run("lm", text, path, "--order", 33)
     assert code == 2 and err == "error: --order must be at most 32, not 33\n"
+    code, _, err = run("lm", text, path, "--order", 1, "--joined")
+    assert code == 2
+    assert err == "error: --joined needs an --order of at least 2: n-grams of one piece follow nothing\n"
 
 
 def test_what_the_model_lacks_is_noted(run, tmp_path):
