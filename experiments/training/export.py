@@ -19,6 +19,7 @@ import tyro
 from experiments.harness.command import command
 from experiments.harness.settings import from_json
 from experiments.training.run_directory import ORIGIN, SETTINGS, TOKENIZER, Checkpoints, RunError
+from experiments.training.start import read_model
 from nemojax import checkpoint
 from nemojax.config import ModelConfig
 from nemojax.errors import ConfigError
@@ -81,7 +82,7 @@ def export(
         checkpoints.close()
     origin = origin | {"step": step} | ({"averaged": steps[-average:]} if average > 1 else {})
     if mix_with is not None:
-        weights, _, _, other_origin = checkpoint.load(mix_with, jnp.float32)
+        weights, _, other_origin = read_model(mix_with)
         if weights.config != config:
             raise ConfigError(f"{mix_with} has other settings than the model of {run}")
         model = jax.tree.map(lambda ours, theirs: (1 - mix_share) * ours + mix_share * theirs, model, weights)

@@ -14,6 +14,7 @@ from experiments.training.run_directory import RunError
 from nemojax import checkpoint
 from nemojax.data.train_tokenizer import texts_of, train
 from nemojax.errors import ConfigError
+from nemojax.kernels import quantization
 from nemojax.model.parameters import fill, named_parameters
 from nemojax.model.transducer import Transducer
 from nemojax.text.tokenizer import Tokenizer
@@ -53,7 +54,7 @@ def start(experiment: Experiment) -> Start:
             )
         model = with_blank_prior(Transducer(experiment.model, rngs=nnx.Rngs(experiment.training.seed)))
         return Start(model, tokenizer, {"format": "nemojax", "nemojax": nemojax.__version__})
-    model, _, saved_tokenizer, origin = checkpoint.load(experiment.init, jnp.float32)
+    model, saved_tokenizer, origin = read_model(experiment.init)
     renewed = tokenizer is not None and tokenizer != saved_tokenizer
     if tokenizer is not None and renewed:
         model = with_vocabulary(model, Tokenizer(tokenizer).size, experiment.training.seed)
@@ -61,6 +62,19 @@ def start(experiment: Experiment) -> Start:
     origin = {"format": "nemojax", "nemojax": nemojax.__version__, "init": init}
     drawn = BY_LABEL if renewed else ()
     return Start(model, tokenizer if tokenizer is not None else saved_tokenizer, origin, drawn)
+
+
+def read_model(directory: Path) -> tuple[Transducer, bytes, dict[str, Any]]:
+    """Reads the model, the tokenizer and the origin of a native checkpoint, in float32.
+
+    Raises:
+      CheckpointError: it is not a checkpoint.
+      ConfigError: its weights are in int8, which have no gradients and no mean.
+    """
+    model, _, tokenizer, origin = checkpoint.load(directory, jnp.float32)
+    if quantization.is_quantized(model):
+        raise ConfigError(f"{directory} has weights in int8; take the checkpoint that it was made from instead")
+    return model, tokenizer, origin
 
 
 def check_trained(drawn: Iterable[str], parameters: Mapping[str, Any], recipe: TrainingConfig) -> None:
