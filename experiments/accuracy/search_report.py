@@ -184,8 +184,9 @@ def _draw(axes: "Axes", line: Line, variable: str, of: Callable[[Row], Point | N
         [place for place, _ in shown],
         [measured.value for _, measured in shown],
         [
-            [measured.value - measured.low for _, measured in shown],
-            [measured.high - measured.value for _, measured in shown],
+            # a narrow interval may lie beside its value
+            [max(measured.value - measured.low, 0.0) for _, measured in shown],
+            [max(measured.high - measured.value, 0.0) for _, measured in shown],
         ],
         label=line.name,
         color=f"C{color}",

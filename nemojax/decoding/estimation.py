@@ -70,7 +70,7 @@ def _counts(sentences: Iterable[Sequence[int]], begin: int, end: int, order: int
             counts[length - 1].update(_windows(padded, length))
             if joined and before and length > 1:
                 counts[length - 1].update(_windows(before[1 - length :] + tuple(sentence[: length - 1]), length))
-        before = padded[:-1]
+        before = padded[:-1] if len(padded) > 2 else before
     counts[0].pop((begin,), None)
     for length in range(order - 1, 0, -1):
         contexts = Counter(ngram[1:] for ngram in counts[length])

@@ -61,6 +61,8 @@ def test_a_sentence_may_follow_another():
     assert (2, 3) not in apart[1] and {(1, 2, 3), (2, 3, 4), (3, 4, 5), ("<s>", 5, 0)} <= joined[2].keys()
     assert score_of(joined, [1, 2], 3, -99) > math.log(0.3) > score_of(apart, [1, 2], 3, -99)
     assert apart[2].keys() <= joined[2].keys()
+    across, without = (by_labels(estimate(lines, LABELS, 3, True)) for lines in ([[0], [], [1]], [[0], [1]]))
+    assert (0, 1) in across[1] and across[2].keys() == without[2].keys()
 
 
 def test_counts_below_the_highest_order_are_of_contexts():

@@ -66,3 +66,10 @@ def test_the_plot_has_a_panel_for_each_variable_and_measure(tmp_path):
     text = (tmp_path / "plot.svg").read_text()
     for shown in ("WER, %", "key words found, %", "false alarms per 1,000 words", "greedy", "a, beam of 4"):
         assert f">{shown}<" in text
+
+
+def test_an_interval_beside_its_value_is_drawn(tmp_path):
+    """A bootstrap interval of little confidence may not have the value in it."""
+    beside = [{**one, "wer": {"rate": 0.2, "low": 0.21, "high": 0.22}} for one in ROWS[:2]]
+    search_report.plot(beside, tmp_path / "plot.svg")
+    assert (tmp_path / "plot.svg").exists()
