@@ -58,7 +58,7 @@ def places(part: Part, size: int) -> dict[str, Place]:
     """Returns where the tensors of a file of `size` bytes are, by name.
 
     Raises:
-      CheckpointError: the file has another format, is damaged, or is cut short; the message goes on from its name.
+      CheckpointError: the file has another format, is damaged, or is cut short; the message follows its name.
     """
     length = header_bytes(part)
     start = LENGTH_BYTES + length

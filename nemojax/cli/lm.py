@@ -19,9 +19,7 @@ Text = Positional[
 ]
 Out = Positional[Annotated[Path, arg(metavar="OUT", help="the new ARPA file.")]]
 Order = Annotated[int, arg(metavar="ORDER", help="the most pieces of an n-gram; pieces are shorter than words.")]
-Joined = Annotated[
-    bool, arg(help="a line also follows the one before it: for recordings of several sentences, whose text goes on.")
-]
+Joined = Annotated[bool, arg(help="a line also follows the one before it: for recordings of several sentences.")]
 
 
 def lm(text: Text, out: Out, /, model: Model = SMALL, order: Order = 4, joined: Joined = False) -> int:
