@@ -30,7 +30,7 @@ from nemojax.hub import resolve
 from nemojax.kernels import quantization
 from nemojax.model.parameters import abstract_model, check_shapes, named_parameters
 from nemojax.model.transducer import Transducer
-from nemojax.weights import FileWeights, OrbaxWeights
+from nemojax.weights import FileWeights, OrbaxWeights, Weights
 from nemojax.write_errors import print_no_tracebacks, reason
 
 CONFIG, TOKENIZER, ORIGIN = "config.json", "tokenizer.model", "origin.json"
@@ -63,8 +63,6 @@ def save(
     Raises:
       CheckpointError: `directory` exists and is not an empty directory, or can't be written.
     """
-    import orbax.checkpoint as ocp
-
     check_local(directory)
     directory = Path(directory).resolve()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
@@ -84,6 +82,8 @@ def save(
             with open(partial / WEIGHTS_FILE, "wb") as file:
                 safetensors_format.write(file, progress(parameters.items()), parameters)
         else:
+            import orbax.checkpoint as ocp
+
             arrays = _arrays(progress(list(parameters.items())))
             try:
                 # weights hardly compress: they would be a tenth smaller and take twice as long to read
@@ -214,24 +214,23 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
     """
     directory = resolve(directory)
     config, tokenizer, origin = read_settings(directory)
-    weights, device = directory.resolve() / WEIGHTS, default_device()
-    if not weights.exists():
-        weights = directory.resolve() / WEIGHTS_FILE
+    device, in_file = default_device(), (directory / WEIGHTS_FILE).exists()
+    weights = directory.resolve() / (WEIGHTS_FILE if in_file else WEIGHTS)
     try:
-        stored = OrbaxWeights(weights) if weights.name == WEIGHTS else FileWeights(weights)
+        stored: Weights = FileWeights(weights) if in_file else OrbaxWeights(weights)
         quantized = [name for name, type in stored.types.items() if type == np.int8]
         model = abstract_model(config, quantization.quantize if quantized else None)
         parameters = named_parameters(model)
         shapes = {name: leaf.shape for name, leaf in parameters.items()}
         check_shapes(shapes, stored.shapes)
         _check_types(parameters, stored.types)
-        if weights.name == WEIGHTS:
+        if not in_file:  # a file is as long as its header says
             _check_size(weights, sum(math.prod(shapes[name]) * stored.types[name].itemsize for name in shapes))
         kept = {*quantized, *(f"{name}_scale" for name in quantized)}
         types = {name: stored.types[name] if dtype is None or name in kept else dtype for name in shapes}
         arrays = stored.read(types, device)
     except CheckpointError as error:
-        raise CheckpointError(f"{weights.parent}: {error}") from None
+        raise CheckpointError(f"{directory}: {error}") from None
     except Exception as error:  # tensorstore's errors are of several types
         raise CheckpointError(f"the weights in {weights} can't be read: {reason(error)}") from None
     return jax.tree.unflatten(jax.tree.structure(model), [arrays[name] for name in shapes]), config, tokenizer, origin

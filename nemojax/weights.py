@@ -1,8 +1,8 @@
 """Reads the weights of a checkpoint: arrays that orbax wrote, or one file in the safetensors format.
 
 Orbax writes with tensorstore. Reading with tensorstore alone takes a fraction of the time, for the released model has
-hundreds of arrays, and orbax spends more on each than its bytes take. A file takes a fifth of that again: its bytes go
-straight to where the arrays stay.
+hundreds of arrays, and orbax spends more on each than its bytes take. A file takes less again: its bytes go straight to
+where the arrays stay.
 """
 
 import math

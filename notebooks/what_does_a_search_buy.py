@@ -32,7 +32,7 @@ from experiments.accuracy.confidence import judged
 from experiments.accuracy.listening import changed
 from experiments.harness.output import markdown
 from experiments.harness.rows import select
-from experiments.speed.search_cost import ratios
+from experiments.speed.side_by_side import ratios
 from nemojax.bundled import SMALL
 from nemojax.decoding.arpa import write_arpa
 from nemojax.decoding.estimation import estimate
@@ -221,7 +221,7 @@ Image(work / "plot.png")
 # %%
 timed = [json.loads(line) for line in (results / "search_cost.jsonl").read_text().splitlines()]
 small = select(timed, model="small", what="streams", streams=1)
-times = {row["width"]: statistics.median(ratios(timed, row)) for row in small}
+times = {row["width"]: statistics.median(ratios(timed, row, width=0)) for row in small}
 widths = select(recorded, study="beam", label="synthetic_new_voice")
 for row in widths:
     name = f"beam of {row['beam']}" if row["beam"] else "greedy"
@@ -237,7 +237,7 @@ for row in widths:
 # nearly halve the errors on GRID (51 to 27 %); each of them helps alone. With voices that the model does not know, a
 # beam of 8 takes a third of the errors (28 to 19 %). Where the sound itself is lost, in white noise, no width changes
 # the WER beyond chance, and a language model from a few sentences of other texts, as on LJ Speech, does harm. A list
-# of 40 names helps with small boosts alone: at 0.5, a beam finds 83 % of the names in place of 70 %, with as many
-# errors; from 2 on, names take the place of so many other words that its WER doubles. The price is small in time, 1.1
-# times that of greedy search for a beam of 4, and larger in delay: with unknown voices, a word is final 1.0 s after
-# its end in place of 0.4 s. Weights and boosts depend on model and speech; measure them on yours.
+# of 40 names helps with small boosts alone. At 0.5, a beam finds 83 % of the names in place of 70 %, with as many
+# errors. At 2, it writes names where other words were spoken, and its WER doubles. A beam of 4 takes 1.1 times as long
+# as greedy search. Its text is final later: with unknown voices, 1.0 s after a word's end in place of 0.4 s. Weights
+# and boosts depend on model and speech; measure them on yours.

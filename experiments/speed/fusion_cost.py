@@ -25,8 +25,8 @@ from experiments.harness import checks
 from experiments.harness.experiment import Experiment
 from experiments.harness.machine import device
 from experiments.harness.output import markdown
-from experiments.harness.rows import Row, Rows, select
-from experiments.speed.side_by_side import serve
+from experiments.harness.rows import Row, Rows
+from experiments.speed.side_by_side import ratios, serve
 from nemojax.bundled import SMALL
 
 if TYPE_CHECKING:  # jax is imported only where a model runs
@@ -108,17 +108,10 @@ def measure(settings: Settings, rows: Rows) -> None:
             rows.add(described | measured)
 
 
-def ratios(rows: Sequence[Row], row: Row) -> list[float]:
-    """Returns the times of a case relative to those of greedy search in the same repeats."""
-    alike = {key: row[key] for key in ("model", "dtype", "what", "lookahead", "streams")}
-    greedy = select(rows, case=NONE, **alike)[-1]["seconds"]
-    return [mine / other for mine, other in zip(row["seconds"], greedy, strict=True)]
-
-
 def table(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
-        times = ratios(rows, row)
+        times = ratios(rows, row, case=NONE)
         cells = [f"{row['model']} {row['dtype']}", row["what"], f"{row['lookahead']}", f"{row['streams']}", row["case"]]
         cells += [
             f"{1000 * median(row['seconds']):.1f}",

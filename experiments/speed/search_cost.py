@@ -24,7 +24,7 @@ from experiments.harness.experiment import Experiment
 from experiments.harness.machine import device
 from experiments.harness.output import drawing, markdown
 from experiments.harness.rows import Row, Rows, select
-from experiments.speed.side_by_side import serve
+from experiments.speed.side_by_side import ratios, serve
 from nemojax.bundled import SMALL
 
 if TYPE_CHECKING:  # jax is imported only where a model runs
@@ -102,18 +102,11 @@ def measure(settings: Settings, rows: Rows) -> None:
             )
 
 
-def ratios(rows: Sequence[Row], row: Row) -> list[float]:
-    """Returns the times of a search relative to those of greedy search in the same repeats."""
-    alike = {key: row[key] for key in ("model", "dtype", "what", "lookahead", "streams")}
-    greedy = select(rows, width=GREEDY, **alike)[-1]["seconds"]
-    return [mine / other for mine, other in zip(row["seconds"], greedy, strict=True)]
-
-
 def table(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         name = "greedy" if row["width"] == GREEDY else f"beam of {row['width']}"
-        times = ratios(rows, row)
+        times = ratios(rows, row, width=GREEDY)
         cells = [f"{row['model']} {row['dtype']}", row["what"], f"{row['lookahead']}", f"{row['streams']}", name]
         cells += [f"{1000 * median(row['seconds']):.1f}", f"{median(times):.2f}"]
         lines.append([*cells, f"{min(times):.2f} to {max(times):.2f}"])

@@ -1,8 +1,11 @@
-"""Live streams side by side, as fast as they can be computed; what is timed where searches are compared."""
+"""What is timed where searches are compared: live streams, as fast as they can be computed; and ratios of times."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from experiments.harness.rows import Row, select
 
 if TYPE_CHECKING:  # jax is imported only where a model runs
     from nemojax.recognition.recognizer import Recognizer
@@ -32,3 +35,14 @@ def serve(recognizer: "Recognizer", lookahead: int, streams: int, samples: np.nd
         begin, first = end, False
     for hypothesis in hypotheses:
         hypothesis.transcript(len(samples), lookahead, "stream")
+
+
+def ratios(rows: Sequence[Row], row: Row, **greedy: Any) -> list[float]:
+    """Returns the times of a row relative to those of greedy search in the same repeats.
+
+    Args:
+      greedy: the field of the rows of greedy search, with its value.
+    """
+    alike = {key: row[key] for key in ("model", "dtype", "what", "lookahead", "streams")}
+    others = select(rows, **greedy, **alike)[-1]["seconds"]
+    return [mine / other for mine, other in zip(row["seconds"], others, strict=True)]

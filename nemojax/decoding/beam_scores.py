@@ -66,7 +66,10 @@ def score_frames(
         offset, most = fusing.offset(blank), fusing.most(fusion)
         added = fusing.scores(fusion, last[:, None])
         extension = extension + offset[..., None] + added[:, :, None]
-        offset = jnp.where(label_log_prob(blank) <= blank - gamma, -jnp.inf, offset)
+        all_labels = jnp.maximum(
+            label_log_prob(blank), best_label
+        )  # without graphs the same bits: rounding decides none
+        offset = jnp.where(all_labels <= blank - gamma, -jnp.inf, offset)
         best_label = best_label + offset + most[..., None]
         blank = fusing.blank(blank)
     return Scores(logits, normalizer, offset, blank, best_label, extension)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from experiments.speed import search_cost
+from experiments.speed import search_cost, side_by_side
 
 
 @pytest.fixture
@@ -31,4 +31,4 @@ def test_ratios_are_those_of_the_same_repeats():
     alike = {"model": "small", "dtype": "int8", "what": "streams", "lookahead": 6, "streams": 2}
     rows = [{**alike, "width": 0, "seconds": [1.0, 2.0]}, {**alike, "width": 4, "seconds": [1.5, 2.0]}]
     other = [row | {"model": "large", "seconds": [9.0, 9.0]} for row in rows]
-    assert search_cost.ratios(rows + other, rows[1]) == [1.5, 1.0]
+    assert side_by_side.ratios(rows + other, rows[1], width=0) == [1.5, 1.0]

@@ -78,6 +78,16 @@ def finish(process: subprocess.Popen, code: int = 0) -> str:
     return errors
 
 
+def finish_all(processes: list[subprocess.Popen]) -> None:
+    """Waits for the processes of a job, which must all end well; none is left if one does not."""
+    try:
+        for process in processes:
+            finish(process)
+    finally:
+        for process in processes:
+            process.kill()
+
+
 @pytest.mark.slow
 def test_kill_9_at_random_moments(tmp_path, speech):
     """Kills a run while it compiles, trains, writes or ends; its workers must end too."""
@@ -147,12 +157,7 @@ def test_two_processes_that_flags_and_variables_name(tmp_path, speech, capfd):
         )
         for index in range(2)
     ]
-    try:
-        for process in processes:
-            finish(process)
-    finally:
-        for process in processes:
-            process.kill()
+    finish_all(processes)
     assert [step for step, _ in losses(tmp_path / "run")] == [1, 2]
     lines = capfd.readouterr().out.splitlines()
     opening = "processes: 2, found by JAX_COORDINATOR_ADDRESS, --processes and JOB_COMPLETION_INDEX"
@@ -196,12 +201,7 @@ def test_two_processes_of_a_job_train_as_one(tmp_path, speech):
         )
         for i in range(2)
     ]
-    try:
-        for process in processes:
-            finish(process)
-    finally:
-        for process in processes:
-            process.kill()
+    finish_all(processes)
     finish(program(tmp_path / "one", speech, *same))
     one, two = (np.array(losses(tmp_path / name)) for name in ("one", "two"))
     np.testing.assert_allclose(two, one, rtol=2e-2)
