@@ -49,7 +49,8 @@ def enter(graphs: Graphs, fusion: FusionState, active: Bool[Array, " B"]) -> Fus
     changed = (graphs.rows.numbers != fusion.numbers) & active[:, None]
 
     def walk(fusion: FusionState) -> Int[Array, "B G"]:
-        first = jnp.argmax((fusion.recent >= 0).any(axis=0)).astype(jnp.int32)  # before it no stream has a label
+        labels = (fusion.recent >= 0).any(axis=0)
+        first = jnp.where(labels.any(), jnp.argmax(labels), RECENT).astype(jnp.int32)  # before it no stream has one
 
         def follow(index: Int[Array, ""], states: Int[Array, "B G"]) -> Int[Array, "B G"]:
             label = fusion.recent[:, index][:, None]

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import nemojax.decoding.fusion
 from nemojax.decoding.fusion import CANDIDATES, RECENT, FusionState, best_label, enter, initial_fusion
 from nemojax.decoding.graph_pool import GraphPool
-from nemojax.decoding.graphs import COLUMNS, LANGUAGE_MODEL, PHRASES, Graph, Graphs, Rows
+from nemojax.decoding.graphs import COLUMNS, LANGUAGE_MODEL, PHRASES, Graph, Graphs, Rows, advance
 from nemojax.decoding.greedy import Greedy
 from nemojax.decoding.phrases import Form, phrase_graph
 from nemojax.decoding.state import initial_prediction
@@ -202,6 +203,20 @@ def entered(case, row, labels):
     recent[0, RECENT - len(labels) :] = labels
     fusion = initial_fusion(1)._replace(recent=jnp.asarray(recent))
     return enter(graphs_of(case.pool, [case.streams[row]]), fusion, jnp.array([True])).states[0].tolist()
+
+
+@pytest.mark.parametrize("labels, expected", [([], 0), ([3], 1), ([3, 1, 2], 3), ([1] * RECENT, RECENT)])
+def test_entering_a_graph_looks_up_the_labels_of_the_stream_alone(case, labels, expected, monkeypatch):
+    looked_up = []
+
+    def counted(*arguments):
+        jax.debug.callback(lambda: looked_up.append(1))
+        return advance(*arguments)
+
+    monkeypatch.setattr(nemojax.decoding.fusion, "advance", counted)
+    entered(case, 0, labels)
+    jax.effects_barrier()
+    assert len(looked_up) == expected
 
 
 def test_a_stream_that_takes_no_frames_enters_no_graph(case):
