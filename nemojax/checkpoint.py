@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from nemojax.hub import resolve
 from nemojax.kernels import quantization
 from nemojax.model.parameters import abstract_model, check_shapes, named_parameters
 from nemojax.model.transducer import Transducer
-from nemojax.weights import FileWeights, OrbaxWeights, Weights
+from nemojax.weights import FileWeights, OrbaxWeights
 from nemojax.write_errors import print_no_tracebacks, reason
 
 CONFIG, TOKENIZER, ORIGIN = "config.json", "tokenizer.model", "origin.json"
@@ -217,18 +218,18 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
     device, in_file = default_device(), (directory / WEIGHTS_FILE).exists()
     weights = directory.resolve() / (WEIGHTS_FILE if in_file else WEIGHTS)
     try:
-        stored: Weights = FileWeights(weights) if in_file else OrbaxWeights(weights)
-        quantized = [name for name, type in stored.types.items() if type == np.int8]
-        model = abstract_model(config, quantization.quantize if quantized else None)
-        parameters = named_parameters(model)
-        shapes = {name: leaf.shape for name, leaf in parameters.items()}
-        check_shapes(shapes, stored.shapes)
-        _check_types(parameters, stored.types)
-        if not in_file:  # a file is as long as its header says
-            _check_size(weights, sum(math.prod(shapes[name]) * stored.types[name].itemsize for name in shapes))
-        kept = {*quantized, *(f"{name}_scale" for name in quantized)}
-        types = {name: stored.types[name] if dtype is None or name in kept else dtype for name in shapes}
-        arrays = stored.read(types, device)
+        with closing(FileWeights(weights) if in_file else OrbaxWeights(weights)) as stored:
+            quantized = [name for name, type in stored.types.items() if type == np.int8]
+            model = abstract_model(config, quantization.quantize if quantized else None)
+            parameters = named_parameters(model)
+            shapes = {name: leaf.shape for name, leaf in parameters.items()}
+            check_shapes(shapes, stored.shapes)
+            _check_types(parameters, stored.types)
+            if not in_file:  # a file is as long as its header says
+                _check_size(weights, sum(math.prod(shapes[name]) * stored.types[name].itemsize for name in shapes))
+            kept = {*quantized, *(f"{name}_scale" for name in quantized)}
+            types = {name: stored.types[name] if dtype is None or name in kept else dtype for name in shapes}
+            arrays = stored.read(types, device)
     except CheckpointError as error:
         raise CheckpointError(f"{directory}: {error}") from None
     except Exception as error:  # tensorstore's errors are of several types

@@ -81,7 +81,12 @@ def init_state(
     Its rings have room for the largest chunk of the settings; with `lookahead`, for a chunk at that one, which takes
     less memory. Steps at a longer look-ahead give the same result then, but copy the rings.
     """
-    model = thaw(model)
+    return _new_state(thaw(model), constants, batch, search, lookahead)
+
+
+def _new_state(
+    model: Transducer, constants: Constants, batch: int, search: Search, lookahead: int | None = None
+) -> StreamState:
     encoder = model.encoder.initial_cache(batch, model.joint.output.kernel.dtype)
     largest = model.config.encoder.largest_chunk_frames
     chunk = largest if lookahead is None else min(largest, model.config.chunk_frames(lookahead))
@@ -164,7 +169,7 @@ def step(
     labels too, where the search has `fusion`; a stream's may change between steps.
     """
     model = thaw(model)
-    fresh = init_state(model, constants, segment.active.shape[0], search)
+    fresh = _new_state(model, constants, segment.active.shape[0], search)
     # a ring is never chosen row by row: that would copy it. A new stream ignores the frames that it finds in its row.
     before = where_rows(segment.reset, ring.share(fresh, state), state)
     # an inactive row has no valid samples, so no layer writes a frame of it

@@ -8,8 +8,8 @@ where the arrays stay.
 import math
 import os
 from collections import deque
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,10 +25,11 @@ ALIGNMENT = 64  # bytes; jax on a CPU takes an array so aligned as it is, withou
 CONCURRENT_BYTES = 1 << 26  # of arrays that are read at once; more is hardly faster
 MAX_ARRAYS = 10_000  # the largest model that the settings allow has fewer
 READERS = 2  # threads that read one file; more are hardly faster
+AHEAD_BYTES = 1 << 30  # of a file's arrays are read before their shapes are known to fit
 
 
 class Weights(Protocol):
-    """The arrays of a checkpoint, which are read once their shapes are known to fit.
+    """The arrays of a checkpoint, which are used once their shapes are known to fit.
 
     Attributes:
       shapes, types: of each array, by its name.
@@ -36,6 +37,9 @@ class Weights(Protocol):
 
     shapes: dict[str, tuple[int, ...]]
     types: dict[str, np.dtype]
+
+    def close(self) -> None:
+        """Ends what reads ahead."""
 
     def read(self, types: Mapping[str, Any], device: Any) -> dict[str, jax.Array]:
         """Reads the arrays that `types` names, each in its type, onto a device.
@@ -75,6 +79,9 @@ class OrbaxWeights:
         self.shapes = {name: tuple(array.shape) for name, array in self._stored.items()}
         self.types = {name: array.dtype.numpy_dtype for name, array in self._stored.items()}
 
+    def close(self) -> None:
+        """Does nothing: nothing is read ahead."""
+
     def read(self, types: Mapping[str, Any], device: Any) -> dict[str, jax.Array]:
         """Reads arrays; see `Weights`."""
         import tensorstore as ts
@@ -102,7 +109,7 @@ class OrbaxWeights:
 
 
 class FileWeights:
-    """All arrays of a file in the safetensors format.
+    """All arrays of a file in the safetensors format. They are read from now on, while the caller checks their shapes.
 
     Raises:
       CheckpointError: the file has another format, is damaged, or is cut short.
@@ -110,29 +117,48 @@ class FileWeights:
     """
 
     def __init__(self, path: Path):
-        self._path = path
-        with open(path, "rb") as file:
-            part = lambda begin, count: os.pread(file.fileno(), count, begin)
-            try:
-                self._places = safetensors_format.places(part, os.fstat(file.fileno()).st_size)
-            except CheckpointError as error:
-                raise CheckpointError(f"{path.name} {error}") from None
-        self.shapes = {name: place.shape for name, place in self._places.items()}
-        self.types = {name: place.dtype for name, place in self._places.items()}
+        self._path, self._file = path, open(path, "rb")
+        try:
+            places = self._find_places()
+        except BaseException:
+            self._file.close()
+            raise
+        self.shapes = {name: place.shape for name, place in places.items()}
+        self.types = {name: place.dtype for name, place in places.items()}
+        self._places, self._readers = places, ThreadPoolExecutor(READERS)
+        sizes = [place.size for place in places.values()]
+        ahead = int(np.searchsorted(np.cumsum(sizes), AHEAD_BYTES, "right"))
+        self._reading: dict[str, Future[np.ndarray]] = {}
+        self._begin(list(places)[:ahead])
+
+    def _begin(self, names: Iterable[str]) -> None:
+        """Begins to read arrays."""
+        self._reading |= {name: self._readers.submit(self._read, self._places[name]) for name in names}
+
+    def _find_places(self) -> dict[str, Place]:
+        file = self._file.fileno()
+        try:
+            return safetensors_format.places(lambda begin, count: os.pread(file, count, begin), os.fstat(file).st_size)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self._path.name} {error}") from None
+
+    def close(self) -> None:
+        """Ends what reads ahead, and closes the file."""
+        self._readers.shutdown(cancel_futures=True)
+        self._file.close()
 
     def read(self, types: Mapping[str, Any], device: Any) -> dict[str, jax.Array]:
         """Reads arrays; see `Weights`."""
-        with open(self._path, "rb") as file, ThreadPoolExecutor(READERS) as readers:
-            read = lambda name: self._read(file.fileno(), self._places[name]).astype(types[name], copy=False)
-            arrays = list(readers.map(read, types))
+        self._begin(name for name in types if name not in self._reading)
+        arrays = [self._reading.pop(name).result().astype(dtype, copy=False) for name, dtype in types.items()]
         return dict(zip(types, jax.device_put(arrays, device), strict=True))  # one call: each takes 0.5 ms
 
-    def _read(self, file: int, place: Place) -> np.ndarray:
+    def _read(self, place: Place) -> np.ndarray:
         array = _aligned(place.shape, place.dtype)
         memory = array.reshape(-1).view(np.uint8).data
         done = 0
         while done < place.size:  # one call gives at most 2 GB
-            count = os.preadv(file, [memory[done:]], place.begin + done)
+            count = os.preadv(self._file.fileno(), [memory[done:]], place.begin + done)
             if count == 0:
                 raise CheckpointError(f"{self._path.name} was cut short while it was read")
             done += count

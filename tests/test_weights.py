@@ -58,7 +58,16 @@ def test_large_arrays_of_a_file_are_read_where_they_stay(file, monkeypatch):
     assert read["a.kernel"].unsafe_buffer_pointer() == memory[0].ctypes.data
 
 
-def test_a_damaged_file_is_named(file):
+@pytest.mark.parametrize("ahead", [0, 1 << 30])
+def test_as_much_is_read_ahead_as_is_allowed(file, ahead, monkeypatch):
+    monkeypatch.setattr(weights, "AHEAD_BYTES", ahead)
+    stored = FileWeights(file)
+    stored.close()  # waits for what has begun
+    assert set(stored._reading) == (set(ARRAYS) if ahead else set())
+
+
+def test_a_damaged_file_is_named(file, monkeypatch):
+    monkeypatch.setattr(weights, "AHEAD_BYTES", 0)
     data = file.read_bytes()
     file.write_bytes(data[:-1])
     message = f"weights.safetensors is {len(data) - 1} bytes long, its header says {len(data)}"

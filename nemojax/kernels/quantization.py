@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from nemojax.kernels import panels
 from nemojax.kernels.panels import PackedKernel, products, quantize_kernel, to_panels
+from nemojax.model.conformer import ConformerBlock
 from nemojax.model.layers import Linear
 from nemojax.model.parameters import FrozenModel, thaw
 from nemojax.model.transducer import Transducer
@@ -77,11 +78,18 @@ def quantize(model: Transducer) -> Transducer:
 def to_tiles(model: Transducer) -> Transducer:
     """Returns the same model with its packed kernels of int8 and bfloat16 in tiles, each freed as `pack` does."""
     model = jax.tree.map(lambda x: x, model)
-    for module, name in list(_layers(model, PackedLinear)):
-        layer = getattr(module, name)
-        if layer.kernel[...].dtype in TILED:
-            layer.kernel = nnx.Param(panels.to_tiles(layer.kernel[...]))
+    for block in model.encoder.blocks:
+        layers = [getattr(module, name) for module, name in _layers_of(block, PackedLinear)]
+        tiled = [layer for layer in layers if layer.kernel[...].dtype in TILED]
+        for layer, kernel in zip(tiled, _tiles_of([layer.kernel[...] for layer in tiled]), strict=True):
+            layer.kernel = nnx.Param(kernel)
     return model
+
+
+@jax.jit
+def _tiles_of(kernels: list[Array]) -> list[Array]:
+    """Lays the kernels of a block out in tiles: one program for all, for each takes 20 ms to read."""
+    return [panels.to_tiles(kernel) for kernel in kernels]
 
 
 def plain_products(model: Transducer) -> Transducer:
@@ -102,10 +110,14 @@ def _replaced(model: Transducer, int8: bool) -> Transducer:
 def _layers(model: Transducer, kind: type[nnx.Module] = Linear) -> Iterator[tuple[nnx.Module, str]]:
     """Yields the blocks' layers of a kind, each as a module and the name of an attribute."""
     for block in model.encoder.blocks:
-        for module in (block.feedforward1, block.attention, block.convolution, block.feedforward2):
-            yield from (
-                (module, name) for name, layer in vars(module).items() if isinstance(layer, kind) and name != "position"
-            )
+        yield from _layers_of(block, kind)
+
+
+def _layers_of(block: ConformerBlock, kind: type[nnx.Module]) -> Iterator[tuple[nnx.Module, str]]:
+    for module in (block.feedforward1, block.attention, block.convolution, block.feedforward2):
+        yield from (
+            (module, name) for name, layer in vars(module).items() if isinstance(layer, kind) and name != "position"
+        )
 
 
 def is_quantized(model: Transducer | FrozenModel) -> bool:

@@ -39,7 +39,8 @@ class Encoder(nnx.Module):
 
     def project_positions(self) -> tuple[Float[Array, "R H K"], ...]:
         """Projects the distances of every block: constants of the weights, computed once."""
-        return tuple(block.attention.project_positions() for block in self.blocks)
+        project = jax.jit(lambda attention: attention.project_positions())  # traced once, for the first block
+        return tuple(project(block.attention) for block in self.blocks)
 
     def step(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from nemojax import checkpoint, compilation
+from nemojax import checkpoint, compilation, garbage
 from nemojax.audio.channels import Channel
 from nemojax.audio.inputs import AMBIGUOUS, Rate, is_rate_and_samples
 from nemojax.audio.raw import SampleFormat, parse_raw
@@ -97,11 +97,12 @@ def load(
     search = search or Greedy(reset_prediction_after_s=reset_prediction_after_s)
     check_search(search)
     measure = as_confidence(confidence)
-    loaded, config, tokenizer, origin = checkpoint.load(directory, dtypes[dtype])
-    trees = [loaded]
-    del loaded  # packed kernel by kernel, and each is freed then: the weights are never in memory twice
-    model = selection.for_backend(trees.pop(), dtype == "int8", kernels, attention, cache, reproducible)
-    recognizer = Recognizer(model, config, Tokenizer(tokenizer, config.text), origin, search, compiler_options)
+    with garbage.paused():
+        loaded, config, tokenizer, origin = checkpoint.load(directory, dtypes[dtype])
+        trees = [loaded]
+        del loaded  # packed kernel by kernel, and each is freed then: the weights are never in memory twice
+        model = selection.for_backend(trees.pop(), dtype == "int8", kernels, attention, cache, reproducible)
+        recognizer = Recognizer(model, config, Tokenizer(tokenizer, config.text), origin, search, compiler_options)
     if measure is not None:
         recognizer = recognizer.with_confidence(measure)
     return recognizer if lm is None else recognizer.with_language_model(lm, lm_weight)

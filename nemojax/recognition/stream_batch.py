@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from nemojax import garbage
 from nemojax.checks import check_count
 from nemojax.config import ModelConfig
 from nemojax.decoding.graph_pool import GraphPool
@@ -121,9 +122,10 @@ class StreamBatch:
         self._model, self._constants, self._search = model, constants, search
         self._step = jit_step(compiler_options)
         self._graph_rows: tuple[Any, Rows] | None = None
-        self._compiled: set[Any] = set()  # sizes of the steps with graphs
+        self._compiled: set[Any] = set()  # sizes of the steps so far
         self._size, self._pool = size, pool or GraphPool(self.config.vocabulary)
-        self._state = self._fresh_state()
+        with garbage.paused():
+            self._state = self._fresh_state()
 
     def _fresh_state(self) -> StreamState:
         """Returns the state of new streams. It may have more rows than the batch; they stay inactive."""
@@ -150,16 +152,24 @@ class StreamBatch:
         check_process()
         if given.graphs.placed:
             self.fuse()
-        emission: AnyEmission
         segment = given.segment()
-        if not self._has_fusion:
+        rows = self._graph_rows_of(given) if self._has_fusion else None
+        sizes = segment.samples.shape, self._rows, None if rows is None else self._pool.sizes
+        if sizes in self._compiled:
+            return self._run(segment, rows)
+        with garbage.paused():
+            if rows is not None:  # before the step, for the pool's other users would wait
+                self._compile(segment, rows)
+            emission = self._run(segment, rows)
+        self._compiled.add(sizes)
+        return emission
+
+    def _run(self, segment: Segment, rows: Rows | None) -> AnyEmission:
+        """Runs the step. `rows` are the graphs of a search with fusion."""
+        emission: AnyEmission
+        if rows is None:
             self._state, emission = self._step(*self._arguments(segment, None), **self._settings)
             return emission
-        rows = self._graph_rows_of(given)
-        sizes = segment.samples.shape, self._rows, self._pool.sizes
-        if sizes not in self._compiled:  # first, for the pool's other users would wait
-            self._compile(segment, rows)
-            self._compiled.add(sizes)
         with self._pool.lock:
             graphs = Graphs(self._pool.arrays, rows)
             self._state, emission = self._step(*self._arguments(segment, graphs), **self._settings)
@@ -210,7 +220,8 @@ class StreamBatch:
 
     def _compile(self, segment: Segment, rows: Rows) -> None:
         graphs = Graphs(self._pool.shapes, rows) if self._has_fusion else None
-        self._step.lower(*self._arguments(segment, graphs), **self._settings).compile()
+        with garbage.paused():
+            self._step.lower(*self._arguments(segment, graphs), **self._settings).compile()
 
     def keep(self, rows: np.ndarray) -> None:
         """Keeps the rows of these indices alone, in their order."""

@@ -1,0 +1,84 @@
+"""The garbage collector is paused where asked for, and afterwards it is as it was."""
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+
+import nemojax
+from nemojax import checkpoint, garbage
+from nemojax.recognition import stream_batch
+
+
+@pytest.fixture(autouse=True)
+def enabled():
+    assert gc.isenabled()
+    yield
+    gc.enable()
+
+
+def test_pauses_overlap():
+    with garbage.paused():
+        assert not gc.isenabled()
+        with garbage.paused():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_an_error_ends_a_pause():
+    with pytest.raises(RuntimeError), garbage.paused():
+        raise RuntimeError
+    assert gc.isenabled()
+
+
+def test_a_collector_that_was_off_stays_off():
+    gc.disable()
+    with garbage.paused():
+        pass
+    assert not gc.isenabled()
+
+
+def test_a_pause_of_another_thread_goes_on():
+    begun, end = threading.Event(), threading.Event()
+
+    def pause():
+        with garbage.paused():
+            begun.set()
+            end.wait(30)
+
+    thread = threading.Thread(target=pause)
+    thread.start()
+    assert begun.wait(30)
+    with garbage.paused():
+        pass
+    assert not gc.isenabled()
+    end.set()
+    thread.join()
+    assert gc.isenabled()
+
+
+def test_loading_and_the_first_step_of_a_size_pause_it(monkeypatch):
+    seen = []
+
+    def watch(owner, name):
+        original = getattr(owner, name)
+
+        def watched(*arguments, **settings):
+            seen.append((name, gc.isenabled()))
+            return original(*arguments, **settings)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    watch(checkpoint, "load")
+    watch(stream_batch, "init_state")
+    recognizer = nemojax.load()
+    stream = recognizer.stream(lookahead=1)
+    watch(stream._batch, "_step")
+    stream.push(np.zeros(10_000, np.float32))
+    names = [name for name, _ in seen]
+    assert {"load", "init_state", "_step"} == set(names) and names.count("_step") > 1
+    first = names.index("_step")
+    assert seen[: first + 1] == [(name, False) for name in names[: first + 1]]
+    assert all(enabled for _, enabled in seen[first + 1 :])
