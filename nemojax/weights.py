@@ -5,7 +5,6 @@ hundreds of arrays, and orbax spends more on each than its bytes take. A file ta
 where the arrays stay.
 """
 
-import math
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -18,10 +17,10 @@ import ml_dtypes  # noqa: F401  # gives numpy, and so tensorstore, the type bflo
 import numpy as np
 
 from nemojax import safetensors_format
+from nemojax.arena import Arena, aligned
 from nemojax.errors import CheckpointError
 from nemojax.safetensors_format import Place
 
-ALIGNMENT = 64  # bytes; jax on a CPU takes an array so aligned as it is, without a copy
 CONCURRENT_BYTES = 1 << 26  # of arrays that are read at once; more is hardly faster
 MAX_ARRAYS = 10_000  # the largest model that the settings allow has fewer
 READERS = 2  # threads that read one file; more are hardly faster
@@ -97,7 +96,7 @@ class OrbaxWeights:
 
         for name, dtype in types.items():
             source = self._stored[name]
-            array = _aligned(source.shape, np.dtype(dtype))
+            array = aligned(tuple(source.shape), np.dtype(dtype))
             target = ts.array(array, copy=False, write=True)
             reading.append((name, array, target.write(ts.cast(source, target.dtype))))
             waiting_bytes += array.nbytes
@@ -117,15 +116,15 @@ class FileWeights:
     """
 
     def __init__(self, path: Path):
-        self._path, self._file = path, open(path, "rb")
+        self._path, self._file = path, os.open(path, os.O_RDONLY)
         try:
             places = self._find_places()
         except BaseException:
-            self._file.close()
+            os.close(self._file)
             raise
         self.shapes = {name: place.shape for name, place in places.items()}
         self.types = {name: place.dtype for name, place in places.items()}
-        self._places, self._readers = places, ThreadPoolExecutor(READERS)
+        self._places, self._arena, self._readers = places, Arena(), ThreadPoolExecutor(READERS)
         sizes = [place.size for place in places.values()]
         ahead = int(np.searchsorted(np.cumsum(sizes), AHEAD_BYTES, "right"))
         self._reading: dict[str, Future[np.ndarray]] = {}
@@ -136,16 +135,16 @@ class FileWeights:
         self._reading |= {name: self._readers.submit(self._read, self._places[name]) for name in names}
 
     def _find_places(self) -> dict[str, Place]:
-        file = self._file.fileno()
+        part = lambda begin, count: os.pread(self._file, count, begin)
         try:
-            return safetensors_format.places(lambda begin, count: os.pread(file, count, begin), os.fstat(file).st_size)
+            return safetensors_format.places(part, os.fstat(self._file).st_size)
         except CheckpointError as error:
             raise CheckpointError(f"{self._path.name} {error}") from None
 
     def close(self) -> None:
         """Ends what reads ahead, and closes the file."""
         self._readers.shutdown(cancel_futures=True)
-        self._file.close()
+        os.close(self._file)
 
     def read(self, types: Mapping[str, Any], device: Any) -> dict[str, jax.Array]:
         """Reads arrays; see `Weights`."""
@@ -154,20 +153,13 @@ class FileWeights:
         return dict(zip(types, jax.device_put(arrays, device), strict=True))  # one call: each takes 0.5 ms
 
     def _read(self, place: Place) -> np.ndarray:
-        array = _aligned(place.shape, place.dtype)
+        # kernels in int8 mostly stay as they are; others may get another layout, and their memory is free then
+        array = (self._arena.empty if place.dtype == np.int8 else aligned)(place.shape, place.dtype)
         memory = array.reshape(-1).view(np.uint8).data
         done = 0
         while done < place.size:  # one call gives at most 2 GB
-            count = os.preadv(self._file.fileno(), [memory[done:]], place.begin + done)
+            count = os.preadv(self._file, [memory[done:]], place.begin + done)
             if count == 0:
                 raise CheckpointError(f"{self._path.name} was cut short while it was read")
             done += count
         return array
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Makes an array without values whose memory begins at a multiple of `ALIGNMENT` bytes."""
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    begin = -memory.ctypes.data % ALIGNMENT
-    return memory[begin : begin + size].view(dtype).reshape(shape)

@@ -52,8 +52,8 @@ def test_a_file_is_read(file):
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="arrays of another device are copies")
 def test_large_arrays_of_a_file_are_read_where_they_stay(file, monkeypatch):
-    memory, aligned = [], weights._aligned
-    monkeypatch.setattr(weights, "_aligned", lambda *given: memory.append(aligned(*given)) or memory[-1])
+    memory, aligned = [], weights.aligned
+    monkeypatch.setattr(weights, "aligned", lambda *given: memory.append(aligned(*given)) or memory[-1])
     read = FileWeights(file).read({"a.kernel": np.float32}, jax.devices()[0])
     assert read["a.kernel"].unsafe_buffer_pointer() == memory[0].ctypes.data
 

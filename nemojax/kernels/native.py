@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from nemojax import compilation
 from nemojax.kernels import processors
@@ -57,6 +58,14 @@ def tiles() -> str | None:
     """
     loaded = _loaded()
     return None if isinstance(loaded, str) else processors.tiles(lambda: bool(loaded.nemojax_request_tiles()))
+
+
+def lay_out_tiles(panels: np.ndarray, tiles: np.ndarray) -> None:
+    """Writes panels of int8 or bfloat16 as tiles, while other threads go on; `panels.to_tiles` has the same in JAX."""
+    library, pointer = _loaded(), ctypes.c_void_p
+    assert isinstance(library, ctypes.CDLL), "there are no tiles without the library"
+    count, rows = (ctypes.c_int64(size) for size in panels.shape[:2])
+    library.nemojax_lay_out_tiles(pointer(panels.ctypes.data), count, rows, pointer(tiles.ctypes.data))
 
 
 @functools.cache

@@ -5,6 +5,7 @@ output lie side by side, [P, I / 2, 16, 2]. For processors with tiles (AMX) ther
 16 rows of 16 outputs, with 4 inputs of an output side by side in int8 and 2 in bfloat16: [P / 2, T, 2, 16, 16, 4].
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int8, Shaped
 
+from nemojax.arena import Arena
 from nemojax.kernels import native
 from nemojax.model.layers import broadcast_vector, einsum
 
@@ -44,13 +46,28 @@ def quantize_kernel(kernel: Float[Array, "I O"]) -> tuple[Int8[Array, "P Q 16 2"
 @jax.jit
 def to_tiles(panels: Shaped[Array, "P *rest"]) -> Shaped[Array, "R T 2 16 16 S"]:
     """Lays panels of int8 or bfloat16 out in tiles; what they lack of whole ones is filled up with zeros."""
-    together = TILE_BYTES // panels.dtype.itemsize  # inputs of an output
+    shape = tiles_shape(panels.shape, panels.dtype)
+    pairs, tiles, together = shape[0], shape[1], shape[-1]
     values = panels if panels.ndim == 4 else panels[..., None]  # [P, I / pair, 16, pair]
-    depth = TILE_ROWS * together // values.shape[3]
-    values = jnp.pad(values, ((0, len(values) % 2), (0, -values.shape[1] % depth), (0, 0), (0, 0)))
-    pairs, tiles, pair = len(values) // 2, values.shape[1] // depth, values.shape[3]
+    pair = values.shape[3]
+    rows = tiles * TILE_ROWS * together // pair
+    values = jnp.pad(values, ((0, 2 * pairs - len(values)), (0, rows - values.shape[1]), (0, 0), (0, 0)))
     values = values.reshape(pairs, 2, tiles, TILE_ROWS, together // pair, PANEL, pair)
-    return values.transpose(0, 2, 1, 3, 5, 4, 6).reshape(pairs, tiles, 2, TILE_ROWS, PANEL, together)
+    return values.transpose(0, 2, 1, 3, 5, 4, 6).reshape(shape)
+
+
+def tiles_shape(panels: Sequence[int], dtype: np.dtype) -> tuple[int, ...]:
+    """Returns the shape of panels in tiles."""
+    together = TILE_BYTES // dtype.itemsize  # inputs of an output
+    depth = TILE_ROWS * together // math.prod(panels[3:])
+    return -(-panels[0] // 2), -(-panels[1] // depth), 2, TILE_ROWS, PANEL, together
+
+
+def tiles_in(arena: Arena, panels: np.ndarray) -> np.ndarray:
+    """Lays panels out as `to_tiles` does, in memory of an arena, by the C++ kernels' library."""
+    tiles = arena.empty(tiles_shape(panels.shape, panels.dtype), panels.dtype)
+    native.lay_out_tiles(panels, tiles)
+    return tiles
 
 
 def in_tiles(kernel: Shaped[Array, "*shape"]) -> bool:

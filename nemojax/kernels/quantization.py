@@ -11,13 +11,16 @@ alone.
 there, and with bfloat16 kernels activations have 16 bits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from nemojax.arena import Arena
 from nemojax.kernels import panels
 from nemojax.kernels.panels import PackedKernel, products, quantize_kernel, to_panels
 from nemojax.model.conformer import ConformerBlock
@@ -26,6 +29,7 @@ from nemojax.model.parameters import FrozenModel, thaw
 from nemojax.model.transducer import Transducer
 
 TILED = (jnp.int8, jnp.bfloat16)  # types that tiles multiply
+LAYERS_AT_ONCE = 2  # threads that lay kernels out in tiles; more are hardly faster
 
 
 class PackedLinear(nnx.Module):
@@ -77,19 +81,23 @@ def quantize(model: Transducer) -> Transducer:
 
 def to_tiles(model: Transducer) -> Transducer:
     """Returns the same model with its packed kernels of int8 and bfloat16 in tiles, each freed as `pack` does."""
-    model = jax.tree.map(lambda x: x, model)
-    for block in model.encoder.blocks:
-        layers = [getattr(module, name) for module, name in _layers_of(block, PackedLinear)]
-        tiled = [layer for layer in layers if layer.kernel[...].dtype in TILED]
-        for layer, kernel in zip(tiled, _tiles_of([layer.kernel[...] for layer in tiled]), strict=True):
-            layer.kernel = nnx.Param(kernel)
+    model, arena = jax.tree.map(lambda x: x, model), Arena()
+    with ThreadPoolExecutor(LAYERS_AT_ONCE) as threads:
+        for block in model.encoder.blocks:
+            layers = [getattr(module, name) for module, name in _layers_of(block, PackedLinear)]
+            tiled = [layer for layer in layers if layer.kernel[...].dtype in TILED]
+            found = _in_tiles([layer.kernel[...] for layer in tiled], arena, threads)
+            for layer, kernel in zip(tiled, found, strict=True):
+                layer.kernel = nnx.Param(kernel)
     return model
 
 
-@jax.jit
-def _tiles_of(kernels: list[Array]) -> list[Array]:
-    """Lays the kernels of a block out in tiles: one program for all, for each takes 20 ms to read."""
-    return [panels.to_tiles(kernel) for kernel in kernels]
+def _in_tiles(kernels: Sequence[Array], arena: Arena, threads: Executor) -> Sequence[Array]:
+    if any(isinstance(kernel, jax.core.Tracer) for kernel in kernels):
+        return [panels.to_tiles(kernel) for kernel in kernels]
+    found = list(threads.map(lambda kernel: panels.tiles_in(arena, np.asarray(kernel)), kernels))
+    arrays: Sequence[Array] = jax.device_put(found, [kernel.sharding for kernel in kernels])  # a call takes 0.5 ms
+    return arrays
 
 
 def plain_products(model: Transducer) -> Transducer:

@@ -315,6 +315,26 @@ ffi::Error TileProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Remai
 }  // namespace
 }  // namespace nemojax
 
+// Lays panels out in tiles; `panels.to_tiles` has the same in JAX. In both, 16 outputs lie side by side, as 32 bytes in
+// a panel, of 2 inputs in int8 or of one in bfloat16, and as 64 bytes in a tile, of twice as many.
+extern "C" void nemojax_lay_out_tiles(const uint16_t* panels, int64_t count, int64_t rows, uint16_t* tiles) {
+  using nemojax::kPanelOutputs;
+  using nemojax::kTileRows;
+  const int64_t depth = (rows + 2 * kTileRows - 1) / (2 * kTileRows);  // of whole tiles
+  for (int64_t panel = 0; panel < (count + 1) / 2 * 2; ++panel) {
+    for (int64_t row = 0; row < depth * kTileRows; ++row) {
+      uint16_t pair[2][kPanelOutputs] = {};
+      const int64_t here = panel < count ? std::clamp<int64_t>(rows - 2 * row, 0, 2) : 0;
+      std::memcpy(pair, panels + (panel * rows + 2 * row) * kPanelOutputs, here * sizeof(pair[0]));
+      const int64_t tile = (panel / 2 * depth + row / kTileRows) * 2 + panel % 2;
+      uint16_t* to = tiles + (tile * kTileRows + row % kTileRows) * 2 * kPanelOutputs;
+      for (int output = 0; output < kPanelOutputs; ++output) {
+        for (int i = 0; i < 2; ++i) to[2 * output + i] = pair[i][output];
+      }
+    }
+  }
+}
+
 extern "C" int nemojax_request_tiles() { return nemojax::RequestTiles(); }
 
 #define DEFINE_TILE_PRODUCTS(INT8_NAME, BFLOAT16_NAME, TILES)                          \

@@ -114,6 +114,7 @@ def test_without_a_compiler_it_is_plain_and_says_so(monkeypatch, tmp_path, conve
     monkeypatch.setenv("CXX", "false")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(native, "_loaded", native._loaded.__wrapped__)
+    monkeypatch.setattr(native, "tiles", native.tiles.__wrapped__)
     assert not native.available()
     with pytest.warns(UserWarning, match="slower, plain path: false failed"):
         nemojax.load(converted)

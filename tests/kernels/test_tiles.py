@@ -9,6 +9,7 @@ import pytest
 
 import nemojax
 from experiments.references.sound import glides
+from nemojax.arena import Arena
 from nemojax.errors import ConfigError
 from nemojax.kernels import native, processors, selection
 from nemojax.kernels.panels import (
@@ -19,6 +20,7 @@ from nemojax.kernels.panels import (
     plain_product,
     product,
     quantize_kernel,
+    tiles_in,
     to_panels,
     to_tiles,
 )
@@ -82,6 +84,15 @@ def test_the_layout_can_be_undone(inputs, outputs):
         assert laid_out.shape == (-(-outputs // 32), -(-inputs // depth), 2, 16, 16, depth // 16)
         assert in_tiles(laid_out) and not in_tiles(panels)
         np.testing.assert_array_equal(from_panels(laid_out, inputs, outputs), from_panels(panels, inputs, outputs))
+
+
+@needs_compiler
+@pytest.mark.parametrize("inputs, outputs", [*SIZES, (256, 64)])
+def test_the_library_lays_out_the_same_tiles(inputs, outputs):
+    kernel, arena = weights(inputs, outputs).astype(jnp.bfloat16), Arena()
+    for panels in (to_panels_jit(kernel), quantize_kernel_jit(kernel)[0]):
+        laid_out = tiles_in(arena, np.asarray(panels))
+        np.testing.assert_array_equal(laid_out, to_tiles(panels), strict=True)
 
 
 @needs_compiler
