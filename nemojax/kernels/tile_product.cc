@@ -320,16 +320,20 @@ ffi::Error TileProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Remai
 extern "C" void nemojax_lay_out_tiles(const uint16_t* panels, int64_t count, int64_t rows, uint16_t* tiles) {
   using nemojax::kPanelOutputs;
   using nemojax::kTileRows;
+  typedef uint16_t Row[kPanelOutputs];
   const int64_t depth = (rows + 2 * kTileRows - 1) / (2 * kTileRows);  // of whole tiles
   for (int64_t panel = 0; panel < (count + 1) / 2 * 2; ++panel) {
-    for (int64_t row = 0; row < depth * kTileRows; ++row) {
-      uint16_t pair[2][kPanelOutputs] = {};
-      const int64_t here = panel < count ? std::clamp<int64_t>(rows - 2 * row, 0, 2) : 0;
-      std::memcpy(pair, panels + (panel * rows + 2 * row) * kPanelOutputs, here * sizeof(pair[0]));
+    const Row* from = (const Row*)panels + panel * rows;
+    for (int64_t row = 0; row < depth * kTileRows; ++row, from += 2) {
       const int64_t tile = (panel / 2 * depth + row / kTileRows) * 2 + panel % 2;
       uint16_t* to = tiles + (tile * kTileRows + row % kTileRows) * 2 * kPanelOutputs;
+      Row last[2] = {};  // of a panel, with zeros past its end
+      const int64_t left = panel < count ? rows - 2 * row : 0;
+      if (left == 1) std::memcpy(last[0], from[0], sizeof(Row));
+      const Row* pair = left > 1 ? from : last;
       for (int output = 0; output < kPanelOutputs; ++output) {
-        for (int i = 0; i < 2; ++i) to[2 * output + i] = pair[i][output];
+        to[2 * output] = pair[0][output];
+        to[2 * output + 1] = pair[1][output];
       }
     }
   }
