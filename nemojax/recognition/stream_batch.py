@@ -24,6 +24,8 @@ from nemojax.model.transducer import Transducer
 from nemojax.recognition.stream_graphs import GraphRows
 from nemojax.streaming import GREEDY, Constants, Segment, StreamState, init_state, step
 
+_compiled_steps: set[Any] = set()  # with graphs, in this process; to lower one again takes as long as several steps
+
 
 class StepInput:
     """One step's samples on the host, a row for each stream; a row that is not filled is an inactive stream.
@@ -154,15 +156,23 @@ class StreamBatch:
             self.fuse()
         segment = given.segment()
         rows = self._graph_rows_of(given) if self._has_fusion else None
-        sizes = segment.samples.shape, self._rows, None if rows is None else self._pool.sizes
+        sizes = self._sizes(segment)
         if sizes in self._compiled:
             return self._run(segment, rows)
         with garbage.paused():
-            if rows is not None:  # before the step, for the pool's other users would wait
-                self._compile(segment, rows)
+            if rows is not None and self._step_key(segment) not in _compiled_steps:
+                self._compile(segment, rows)  # before the step, for the pool's other users would wait
             emission = self._run(segment, rows)
         self._compiled.add(sizes)
         return emission
+
+    def _sizes(self, segment: Segment) -> Any:
+        return segment.samples.shape, self._rows, self._pool.sizes if self._has_fusion else None
+
+    def _step_key(self, segment: Segment) -> Any:
+        """Returns what a compiled step is for."""
+        structures = jax.tree.structure((self._model, self._constants, self._state))
+        return self._step, structures, self.lookahead, self._search, self._sizes(segment)
 
     def _run(self, segment: Segment, rows: Rows | None) -> AnyEmission:
         """Runs the step. `rows` are the graphs of a search with fusion."""
@@ -222,6 +232,8 @@ class StreamBatch:
         graphs = Graphs(self._pool.shapes, rows) if self._has_fusion else None
         with garbage.paused():
             self._step.lower(*self._arguments(segment, graphs), **self._settings).compile()
+        if graphs is not None:
+            _compiled_steps.add(self._step_key(segment))
 
     def keep(self, rows: np.ndarray) -> None:
         """Keeps the rows of these indices alone, in their order."""

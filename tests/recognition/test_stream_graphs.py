@@ -9,9 +9,11 @@ import pytest
 
 from nemojax import compilation
 from nemojax.decoding.arpa import write_arpa
+from nemojax.decoding.beam import Beam
 from nemojax.decoding.estimation import estimate
 from nemojax.errors import ConfigError, LanguageModelError
-from nemojax.recognition.stream_batch import StepInput, jit_step
+from nemojax.recognition import stream_batch
+from nemojax.recognition.stream_batch import StepInput, StreamBatch, jit_step
 from nemojax.recognition.stream_graphs import NO_GRAPHS, GraphLibrary, GraphRows, StreamGraphs
 from tests.helpers.messages import ending, whole
 
@@ -155,6 +157,31 @@ def test_only_steps_with_graphs_wait_for_the_pool_and_not_while_they_are_compile
         with pytest.raises(StopIteration):
             work()
     assert free == [True, True]
+
+
+def test_a_step_with_graphs_is_lowered_once_in_a_process(recognizer, speech, monkeypatch):
+    monkeypatch.setattr(stream_batch, "_compiled_steps", set())
+    lowered, compile_step = [], StreamBatch._compile
+
+    def counted(batch, segment, rows):
+        lowered.append((batch.lookahead, batch.size))
+        compile_step(batch, segment, rows)
+
+    monkeypatch.setattr(StreamBatch, "_compile", counted)
+    expecting = recognizer.with_phrases(["fox"])
+    for phrases in (None, ["dog", "hen"], None):
+        expecting.stream(LOOKAHEAD, phrases=phrases).push(speech[:8000])
+    assert lowered == [(LOOKAHEAD, 1)]
+    expecting.stream(0).push(speech[:8000])
+    expecting.with_search(Beam(2)).stream(LOOKAHEAD).push(speech[:8000])
+    assert lowered == [(LOOKAHEAD, 1), (0, 1), (LOOKAHEAD, 1)]
+    warmed = expecting.batch(2, LOOKAHEAD)
+    warmed.fuse()
+    warmed.compile(warmed.chunk_samples)
+    given = StepInput.empty(recognizer.config, 2, warmed.chunk_samples)
+    given.fill(0, speech[:100], first=False)
+    warmed.step(given)
+    assert lowered[3:] == [(LOOKAHEAD, 2)]
 
 
 def test_equal_lists_share_a_graph_and_a_dropped_one_gives_its_place_back(recognizer):
