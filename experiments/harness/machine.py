@@ -77,8 +77,10 @@ def _output_of(command: Sequence[str]) -> str:
 @functools.cache
 def _cpu() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    return model[1] if model else platform.processor()
+    facts = cpuinfo.read_text() if cpuinfo.exists() else ""
+    model = re.search(r"model name\s*:\s*(.+)", facts)
+    name = model[1] if model else platform.processor()
+    return f"{name} with AMX" if "amx_int8" in facts else name  # which such a name need not tell
 
 
 def _version(package: str) -> str | None:
