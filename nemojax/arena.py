@@ -13,13 +13,15 @@ import numpy as np
 
 ALIGNMENT = 64  # bytes; jax on a CPU takes an array so aligned as it is
 HUGE_PAGE = 1 << 21
+MOST_EMPTY = 0.1  # of an array's bytes may be left over in its last huge page
 BLOCK_BYTES = 1 << 26  # of memory for arrays; it is freed once all of them are
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Makes an array without values, in memory of its own."""
+    """Makes an array without values, in memory of its own; in huge pages, if it fills them."""
     size = _size(shape, dtype)
-    memory = _from(np.empty(size + ALIGNMENT, np.uint8), ALIGNMENT)
+    fills = size > 0 and -size % HUGE_PAGE <= MOST_EMPTY * size
+    memory = _huge(size) if fills else _from(np.empty(size + ALIGNMENT, np.uint8), ALIGNMENT)
     return memory[:size].view(dtype).reshape(shape)
 
 

@@ -22,6 +22,16 @@ def test_an_array_of_its_own_is_aligned(shape, dtype):
     array[...] = 1
 
 
+@pytest.mark.parametrize("pages, huge", [(1, True), (0.95, True), (0.8, False), (4, True), (8.1, False), (10.1, True)])
+def test_an_array_that_fills_huge_pages_has_them(pages, huge, monkeypatch):
+    asked, memory = [], arena._huge
+    monkeypatch.setattr(arena, "_huge", lambda size: asked.append(size) or memory(size))
+    size = round(pages * HUGE_PAGE)
+    array = aligned((size,), np.dtype(np.int8))
+    assert len(array) == size and asked == [size] * huge and array.ctypes.data % ALIGNMENT == 0
+    array[[0, -1]] = 1
+
+
 def test_arrays_of_an_arena_do_not_overlap(monkeypatch):
     monkeypatch.setattr(arena, "BLOCK_BYTES", 1000)
     memory, sizes = Arena(), [1, 64, 65, 300, 5000, 0, 999, 1000, 1001, 7] * 20

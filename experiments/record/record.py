@@ -42,6 +42,7 @@ PLOTS = {
         ROOT / "experiments/figures/search.svg",
     ),
     "compare_latency": (report.plot, ROOT / "experiments/figures/latency.svg"),
+    "compare_latency_amx": (report.plot, ROOT / "experiments/figures/latency_amx.svg"),
     "cost_growth": (growth.plot, ROOT / "experiments/figures/growth.svg"),
 }
 ANIMATION = ROOT / "experiments/figures/cache.svg"

@@ -1,8 +1,16 @@
 """The question that each file of rows answers, and the commands that made it."""
 
-LATENCY = (
+_LATENCY = (
     "python -m experiments compare_latency WORK --manifests MANIFEST --repeats 3 --steps 12 --seconds 14 "
     "--batch-seconds 30 2 5 --starts 2 --contenders"
+)
+LATENCY = (
+    f"{_LATENCY} 'nemojax float32' 'nemojax int8' 'transformers float32' 'transformers bfloat16' "
+    "'onnxruntime int8' 'OpenVINO bfloat16' 'sherpa-onnx int8'"
+)
+MORE_LATENCY = (
+    f"{_LATENCY} 'nemojax float32' 'nemojax bfloat16' 'nemojax int8' 'NeMo float32' "
+    "'onnxruntime float32' 'OpenVINO float32' 'sherpa-onnx float32'"
 )
 RUNS = {  # question and commands, by the name of the file of rows
     "small": (
@@ -42,16 +50,10 @@ RUNS = {  # question and commands, by the name of the file of rows
         "lookahead=13,dtype=bfloat16,cache=int8, and the same at lookahead=0",
     ),
     "fine_tune": ("What does fine-tuning on a new speaker gain?", "experiments/recipes/fine_tune.sh SPEECH OUT"),
-    "compare_latency": (
-        "How long does a step take, here and in the peers?",
-        f"{LATENCY} 'nemojax float32' 'nemojax int8' 'transformers float32' 'transformers bfloat16' "
-        "'onnxruntime int8' 'OpenVINO bfloat16' 'sherpa-onnx int8'",
-    ),
-    "compare_latency_more": (
-        "How long in NeMo, in bfloat16, and in float32 graphs?",
-        f"{LATENCY} 'nemojax float32' 'nemojax bfloat16' 'nemojax int8' 'NeMo float32' "
-        "'onnxruntime float32' 'OpenVINO float32' 'sherpa-onnx float32'",
-    ),
+    "compare_latency": ("How long does a step take, here and in the peers?", LATENCY),
+    "compare_latency_more": ("How long in NeMo, in bfloat16, and in float32 graphs?", MORE_LATENCY),
+    "compare_latency_amx": ("How long does a step take on a processor with AMX?", LATENCY),
+    "compare_latency_amx_more": ("How long there in NeMo, in bfloat16, and in float32 graphs?", MORE_LATENCY),
     "cost_growth": (
         "How does a step's cost grow?",
         "python -m experiments cost_growth --dtype int8 --repeats 2",
@@ -73,8 +75,8 @@ RUNS = {  # question and commands, by the name of the file of rows
     ),
     "fusion_cost": (
         "What do a language model and phrases cost in greedy search?",
-        "python -m experiments fusion_cost",
-        "python -m experiments fusion_cost WORK/int8 --dtype int8 --streams 1 --phrases 1000 --repeats 5",
+        "python -m experiments fusion_cost --repeats 9",
+        "python -m experiments fusion_cost WORK/int8 --dtype int8 --streams 1 --phrases 1000 --repeats 7",
     ),
     "compare_versions": (
         "How long does a step of many streams take, before the caches were rings and after?",

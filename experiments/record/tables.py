@@ -185,9 +185,9 @@ def named(rows: Sequence[Row]) -> list[Row]:
     return [row | {"label": NAMES[row["label"]]} for row in rows]
 
 
-def latency() -> str:
+def latency(name: str) -> str:
     """Shows the whole step of each contender at each look-ahead, and the fastest peer's time against ours."""
-    rows = read_rows("compare_latency")
+    rows = read_rows(name)
     steps = select(rows, kind="stream")
     lookaheads = distinct(steps, "lookahead")
     lines = []
@@ -203,16 +203,26 @@ def latency() -> str:
     return markdown(heads, lines)
 
 
-def latency_floor() -> str:
-    return report.floor(read_rows("compare_latency"))
-
-
-def latency_starts() -> str:
+def latency_starts(name: str) -> str:
     """Shows the starts of every contender; where both runs have one, those of the first run."""
-    first = read_rows("compare_latency")
+    first = read_rows(name)
     started = distinct(select(first, kind="start"), "contender")
-    second = [row for row in read_rows("compare_latency_more") if row.get("contender") not in started]
+    second = [row for row in read_rows(f"{name}_more") if row.get("contender") not in started]
     return report.start_table(first + second)
+
+
+def latency_tables(name: str) -> dict[str, Callable[[], str]]:
+    """Returns the tables of the two runs of `compare_latency` on one machine, by what they show."""
+    more = f"{name}_more"
+    return {
+        "": lambda: latency(name),
+        "-steps": lambda: report.stream_table(read_rows(name)),
+        "-more": lambda: report.stream_table(read_rows(more)),
+        "-batch": lambda: report.batch_table(read_rows(name)),
+        "-batch-more": lambda: report.batch_table(read_rows(more)),
+        "-starts": lambda: latency_starts(name),
+        "-floor": lambda: report.floor(read_rows(name)),
+    }
 
 
 def streams() -> str:
@@ -296,13 +306,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "search-boost": lambda: search_report.table(named(read_rows("search_accuracy")), "boost"),
     "conditions": lambda: conditions("noise", "telephone", "level"),
     "pauses": lambda: conditions("pause"),
-    "latency": latency,
-    "latency-steps": lambda: report.stream_table(read_rows("compare_latency")),
-    "latency-more": lambda: report.stream_table(read_rows("compare_latency_more")),
-    "latency-batch": lambda: report.batch_table(read_rows("compare_latency")),
-    "latency-batch-more": lambda: report.batch_table(read_rows("compare_latency_more")),
-    "latency-starts": latency_starts,
-    "latency-floor": latency_floor,
+    **{f"latency{what}": table for what, table in latency_tables("compare_latency").items()},
+    **{f"latency-amx{what}": table for what, table in latency_tables("compare_latency_amx").items()},
     "growth": lambda: growth.table(read_rows("cost_growth")),
     "roofline": lambda: roofline.table(read_rows("roofline")),
     "capacity": lambda: capacity.table(read_rows("capacity")),

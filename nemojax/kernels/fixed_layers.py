@@ -22,7 +22,7 @@ from nemojax.kernels.native import (
     FIXED_LOG_SUM_EXP,
     FIXED_NORM,
 )
-from nemojax.kernels.panels import product, products, to_panels
+from nemojax.kernels.panels import panels_of, product, products, to_panels
 from nemojax.model.attention import Attention, AttentionCache, Chunk
 from nemojax.model.conformer import FeedForward
 from nemojax.model.convolution import ConvolutionCache, ConvolutionModule
@@ -132,7 +132,7 @@ class FixedLSTMLayer(LSTMLayer):
         _share(layer, self)
         self.gates = layer.hidden_kernel.shape[1]
         for name in ("input_kernel", "hidden_kernel"):
-            setattr(self, name, nnx.Param(to_panels(getattr(layer, name)[...])))
+            setattr(self, name, nnx.Param(panels_of(getattr(layer, name)[...])))
 
     def product(self, x: Float[Array, "B P"], kernel: Array) -> Float[Array, "B G"]:
         """Multiplies rows with a kernel in panels."""

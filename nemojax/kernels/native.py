@@ -60,12 +60,26 @@ def tiles() -> str | None:
     return None if isinstance(loaded, str) else processors.tiles(lambda: bool(loaded.nemojax_request_tiles()))
 
 
+def lay_out_panels(kernel: np.ndarray, panels: np.ndarray) -> None:
+    """Writes a kernel of float32 or bfloat16 as panels, while other threads go on; `panels.to_panels` has the same."""
+    sizes = (*kernel.shape, kernel.itemsize)
+    _library().nemojax_lay_out_panels(_address(kernel), *map(ctypes.c_int64, sizes), _address(panels))
+
+
 def lay_out_tiles(panels: np.ndarray, tiles: np.ndarray) -> None:
-    """Writes panels of int8 or bfloat16 as tiles, while other threads go on; `panels.to_tiles` has the same in JAX."""
-    library, pointer = _loaded(), ctypes.c_void_p
-    assert isinstance(library, ctypes.CDLL), "there are no tiles without the library"
-    count, rows = (ctypes.c_int64(size) for size in panels.shape[:2])
-    library.nemojax_lay_out_tiles(pointer(panels.ctypes.data), count, rows, pointer(tiles.ctypes.data))
+    """Writes panels of int8 or bfloat16 as tiles, while other threads go on; `panels.to_tiles` has the same."""
+    _library().nemojax_lay_out_tiles(_address(panels), *map(ctypes.c_int64, panels.shape[:2]), _address(tiles))
+
+
+def _library() -> ctypes.CDLL:
+    library = _loaded()
+    assert isinstance(library, ctypes.CDLL), "ask `available` first"
+    return library
+
+
+def _address(array: np.ndarray) -> ctypes.c_void_p:
+    assert array.flags.c_contiguous
+    return ctypes.c_void_p(array.ctypes.data)
 
 
 @functools.cache

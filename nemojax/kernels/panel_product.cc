@@ -170,8 +170,32 @@ ffi::Error Int8PanelProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::
   return ffi::Error::Success();
 }
 
+template <typename Value>
+void LayOutPanels(const Value* kernel, int64_t inputs, int64_t outputs, Value* panels) {
+  for (int64_t first = 0; first < outputs; first += kPanel) {
+    const int64_t count = std::min<int64_t>(kPanel, outputs - first);
+    for (int64_t input = 0; input < inputs; ++input, panels += kPanel) {
+      const Value* from = kernel + input * outputs + first;
+      if (count == kPanel) {
+        std::memcpy(panels, from, kPanel * sizeof(Value));
+      } else {
+        std::fill(std::copy_n(from, count, panels), panels + kPanel, Value{});
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace nemojax
+
+// Lays a kernel, [inputs, outputs], of float32 or bfloat16 out in panels; `panels.to_panels` has the same in JAX.
+extern "C" void nemojax_lay_out_panels(const void* kernel, int64_t inputs, int64_t outputs, int64_t bytes, void* panels) {
+  if (bytes == sizeof(float)) {
+    nemojax::LayOutPanels((const uint32_t*)kernel, inputs, outputs, (uint32_t*)panels);
+  } else {
+    nemojax::LayOutPanels((const uint16_t*)kernel, inputs, outputs, (uint16_t*)panels);
+  }
+}
 
 NEMOJAX_DEFINE_PRODUCT(nemojax_panel_product, nemojax::PanelProduct);
 NEMOJAX_DEFINE_PRODUCT(nemojax_int8_panel_product, nemojax::Int8PanelProduct);

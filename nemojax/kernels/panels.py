@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int8, Shaped
 
-from nemojax.arena import Arena
+from nemojax.arena import Arena, aligned
 from nemojax.kernels import native
 from nemojax.model.layers import broadcast_vector, einsum
 
@@ -31,6 +31,16 @@ def to_panels(kernel: Shaped[Array, "I O"]) -> Shaped[Array, "P I 16"]:
     inputs, outputs = kernel.shape
     padded = jnp.pad(kernel, ((0, 0), (0, -outputs % PANEL)))
     return padded.reshape(inputs, -1, PANEL).transpose(1, 0, 2)
+
+
+def panels_of(kernel: Shaped[Array, "I O"]) -> Shaped[Array, "P I 16"]:
+    """Lays a kernel of float32 or bfloat16 out in panels; where it can, by the library, without a program of XLA."""
+    if isinstance(kernel, jax.core.Tracer) or jax.default_backend() != "cpu" or not native.available():
+        return to_panels(kernel)
+    panels = aligned((-(-kernel.shape[1] // PANEL), kernel.shape[0], PANEL), kernel.dtype)
+    native.lay_out_panels(np.asarray(kernel), panels)
+    laid_out: Array = jax.device_put(panels, kernel.sharding)
+    return laid_out
 
 
 @jax.jit

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 
 from nemojax.arena import Arena
 from nemojax.kernels import panels
-from nemojax.kernels.panels import PackedKernel, products, quantize_kernel, to_panels
+from nemojax.kernels.panels import PackedKernel, panels_of, products, quantize_kernel
 from nemojax.model.conformer import ConformerBlock
 from nemojax.model.layers import Linear
 from nemojax.model.parameters import FrozenModel, thaw
@@ -40,7 +40,7 @@ class PackedLinear(nnx.Module):
 
     def __init__(self, linear: Linear, int8: bool):
         self.outputs, self.bias = linear.kernel.shape[1], linear.bias
-        kernel, scale = quantize_kernel(linear.kernel[...]) if int8 else (to_panels(linear.kernel[...]), None)
+        kernel, scale = quantize_kernel(linear.kernel[...]) if int8 else (panels_of(linear.kernel[...]), None)
         self.kernel = nnx.Param(kernel)
         self.kernel_scale = None if scale is None else nnx.Param(scale)
         self.native_product = True

@@ -17,6 +17,7 @@ from nemojax.kernels.panels import (
     PackedKernel,
     from_panels,
     native_products,
+    panels_of,
     plain_product,
     product,
     products,
@@ -60,6 +61,15 @@ def test_a_kernel_is_rounded_to_the_nearest_step(inputs, outputs, seed):
     assert values.dtype == jnp.int8 and values.shape == (-(-outputs // 16), -(-inputs // 2), 16, 2)
     assert (np.abs(dequantized(values, scale, inputs) - kernel) <= np.asarray(scale) * 0.5001).all()
     assert (np.abs(np.asarray(kernel_of(values, inputs, outputs))).max(0) == 127).all()
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 16), (64, 33), (130, 47), (1024, 512)])
+def test_the_library_lays_out_the_same_panels(shape, dtype):
+    kernel = jnp.asarray(np.random.default_rng(1).standard_normal(shape), dtype)
+    np.testing.assert_array_equal(panels_of(kernel), to_panels(kernel), strict=True)
+    np.testing.assert_array_equal(jax.jit(panels_of)(kernel), to_panels(kernel), strict=True)
 
 
 def test_an_output_of_zeros_stays_so():

@@ -62,7 +62,7 @@ def test_starts_of_the_second_run_are_those_of_others(monkeypatch):
         "compare_latency_more": [start("nemojax int8", 9.0), start("NeMo float32", 30.0)],
     }
     monkeypatch.setattr(tables, "read_rows", found.__getitem__)
-    text = tables.latency_starts()
+    text = tables.latency_starts("compare_latency")
     assert "30.0" in text and "1.0" in text and "9.0" not in text
 
 
