@@ -90,17 +90,22 @@ def best_label(
     """
     has_graph = active & (fusion.numbers != 0).any(axis=1)
     plain = Choice(best, fusion.states)
-    scored = lambda: _best_of_all(graphs, fusion.states, logits, active)
+    scored = lambda: _best_of_all(graphs, fusion.states, best, logits, active)
     choice: Choice = jax.lax.cond(has_graph.any(), scored, lambda: plain)
     return choice
 
 
 def _best_of_all(
-    graphs: Graphs, states: Int[Array, "B G"], logits: Float[Array, "B V"], active: Bool[Array, " B"]
+    graphs: Graphs,
+    states: Int[Array, "B G"],
+    best: Int[Array, " B"],
+    logits: Float[Array, "B V"],
+    active: Bool[Array, " B"],
 ) -> Choice:
     """Scores probable labels first, until no other can have a higher fused score: the result is that of scoring all.
 
-    Labels are in `CANDIDATES` groups, and the most probable of each group are scored at once: a sort would take longer.
+    The most probable one is scored alone, for mostly no other can win. Then labels are in `CANDIDATES` groups, and the
+    most probable of each group are scored at once: a sort would take longer.
     """
     batch, labels = logits.shape
     streams, each = jnp.arange(batch, dtype=jnp.int32), -(-labels // CANDIDATES)
@@ -108,10 +113,14 @@ def _best_of_all(
     index = jnp.arange(each, dtype=jnp.int32)[None, None]
     most = added_scores(graphs, graphs.pool.most[states])
 
+    def after(score: Float[Array, " B"], choice: Choice, left: Float[Array, "B G L"]) -> _Best:
+        next_one = left.max(axis=(1, 2))
+        return _Best(score, choice, left, active & (next_one + most >= score) & (next_one > -jnp.inf))
+
     def score(best: _Best) -> _Best:
         place = jax.lax.argmax(best.left, 2, jnp.int32)
         candidates, values = first + place, best.left.max(axis=2)
-        scores, after = advance(graphs.pool, states[:, None], candidates[..., None])
+        scores, targets = advance(graphs.pool, states[:, None], candidates[..., None])
         fused = values + added_scores(graphs, scores)
         highest = fused.max(axis=1)
         chosen = jnp.where(fused == highest[:, None], candidates, labels).argmin(axis=1)
@@ -119,18 +128,17 @@ def _best_of_all(
         better = (highest > best.score) | ((highest == best.score) & (label < best.choice.label))
         choice = Choice(
             jnp.where(better, label, best.choice.label),
-            jnp.where(better[:, None], after[streams, chosen], best.choice.states),
+            jnp.where(better[:, None], targets[streams, chosen], best.choice.states),
         )
-        highest = jnp.maximum(highest, best.score)
         left = jnp.where(index == place[..., None], -jnp.inf, best.left)
-        next_one = left.max(axis=(1, 2))
-        return _Best(highest, choice, left, active & (next_one + most >= highest) & (next_one > -jnp.inf))
+        return after(jnp.maximum(highest, best.score), choice, left)
 
     padding = ((0, 0), (0, CANDIDATES * each - labels))
     groups = jnp.pad(logits, padding, constant_values=-jnp.inf).reshape(batch, CANDIDATES, each)
-    none = Choice(jnp.full(batch, labels, jnp.int32), states)
-    best = score(_Best(jnp.full(batch, -jnp.inf, logits.dtype), none, groups, active))
-    return jax.lax.while_loop(lambda best: best.more.any(), score, best).choice
+    scores, targets = advance(graphs.pool, states, best[:, None])
+    left = jnp.where(first[..., None] + index == best[:, None, None], -jnp.inf, groups)
+    alone = after(logits[streams, best] + added_scores(graphs, scores), Choice(best, targets), left)
+    return jax.lax.while_loop(lambda best: best.more.any(), score, alone).choice
 
 
 def follow(fusion: FusionState, choice: Choice, found: Bool[Array, " B"]) -> FusionState:
