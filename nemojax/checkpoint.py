@@ -31,7 +31,7 @@ from nemojax.hub import resolve
 from nemojax.kernels import quantization
 from nemojax.model.parameters import abstract_model, check_shapes, named_parameters
 from nemojax.model.transducer import Transducer
-from nemojax.weights import FileWeights, OrbaxWeights
+from nemojax.weights import FileWeights, OrbaxWeights, Weights
 from nemojax.write_errors import print_no_tracebacks, reason
 
 CONFIG, TOKENIZER, ORIGIN = "config.json", "tokenizer.model", "origin.json"
@@ -218,7 +218,8 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
     device, in_file = default_device(), (directory / WEIGHTS_FILE).exists()
     weights = directory.resolve() / (WEIGHTS_FILE if in_file else WEIGHTS)
     try:
-        with closing(FileWeights(weights) if in_file else OrbaxWeights(weights)) as stored:
+        stored: Weights = FileWeights(weights) if in_file else OrbaxWeights(weights)
+        with closing(stored):
             quantized = [name for name, type in stored.types.items() if type == np.int8]
             model = abstract_model(config, quantization.quantize if quantized else None)
             parameters = named_parameters(model)

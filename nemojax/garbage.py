@@ -1,7 +1,7 @@
 """Pauses of Python's garbage collector, for work that makes many objects which stay.
 
 Loading a model and tracing its step make hundreds of thousands of objects. A full collection walks all of them, in
-vain, and is due again and again meanwhile: together that takes a tenth of the time until the first text.
+vain, and is due again and again meanwhile.
 """
 
 import gc

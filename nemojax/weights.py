@@ -110,6 +110,8 @@ class OrbaxWeights:
 class FileWeights:
     """All arrays of a file in the safetensors format. They are read from now on, while the caller checks their shapes.
 
+    It has to be closed.
+
     Raises:
       CheckpointError: the file has another format, is damaged, or is cut short.
       OSError: it can't be read.

@@ -1,3 +1,6 @@
+import os
+from contextlib import closing
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +8,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from nemojax import safetensors_format, weights
+from nemojax.arena import Arena
 from nemojax.errors import CheckpointError
 from nemojax.weights import FileWeights, OrbaxWeights
 from tests.helpers.messages import whole
@@ -46,24 +50,41 @@ def check_reading(stored):
         np.testing.assert_array_equal(array, ARRAYS[name])
 
 
-def test_a_file_is_read(file):
-    check_reading(FileWeights(file))
+@pytest.mark.parametrize("ahead", [0, 98, 1 << 30])
+def test_a_file_is_read(file, ahead, monkeypatch):
+    monkeypatch.setattr(weights, "AHEAD_BYTES", ahead)
+    with closing(FileWeights(file)) as stored:
+        check_reading(stored)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="arrays of another device are copies")
 def test_large_arrays_of_a_file_are_read_where_they_stay(file, monkeypatch):
-    memory, aligned = [], weights.aligned
+    memory, aligned, empty = [], weights.aligned, Arena.empty
+    monkeypatch.setattr(weights, "AHEAD_BYTES", 0)
     monkeypatch.setattr(weights, "aligned", lambda *given: memory.append(aligned(*given)) or memory[-1])
-    read = FileWeights(file).read({"a.kernel": np.float32}, jax.devices()[0])
-    assert read["a.kernel"].unsafe_buffer_pointer() == memory[0].ctypes.data
+    monkeypatch.setattr(Arena, "empty", lambda *given: memory.append(empty(*given)) or memory[-1])
+    with closing(FileWeights(file)) as stored:
+        for name in ("a.kernel", "b"):
+            read = stored.read({name: ARRAYS[name].dtype}, jax.devices()[0])
+            assert read[name].unsafe_buffer_pointer() == memory.pop().ctypes.data and not memory
 
 
-@pytest.mark.parametrize("ahead", [0, 1 << 30])
-def test_as_much_is_read_ahead_as_is_allowed(file, ahead, monkeypatch):
+@pytest.mark.parametrize(
+    "ahead, names", [(0, ""), (97, "a.kernel"), (98, "a.kernel b"), (1 << 30, "a.kernel b c.scale")]
+)
+def test_as_much_is_read_ahead_as_is_allowed(file, ahead, names, monkeypatch):
     monkeypatch.setattr(weights, "AHEAD_BYTES", ahead)
     stored = FileWeights(file)
     stored.close()  # waits for what has begun
-    assert set(stored._reading) == (set(ARRAYS) if ahead else set())
+    assert list(stored._reading) == names.split()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(stored._file)
+
+
+def test_an_array_that_is_cut_while_it_is_read_ahead_is_an_error(file, monkeypatch):
+    monkeypatch.setattr(weights.os, "preadv", lambda file, memory, begin: 0)
+    with closing(FileWeights(file)) as stored, pytest.raises(CheckpointError, match="was cut short while it was read"):
+        stored.read(stored.types, jax.devices()[0])
 
 
 def test_a_damaged_file_is_named(file, monkeypatch):
@@ -74,17 +95,17 @@ def test_a_damaged_file_is_named(file, monkeypatch):
     with pytest.raises(CheckpointError, match=whole(message)):
         FileWeights(file)
     file.write_bytes(data)
-    stored = FileWeights(file)
-    file.write_bytes(data[:-1])
-    with pytest.raises(CheckpointError, match=whole("weights.safetensors was cut short while it was read")):
-        stored.read(stored.types, jax.devices()[0])
+    with closing(FileWeights(file)) as stored:
+        file.write_bytes(data[:-1])
+        with pytest.raises(CheckpointError, match=whole("weights.safetensors was cut short while it was read")):
+            stored.read(stored.types, jax.devices()[0])
 
 
 @pytest.mark.parametrize("form", ["directory", "file"])
 def test_arrays_are_converted_as_they_are_read(form, request):
     path = request.getfixturevalue(form)
-    stored = OrbaxWeights(path) if form == "directory" else FileWeights(path)
-    read = stored.read({"a.kernel": jnp.bfloat16}, jax.devices()[0])
+    with closing(OrbaxWeights(path) if form == "directory" else FileWeights(path)) as stored:
+        read = stored.read({"a.kernel": jnp.bfloat16}, jax.devices()[0])
     np.testing.assert_array_equal(read["a.kernel"], ARRAYS["a.kernel"].astype(jnp.bfloat16))
 
 

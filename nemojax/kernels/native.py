@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,6 +36,7 @@ FIXED_LOG_SUM_EXP = "nemojax_fixed_log_sum_exp"
 FIXED_CONVOLUTION, FIXED_GATED_CONVOLUTION = "nemojax_fixed_convolution", "nemojax_fixed_gated_convolution"
 FIXED = (FIXED_ATTENTION, FIXED_NORM, FIXED_LOG_SUM_EXP, FIXED_CONVOLUTION, FIXED_GATED_CONVOLUTION)
 TARGETS = (PRODUCT, INT8_PRODUCT, *TILE_PRODUCT.values(), *INT8_TILE_PRODUCT.values(), *FIXED)
+PANEL_BYTES = (2, 4)  # of a number that `lay_out_panels` lays out
 SWITCH = "NEMOJAX_NATIVE"
 COMPILED = Path(__file__).with_name("compiled")  # a wheel's libraries
 
@@ -60,20 +62,27 @@ def tiles() -> str | None:
     return None if isinstance(loaded, str) else processors.tiles(lambda: bool(loaded.nemojax_request_tiles()))
 
 
+def lays_out(array: Any) -> bool:
+    """Returns whether the library can lay an array out: it is there, and the array lies in this machine's memory."""
+    here = isinstance(array, jax.Array) and not isinstance(array, jax.core.Tracer)
+    return here and [device.platform for device in array.devices()] == ["cpu"] and isinstance(_loaded(), ctypes.CDLL)
+
+
 def lay_out_panels(kernel: np.ndarray, panels: np.ndarray) -> None:
-    """Writes a kernel of float32 or bfloat16 as panels, while other threads go on; `panels.to_panels` has the same."""
+    """Writes a kernel of float32 or bfloat16 as panels, while other threads go on; `panels.to_panels` does the same."""
+    assert kernel.itemsize in PANEL_BYTES
     sizes = (*kernel.shape, kernel.itemsize)
     _library().nemojax_lay_out_panels(_address(kernel), *map(ctypes.c_int64, sizes), _address(panels))
 
 
 def lay_out_tiles(panels: np.ndarray, tiles: np.ndarray) -> None:
-    """Writes panels of int8 or bfloat16 as tiles, while other threads go on; `panels.to_tiles` has the same."""
+    """Writes panels of int8 or bfloat16 as tiles, while other threads go on; `panels.to_tiles` does the same."""
     _library().nemojax_lay_out_tiles(_address(panels), *map(ctypes.c_int64, panels.shape[:2]), _address(tiles))
 
 
 def _library() -> ctypes.CDLL:
     library = _loaded()
-    assert isinstance(library, ctypes.CDLL), "ask `available` first"
+    assert isinstance(library, ctypes.CDLL), "ask `lays_out` first"
     return library
 
 

@@ -188,7 +188,7 @@ void LayOutPanels(const Value* kernel, int64_t inputs, int64_t outputs, Value* p
 }  // namespace
 }  // namespace nemojax
 
-// Lays a kernel, [inputs, outputs], of float32 or bfloat16 out in panels; `panels.to_panels` has the same in JAX.
+// Lays a kernel, [inputs, outputs], of float32 or bfloat16 out in panels; `panels.to_panels` does the same in JAX.
 extern "C" void nemojax_lay_out_panels(const void* kernel, int64_t inputs, int64_t outputs, int64_t bytes, void* panels) {
   if (bytes == sizeof(float)) {
     nemojax::LayOutPanels((const uint32_t*)kernel, inputs, outputs, (uint32_t*)panels);

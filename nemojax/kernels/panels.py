@@ -34,14 +34,14 @@ def to_panels(kernel: Shaped[Array, "I O"]) -> Shaped[Array, "P I 16"]:
 
 
 def panels_of(kernel: Shaped[Array, "I O"]) -> Shaped[Array, "P I 16"]:
-    """Lays a kernel of float32 or bfloat16 out in panels; where it can, by the library, without a program of XLA."""
+    """Lays a kernel out in panels, as `to_panels` does; where it can, by the library, without a program of XLA."""
     laid_out: Array
-    if isinstance(kernel, jax.core.Tracer) or jax.default_backend() != "cpu" or not native.available():
+    if kernel.dtype.itemsize not in native.PANEL_BYTES or not native.lays_out(kernel):
         laid_out = to_panels(kernel)
         return laid_out
     panels = aligned((-(-kernel.shape[1] // PANEL), kernel.shape[0], PANEL), kernel.dtype)
     native.lay_out_panels(np.asarray(kernel), panels)
-    laid_out = jax.device_put(panels, kernel.sharding)
+    laid_out = jax.device_put(panels, kernel.sharding if kernel.committed else None)
     return laid_out
 
 

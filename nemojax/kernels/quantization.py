@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 
 from nemojax.arena import Arena
 from nemojax.kernels import panels
+from nemojax.kernels.native import lays_out
 from nemojax.kernels.panels import PackedKernel, panels_of, products, quantize_kernel
 from nemojax.model.conformer import ConformerBlock
 from nemojax.model.layers import Linear
@@ -93,10 +94,11 @@ def to_tiles(model: Transducer) -> Transducer:
 
 
 def _in_tiles(kernels: Sequence[Array], arena: Arena, threads: Executor) -> Sequence[Array]:
-    if any(isinstance(kernel, jax.core.Tracer) for kernel in kernels):
+    if not all(map(lays_out, kernels)):
         return [panels.to_tiles(kernel) for kernel in kernels]
     found = list(threads.map(lambda kernel: panels.tiles_in(arena, np.asarray(kernel)), kernels))
-    arrays: Sequence[Array] = jax.device_put(found, [kernel.sharding for kernel in kernels])  # a call takes 0.5 ms
+    places = [kernel.sharding if kernel.committed else None for kernel in kernels]
+    arrays: Sequence[Array] = jax.device_put(found, places)  # in one call, of which each takes 0.5 ms
     return arrays
 
 

@@ -315,7 +315,7 @@ ffi::Error TileProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Remai
 }  // namespace
 }  // namespace nemojax
 
-// Lays panels out in tiles; `panels.to_tiles` has the same in JAX. In both, 16 outputs lie side by side, as 32 bytes in
+// Lays panels out in tiles; `panels.to_tiles` does the same in JAX. In both, 16 outputs lie side by side, as 32 bytes in
 // a panel, of 2 inputs in int8 or of one in bfloat16, and as 64 bytes in a tile, of twice as many.
 extern "C" void nemojax_lay_out_tiles(const uint16_t* panels, int64_t count, int64_t rows, uint16_t* tiles) {
   using nemojax::kPanelOutputs;

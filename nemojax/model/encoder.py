@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from nemojax.config import ModelConfig
-from nemojax.model.attention import Chunk
+from nemojax.model.attention import Attention, Chunk
 from nemojax.model.conformer import BlockCache, ConformerBlock
 from nemojax.model.layers import PartSizes, by_rows, dropout, split_key
 from nemojax.model.subsampling import Subsampling, SubsamplingCache
@@ -39,8 +39,7 @@ class Encoder(nnx.Module):
 
     def project_positions(self) -> tuple[Float[Array, "R H K"], ...]:
         """Projects the distances of every block: constants of the weights, computed once."""
-        project = jax.jit(lambda attention: attention.project_positions())  # traced once, for the first block
-        return tuple(project(block.attention) for block in self.blocks)
+        return tuple(_project_positions(block.attention) for block in self.blocks)
 
     def step(
         self,
@@ -103,3 +102,8 @@ class Encoder(nnx.Module):
             blocks.append(block_cache)
             outputs.append(x)
         return jnp.where(mask[..., None], x, 0.0), mask, EncoderCache(subsampling, tuple(blocks)), tuple(outputs)
+
+
+@jax.jit  # traced once, for all blocks
+def _project_positions(attention: Attention) -> Float[Array, "R H K"]:
+    return attention.project_positions()

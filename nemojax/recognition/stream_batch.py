@@ -24,7 +24,7 @@ from nemojax.model.transducer import Transducer
 from nemojax.recognition.stream_graphs import GraphRows
 from nemojax.streaming import GREEDY, Constants, Segment, StreamState, init_state, step
 
-_compiled_steps: set[Any] = set()  # with graphs, in this process; to lower one again takes as long as several steps
+_compiled_steps: set[Any] = set()  # with graphs, in this process; to lower one again takes longer than to run it
 
 
 class StepInput:
@@ -171,8 +171,9 @@ class StreamBatch:
 
     def _step_key(self, segment: Segment) -> Any:
         """Returns what a compiled step is for."""
-        structures = jax.tree.structure((self._model, self._constants, self._state))
-        return self._step, structures, self.lookahead, self._search, self._sizes(segment)
+        leaves, structure = jax.tree.flatten((self._model, self._constants, self._state))
+        types = tuple(leaf.dtype for leaf in leaves)
+        return self._step, structure, types, self.lookahead, self._search, self._sizes(segment)
 
     def _run(self, segment: Segment, rows: Rows | None) -> AnyEmission:
         """Runs the step. `rows` are the graphs of a search with fusion."""
@@ -230,10 +231,11 @@ class StreamBatch:
 
     def _compile(self, segment: Segment, rows: Rows) -> None:
         graphs = Graphs(self._pool.shapes, rows) if self._has_fusion else None
+        key = self._step_key(segment)  # meanwhile the pool may grow
         with garbage.paused():
             self._step.lower(*self._arguments(segment, graphs), **self._settings).compile()
         if graphs is not None:
-            _compiled_steps.add(self._step_key(segment))
+            _compiled_steps.add(key)
 
     def keep(self, rows: np.ndarray) -> None:
         """Keeps the rows of these indices alone, in their order."""
