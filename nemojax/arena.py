@@ -1,7 +1,7 @@
 """Memory for the weights of a model: aligned as jax takes it without a copy, and in pages of 2 MB where Linux has them.
 
-A live step reads every weight once, and with pages of 4 kB it looks up the addresses of many. Getting so many pages
-also takes a good part of the time in which weights are loaded.
+A live step reads every weight once. With pages of 4 kB, the processor looks up the address of each page meanwhile, and
+Linux prepares each page when weights are loaded.
 """
 
 import contextlib

@@ -81,7 +81,7 @@ def quantize(model: Transducer) -> Transducer:
 
 
 def to_tiles(model: Transducer) -> Transducer:
-    """Returns the same model with its packed kernels of int8 and bfloat16 in tiles, each freed as `pack` does."""
+    """Returns the same model with its packed kernels of int8 and bfloat16 in tiles, freed block by block."""
     model, arena = jax.tree.map(lambda x: x, model), Arena()
     with ThreadPoolExecutor(LAYERS_AT_ONCE) as threads:
         for block in model.encoder.blocks:
