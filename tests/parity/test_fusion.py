@@ -19,7 +19,7 @@ from tests.decoding.test_greedy import rows
 pytestmark = pytest.mark.parity
 
 LOOKAHEAD = 6
-WEIGHTS = (0.2, 0.8)
+WEIGHTS = (0.2, 0.8, 20.0)  # the last one changes labels of any model
 BOOSTS = (1.0, 3.0, 20.0)  # the last one changes labels of any model
 
 
