@@ -198,7 +198,7 @@ def _decode_ogg(
 
 
 def _decode_flac(window: Window, begin_s: float, stack: ExitStack, report: Report) -> DecodedAudio:
-    counted = bytearray(window.bytes_at(FLAC_COUNT_BYTE, 5))
+    counted = bytearray(window.bytes_at(FLAC_COUNT_BYTE, 5).ljust(5, b"\0"))  # the file may end before it
     frames = int.from_bytes(counted, "big") & 0xF_FFFF_FFFF
     counted[0] &= 0xF0
     uncounted = PatchedWindow(window, {FLAC_COUNT_BYTE: bytes(counted[:1]) + bytes(4)})  # to be decoded to its end

@@ -77,6 +77,12 @@ def test_a_flac_is_decoded_to_its_end_whatever_it_counts(frames):
     assert bool(decoded.report.notes) == (frames not in (0, 40_000)) and decoded.report.incomplete == (frames > 40_000)
 
 
+@pytest.mark.parametrize("cut", [5, 17, 18, 21, 22])  # around the bytes of the count
+def test_a_flac_that_ends_before_its_count(cut):
+    with pytest.raises(UnnamedAudioError, match="damaged"):
+        from_file(encoded(wave(4_000), 16_000, "flac")[:cut])
+
+
 def test_a_truncated_flac_without_a_length():
     file = flac_that_counts(wave(40_000), 0)
     decoded = from_file(file[: len(file) // 2])
