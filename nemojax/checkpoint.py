@@ -13,8 +13,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -215,24 +215,41 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
     """
     directory = resolve(directory)
     config, tokenizer, origin = read_settings(directory)
-    device, in_file = default_device(), (directory / WEIGHTS_FILE).exists()
+    device = default_device()
+    with _stored(directory) as stored:
+        quantized = [name for name, type in stored.types.items() if type == np.int8]
+        model = abstract_model(config, quantization.quantize if quantized else None)
+        parameters = named_parameters(model)
+        shapes = {name: leaf.shape for name, leaf in parameters.items()}
+        check_shapes(shapes, stored.shapes)
+        _check_types(parameters, stored.types)
+        if not (directory / WEIGHTS_FILE).exists():  # a file is as long as its header says
+            size = sum(math.prod(shapes[name]) * stored.types[name].itemsize for name in shapes)
+            _check_size(directory / WEIGHTS, size)
+        kept = {*quantized, *(f"{name}_scale" for name in quantized)}
+        types = {name: stored.types[name] if dtype is None or name in kept else dtype for name in shapes}
+        arrays = stored.read(types, device)
+    return jax.tree.unflatten(jax.tree.structure(model), [arrays[name] for name in shapes]), config, tokenizer, origin
+
+
+def read_types(directory: str | Path) -> dict[str, np.dtype]:
+    """Returns the type of each parameter of a checkpoint, without its values. Raises CheckpointError as `load` does."""
+    directory = resolve(directory)
+    read_settings(directory)
+    with _stored(directory) as stored:
+        return stored.types
+
+
+@contextmanager
+def _stored(directory: Path) -> Iterator[Weights]:
+    """Opens the weights of a checkpoint. What fails to be read within is a CheckpointError that names them."""
+    in_file = (directory / WEIGHTS_FILE).exists()
     weights = directory.resolve() / (WEIGHTS_FILE if in_file else WEIGHTS)
     try:
         stored: Weights = FileWeights(weights) if in_file else OrbaxWeights(weights)
         with closing(stored):
-            quantized = [name for name, type in stored.types.items() if type == np.int8]
-            model = abstract_model(config, quantization.quantize if quantized else None)
-            parameters = named_parameters(model)
-            shapes = {name: leaf.shape for name, leaf in parameters.items()}
-            check_shapes(shapes, stored.shapes)
-            _check_types(parameters, stored.types)
-            if not in_file:  # a file is as long as its header says
-                _check_size(weights, sum(math.prod(shapes[name]) * stored.types[name].itemsize for name in shapes))
-            kept = {*quantized, *(f"{name}_scale" for name in quantized)}
-            types = {name: stored.types[name] if dtype is None or name in kept else dtype for name in shapes}
-            arrays = stored.read(types, device)
+            yield stored
     except CheckpointError as error:
         raise CheckpointError(f"{directory}: {error}") from None
     except Exception as error:  # tensorstore's errors are of several types
         raise CheckpointError(f"the weights in {weights} can't be read: {reason(error)}") from None
-    return jax.tree.unflatten(jax.tree.structure(model), [arrays[name] for name in shapes]), config, tokenizer, origin

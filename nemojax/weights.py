@@ -119,18 +119,18 @@ class FileWeights:
 
     def __init__(self, path: Path):
         self._path, self._file = path, os.open(path, os.O_RDONLY)
-        try:
-            places = self._find_places()
-        except BaseException:
-            os.close(self._file)
-            raise
-        self.shapes = {name: place.shape for name, place in places.items()}
-        self.types = {name: place.dtype for name, place in places.items()}
-        self._places, self._arena, self._readers = places, Arena(), ThreadPoolExecutor(READERS)
-        sizes = [place.size for place in places.values()]
-        ahead = int(np.searchsorted(np.cumsum(sizes), AHEAD_BYTES, "right"))
+        self._arena, self._readers = Arena(), ThreadPoolExecutor(READERS)
         self._reading: dict[str, Future[np.ndarray]] = {}
-        self._begin(list(places)[:ahead])
+        try:
+            self._places = self._find_places()
+            sizes = [place.size for place in self._places.values()]
+            ahead = int(np.searchsorted(np.cumsum(sizes), AHEAD_BYTES, "right"))
+            self._begin(list(self._places)[:ahead])
+        except BaseException:
+            self.close()
+            raise
+        self.shapes = {name: place.shape for name, place in self._places.items()}
+        self.types = {name: place.dtype for name, place in self._places.items()}
 
     def _begin(self, names: Iterable[str]) -> None:
         """Begins to read arrays."""

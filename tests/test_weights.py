@@ -81,6 +81,20 @@ def test_as_much_is_read_ahead_as_is_allowed(file, ahead, names, monkeypatch):
         os.fstat(stored._file)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="open files are listed in /proc")
+def test_a_file_is_closed_where_no_thread_can_start(file, monkeypatch):
+    opened = lambda: sorted(os.listdir("/proc/self/fd"))
+    before = opened()
+
+    def fails(*given):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("nemojax.weights.ThreadPoolExecutor.submit", fails)
+    with pytest.raises(RuntimeError, match="can't start"):
+        FileWeights(file)
+    assert opened() == before
+
+
 def test_an_array_that_is_cut_while_it_is_read_ahead_is_an_error(file, monkeypatch):
     monkeypatch.setattr(weights.os, "preadv", lambda file, memory, begin: 0)
     with closing(FileWeights(file)) as stored, pytest.raises(CheckpointError, match="was cut short while it was read"):

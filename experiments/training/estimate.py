@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from experiments.training.opening import opening
 from experiments.training.planning import plan_batches
 from experiments.training.presets import Experiment
-from experiments.training.start import check_trained, read_tokenizer
+from experiments.training.start import check_trained, check_types, read_tokenizer
 from nemojax import bundled, checkpoint, hub
 from nemojax.config import ModelConfig
 from nemojax.data.buckets import Bucket
@@ -146,6 +146,7 @@ def _model(experiment: Experiment, log: Callable[[str], None]) -> tuple[ModelCon
     config, filters = experiment.model, experiment.filters
     if experiment.init is not None and hub.is_here(experiment.init):
         config, saved, _ = checkpoint.read_settings(experiment.init)
+        check_types(experiment.init)
     elif experiment.init is not None:
         saved = (bundled.SMALL / checkpoint.TOKENIZER).read_bytes()
         filters = dataclasses.replace(filters, keep_out_of_vocabulary=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 import nemojax
@@ -14,7 +15,6 @@ from experiments.training.run_directory import RunError
 from nemojax import checkpoint
 from nemojax.data.train_tokenizer import texts_of, train
 from nemojax.errors import ConfigError
-from nemojax.kernels import quantization
 from nemojax.model.parameters import fill, named_parameters
 from nemojax.model.transducer import Transducer
 from nemojax.text.tokenizer import Tokenizer
@@ -71,10 +71,15 @@ def read_model(directory: Path) -> tuple[Transducer, bytes, dict[str, Any]]:
       CheckpointError: it is not a checkpoint.
       ConfigError: its weights are in int8, which have no gradients and no mean.
     """
+    check_types(directory)
     model, _, tokenizer, origin = checkpoint.load(directory, jnp.float32)
-    if quantization.is_quantized(model):
-        raise ConfigError(f"{directory} has weights in int8; take the checkpoint that it was made from instead")
     return model, tokenizer, origin
+
+
+def check_types(directory: Path) -> None:
+    """Raises ConfigError for a checkpoint with weights in int8."""
+    if np.int8 in checkpoint.read_types(directory).values():
+        raise ConfigError(f"{directory} has weights in int8; take the checkpoint that it was made from instead")
 
 
 def check_trained(drawn: Iterable[str], parameters: Mapping[str, Any], recipe: TrainingConfig) -> None:

@@ -6,8 +6,10 @@ import pytest
 
 from experiments.training import estimate, train
 from experiments.training.estimate import Memory, largest, step_memory, verdict
+from nemojax import checkpoint
 from nemojax.data.buckets import Bucket
 from nemojax.data.train_tokenizer import train as train_tokenizer
+from nemojax.kernels.quantization import quantize
 from nemojax.training.lora import LoraConfig
 from nemojax.training.recipe import TrainingConfig
 from tests.experiments.training.runs import TEXTS
@@ -61,6 +63,14 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(tmp_path, speech, mo
     ]
     assert out[8].endswith("--training.remat or --lora 16") and not run.exists()
     assert train.main(given) == 0 and not run.exists()  # on 80 GB
+
+
+def test_weights_in_int8_are_refused_before_the_run(tmp_path, speech, tiny_model, capsys):
+    checkpoint.save(tmp_path / "int8", quantize(tiny_model), train_tokenizer(TEXTS, 30), {})
+    given = ["fine-tune", str(tmp_path / "run"), "--train", str(speech[0]), "--dev", str(speech[1]), "--dry"]
+    assert train.main([*given, "--init", str(tmp_path / "int8")]) == 2
+    message = f"error: {tmp_path / 'int8'} has weights in int8; take the checkpoint that it was made from instead"
+    assert capsys.readouterr().err.splitlines()[-1] == message
 
 
 def test_what_a_new_tokenizer_draws_again_must_be_trained(tmp_path, speech, capsys):
