@@ -37,6 +37,13 @@ def read_rows(name: str) -> list[Row]:
     return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text().splitlines()]
 
 
+RUNS = {
+    "third": "third",
+    "fourth": "fourth",
+    "nemojax/small": "fifth",
+}  # of the small model, by the name of its weights
+
+
 def rate(measure: Row | None) -> str:
     """Returns a rate in percent with its interval."""
     if measure is None or measure["rate"] is None:
@@ -134,14 +141,15 @@ def ablations() -> str:
 
 
 def conditions(*studies: str) -> str:
-    """Shows the WER of each set under each condition of some studies, of the earlier weights and of the later ones."""
+    """Shows the WER of each set under each condition of some studies, of the weights after each of the last runs."""
     rows = [row for study in studies for row in select(read_rows("conditions"), study=study)]
-    labels, models, lines = distinct(rows, "label"), distinct(rows, "model"), []
+    labels, lines = distinct(rows, "label"), []
     for condition in distinct(rows, "condition"):
-        for model, when in zip(models, ("before", "after"), strict=True):
+        for model in distinct(rows, "model"):
             at = {row["label"]: row for row in select(rows, condition=condition, model=model)}
-            lines.append([_described(next(iter(at.values()))), when, *(rate(at[label]["wer"]) for label in labels)])
-    return markdown(["condition", "", *(NAMES[label] for label in labels)], lines, left=2)
+            cells = [_described(next(iter(at.values()))), RUNS[model], *(rate(at[label]["wer"]) for label in labels)]
+            lines.append(cells)
+    return markdown(["condition", "run", *(NAMES[label] for label in labels)], lines, left=2)
 
 
 def caches() -> str:
@@ -168,10 +176,8 @@ def _described(row: Row) -> str:
 
 
 def times_of_words() -> str:
-    """Shows the delays of the times of words, of the earlier weights and of the later ones."""
-    rows = read_rows("word_times")
-    names = dict(zip(distinct(rows, "model"), ("before", "after"), strict=True))
-    rows = [row | {"label": f"{NAMES[row['label']]}, {names[row['model']]}"} for row in rows]
+    """Shows the delays of the times of words, of the weights after each of the last runs."""
+    rows = [row | {"label": f"{NAMES[row['label']]}, {RUNS[row['model']]} run"} for row in read_rows("word_times")]
     return word_times.table(rows)
 
 
