@@ -37,11 +37,8 @@ def read_rows(name: str) -> list[Row]:
     return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text().splitlines()]
 
 
-RUNS = {
-    "third": "third",
-    "fourth": "fourth",
-    "nemojax/small": "fifth",
-}  # of the small model, by the name of its weights
+# of the small model, by the name of its weights in rows
+TRAINING_RUNS = {"third": "third", "fourth": "fourth", "nemojax/small": "fifth"}
 
 
 def rate(measure: Row | None) -> str:
@@ -147,7 +144,11 @@ def conditions(*studies: str) -> str:
     for condition in distinct(rows, "condition"):
         for model in distinct(rows, "model"):
             at = {row["label"]: row for row in select(rows, condition=condition, model=model)}
-            cells = [_described(next(iter(at.values()))), RUNS[model], *(rate(at[label]["wer"]) for label in labels)]
+            cells = [
+                _described(next(iter(at.values()))),
+                TRAINING_RUNS[model],
+                *(rate(at[label]["wer"]) for label in labels),
+            ]
             lines.append(cells)
     return markdown(["condition", "run", *(NAMES[label] for label in labels)], lines, left=2)
 
@@ -177,7 +178,9 @@ def _described(row: Row) -> str:
 
 def times_of_words() -> str:
     """Shows the delays of the times of words, of the weights after each of the last runs."""
-    rows = [row | {"label": f"{NAMES[row['label']]}, {RUNS[row['model']]} run"} for row in read_rows("word_times")]
+    rows = [
+        row | {"label": f"{NAMES[row['label']]}, {TRAINING_RUNS[row['model']]} run"} for row in read_rows("word_times")
+    ]
     return word_times.table(rows)
 
 
