@@ -96,8 +96,8 @@ fourth --steps 1720 --training.cooldown-from 300 --training.cooldown-steps 1420
 [ -e "$out/with_pauses" ] || $python -m experiments export "$out/fourth" "$out/with_pauses" --step 1720 --dtype bfloat16 \
   --mix-with "$out/without_pauses" --mix-share 0.3
 
-# After 10 s of silence it still lost 40 % of the digits that followed another one. The encoder hears them: with the
-# prediction network begun anew nearly all are right. So the prediction and joint networks alone learn, in six minutes,
+# After 10 s of silence it still lost 40 % of the digits that followed another one. The encoder hears them: they
+# are right with the prediction network begun anew. So the prediction and joint networks alone learn, in six minutes,
 # from rows of which most have a pause.
 synthesize fifth --hours 3 --seed 25 --dev 0 --new-voice 0 --format flac --programs espeak-ng flite
 synthesize fifth_festival --hours 0.3 --seed 26 --dev 0 --new-voice 0 --format flac --programs festival
