@@ -1,5 +1,6 @@
 """Formats that libsndfile does not read, decoded by the program ffmpeg where it is installed."""
 
+import re
 import select
 import shutil
 import subprocess
@@ -29,9 +30,10 @@ class FfmpegOutput:
             raise UnnamedAudioError(f"it is {form.name}, which only ffmpeg decodes; install ffmpeg, or {ADVICE}")
         self._report, self._any = report, False
         self._messages = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        self._input = f"file:{path or _copy(window, stack)}"
         command = [
             *(program, "-nostdin", "-hide_banner", "-loglevel", "error", "-max_alloc", MAX_ALLOCATION),
-            *("-f", form.demuxer, "-i", f"file:{path or _copy(window, stack)}", "-map", "0:a:0"),
+            *("-f", form.demuxer, "-i", self._input, "-map", "0:a:0"),
             *("-c:a", "pcm_f32le", "-f", "wav", "pipe:1"),
         ]
         self._process = stack.enter_context(
@@ -49,12 +51,19 @@ class FfmpegOutput:
             raise UnnamedAudioError(f"ffmpeg decodes nothing in {STALL_S:g} s")
         data = output.read(size) or b""
         self._any |= bool(data)
-        if not data and self._process.wait() != 0:
-            message = self._message()
-            if not self._any:
-                raise UnnamedAudioError(f"ffmpeg can't decode it: {message}")
-            self._report.note(f"ffmpeg ended early: {message}", incomplete=True)
+        if not data:
+            self._end(self._process.wait() != 0)
         return data
+
+    def _end(self, failed: bool) -> None:
+        """Reports what ffmpeg complained of: it may also leave out damaged parts, or the end of a file, and succeed."""
+        message = self._message()
+        if failed and not self._any:
+            raise UnnamedAudioError(f"ffmpeg can't decode it: {message or 'it gives no reason'}")
+        if failed:
+            self._report.note(f"ffmpeg ended early: {message or 'it gives no reason'}", incomplete=True)
+        elif message:
+            self._report.note(f"ffmpeg left something out: {message}", incomplete=True)
 
     def read(self, size: int) -> bytes:
         """Reads `size` bytes, fewer only at the end."""
@@ -63,7 +72,10 @@ class FfmpegOutput:
     def _message(self) -> str:
         self._messages.seek(0)
         lines = self._messages.read(MESSAGE_BYTES).decode(errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it gives no reason")[:200]
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return re.sub(r"^\[[^]]* @ 0x\w+\] ", "", last).removeprefix(f"{self._input}: ")[
+            :200
+        ]  # the caller has its name
 
     def _kill(self) -> None:
         with suppress(OSError):

@@ -99,6 +99,17 @@ def test_a_failure_of_ffmpeg_is_one_line(program):
     assert len(samples) and notes[-1] == "ffmpeg ended early: Invalid data found"
 
 
+def test_what_ffmpeg_left_out_is_a_note(program, tmp_path):
+    program(OUTPUT, "[mov,mp4 @ 0x55c6519ec940] File ended prematurely\n")
+    with closing(open_audio(M4A)) as audio:
+        assert len(audio.read(10**6)) and audio.notes[-1] == "ffmpeg left something out: File ended prematurely"
+        assert audio.incomplete
+    (tmp_path / "a.m4a").write_bytes(M4A)
+    program(b"", f"file:{tmp_path / 'a.m4a'}: End of file\n", 1)
+    with pytest.raises(AudioError, match=r"a\.m4a: ffmpeg can't decode it: End of file$"):
+        read(tmp_path / "a.m4a")
+
+
 def test_ffmpeg_is_stopped(program, monkeypatch):
     started, popen = [], subprocess.Popen
     monkeypatch.setattr(
@@ -121,4 +132,5 @@ def test_the_real_ffmpeg(tmp_path, suffix):
     (tmp_path / "a.wav").write_bytes(encoded(0.3 * wave(16_000), 16_000))
     subprocess.run(["ffmpeg", "-loglevel", "error", "-i", "a.wav", f"a.{suffix}"], cwd=tmp_path, check=True)
     for source in (tmp_path / f"a.{suffix}", (tmp_path / f"a.{suffix}").read_bytes()):
-        assert 15_000 < len(read(source)[0]) < 19_000
+        samples, notes = read(source)
+        assert 15_000 < len(samples) < 19_000 and not any("ffmpeg" in note for note in notes)
