@@ -167,6 +167,6 @@ plt.show()
 #
 # ## The answer
 #
-# A stream of this model stores 0.7 MB, almost all of it keys and values, and its size does not grow with time.
+# A stream of this model stores 0.9 MB, almost all of it keys and values, and its size does not grow with time.
 # Attention uses the whole filled part of the cache, and puts the largest weight on the last second. To the sample, a
 # frame depends on nothing after its chunk. That is why the text of a chunk can be final.

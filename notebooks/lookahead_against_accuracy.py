@@ -97,6 +97,6 @@ for label in dict.fromkeys(row["label"] for row in recorded):
 # ## The answer
 #
 # For this model, a longer delay buys little. On new sentences of the kind it was trained on, chunks of 80 ms have a
-# fourth more errors than chunks of 1120 ms (11.8 and 9.5 %); on LJ Speech, a twentieth more. Where almost every word
+# fifth more errors than chunks of 1120 ms (11.6 and 9.8 %); on LJ Speech, a twentieth more. Where almost every word
 # is wrong, or almost none, there is nothing to gain. The text appears a second earlier with short chunks. Check the
 # intervals before you trust a smaller difference; the same command computes them for the released model.

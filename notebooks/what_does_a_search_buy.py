@@ -131,7 +131,7 @@ panels[1].set_xlabel("time in s")
 plt.show()
 
 # %% [markdown]
-# As recorded, nothing is in doubt, and all text is final at once. On the bad line, one hypothesis has another letter in
+# As recorded, nothing is in doubt, and all text is final at once. On the bad line, one hypothesis has another word in
 # the first sentence and remains in the beam to the end: a word in doubt holds back the final text of all that follows.
 # The tentative text appears as early as that of greedy search.
 #
@@ -234,7 +234,7 @@ for row in widths:
 # ## The answer
 #
 # A search buys words that the model has half understood. On the bad line, a beam and a language model of the domain
-# nearly halve the errors on GRID (51 to 27 %); each of them helps alone. With voices that the model does not know, a
+# nearly halve the errors on GRID (47 to 26 %); each of them helps alone. With voices that the model does not know, a
 # beam of 8 takes a third of the errors (28 to 19 %). Where the sound itself is lost, in white noise, no width changes
 # the WER beyond chance, and a language model from a few sentences of other texts, as on LJ Speech, does harm. A list
 # of 40 names helps with small boosts alone. At 0.5, a beam finds 83 % of the names in place of 70 %, with as many
