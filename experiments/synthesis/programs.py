@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -125,7 +126,8 @@ def _command(voice: Voice, delivery: Delivery, wav: Path) -> list[str]:
         case "festival":
             return ["text2wave", "-eval", f"(begin {' '.join(_festival_steps(voice, delivery))})", "-o", str(wav)]
         case "piper":
-            return ["piper", "-m", str(_piper_model(voice.name)), "--length-scale", stretch, "-f", str(wav)]
+            model = str(_piper_model(voice.name))
+            return [sys.executable, "-m", "piper", "-m", model, "--length-scale", stretch, "-f", str(wav)]
 
 
 def _festival_steps(voice: Voice, delivery: Delivery) -> list[str]:
@@ -152,7 +154,7 @@ def _timing_command(text: str, voice: Voice, delivery: Delivery, wav: Path) -> l
 def require(voices: Sequence[Voice]) -> None:
     """Checks that all voices are installed. Raises ConfigError for the first that is not; says how to install it."""
     for voice in voices:
-        if shutil.which(voice.program) is None:
+        if not _is_installed(voice.program):
             command = INSTALL[voice.program]
             raise ConfigError(
                 f"{voice.program} is not installed: install it ({command}), or leave it out with --programs"
@@ -163,6 +165,12 @@ def require(voices: Sequence[Voice]) -> None:
                 f"{voice.program} has no voice {voice.name} here: install it ({command}), or leave {voice.program} out "
                 "with --programs"
             )
+
+
+def _is_installed(program: Program) -> bool:
+    if program == "piper":  # a package; Debian has another program of this name
+        return importlib.util.find_spec("piper") is not None
+    return shutil.which(program) is not None
 
 
 def _piper_model(name: str) -> Path | None:

