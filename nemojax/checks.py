@@ -36,8 +36,9 @@ def check_seconds(name: str, value: Any, *, positive: bool = False) -> None:
 
 def check_local(path: str | Path) -> None:
     """Checks that a place to write to is no address such as gs://bucket/run: a folder of that name would be made."""
-    if ADDRESS.match(str(path)):
+    if found := ADDRESS.match(str(path)):
+        address = f"{found[0]}/{str(path)[found.end() :].removeprefix('/')}"  # a Path has one slash of two
         raise ConfigError(
-            f"{path} is an address, and nemojax writes to directories of this machine alone; mount the bucket "
+            f"{address} is an address, and nemojax writes to directories of this machine alone; mount the bucket "
             "(gcsfuse, s3fs), or write to a directory and copy it"
         )

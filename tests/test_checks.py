@@ -31,10 +31,11 @@ def test_seconds():
         assert str(caught.value) == f"wait_s must be {least} and at most 1e+09 seconds, not {value!r}"
 
 
-@pytest.mark.parametrize("place", ["gs://bucket/run", "s3://bucket/run", Path("gs://bucket/run"), "file:///tmp/run"])
-def test_an_address_is_no_place_to_write_to(place):
+@pytest.mark.parametrize("form", [str, Path])
+@pytest.mark.parametrize("place", ["gs://bucket/run", "s3://bucket/run"])
+def test_an_address_is_no_place_to_write_to(place, form):
     with pytest.raises(ConfigError) as caught:
-        check_local(place)
+        check_local(form(place))
     assert str(caught.value) == (
         f"{place} is an address, and nemojax writes to directories of this machine alone; mount the bucket "
         "(gcsfuse, s3fs), or write to a directory and copy it"
