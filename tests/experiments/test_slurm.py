@@ -102,7 +102,8 @@ def test_training_that_is_preempted_and_killed_ends_as_if_it_were_not(cluster, t
 def test_training_one_of_whose_tasks_reports_an_error_is_not_queued_again(cluster, tmp_path, monkeypatch):
     """Slurm kills the other task, and its exit code is that of a job to queue again."""
     python = tmp_path / "python"
-    python.write_text('#!/bin/sh\n[ "$SLURM_PROCID" = 1 ] && { echo "error: wrong" >&2; exit 2; }\nexec sleep 100\n')
+    fails = 'echo "error: wrong" >&2; sleep 1; exit 2'  # a busy srun loses what was printed just before an exit
+    python.write_text(f'#!/bin/sh\n[ "$SLURM_PROCID" = 1 ] && {{ {fails}; }}\nexec sleep 100\n')
     python.chmod(0o755)
     monkeypatch.setitem(cluster.environment, "PYTHON", str(python))
     job = submit(cluster, "train")
