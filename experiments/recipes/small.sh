@@ -35,8 +35,8 @@ stage() {  # RUN ARGUMENTS...
 # Easy data first: short utterances and small batches; then larger ones, the auxiliary CTC loss, and all lengths; then a
 # lower learning rate. The shipped model was trained in these stages, with settings changed by hand (the digits came once
 # in the first stage, the second run had 5 buckets for 202 steps, and piper spoke other sentences of the grammar, at five
-# speeds). As one script they have been run from beginning to
-# end only with a 300th of the steps and a hundredth of the synthetic speech.
+# speeds). As one script they have been run from beginning to end only with a 300th of the steps and a hundredth of the
+# synthetic speech, and without the last stage.
 first() {
   stage first --tokenizer "$out/tokenizer.model" \
     --train "$out/synthetic/synthetic_train.jsonl" "$grid=2" "$digits=3" "${read_aloud[@]}" "$@"
@@ -96,11 +96,12 @@ fourth() {
 fourth --steps 900
 fourth --steps 1720 --training.cooldown-from 300 --training.cooldown-steps 1420
 # a share of the earlier weights keeps what clean speech would lose
-[ -e "$out/with_pauses" ] || $python -m experiments export "$out/fourth" "$out/with_pauses" --step 1720 --dtype bfloat16 \
+[ -e "$out/with_pauses" ] ||
+  $python -m experiments export "$out/fourth" "$out/with_pauses" --step 1720 --dtype bfloat16 \
   --mix-with "$out/without_pauses" --mix-share 0.3
 
-# After 10 s of silence it still lost 40 % of the digits that followed another one. The encoder hears them: they
-# are right with the prediction network begun anew. So the prediction and joint networks alone learn, in eight minutes,
+# After 10 s of silence it still lost 40 % of the digits that followed another one. The encoder recognizes them, for they
+# come back with the prediction network begun anew. So the prediction and joint networks alone learn, in eight minutes,
 # from rows of which most have a pause.
 synthesize fifth --hours 3 --seed 25 --dev 0 --new-voice 0 --format flac --programs espeak-ng flite
 synthesize fifth_festival --hours 0.3 --seed 26 --dev 0 --new-voice 0 --format flac --programs festival

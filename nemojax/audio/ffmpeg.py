@@ -58,10 +58,11 @@ class FfmpegOutput:
     def _end(self, failed: bool) -> None:
         """Reports what ffmpeg complained of: it may also leave out damaged parts, or the end of a file, and succeed."""
         message = self._message()
+        reason = message or "it gives no reason"
         if failed and not self._any:
-            raise UnnamedAudioError(f"ffmpeg can't decode it: {message or 'it gives no reason'}")
+            raise UnnamedAudioError(f"ffmpeg can't decode it: {reason}")
         if failed:
-            self._report.note(f"ffmpeg ended early: {message or 'it gives no reason'}", incomplete=True)
+            self._report.note(f"ffmpeg ended early: {reason}", incomplete=True)
         elif message:
             self._report.note(f"ffmpeg left something out: {message}", incomplete=True)
 
@@ -73,9 +74,8 @@ class FfmpegOutput:
         self._messages.seek(0)
         lines = self._messages.read(MESSAGE_BYTES).decode(errors="replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return re.sub(r"^\[[^]]* @ 0x\w+\] ", "", last).removeprefix(f"{self._input}: ")[
-            :200
-        ]  # the caller has its name
+        plain = re.sub(r"^\[[^]]* @ 0x\w+\] ", "", last)  # without the decoder's address
+        return plain.removeprefix(f"{self._input}: ")[:200]  # the caller names the file
 
     def _kill(self) -> None:
         with suppress(OSError):

@@ -165,26 +165,15 @@ def test_a_missing_voice_is_named_with_its_package(tmp_path, fake, bare_path, ca
     assert "(apt install festvox-us-slt-hts)" in capsys.readouterr().err
 
 
-PIPER = """import pathlib, shutil, sys
+PIPER = """import shutil, sys
 print(sys.argv[1:-1], file=open({given!r}, "a"))
 shutil.copy({wav!r}, sys.argv[-1])
 """
 
 
 def test_piper_speaks_with_a_voice_of_the_package_index(tmp_path, fake, monkeypatch, capsys):
-    arguments = (
-        tmp_path / "out",
-        "--programs",
-        "piper",
-        "--hours",
-        0,
-        "--dev",
-        2,
-        "--new-voice",
-        0,
-        "--format",
-        "flac",
-    )
+    wanted = "--programs piper --hours 0 --dev 2 --new-voice 0 --format flac"
+    arguments = (tmp_path / "out", *wanted.split())
     packages = tmp_path / "packages"
     monkeypatch.setenv("PYTHONPATH", str(packages))
     monkeypatch.syspath_prepend(packages)
