@@ -201,7 +201,9 @@ def _check_size(weights: Path, size: int) -> None:
         raise CheckpointError(f"its weights are of {size:,} bytes, and its files hold {held:,}; it is not complete")
 
 
-def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelConfig, bytes, dict[str, Any]]:
+def load(
+    directory: str | Path, dtype: Any = None, in_tiles: bool = False
+) -> tuple[Transducer, ModelConfig, bytes, dict[str, Any]]:
     """Loads a model with its settings, tokenizer and origin.
 
     Args:
@@ -209,6 +211,7 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
       dtype: type of the parameters in memory; None for the type that each was saved in. Parameters are converted as
         they are read, a few at a time: a bfloat16 model never exists in float32. Parameters that were saved in int8
         (`kernels.quantization`) stay int8.
+      in_tiles: gives kernels that were saved in int8 in tiles; see `kernels.selection.reads_tiles`.
 
     Raises:
       CheckpointError: it is not a checkpoint, or its weights are damaged or do not fit its settings.
@@ -216,7 +219,7 @@ def load(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelCon
     directory = resolve(directory)
     config, tokenizer, origin = read_settings(directory)
     device = default_device()
-    with _stored(directory) as stored:
+    with _stored(directory, in_tiles) as stored:
         quantized = [name for name, type in stored.types.items() if type == np.int8]
         model = abstract_model(config, quantization.quantize if quantized else None)
         parameters = named_parameters(model)
@@ -241,12 +244,12 @@ def read_types(directory: str | Path) -> dict[str, np.dtype]:
 
 
 @contextmanager
-def _stored(directory: Path) -> Iterator[Weights]:
+def _stored(directory: Path, in_tiles: bool = False) -> Iterator[Weights]:
     """Opens the weights of a checkpoint. What fails to be read within is a CheckpointError that names them."""
     in_file = (directory / WEIGHTS_FILE).exists()
     weights = directory.resolve() / (WEIGHTS_FILE if in_file else WEIGHTS)
     try:
-        stored: Weights = FileWeights(weights) if in_file else OrbaxWeights(weights)
+        stored: Weights = FileWeights(weights, in_tiles) if in_file else OrbaxWeights(weights)
         with closing(stored):
             yield stored
     except CheckpointError as error:

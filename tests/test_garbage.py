@@ -1,7 +1,9 @@
 """The garbage collector is paused where asked for, and afterwards it is as it was."""
 
 import gc
+import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,6 +59,34 @@ def test_a_pause_of_another_thread_goes_on():
     end.set()
     thread.join()
     assert gc.isenabled()
+
+
+def test_the_end_of_the_last_pause_gives_memory_back(monkeypatch):
+    given = []
+    monkeypatch.setattr(garbage, "give_back", lambda: given.append(gc.isenabled()))
+    with garbage.paused():
+        with garbage.paused():
+            pass
+        assert not given
+    assert given == [True]
+
+
+@pytest.mark.skipif(garbage._malloc_trim() is None, reason="another C library")
+def test_memory_that_was_freed_leaves_the_process():
+    resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    pieces = [bytes(100_000) for _ in range(1000)]  # too small for memory of their own
+    kept = pieces[::50]  # between the others, so that the heap's end stays where it is
+    del pieces
+    before = resident()
+    garbage.give_back()
+    assert resident() < before - 50_000_000 and len(kept) == 20
+
+
+def test_another_c_library_gives_nothing_back(monkeypatch):
+    monkeypatch.setattr(garbage.ctypes, "CDLL", lambda name: object())
+    garbage._malloc_trim.cache_clear()
+    garbage.give_back()
+    garbage._malloc_trim.cache_clear()
 
 
 def test_loading_and_the_first_step_of_a_size_pause_it(monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from nemojax import safetensors_format, weights
 from nemojax.arena import Arena
 from nemojax.errors import CheckpointError
+from nemojax.kernels import native, panels
 from nemojax.weights import FileWeights, OrbaxWeights
 from tests.helpers.messages import whole
 
@@ -67,6 +68,25 @@ def test_large_arrays_of_a_file_are_read_where_they_stay(file, monkeypatch):
         for name in ("a.kernel", "b"):
             read = stored.read({name: ARRAYS[name].dtype}, jax.devices()[0])
             assert read[name].unsafe_buffer_pointer() == memory.pop().ctypes.data and not memory
+
+
+@pytest.mark.skipif(not native.available(), reason="the C++ kernels lay kernels out")
+@pytest.mark.parametrize("ahead", [0, 1 << 30])
+def test_kernels_in_int8_are_given_in_tiles_and_nothing_else_is(tmp_path, ahead, monkeypatch):
+    """However large each is, and in whatever order: the memory that a kernel is read into is used again."""
+    rng = np.random.default_rng(0)
+    shapes = [(3, 20, 16, 2), (2, 64, 16, 2), (1, 1, 16, 2), (6, 33, 16, 2)] * 3
+    kernels = {f"{i}": rng.integers(-127, 128, shape).astype(np.int8) for i, shape in enumerate(shapes)}
+    others = {"flat": np.arange(-9, 9, dtype=np.int8), "wide": np.ones((2, 3, 16, 4), np.int8)}
+    arrays = {**kernels, **others, "float": np.ones((2, 3, 16, 2), np.float32)}
+    with open(tmp_path / "weights.safetensors", "wb") as target:
+        safetensors_format.write(target, arrays.items(), arrays)
+    monkeypatch.setattr(weights, "AHEAD_BYTES", ahead)
+    with closing(FileWeights(tmp_path / "weights.safetensors", in_tiles=True)) as stored:
+        assert stored.shapes == {name: x.shape for name, x in arrays.items()}
+        read = stored.read(stored.types, jax.devices()[0])
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(read[name], panels.to_tiles(array) if name in kernels else array)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,11 @@ def quantize_kernel(kernel: Float[Array, "I O"]) -> tuple[Int8[Array, "P Q 16 2"
     return to_panels(values).reshape(-1, len(values) // 2, 2, PANEL).swapaxes(2, 3), scale
 
 
+def are_int8(shape: Sequence[int]) -> bool:
+    """Whether an array of this shape can be what `quantize_kernel` gives."""
+    return len(shape) == 4 and tuple(shape[2:]) == (PANEL, 2)
+
+
 @jax.jit
 def to_tiles(panels: Shaped[Array, "P *rest"]) -> Shaped[Array, "R T 2 16 16 S"]:
     """Lays panels of int8 or bfloat16 out in tiles; what they lack of whole ones is filled up with zeros."""
@@ -143,7 +148,9 @@ def products(
     layout = kernels[0].kernel
     if native_product and len(flat) and native.available() and (native.tiles() or not in_tiles(layout)):
         by_kernel = lambda x: native_products(x, kernels, activation)
-        found = jax.lax.platform_dependent(flat, cpu=by_kernel, default=plain)
+        # with the CPU alone there is nothing to choose, and a step is traced in two thirds of the time
+        alone = jax.default_backend() == "cpu"
+        found = by_kernel(flat) if alone else jax.lax.platform_dependent(flat, cpu=by_kernel, default=plain)
     else:
         found = plain(flat)
     return [jnp.reshape(y, (*x.shape[:-1], kernel.outputs)) for y, kernel in zip(found, kernels, strict=True)]

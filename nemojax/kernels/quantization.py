@@ -82,6 +82,8 @@ def quantize(model: Transducer) -> Transducer:
 
 def to_tiles(model: Transducer) -> Transducer:
     """Returns the same model with its packed kernels of int8 and bfloat16 in tiles, freed block by block."""
+    if all(panels.in_tiles(getattr(module, name).kernel[...]) for module, name in _layers(model, PackedLinear)):
+        return model  # as they were read
     model, arena = jax.tree.map(lambda x: x, model), Arena()
     with ThreadPoolExecutor(LAYERS_AT_ONCE) as threads:
         for block in model.encoder.blocks:

@@ -108,6 +108,12 @@ def for_backend(
     return model if attention_cache is None and bits is None else _with_caches(model, attention_cache, bits)
 
 
+def reads_tiles(kernels: str = "auto") -> bool:
+    """Whether kernels that were saved in int8 are read in tiles: a file's bytes are in cache then, and move once."""
+    native_products = kernels != "xla" and jax.default_backend() == "cpu" and native.available()
+    return native_products and native.tiles() is not None
+
+
 def check(kernels: str, attention: str, cache: str = "auto", reproducible: bool | None = None) -> None:
     """Raises ConfigError for a request that is unknown or can't be met on this backend; no model is needed."""
     choices = (("kernels", kernels, KERNELS), ("attention", attention, ATTENTION), ("cache", cache, CACHES))

@@ -98,7 +98,7 @@ def load(
     check_search(search)
     measure = as_confidence(confidence)
     with garbage.paused():
-        loaded, config, tokenizer, origin = checkpoint.load(directory, dtypes[dtype])
+        loaded, config, tokenizer, origin = checkpoint.load(directory, dtypes[dtype], selection.reads_tiles(kernels))
         trees = [loaded]
         del loaded  # packed kernel by kernel, and each is freed then: the weights are never in memory twice
         model = selection.for_backend(trees.pop(), dtype == "int8", kernels, attention, cache, reproducible)

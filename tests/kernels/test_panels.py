@@ -123,6 +123,12 @@ def test_an_int8_row_is_the_same_in_any_company():
 
 
 @needs_compiler
+def test_on_a_cpu_alone_only_the_native_product_is_traced(monkeypatch):
+    monkeypatch.setattr("nemojax.kernels.panels.plain_product", lambda *given: pytest.fail("it was traced"))
+    assert product(jnp.ones((2, 8)), to_panels(jnp.ones((8, 5))), 5).tolist() == [[8.0] * 5] * 2
+
+
+@needs_compiler
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("inputs, outputs", [(1, 1), (7, 16), (130, 33), (1024, 4096)])
 def test_the_native_product_is_the_plain_one(kind, inputs, outputs):

@@ -101,7 +101,10 @@ def converted(checkpoint_directory, tmp_path_factory):
     return out
 
 
-def test_a_quantized_checkpoint_is_what_loading_quantizes(converted, checkpoint_directory):
+@pytest.mark.parametrize("tiles", [None, "emulated"])
+def test_a_quantized_checkpoint_is_what_loading_quantizes(converted, checkpoint_directory, tiles, monkeypatch):
+    """Where the processor has tiles, one is read in tiles, and the other's panels become tiles."""
+    monkeypatch.setattr(native, "tiles", lambda: tiles)
     stored, made = nemojax.load(converted), nemojax.load(checkpoint_directory, "int8")
     assert stored.dtype == made.dtype == "int8"
     assert jax.tree.structure(stored.model) == jax.tree.structure(made.model)

@@ -89,6 +89,16 @@ def test_int8_products_by_xla_call_no_native_kernel(tiny_model, monkeypatch, com
     assert not called
 
 
+def test_kernels_are_read_in_tiles_where_products_take_tiles(monkeypatch, compiler):
+    monkeypatch.setattr(native, "tiles", lambda: "amx")
+    assert selection.reads_tiles() and selection.reads_tiles("native") and not selection.reads_tiles("xla")
+    monkeypatch.setattr(native, "tiles", lambda: None)
+    assert not selection.reads_tiles()
+    monkeypatch.setattr(native, "tiles", lambda: "amx")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not selection.reads_tiles()
+
+
 def test_int8_without_a_compiler_warns(tiny_model, no_compiler):
     with pytest.warns(UserWarning, match=r"the slower, plain path: there is no C\+\+ compiler here"):
         assert is_quantized(for_backend(tiny_model, int8=True))
