@@ -13,6 +13,7 @@
 #include <cstring>
 #include <memory>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "outputs.h"
@@ -27,6 +28,7 @@ namespace nemojax {
 namespace {
 
 constexpr int64_t kTaskBytes = 1 << 16;  // of weights; less is not worth a thread
+constexpr int64_t kBlockBytes = 1 << 19;  // of rows, which stay in a core's cache while panels pass
 
 // Returns a panel's numbers of a row.
 inline Lanes Joined(const Floats* parts) {
@@ -35,90 +37,151 @@ inline Lanes Joined(const Floats* parts) {
   return joined;
 }
 
-// One panel for `kRows` rows. A sum is in the order of the inputs, whatever the rows, so a row's bits depend on it alone.
-template <int kRows, typename Weight>
-void Panel(const float* x, int64_t inputs, const Weight* weights, const Kernel& kernel, int64_t row, int64_t output) {
-  Floats sums[kRows][kParts] = {};
+// Some panels for `kRows` rows. A sum is in the order of the inputs, whatever the rows, so a row's bits depend on it alone.
+template <int kRows, int kPanels, typename Weight>
+void Panels(const float* x, int64_t inputs, const Weight* weights, const Kernel& kernel, int64_t row, int64_t output) {
+  Floats sums[kPanels][kRows][kParts] = {};
   for (int64_t i = 0; i < inputs; ++i) {
-    Prefetch(weights + i * kPanel);
-    for (int part = 0; part < kParts; ++part) {
-      const Floats w = Widened(weights + i * kPanel + part * kRegisterLanes);
-      for (int r = 0; r < kRows; ++r) sums[r][part] += x[r * inputs + i] * w;
+    Floats w[kPanels][kParts];
+    for (int panel = 0; panel < kPanels; ++panel) {
+      const Weight* from = weights + (panel * inputs + i) * kPanel;
+      Prefetch(from);
+      for (int part = 0; part < kParts; ++part) w[panel][part] = Widened(from + part * kRegisterLanes);
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (int panel = 0; panel < kPanels; ++panel) {
+        for (int part = 0; part < kParts; ++part) sums[panel][r][part] += x[r * inputs + i] * w[panel][part];
+      }
     }
   }
-  for (int r = 0; r < kRows; ++r) kernel.Write(Joined(sums[r]), All(1.0f), row + r, output);
+  for (int panel = 0; panel < kPanels; ++panel) {
+    for (int r = 0; r < kRows; ++r) kernel.Write(Joined(sums[panel][r]), All(1.0f), row + r, output + panel * kPanel);
+  }
 }
 
-// Rows in whole numbers, and what one is worth in each row.
+// Rows that are multiplied at once, at most `kMostRows`.
+struct Pass {
+  int64_t first, rows;
+};
+typedef std::shared_ptr<const std::vector<Pass>> Passes;  // threads that begin late hold them
+
+// 9 rows are 5 and 4 rather than 8 and 1: each pass widens the weights again.
+Passes PassesOf(int64_t rows) {
+  const auto passes = std::make_shared<std::vector<Pass>>();
+  const int64_t count = (rows + kMostRows - 1) / kMostRows;
+  for (int64_t pass = 0, first = 0; pass < count; ++pass) {
+    const int64_t now = (rows - first + count - pass - 1) / (count - pass);
+    passes->push_back({first, now});
+    first += now;
+  }
+  return passes;
+}
+
+// Rows in whole numbers, and what one is worth in each row. In each pass a pair of inputs of all rows lies side by side:
+// [pairs, rows, 2].
 struct Rounded {
   std::vector<int16_t> values;
   std::vector<float> step;
 };
 
-std::shared_ptr<const Rounded> Round(ffi::ThreadPool& pool, const float* x, int64_t rows, int64_t inputs) {
-  const int64_t padded = (inputs + 1) / 2 * 2;
-  const auto rounded = std::make_shared<Rounded>(Rounded{std::vector<int16_t>(rows * padded), std::vector<float>(rows)});
-  const auto round = [=](int64_t row) {
-    rounded->step[row] = RoundRow(x + row * inputs, inputs, rounded->values.data() + row * padded);
+std::shared_ptr<const Rounded> Round(ffi::ThreadPool& pool, const float* x, int64_t rows, int64_t inputs,
+                                     const Passes& passes) {
+  const int64_t pairs = (inputs + 1) / 2;
+  const auto rounded = std::make_shared<Rounded>();
+  rounded->values.resize(rows * pairs * 2);
+  rounded->step.resize(rows);
+  const auto round = [=](int64_t index) {
+    const Pass pass = (*passes)[index];
+    std::vector<int16_t> numbers(pairs * 2);
+    for (int64_t r = 0; r < pass.rows; ++r) {
+      rounded->step[pass.first + r] = RoundRow(x + (pass.first + r) * inputs, inputs, numbers.data());
+      int16_t* to = rounded->values.data() + (pass.first * pairs + r) * 2;
+      for (int64_t i = 0; i < pairs; ++i) std::memcpy(to + i * pass.rows * 2, &numbers[i * 2], 2 * sizeof(int16_t));
+    }
   };
-  ForRows(pool, rows, inputs, 1, round);
+  if (rows * inputs >= kRowsTaskSize) {
+    ForTasks(pool, passes->size(), round);
+  } else {
+    for (size_t index = 0; index < passes->size(); ++index) round(index);
+  }
   return rounded;
 }
 
-// The same for a panel of int8, given some rows of `x`.
-template <int kRows>
-void Int8Panel(const int16_t* x, const float* step, int64_t pairs, const int8_t* weights, const Kernel& kernel, int64_t row,
-               int64_t output) {
-  Ints sums[kRows][kParts] = {};
+// The same for panels of int8, given the rows of a pass.
+template <int kRows, int kPanels>
+void Int8Panels(const int16_t* x, const float* step, int64_t pairs, const int8_t* weights, const Kernel& kernel, int64_t row,
+                int64_t output) {
+  Ints sums[kPanels][kRows][kParts] = {};
   for (int64_t i = 0; i < pairs; ++i) {
-    Prefetch(weights + i * kPanel * 2);
-    for (int part = 0; part < kParts; ++part) {
-      const Pairs w = WidenedPairs(weights + (i * kPanel + part * kRegisterLanes) * 2);
-      for (int r = 0; r < kRows; ++r) sums[r][part] = Added(sums[r][part], x + (r * pairs + i) * 2, w);
+    Pairs w[kPanels][kParts];
+    for (int panel = 0; panel < kPanels; ++panel) {
+      const int8_t* from = weights + (panel * pairs + i) * kPanel * 2;
+      Prefetch(from);
+      for (int part = 0; part < kParts; ++part) w[panel][part] = WidenedPairs(from + part * kRegisterLanes * 2);
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (int panel = 0; panel < kPanels; ++panel) {
+        for (int part = 0; part < kParts; ++part) {
+          sums[panel][r][part] = Added(sums[panel][r][part], x + (i * kRows + r) * 2, w[panel][part]);
+        }
+      }
     }
   }
-  const Lanes scale = Load(kernel.scale + output, kernel.outputs - output);
-  for (int r = 0; r < kRows; ++r) {
-    Floats floats[kParts];
-    for (int part = 0; part < kParts; ++part) floats[part] = __builtin_convertvector(sums[r][part], Floats);
-    kernel.Write(Joined(floats), step[r] * scale, row + r, output);
+  for (int panel = 0; panel < kPanels; ++panel) {
+    const int64_t first = output + panel * kPanel;
+    const Lanes scale = Load(kernel.scale + first, kernel.outputs - first);
+    for (int r = 0; r < kRows; ++r) {
+      Floats floats[kParts];
+      for (int part = 0; part < kParts; ++part) floats[part] = __builtin_convertvector(sums[panel][r][part], Floats);
+      kernel.Write(Joined(floats), step[r] * scale, row + r, first);
+    }
   }
 }
 
-// Calls `panel` with a number of rows known to the compiler, until all rows are done.
+template <int64_t kNumber>
+using Number = std::integral_constant<int, kNumber>;
+
+// Calls `multiply(rows)` with a number of rows known to the compiler.
 template <typename Function>
-void InPasses(int64_t rows, const Function& panel) {
-  for (int64_t first = 0; first < rows;) {
-    // 9 rows are 5 and 4 rather than 8 and 1: each pass widens the weights again
-    const int64_t left = rows - first, passes = (left + kMostRows - 1) / kMostRows, now = (left + passes - 1) / passes;
-    switch (now) {
-      case 1: panel(std::integral_constant<int, 1>(), first); break;
-      case 2: panel(std::integral_constant<int, 2>(), first); break;
-      case 3: panel(std::integral_constant<int, 3>(), first); break;
-      case 4: panel(std::integral_constant<int, 4>(), first); break;
-      case 5: panel(std::integral_constant<int, 5>(), first); break;
-      case 6: panel(std::integral_constant<int, 6>(), first); break;
-      case 7: panel(std::integral_constant<int, 7>(), first); break;
-      default: panel(std::integral_constant<int, 8>(), first); break;
-    }
-    first += now;
+void WithRows(int64_t rows, const Function& multiply) {
+  switch (rows) {
+    case 1: return multiply(Number<1>());
+    case 2: return multiply(Number<2>());
+    case 3: return multiply(Number<3>());
+    case 4: return multiply(Number<4>());
+    case 5: return multiply(Number<5>());
+    case 6: return multiply(Number<6>());
+    case 7: return multiply(Number<7>());
+    default: return multiply(Number<8>());
   }
 }
 
-// Calls `multiply(kernel, panel, first output)` for each panel of all kernels, by all threads.
+// Calls `multiply(rows, panels, first row, kernel, first panel)` for all panels of all kernels and all passes, by all
+// threads; how many rows and panels is known to the compiler.
 template <typename Function>
-void ForPanels(ffi::ThreadPool& pool, const Kernels& kernels, int64_t rows, int64_t panel_bytes, const Function& multiply) {
-  const int64_t passes = (rows + kMostRows - 1) / kMostRows;
-  const int64_t each = std::max<int64_t>(1, kTaskBytes / (panel_bytes * passes));
-  int64_t tasks = 0;
+void ForPanels(ffi::ThreadPool& pool, const Kernels& kernels, const Passes& passes, int64_t row_bytes, int64_t panel_bytes,
+               const Function& multiply) {
+  const int64_t count = passes->size(), block = std::max<int64_t>(1, kBlockBytes / (row_bytes * kMostRows));
+  const int64_t blocks = (count + block - 1) / block, panels_bytes = panel_bytes * std::min(block, count) * kMostPanels;
+  const int64_t each = std::max<int64_t>(1, kTaskBytes / panels_bytes) * kMostPanels;
+  int64_t tasks = 0;  // of a block
   for (const Kernel& kernel : *kernels) tasks += (kernel.panels + each - 1) / each;
-  ForTasks(pool, tasks, [=](int64_t index) {
+  const auto all_passes = [=](auto panels, const Kernel& kernel, int64_t panel, int64_t first) {
+    for (int64_t index = first; index < std::min(count, first + block); ++index) {
+      const Pass pass = (*passes)[index];
+      WithRows(pass.rows, [&](auto rows) { multiply(rows, panels, pass.first, kernel, panel); });
+    }
+  };
+  ForTasks(pool, blocks * tasks, [=](int64_t task) {
+    const int64_t first = task / tasks * block;
+    int64_t index = task % tasks;
     for (const Kernel& kernel : *kernels) {
       const int64_t own = (kernel.panels + each - 1) / each;
       if (index < own) {
-        for (int64_t panel = index * each; panel < std::min(kernel.panels, (index + 1) * each); ++panel) {
-          multiply(kernel, panel, panel * kPanel);
-        }
+        int64_t panel = index * each;
+        const int64_t end = std::min(kernel.panels, panel + each);
+        for (; panel + kMostPanels <= end; panel += kMostPanels) all_passes(Number<kMostPanels>(), kernel, panel, first);
+        for (; panel < end; ++panel) all_passes(Number<1>(), kernel, panel, first);
         return;
       }
       index -= own;
@@ -128,11 +191,12 @@ void ForPanels(ffi::ThreadPool& pool, const Kernels& kernels, int64_t rows, int6
 
 template <typename Weight>
 void Product(ffi::ThreadPool& pool, const float* x, int64_t rows, int64_t inputs, const Kernels& kernels) {
-  ForPanels(pool, kernels, rows, inputs * kPanel * sizeof(Weight), [=](const Kernel& kernel, int64_t panel, int64_t output) {
-    InPasses(rows, [&](auto now, int64_t row) {
-      Panel<now()>(x + row * inputs, inputs, (const Weight*)kernel.weights + panel * inputs * kPanel, kernel, row, output);
-    });
-  });
+  const int64_t panel_size = inputs * kPanel;
+  const auto multiply = [=](auto now, auto panels, int64_t row, const Kernel& kernel, int64_t panel) {
+    const Weight* weights = (const Weight*)kernel.weights + panel * panel_size;
+    Panels<now(), panels()>(x + row * inputs, inputs, weights, kernel, row, panel * kPanel);
+  };
+  ForPanels(pool, kernels, PassesOf(rows), inputs * sizeof(float), panel_size * sizeof(Weight), multiply);
 }
 
 ffi::Error PanelProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::RemainingArgs arguments,
@@ -159,14 +223,15 @@ ffi::Error Int8PanelProduct(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::
   const auto kernels = ReadKernels(arguments, results, activation);
   if (!kernels) return kernels.error();
   const int64_t rows = x.dimensions()[0], pairs = (x.dimensions()[1] + 1) / 2, panel_size = pairs * kPanel * 2;
+  const Passes passes = PassesOf(rows);
   // a thread that begins late, when all is done, still holds it
-  const auto rounded = Round(pool, x.typed_data(), rows, x.dimensions()[1]);
-  ForPanels(pool, *kernels, rows, panel_size, [=](const Kernel& kernel, int64_t panel, int64_t output) {
-    InPasses(rows, [&](auto now, int64_t row) {
-      Int8Panel<now()>(rounded->values.data() + row * pairs * 2, rounded->step.data() + row, pairs,
-                       (const int8_t*)kernel.weights + panel * panel_size, kernel, row, output);
-    });
-  });
+  const auto rounded = Round(pool, x.typed_data(), rows, x.dimensions()[1], passes);
+  const auto multiply = [=](auto now, auto panels, int64_t row, const Kernel& kernel, int64_t panel) {
+    const int16_t* values = rounded->values.data() + row * pairs * 2;
+    const int8_t* weights = (const int8_t*)kernel.weights + panel * panel_size;
+    Int8Panels<now(), panels()>(values, rounded->step.data() + row, pairs, weights, kernel, row, panel * kPanel);
+  };
+  ForPanels(pool, *kernels, passes, pairs * 2 * sizeof(int16_t), panel_size, multiply);
   return ffi::Error::Success();
 }
 

@@ -13,10 +13,11 @@ namespace nemojax {
 constexpr int kPanel = 16;  // outputs that lie together in packed weights
 constexpr int64_t kAheadBytes = 1 << 12;  // of weights
 
+// The sums of so many rows and panels stay in registers. Each number of a row that is loaded multiplies two registers.
 #if defined(__AVX512BW__)
-constexpr int kRegisterLanes = 16, kMostRows = 8;  // rows whose sums stay in registers
+constexpr int kRegisterLanes = 16, kMostRows = 8, kMostPanels = 2;
 #else
-constexpr int kRegisterLanes = 8, kMostRows = 5;
+constexpr int kRegisterLanes = 8, kMostRows = 5, kMostPanels = 1;
 #endif
 constexpr int kParts = kPanel / kRegisterLanes;
 typedef float Floats __attribute__((vector_size(kRegisterLanes * sizeof(float))));
