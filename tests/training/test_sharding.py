@@ -16,6 +16,7 @@ from nemojax.model.parameters import abstract_model
 from nemojax.training import sharding
 from nemojax.training.recipe import TrainingConfig
 from nemojax.training.state import init
+from tests.helpers.messages import whole
 
 TIMEOUT_S = 3600  # not a measure: only ends a program that hangs
 
@@ -90,8 +91,9 @@ def test_sizes_that_do_not_fit(abstract_state):
     mesh = jax.sharding.AbstractMesh((1, 7), sharding.AXES)
     with pytest.raises(ConfigError, match=r"can't be spread .* over fsdp=7; choose another size"):
         sharding.state_shardings(abstract_state, mesh)
-    with pytest.raises(ConfigError, match="data=3 and fsdp=5 does not fit 1 devices"):
-        sharding.make_mesh(3, 5)
+    for data, fsdp in ((3, 5), (-1, 0), (-1, -1)):
+        with pytest.raises(ConfigError, match=whole(f"a mesh of data={data} and fsdp={fsdp} does not fit 1 devices")):
+            sharding.make_mesh(data, fsdp)
 
 
 def test_a_table_of_ones_own():
