@@ -47,6 +47,11 @@ def test_attention_and_feed_forward_have_adapters_that_change_nothing_at_first(p
     jax.tree.map(np.testing.assert_array_equal, after, parameters)
 
 
+def test_a_rank_may_be_that_of_the_kernel(parameters):
+    full = lora.adapters(parameters, LoraConfig(rank=16, kernels=r"attention\.query"), 0)
+    assert full["encoder.blocks.1.attention.query.kernel" + lora.DOWN].shape == (16, 16)
+
+
 def test_merged_kernels_are_the_formulas(parameters, adapted):
     after = lora.merged(adapted, SETTINGS)
     for name, value in parameters.items():

@@ -218,7 +218,7 @@ def test_lookahead_probabilities(config):
 
 
 def test_accumulated_parts_hold_every_other_row_and_draw_anew():
-    """Rows weigh alike whatever part they are in; each part has a key of its own."""
+    """Rows weigh alike whatever part they are in; each part has a key of its own. Filler alone has a loss of zero."""
     keys, parts = [], []
 
     def compute(batch, key):
@@ -238,6 +238,9 @@ def test_accumulated_parts_hold_every_other_row_and_draw_anew():
     assert sorted(parts) == [[1, 3, 0], [2, 0, 0]] and len({tuple(key) for key in keys}) == 2
     assert (values.total, values.by_name["a"], gradient["x"]) == (3.0, 4.0, 5.0)
     assert [int(n) for n in values.counts] == [3, 6, 15]
+    filler = batch._replace(sample_lengths=jnp.zeros(6, jnp.int32), label_lengths=jnp.zeros(6, jnp.int32))
+    values, gradient = training._accumulate(compute, filler, jax.random.key(0), 2)
+    assert values.total == values.by_name["a"] == gradient["x"] == 0 and not any(values.counts)
     with pytest.raises(ValueError, match="6 rows can't be computed in 4 equal parts"):
         training._accumulate(compute, batch, jax.random.key(0), 4)
 
