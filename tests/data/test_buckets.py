@@ -55,6 +55,11 @@ def test_a_few_long_texts_do_not_make_all_buckets_long():
     assert buckets == (Bucket(14, 8, 50), Bucket(70, 64, 10))
 
 
+def test_longer_buckets_have_room_for_as_many_labels():
+    buckets = choose_buckets(np.array([14, 28, 42]), np.array([20, 3, 5]), 84, multiple=14)
+    assert buckets == (Bucket(14, 24, 6), Bucket(28, 24, 3), Bucket(42, 24, 2))
+
+
 def test_every_look_ahead_cuts_a_bucket_into_whole_chunks(family_config):
     assert frames_multiple(PRESETS["0.6b"]) == 14 and frames_multiple(family_config) == 7
 
