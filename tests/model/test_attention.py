@@ -6,7 +6,7 @@ import pytest
 from nemojax.model import attention
 from nemojax.model.ring import Ring
 from tests.helpers.definitions import linear, normal
-from tests.helpers.streaming import assert_streams
+from tests.helpers.streaming import assert_streams, stepped
 
 
 def textbook(module, x: np.ndarray, length: int, left: int, chunk: int) -> np.ndarray:
@@ -60,6 +60,20 @@ def test_streams(layer, chunk, size):
     config, frames = layer[1], 168
     x, mask = normal(1, 3, frames, config.width), np.arange(frames) < np.array([frames, 45, 1])[:, None]
     assert_streams(stepper(layer, chunk), x, mask, layer[0].initial_cache(3), size, atol=2e-5)
+
+
+@pytest.mark.parametrize("size", [14, 42])  # in the ring, and with the left context in order
+def test_a_cache_of_int8_is_close_to_one_of_float32(tiny_model, size):
+    module, config = tiny_model.encoder.blocks[1].attention, tiny_model.config.encoder
+    layer = module, config, module.project_positions()
+    narrow = jax.tree.map(lambda x: x, module)
+    narrow.cache_dtype = "int8"
+    x, mask = normal(5, 2, 42, config.width), np.ones((2, 42), bool)
+    step = stepper((narrow, config, layer[2]), 14)
+    found, cache = jax.jit(lambda: stepped(step, x, mask, narrow.initial_cache(2), size))()
+    assert cache.values.frames.dtype == jnp.int8 and not np.allclose(cache.values.scale, cache.keys.scale, rtol=0.1)
+    expected, _ = jax.jit(stepper(layer, 14))(x, mask, module.initial_cache(2))
+    np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 def test_a_cache_starts_invalid(layer):

@@ -35,8 +35,8 @@ def test_frames_are_those_of_the_definition(block):
         np.testing.assert_allclose(y[row, :n], textbook(module, x[row], n), atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [1, 2, 4, 14])
-def test_streams(block, size):
+@pytest.mark.parametrize("size,dtype", [(1, "float32"), (2, "float32"), (4, "bfloat16"), (14, "float32")])
+def test_streams(block, size, dtype):
     module, config = block
     x, mask = normal(1, 3, 28, config.width), np.arange(28) < np.array([28, 17, 1])[:, None]
-    assert_streams(module.step, x, mask, module.initial_cache(3), size)
+    assert_streams(module.step, x, mask, module.initial_cache(3, dtype), size)

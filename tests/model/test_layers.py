@@ -25,7 +25,7 @@ def test_split_keys_differ():
     assert len({tuple(key.tolist()) for key in np.asarray(keys)}) == 3
 
 
-@pytest.mark.parametrize("rows", [2, 3, 6, 8])
+@pytest.mark.parametrize("rows", [2, 3, 6, 7, 8])
 def test_a_part_of_the_rows_at_a_time(rows):
     seen = []
 

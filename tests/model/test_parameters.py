@@ -11,7 +11,7 @@ import pytest
 from nemojax.errors import ConfigError
 from nemojax.kernels.quantization import pack, quantize
 from nemojax.model.attention import Attention, AttentionCache
-from nemojax.model.parameters import freeze, named_parameters, thaw, with_config
+from nemojax.model.parameters import fill, freeze, named_parameters, thaw, with_config
 from nemojax.recognition.recognizer import Recognizer
 
 
@@ -82,6 +82,12 @@ def test_a_layer_with_another_cache_is_one_class_and_one_line(recognizer, speech
     assert stream.finish().tokens == recognizer.transcribe(np.asarray(speech)[:40_000], 1).tokens
     counted = stream._batch._state.encoder.blocks[1].attention.frames
     assert counted.tolist() == [recognizer.config.encoder_frames(40_000)]
+
+
+def test_a_model_is_filled_by_names_in_any_order(tiny_model):
+    named = named_parameters(tiny_model)
+    filled = named_parameters(fill(tiny_model.config, dict(reversed(named.items()))))
+    assert all(filled[name] is array for name, array in named.items())
 
 
 def test_frozen_models_of_one_structure_are_equal(tiny_model, family_model):

@@ -101,9 +101,10 @@ def test_positions_of_a_stream_of_a_year():
 
 
 def test_frames_outside_the_mask_are_not_written():
+    """Also where there are more of them than slots."""
     ring = Ring.zeros(2, 1, SLOTS, 1, jnp.float32)
-    mask = jnp.array([[True, True, False], [False] * 3])
-    after = ring.write(Ring(jnp.ones((2, 1, 3, 1))), jnp.zeros(2, jnp.int32), mask)
+    mask = jnp.arange(2 * SLOTS)[None] < jnp.array([[2], [0]])
+    after = ring.write(Ring(jnp.ones((2, 1, 2 * SLOTS, 1))), jnp.zeros(2, jnp.int32), mask)
     np.testing.assert_array_equal(after.frames[:, 0, :, 0].sum(1), [2, 0])
 
 
