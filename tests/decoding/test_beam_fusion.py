@@ -167,6 +167,19 @@ def test_graphs_that_come_later_are_entered_with_the_labels_so_far(case):
     assert ends(emission, 0) != ends(again, 0) and ends(emission, 3) == ends(again, 3)
 
 
+def test_a_phrase_that_is_left_unfinished_costs_nothing_though_it_came_after_its_first_label(case):
+    search, nothing, half = Beam(2, fusion=True), [(None, None)] * 4, np.minimum(LENGTHS, 6)
+    first, state = case.run(search, nothing, encoded=case.encoded[:, :6], length=half)
+    rest = {"encoded": case.encoded[:, 6:], "length": LENGTHS - half, "state": state}
+    expected, _ = case.run(search, nothing, **rest)
+    last = int(first.labels[0, 0, first.length[0, 0] - 1])
+    never = next(label for label in range(case.blank) if label not in expected.labels)
+    phrase = case.pool.add(phrase_graph([Form((last, never), 0.1)]))
+    found, _ = case.run(search, [(None, phrase)] * 4, **rest)
+    np.testing.assert_array_equal(found.labels[0], expected.labels[0])
+    np.testing.assert_allclose(found.score[0] + found.total[0], expected.score[0] + expected.total[0], atol=1e-3)
+
+
 def test_a_beam_with_fusion_and_no_graphs_is_one_without(case):
     """As in `transcribe_scan` without graphs."""
     search = Beam(2, fusion=True)

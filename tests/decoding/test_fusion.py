@@ -76,6 +76,17 @@ def test_the_best_label_is_that_of_scoring_all(scale):
         assert (found.states[row] - first).tolist() == [s[best][1] for s in scored]
 
 
+def test_of_labels_with_equal_scores_the_lower_is_taken():
+    """Label 20 is more probable, and label 3 begins a phrase."""
+    pool = GraphPool(5 * CANDIDATES)
+    graphs = graphs_of(pool, [(None, pool.add(phrase_graph([Form((3, 4), 1.0)])))])
+    logits = np.zeros((1, 5 * CANDIDATES), np.float32)
+    logits[0, 20] = 1.0
+    fusion = initial_fusion(1)._replace(states=graphs.rows.starts, numbers=graphs.rows.numbers)
+    found = jax.jit(best_label)(graphs, fusion, np.array([20], np.int32), logits, np.array([True]))
+    assert found.label.tolist() == [3]
+
+
 def double_loop(model, encoded, length, graphs, starts, weights=WEIGHTS):
     """The definition: whether a label comes is decided without graphs, and which with them."""
     config, states, found = model.config, list(starts), []

@@ -81,6 +81,16 @@ def test_a_place_is_used_again_once_nobody_refers_to_its_graph():
     assert pool.arrays.begin.size == 3 * PAGE
 
 
+def test_graphs_that_come_and_go_never_fill_a_pool():
+    """Here of two pages of arcs and one of states."""
+    labels, zeros = np.arange(PAGE + 1), np.zeros(1)
+    graph = Graph(
+        0, np.array([0]), np.array([PAGE + 1]), np.array([0]), zeros, zeros, zeros, labels, labels, 0 * labels
+    )
+    pool = GraphPool(PAGE + 1, 2 * PAGE, 4 * PAGE)
+    assert len({pool.add(graph).start for _ in range(4)}) == 1 and pool.sizes == (2 * PAGE, 4 * PAGE)
+
+
 def test_a_pool_that_is_full_is_doubled_and_keeps_its_graphs():
     pool = GraphPool(LABELS, 2 * PAGE, 2 * PAGE)
     graphs = [random_graph(seed) for seed in range(5)]

@@ -110,10 +110,11 @@ def test_spellings_that_look_like_spaces_are_words(tmp_path):
     assert graph.scores == pytest.approx(np.full(100, -2 * math.log(10)))
 
 
-def test_a_compressed_file_and_one_of_windows(tmp_path):
+def test_a_compressed_file_one_of_windows_and_one_with_a_word_in_capitals(tmp_path):
     text = arpa(random_orders(0, 3))
     expected = graph_of(tmp_path, text)
-    for data in (gzip.compress(text.encode()), b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()):
+    of_windows = b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()
+    for data in (gzip.compress(text.encode()), of_windows, text.replace("<unk>", "<UNK>")):
         for found, want in zip(graph_of(tmp_path, data), expected, strict=True):
             np.testing.assert_array_equal(found, want)
 
