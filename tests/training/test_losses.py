@@ -112,6 +112,15 @@ def test_each_loss_is_reported_and_the_total_is_their_weighted_sum(drawn):
     assert [int(n) for n in values.counts] == [3, int(drawn[0].lattice.frame_lengths.sum()), 8]
 
 
+def test_dropout_in_the_joint_network_is_at_its_own_rate(drawn, config, parameters, batch):
+    model, outputs, key = fill(config, parameters), drawn[0], KEYS.losses
+    assert config.joint.dropout not in (0, config.encoder.dropout)
+    given = *outputs.joint, *output_layer(model), *outputs.lattice
+    wanted = rnnt_loss(*given, blank=config.blank, reduction="none", dropout=config.joint.dropout, key=key)
+    found = losses.rnnt_rows(model, outputs, batch, key, losses.ONE_DEVICE, fastemit=0.0)
+    np.testing.assert_array_equal(found, wanted)
+
+
 def test_fastemit_scales_the_reported_loss(drawn, config, parameters, batch):
     model = fill(config, parameters)
     outputs = drawn[0]
@@ -161,7 +170,7 @@ def test_auxiliary_losses_train_the_encoder_up_to_their_block(config, parameters
     both = (*standard_losses(recipe), INTERMEDIATE)
     compiled = jax.jit(partial(value_and_gradient, config=config, recipe=recipe, losses=both))
     values, gradient = compiled(parameters, batch, 6, None)
-    want, plain_gradient = plain(parameters, batch, 6, None)
+    want, plain_gradient = plain(parameters, batch, jnp.int32(6), None)
     assert set(values.by_name) == {"rnnt", "ctc", "intermediate_ctc"}
     rnnt, ctc, intermediate = (float(values.by_name[name]) for name in ("rnnt", "ctc", "intermediate_ctc"))
     assert rnnt == pytest.approx(float(want.total), rel=1e-5) and ctc > 1 and intermediate > 1 and ctc != intermediate
