@@ -53,6 +53,13 @@ def test_a_frequency_mask_is_of_all_frames():
     assert hit.any(0)[:-1].all() and not (hit == hit[:1]).all()  # a start is below where the last mask would fit
 
 
+def test_a_band_is_narrower_than_all_bins():
+    ones, mask, config = jnp.ones((1, 2, 4)), jnp.ones((1, 2), bool), SpecAugmentConfig(frequency_masks=1, time_masks=0)
+    once = jax.vmap(lambda key: augment.spec_augment(ones, mask, config, key))
+    left = np.asarray(once(jax.random.split(jax.random.key(0), 100)))[:, 0, 0].sum(1)
+    assert set(left) == {1, 2, 3, 4}
+
+
 def test_counts():
     config = SpecAugmentConfig()
     hit, _ = masked(config)

@@ -76,6 +76,7 @@ def test_a_model_is_exported_with_its_adapters_merged(config, adapted):
     [
         (TrainingConfig(train_only="joint|prediction"), r"joint\.|prediction\."),
         (TrainingConfig(train_only="joint", frozen=("*bias",)), r"joint\..*kernel"),
+        (TrainingConfig(train_only="norm_(out|attention)"), "norm_out|norm_attention"),
         (TrainingConfig(lora=SETTINGS), "lora"),
         (TrainingConfig(lora=SETTINGS, train_only=r"^joint\."), r"lora|^joint\."),
     ],

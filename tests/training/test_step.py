@@ -185,8 +185,8 @@ def test_every_step_draws_anew_from_the_seed(config, batch, fake):
     recipe = TrainingConfig(seed=3, lookahead_probabilities=(0.0, 1.0, 1.0, 0.0))
     losses = standard_losses(recipe)
     state = init_of_one(recipe)
-    for seed in (3, 3, 4):
-        now = state._replace(seed=jnp.uint32(seed))
+    for seed, skipped in ((3, 0), (3, 5), (4, 0)):  # the number of a step counts, not that of its update
+        now = state._replace(seed=jnp.uint32(seed), skipped=jnp.int32(skipped))
         for _ in range(12):
             now, metrics = training.train_step(now, batch, config, recipe, losses=losses)
     keys = [tuple(np.asarray(jax.random.key_data(call["key"]))) for call in fake]
