@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nemojax.decoding.beam import Beam
 from nemojax.decoding.confidence import Confidence, as_confidence
 from nemojax.decoding.greedy import Greedy
+from nemojax.decoding.state import initial_prediction
 from nemojax.errors import ConfigError
 from tests.conftest import random_model
 from tests.decoding.test_greedy import initial, label_scores, predict
@@ -116,6 +118,17 @@ def test_texts_that_are_none(text):
 def test_settings_that_do_not_fit(settings, message):
     with pytest.raises(ConfigError, match=whole(message)):
         Confidence(**settings)
+
+
+def test_a_beam_has_the_confidences_of_each_hypothesis(tiny_config):
+    """The probability of a label is that of its log-probability."""
+    model = random_model(tiny_config, seed=1, blank_bias=14.0)
+    encoded, search = 2.0 * normal(0, 2, 12, tiny_config.encoder.width), Beam(3, confidence=Confidence("probability"))
+    start = search.initial_state(initial_prediction(model), 2)
+    emission, _ = jax.device_get(jax.jit(search.decode)(model, encoded, np.array([12, 9], np.int32), start))
+    gained = np.arange(emission.labels.shape[2]) < emission.length[..., None]
+    assert gained.sum() > 20
+    np.testing.assert_allclose(emission.confidences[gained], np.exp(emission.log_probs[gained]), rtol=1e-4)
 
 
 def test_greedy_search_takes_the_row_that_chose_the_label(tiny_config):

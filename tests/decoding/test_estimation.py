@@ -72,6 +72,13 @@ def test_counts_below_the_highest_order_are_of_contexts():
     assert orders[0][2,][0] > orders[0][1,][0]
 
 
+def test_a_label_that_comes_more_often_is_more_probable():
+    """Also where the discounts that follow from the text would be of no use: many labels come three times."""
+    (unigrams,) = by_labels(estimate([[0, 0, *range(1, 11), *range(1, 11), *range(1, 11), 11, 11, 11, 11]], 12, 1))
+    scores = [unigrams[label,][0] for label in ("</s>", 0, 1, 11)]
+    assert scores == sorted(scores) and len(set(scores)) == 4
+
+
 def test_a_written_model_is_read_as_it_is(tmp_path):
     orders = estimate(sentences(), LABELS, 4)
     write_arpa(tmp_path / "out.arpa", orders)

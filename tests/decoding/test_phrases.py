@@ -102,7 +102,7 @@ def test_any_labels_score_what_the_definition_says(seed):
     marks = {MARK} if seed % 2 else set()
     forms = [
         Form(
-            tuple(rng.integers(0, 5, rng.integers(1, 5)).tolist()),
+            tuple(rng.integers(0, 6, rng.integers(1, 5)).tolist()),
             float(rng.uniform(0.1, 5)),
             bool(marks and k % 3 == 0),
         )
