@@ -40,3 +40,9 @@ def test_streams(block, size, dtype):
     module, config = block
     x, mask = normal(1, 3, 28, config.width), np.arange(28) < np.array([28, 17, 1])[:, None]
     assert_streams(module.step, x, mask, module.initial_cache(3, dtype), size)
+
+
+def test_a_cache_has_its_own_type_if_one_is_set(block):
+    module = jax.tree.map(lambda x: x, block[0])
+    module.cache_dtype = "bfloat16"
+    assert module.initial_cache(1).frames.frames.dtype == "bfloat16"
