@@ -60,6 +60,11 @@ def test_longer_buckets_have_room_for_as_many_labels():
     assert buckets == (Bucket(14, 24, 6), Bucket(28, 24, 3), Bucket(42, 24, 2))
 
 
+def test_each_device_has_a_row_however_long_it_is():
+    buckets = choose_buckets(np.array([14, 70]), np.array([5, 5]), 60, multiple=14, rows_multiple=4)
+    assert buckets == (Bucket(14, 8, 4), Bucket(70, 8, 4))
+
+
 def test_every_look_ahead_cuts_a_bucket_into_whole_chunks(family_config):
     assert frames_multiple(PRESETS["0.6b"]) == 14 and frames_multiple(family_config) == 7
 

@@ -127,6 +127,11 @@ def test_good_manifests_have_nothing_wrong(directory, pieces):
     ]
 
 
+def test_each_duplicate_names_the_first_of_its_kind(directory):
+    path = write_manifest(directory / "thrice.jsonl", [entry("a.wav", duration=2.0)] * 3)
+    assert [(f.line, f.message) for f in found([path])] == [(n, f"the same audio as in {path}:1") for n in (2, 3)]
+
+
 @pytest.mark.parametrize(
     "named_s,begin_s,lasts_s,only_use,seconds,kinds",
     [

@@ -62,7 +62,7 @@ def test_the_color_of_noise_is_its_slope(color):
     power = np.abs(np.fft.rfft(noise * np.hanning(len(noise)))) ** 2
     low, high = (power[band : 2 * band].mean() for band in (400, 25_600))
     assert 10 * np.log10(low / high) == pytest.approx(color * 10 * np.log10(64), abs=1)
-    assert noise.dtype == np.float32
+    assert noise.dtype == np.float32 and abs(noise.mean(dtype=np.float64)) < 1e-6 * noise.std()
     assert [len(waveform.colored_noise(n, color, np.random.default_rng(0))) for n in (0, 1, 2, 1000)] == [
         0,
         1,
