@@ -31,6 +31,7 @@ def test_streams_that_follow_each_other():
     assert streams(FIRST + page() + LAST) == ([(0, 3 * size, True)], [], False)
     assert streams((FIRST + page() + LAST) * 2) == ([(0, 3 * size, True), (3 * size, 6 * size, True)], [], False)
     assert streams(FIRST + FIRST + page() + LAST)[0] == [(0, 4 * size, True)]  # side by side
+    assert streams(FIRST + FIRST + LAST + page())[0] == [(0, 4 * size, True)]  # one of them ends before the other
     assert streams(FIRST + page())[0] == [(0, 2 * size, False)]
     assert streams(FIRST + page() + FIRST + LAST)[0] == [(0, 2 * size, False), (2 * size, 4 * size, True)]
     file = encoded(wave(60_000), 16_000, "vorbis")
