@@ -48,6 +48,14 @@ def test_bytes_of_declared_samples(size):
     assert audio.notes == ("resampled from 8000 Hz", "3 bytes not used (a part of a sample)")
 
 
+def test_a_sample_that_bytes_have_begun_waits_for_its_rest():
+    pcm = np.arange(3, dtype=np.int16)
+    file = io.BytesIO(encoded(pcm, 16_000, "wav"))
+    for piece in (pcm, (pcm / 32_768).tolist(), (16_000, pcm), file):
+        parts = taken(StreamInput(16_000, raw="s16le"), b"\7\0\x34", piece, b"\x12")
+        np.testing.assert_array_equal(parts, np.array([7, 0, 1, 2, 0x1234], np.float32) / 32_768)
+
+
 @pytest.mark.parametrize(
     "piece,message",
     [
