@@ -82,6 +82,9 @@ def test_the_manifests_own_tar(tmp_path):
     for name in ("dev.json", "dev.jsonl", "dev.jsonl.gz"):
         assert found(tmp_path / name, "a.wav") == own and found(tmp_path / name, "b.wav") is None
         assert found(tmp_path / name, "a.wav", 5) == own and found(tmp_path / name, "b.wav", 5) is None
+    shard(tmp_path / "audio_5.tar", "a.wav", "b.wav")  # the manifest's own comes before a shard
+    assert found(tmp_path / "dev.json", "a.wav", 5) == own
+    assert found(tmp_path / "dev.json", "b.wav", 5) == tmp_path / "audio_5.tar"
     assert found(tmp_path / "cuts.000003.jsonl.gz", "cut") == lhotse
     assert found(tmp_path / "cuts.000004.jsonl.gz", "cut") is None
 
