@@ -50,7 +50,7 @@ def test_what_stays_is_in_its_place(parts, size):
     assert source.samples == len(samples) and (np.diff(original) > 0).all()
     left_out = np.setdiff1d(np.arange(len(samples)), original)
     assert not is_speech[left_out].any()  # no speech is lost
-    near = np.convolve(is_speech, np.ones(2 * (KEEP - WINDOW) + 1), "same")[left_out] if len(left_out) else np.zeros(1)
+    near = np.convolve(is_speech, np.ones(2 * KEEP + 1), "same")[left_out] if len(left_out) else np.zeros(1)
     assert (near < 0.5).all()  # nor what is close to it
     assert len(left_out) % FRAME == 0
     frames = np.arange(len(kept) // FRAME)
