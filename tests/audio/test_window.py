@@ -40,8 +40,9 @@ def test_windows_of_one_file_do_not_disturb_each_other():
     patches=st.dictionaries(st.sampled_from([0, 7, 8, 30, 77, 79]), st.binary(min_size=1, max_size=5), max_size=4),
     position=st.integers(0, 90),
     size=st.integers(0, 90),
+    begin=st.sampled_from([0, 1, 9, 31, 78, 90]),
 )
-def test_replaced_bytes(patches, position, size):
+def test_replaced_bytes(patches, position, size, begin):
     expected = bytearray(DATA[10:90])
     for at, patch in patches.items():
         expected[at : at + len(patch)] = patch[: 80 - at]
@@ -51,6 +52,7 @@ def test_replaced_bytes(patches, position, size):
     assert window.read(size) == expected[position : position + size]
     read = len(expected[position : position + size])
     assert window.furthest == position + read and window.tell() == position + read
+    assert window.part(begin, 79).read() == expected[begin:79]
 
 
 @settings(max_examples=40, deadline=None)
