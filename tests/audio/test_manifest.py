@@ -261,6 +261,17 @@ def test_nemos_tarred_dataset(tmp_path):
         assert "d_b.wav is neither beside the manifest nor in" in str(entries[4])
 
 
+def test_a_line_is_read_again_where_it_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest_module, "MAX_LINE_BYTES", 50)
+    names = ["a.wav", "a" * 200 + ".wav", "b.wav", "b" * 45 + ".wav", "c.wav"]
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n" + "\n".join(json.dumps({"audio_filepath": name}) for name in names))
+    manifest = Manifest(path)
+    read = [manifest.read(number, offset) for number, offset, _ in manifest.contents()]
+    assert [request.number for request in read] == [2, 3, 4, 5, 6]
+    assert [request.keys for request in read] == [{"audio_filepath": name} if len(name) < 10 else {} for name in names]
+
+
 def test_gzip(tmp_path):
     lines = [{"audio_filepath": f"{n}.wav", "duration": n} for n in range(1, 300)]
     plain = write(tmp_path / "m.jsonl", *lines)
