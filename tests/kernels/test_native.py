@@ -7,6 +7,7 @@ import pytest
 from nemojax import compilation
 from nemojax.kernels import compiling, native, processors
 from tests.helpers.compiler import COMPILER, needs_compiler
+from tests.helpers.messages import whole
 
 
 def test_without_a_compiler_the_reason_is_clear(monkeypatch, tmp_path):
@@ -68,6 +69,11 @@ def test_sources_become_one_library(tmp_path, monkeypatch):
         compiling.compile_library([COMPILER], tmp_path / "both.so")
 
 
+def test_a_compiler_that_is_killed_has_failed(tmp_path):
+    with pytest.raises(native.CompileError, match=whole("sh failed: out of memory")):
+        compiling.compile_library(["sh", "-c", "echo out of memory >&2; kill -9 $$"], tmp_path / "killed.so")
+
+
 @needs_compiler
 def test_what_was_compiled_is_kept(tmp_path, monkeypatch):
     small = tmp_path / "small.cc"  # compiles in no time
@@ -79,3 +85,22 @@ def test_what_was_compiled_is_kept(tmp_path, monkeypatch):
     assert native.build_library(tmp_path) == first and first.stat().st_mtime_ns == made
     monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-DANOTHER"))
     assert native.build_library(tmp_path) != first
+
+
+@needs_compiler
+def test_a_library_is_kept_for_all_that_it_is_made_of(tmp_path, monkeypatch):
+    source, header = tmp_path / "small.cc", tmp_path / "small.h"
+    for path in (source, header):
+        path.write_text("// first")
+    monkeypatch.setattr(native, "SOURCES", (source,))
+    monkeypatch.setattr(native, "HEADERS", (header,))
+    monkeypatch.setattr(native, "compile_library", lambda command, library: library.touch())
+    libraries = [native.build_library(tmp_path)]
+    for path in (source, header):
+        path.write_text("// second")
+        libraries.append(native.build_library(tmp_path))
+    monkeypatch.setattr(compilation, "processor", lambda: "x86_64 another")
+    libraries.append(native.build_library(tmp_path))
+    monkeypatch.setattr(native.jax, "__version__", "0.0.1")
+    libraries.append(native.build_library(tmp_path))
+    assert len(set(libraries)) == 5
