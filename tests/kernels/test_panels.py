@@ -167,6 +167,9 @@ def test_what_is_not_a_number_stays_so_and_in_its_row():
     x = jnp.ones((7, 8)).at[3, 2].set(jnp.nan).at[5, 0].set(jnp.inf)
     y = np.asarray(native_product(16, x, to_panels(jnp.ones((8, 16)))))
     assert np.isnan(y[3]).all() and np.isinf(y[5]).all() and (y[[0, 1, 2, 4, 6]] == 8).all()
+    for activation in ("silu", "relu"):
+        (y,) = products(x, [PackedKernel(to_panels(jnp.ones((8, 16))), 16)], activation)
+        assert np.isnan(y[3]).all()
     for how in (native_product, by_xla):
         y = np.asarray(how(16, x, *quantize_kernel(jnp.ones((8, 16)))))
         assert np.isnan(y[[3, 5]]).all()
