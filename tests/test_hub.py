@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,17 @@ def test_a_name_is_converted_once(cache, commands, capsys):
     assert checkpoint.read_settings(NAME)[0] == checkpoint.read_settings(directory)[0]
     assert nemojax.load(NAME).config == checkpoint.load(NAME)[1]
     assert len(commands) == 1 and capsys.readouterr().err == ""
+
+
+def test_a_model_that_another_process_has_converted_meanwhile_is_taken(cache, commands, monkeypatch, capsys):
+    @contextmanager
+    def after_the_other(lock):
+        (cache / NAME / "main").mkdir()
+        yield
+
+    monkeypatch.setattr(hub, "FileLock", after_the_other)
+    assert hub.resolve(NAME) == cache / NAME / "main"
+    assert commands == [] and capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("revision,folder", [("january", "january"), ("refs/pr/17", "refs--pr--17")])
