@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemojax.checks import check_count, check_local, check_seconds
+from nemojax.checks import check_count, check_local, check_seconds, check_weight
 from nemojax.errors import ConfigError
 
 NOT_NUMBERS = ["1", None, True, (), 1j, float("nan"), float("inf"), -float("inf"), -1]
@@ -16,6 +16,15 @@ def test_counts():
     for bad in (*NOT_NUMBERS, 0, 1.0, np.float32(2)):
         with pytest.raises(ConfigError, match="size must be a whole number of at least 1, not "):
             check_count("size", bad)
+
+
+def test_weights():
+    for good in (0, 0.5, 100, np.float32(2), np.int64(3)):
+        check_weight("weight", good)
+    for bad in (*NOT_NUMBERS, 100.1, -1e-9, np.float32("nan")):
+        with pytest.raises(ConfigError) as caught:
+            check_weight("weight", bad)
+        assert str(caught.value) == f"weight must be a number from 0 to 100, not {bad!r}"
 
 
 def test_seconds():

@@ -43,9 +43,10 @@ def test_what_is_kept_is_read_by_the_next_process(no_cache, tmp_path):
         compile_once()
     assert len(watch.compiled) == len(watch.read) == 1 and len(list(path.iterdir())) == 1
     with Watch() as watch:
-        compilation.keep(tmp_path / "b")  # jax opens the new one too
+        other = compilation.keep(tmp_path / "b")  # jax opens the new one too
         compile_once()
     assert len(watch.compiled) == 1 and not watch.read
+    assert other is not None and len(list(other.iterdir())) == len(list(path.iterdir())) == 1
 
 
 def test_a_directory_is_made_with_its_parents_and_may_exist(no_cache, tmp_path):
