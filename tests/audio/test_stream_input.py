@@ -29,6 +29,16 @@ def test_what_a_stream_takes(tmp_path):
         np.testing.assert_array_equal(taken(StreamInput(16_000), piece), expected)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+def test_what_is_taken_is_no_longer_the_callers(dtype):
+    """A program that records may fill the same array again and again."""
+    audio, given = StreamInput(16_000), np.full(100, 1, dtype)
+    parts = audio.take(audio.check(given))
+    expected = parts.copy()
+    given[:] = 0
+    np.testing.assert_array_equal(parts, expected)
+
+
 @pytest.mark.parametrize("rate_hz", [8000, 44_100])
 def test_pieces_at_any_rate(rate_hz):
     audio = StreamInput(16_000, rate_hz)
