@@ -208,6 +208,8 @@ def test_each_channel_of_a_pipe(tmp_path, monkeypatch, kind):
     del each
     assert not copy.exists()
     if kind == "a readable object":
+        (few,) = open_channels(io.BytesIO(encoded(samples[:10, 0], 16_000, "wavfloat")))
+        np.testing.assert_array_equal(few.read(100), samples[:10, 0])
         monkeypatch.setattr(source_module, "MAX_COPY_BYTES", len(data))
         assert len(open_channels(io.BytesIO(data))) == 2
         monkeypatch.setattr(source_module, "MAX_COPY_BYTES", len(data) - 1)
