@@ -46,6 +46,17 @@ def test_arrays_of_an_arena_do_not_overlap(monkeypatch):
     assert all((array == number % 100).all() for number, array in enumerate(arrays))
 
 
+@pytest.mark.parametrize("left_over", [0, 1, 63, 64])
+def test_an_array_is_whole_where_a_block_is_nearly_full(left_over, monkeypatch):
+    monkeypatch.setattr(arena, "BLOCK_BYTES", 640)
+    memory = Arena()
+    for _ in range(2):
+        first, second = (memory.empty((size,), np.dtype(np.int8)) for size in (513, 127 - left_over))
+        assert len(second) == 127 - left_over and second.ctypes.data % ALIGNMENT == 0
+        first[...], second[...] = 1, 2
+        assert (first == 1).all() and (second == 2).all()
+
+
 def test_a_block_begins_with_a_huge_page_and_is_filled_before_the_next_one():
     memory, whole = Arena(), np.dtype(np.int32)
     first, second = memory.empty((3,), whole), memory.empty((2, 2), whole)
