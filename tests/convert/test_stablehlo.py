@@ -235,6 +235,8 @@ def test_one_step_for_each_lookahead(native, exported, tmp_path, monkeypatch):
     stablehlo.write(native, tmp_path / "out")
     assert [entry["lookahead"] for entry in manifest_of(tmp_path / "out")["steps"]] == list(SMALLEST.encoder.lookaheads)
     assert all((tmp_path / "out" / f"step-{n}.stablehlo").exists() for n in SMALLEST.encoder.lookaheads)
+    stablehlo.write(native, tmp_path / "twice", (1, 0, 1))  # which counts once
+    assert [entry["lookahead"] for entry in manifest_of(tmp_path / "twice")["steps"]] == [1, 0]
 
 
 def test_the_room_that_is_needed(native, tmp_path, monkeypatch):
