@@ -3,6 +3,7 @@ import pytest
 
 from nemojax.config import ModelConfig, TextConfig
 from nemojax.decoding.state import Emission
+from nemojax.recognition.end_of_utterance import EndOfUtterance
 from nemojax.recognition.hypothesis import NOTHING, Hypothesis, Update
 from nemojax.text.tokenizer import Tokenizer
 from nemojax.text.transcript import Event
@@ -89,6 +90,26 @@ def test_events_stay_in_the_labels_and_out_of_the_text():
     assert (word.text, word.start_s, word.end_s) == ("dog", 0.8, 1.2)
     assert word.confidence == pytest.approx(np.exp(-0.5), abs=1e-4)  # of its own labels
     assert transcript.to_dict("a.wav")["events"] == [{"event": "<EOU>", "time": t} for t in (0.96, 1.6)]
+
+
+def test_what_no_caller_has_seen_is_in_the_transcript():
+    """A hypothesis that forgot what its updates had keeps the last one, and what comes after it."""
+    tokenizer = Tokenizer(trained(**KINDS["joined"]), TextConfig(events=("<EOU>",)))
+    dog = tokenizer.encode("dog")
+    end = next(i for i in range(tokenizer.size) if tokenizer.piece(i) == "<EOU>")
+    seen, unseen, later = ([(label, frame) for label in [*dog, end]] for frame in (10, 20, 30))
+    hypothesis = Hypothesis(CONFIG, tokenizer, keep=False, end_of_utterance=EndOfUtterance(8000))
+    added = []
+    for labels in (seen, unseen, later):
+        tokens, frames = map(list, zip(*labels, strict=True))
+        added.append(hypothesis.append(tokens, frames, [-0.5] * len(tokens), [0.25] * len(tokens), frames[-1] + 1))
+        if labels is unseen:
+            hypothesis.keep(added[-1])
+    transcript, expected = hypothesis.transcript(48_000, 6, "stream"), added[1] + added[2]
+    assert transcript.text == expected.text == " dog dog" and len(transcript.words) == 2
+    assert (transcript.tokens, transcript.frames) == (expected.tokens, expected.frames)
+    assert (transcript.events, transcript.confidences) == (expected.events, expected.confidences)
+    assert transcript.utterances == expected.final and len(expected.final) == 2
 
 
 def test_updates_merge():

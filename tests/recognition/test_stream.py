@@ -34,9 +34,29 @@ def test_chunks_wait_where_a_step_fails(recognizer, stream, monkeypatch):
         stream.push(samples[cut:])
     update = stream.push(samples[:0])  # also what the first push added before its step failed
     assert len(update.tokens) > 0 and update.tokens == tuple(stream._hypothesis.tokens)
+    assert update.transcribed_s == pytest.approx(7 * 0.16 - 1080 / 16_000)
     transcript = stream.finish()
     assert (transcript.tokens, transcript.frames) == (expected.tokens, expected.frames)
     assert transcript.duration_s == expected.duration_s
+
+
+def test_a_stream_that_forgets_returns_what_was_found_before_a_step_failed(recognizer, speech, monkeypatch):
+    whole, stream = recognizer.stream(1), recognizer.stream(1, keep_transcript=False)
+    step, calls = stream._batch.step, []
+
+    def failing_step(given):
+        calls.append(1)
+        if len(calls) == 9:
+            raise MemoryError("no room")
+        return step(given)
+
+    monkeypatch.setattr(stream._batch, "step", failing_step)
+    whole.push(speech[:30_000])
+    with pytest.raises(MemoryError):
+        stream.push(speech[:30_000])
+    expected, transcript = whole.finish(), stream.finish()
+    assert (transcript.text, transcript.tokens) == (expected.text, expected.tokens) and expected.tokens
+    assert transcript.words == expected.words
 
 
 def test_a_lost_state_is_an_error_that_says_what_was_transcribed(stream, monkeypatch):
