@@ -158,12 +158,23 @@ def test_nemo_without_an_end_is_refused():
         EndOfUtterance.nemo(-1)
 
 
+def window_of(milliseconds, share):
+    """Frames, and how many of them must be blank."""
+    frames = math.ceil(milliseconds / MS)
+    return frames, math.ceil(share * frames - 1e-9)
+
+
 def by_frames(labels, frames, settings):
-    """The definition, frame by frame: (frame, reason, tokens) of each end, and the tokens of punctuation for each."""
-    window = math.ceil(settings.silence_ms / MS)
-    blanks = math.ceil(settings.silence_share * window - 1e-9)
+    """The definition, frame by frame: (frame, reason, tokens) of each end, the tokens of punctuation for each, and
+    (frame, tokens) of each early end.
+    """
+    silence = window_of(settings.silence_ms, settings.silence_share)
+    pause = None if settings.early_ms is None else window_of(settings.early_ms, settings.early_share)
     longest = math.inf if settings.max_utterance_s is None else math.ceil(settings.max_utterance_s * 1000 / MS)
-    found, late, taken, begin, has_label = [], [], [], None, []
+    found, late, early, taken, begin, has_label, reported = [], [], [], [], None, [], False
+
+    def blank(window, blanks):
+        return frame - begin >= window and has_label[-window:].count(False) >= blanks
 
     def end(frame, reason):
         nonlocal taken, begin
@@ -187,15 +198,18 @@ def by_frames(labels, frames, settings):
                 taken = []
                 continue
             taken = [*taken, token] if begin is not None or is_word or text.strip(" ") else [*drop(taken), token]
-            begin = frame if begin is None and is_word else begin
+            begin, reported = frame if begin is None and is_word else begin, False
         if begin is None:
             continue
-        silent = frame - begin >= window and has_label[-window:].count(False) >= blanks
+        silent = blank(*silence)
         if silent or frame - begin >= longest:
             end(frame, "silence" if silent else "length")
+        elif pause is not None and not reported and blank(*pause):
+            early.append((frame, taken))
+            reported = True
     if begin is not None or any(TOKENIZER.continuation(token).strip(" ") for token in taken):
         end(None, "end")
-    return found, late
+    return found, late, early
 
 
 def drop(tokens):
@@ -214,17 +228,20 @@ STREAMS = st.lists(st.tuples(TOKENS, st.integers(0, 12)), max_size=24)
     silence=st.integers(1, 8),
     share=st.sampled_from([1.0, 0.8, 0.5]),
     longest=st.sampled_from([None, 0.4, 1.6]),
-    early=st.sampled_from([None, 160.0]),
+    early=st.sampled_from([None, (160.0, 1.0), (400.0, 0.6)]),
     cuts=st.lists(st.integers(0, 300), max_size=12),
 )
 @example([(DOG[0], 0), (DOG[1], 1), (CAT[0], 9)], 3, 4, 0.5, None, None, [])
+@example([(DOG[0], 0), (DOG[0], 2), (DOG[0], 2), (DOG[0], 2)], 20, 2, 1.0, None, (400.0, 0.6), [])
+@example([(DOG[0], 0), (DOG[0], 2), (DOG[0], 1), (DOG[0], 9)], 9, 8, 1.0, None, (160.0, 1.0), [])
 def test_any_cut_gives_the_decisions_of_a_loop_over_frames(steps, tail, silence, share, longest, early, cuts):
     labels, frame = [], 0
     for token, gap in steps:
         frame += gap
         labels.append((token, frame))
     frames = frame + 1 + tail
-    chosen = EndOfUtterance(silence * MS, longest, silence_share=share, early_ms=early)
+    early_ms, early_share = early or (None, 1.0)
+    chosen = EndOfUtterance(silence * MS, longest, silence_share=share, early_ms=early_ms, early_share=early_share)
     updates, transcript = spoken(labels, frames, chosen, [cut for cut in cuts if cut <= frames])
     whole_updates, whole_transcript = spoken(labels, frames, chosen)
     plain_updates, plain = spoken(labels, frames, None)
@@ -233,12 +250,14 @@ def test_any_cut_gives_the_decisions_of_a_loop_over_frames(steps, tail, silence,
     assert (cut.final, cut.amended, cut.early) == (uncut.final, uncut.amended, uncut.early)
     assert transcript == whole_transcript and cut[:7] == without[:7] and transcript.tokens == plain.tokens
 
-    found, late = by_frames(labels, frames, chosen)
+    found, late, pauses = by_frames(labels, frames, chosen)
     bare = lambda text: text.replace(" ", "")  # the definition drops labels of spaces alone
     expected = [(bare(TOKENIZER.decode(tokens)), reason) for _, reason, tokens in found]
     assert [(bare(u.text), u.reason) for u in cut.final] == expected
     at = [round((frame + 1) * 0.08, 3) for frame, *_ in found if frame is not None]
     assert [u.decided_s for u in cut.final][: len(at)] == at
+    expected_early = [(bare(TOKENIZER.decode(tokens)), round((frame + 1) * 0.08, 3)) for frame, tokens in pauses]
+    assert [(bare(u.text), u.decided_s) for u in cut.early] == expected_early
     complete = [bare(TOKENIZER.decode(tokens + more)) for (*_, tokens), more in zip(found, late, strict=True)]
     assert [bare(u.text) for u in transcript.utterances] == complete
     assert "".join(complete).replace(" ", "") == transcript.text.replace(" ", "")
