@@ -8,6 +8,7 @@ from nemojax.decoding.greedy import Greedy
 from nemojax.errors import ConfigError
 from nemojax.recognition import stream_batch
 from nemojax.recognition.stream_batch import StepInput
+from nemojax.recognition.stream_graphs import GraphRows, StreamGraphs
 from nemojax.streaming import init_state
 
 LOOKAHEAD = 1
@@ -110,10 +111,17 @@ def test_an_input_says_what_the_step_needs(recognizer):
     np.testing.assert_array_equal(memory[2, history : history + 10], np.arange(10))
     with pytest.raises(ValueError):
         given.fill(1, np.ones(size, np.float32), first=True)  # more than there is room for
+    graphs, kept = StreamGraphs(phrases=recognizer.phrases(["fox"])), GraphRows(2)
+    given.graphs.put(2, graphs)
+    kept.put(0, graphs)
     given.shorten(1280)
     given.keep(np.array([2, 1]))
     assert given.samples.shape == (2, 1280) and given.length.tolist() == [history + 10, 0]
     assert given.active.tolist() == [True, False] and given.reset.tolist() == [True, False]
+    assert given.graphs.key == kept.key
+    given.clear(0)
+    assert not (given.length.any() or given.active.any() or given.reset.any())
+    assert given.graphs.key == GraphRows(2).key
 
 
 @pytest.mark.parametrize("size", [0, -1])

@@ -63,6 +63,9 @@ def test_a_batch_grows_and_shrinks(recognizer, recordings, monkeypatch):
 
 def test_a_full_engine_refuses_and_a_slot_is_as_new(recognizer, recordings):
     async def talk(engine):
+        for _ in range(5):  # what is refused takes no slot
+            with pytest.raises(ConfigError, match="sample rate"):
+                engine.open(sample_rate_hz=10)
         streams = [engine.open() for _ in range(5)]
         with pytest.raises(EngineFull, match="all 5 slots are taken"):
             engine.open()
@@ -117,9 +120,10 @@ def test_a_failing_engine_tells_everyone(recognizer, recordings, monkeypatch):
         watching = asyncio.ensure_future(engine.failed)
         watching.cancel()  # one who no longer waits leaves the news to the others
         await pushing.push(recordings[-1][:5_000])
-        for stream in (waiting, pushing):
+        for stream in (waiting, pushing, waiting, pushing):
             with pytest.raises(EngineError, match="the engine failed: out of memory"):
                 await stream.finish()
+            stream.close()  # its first error stays
         with pytest.raises(EngineError, match="the engine failed: out of memory"):
             await queued
         with pytest.raises(EngineError, match="the engine failed: out of memory"):
@@ -290,10 +294,18 @@ def test_a_step_names_the_streams_with_something_to_read(recognizer, recordings)
     assert any(tokens.values())
 
 
-def test_engines_of_several_lookaheads_share_a_recognizer(recognizer, recordings):
+def test_engines_of_several_lookaheads_share_a_recognizer(recognizer, recordings, monkeypatch):
+    made = []
+    new = lambda *given, **settings: made.append(Engine(*given, **settings)) or made[-1]
+    monkeypatch.setattr("nemojax.serving.engines.Engine", new)
+
     async def run():
         async with open_engines(recognizer, (0, 6, 6), slots=(2,)) as engines:
-            assert list(engines) == [0, 6] and engines[0].recognizer is engines[6].recognizer is recognizer
+            assert (
+                list(engines) == [0, 6]
+                and list(engines.values()) == made
+                and engines[0].recognizer is engines[6].recognizer is recognizer
+            )
             speaking = (speak(engine, recordings[-1], random.Random(0)) for engine in engines.values())
             return await asyncio.gather(*speaking)
 

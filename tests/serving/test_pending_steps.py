@@ -22,8 +22,10 @@ def pending():
 def test_memory_is_used_again_once_it_is_given_back():
     pending = PendingSteps(CONFIG, SLOTS, CHUNK)
     pending.prepare(1)
+    pending.begin(1)
     pending.push(1, SAMPLES, 0)
     first = pending.take()
+    assert first.reset.tolist() == [False, True, False]
     pending.push(2, SAMPLES, 0)
     second = pending.take()
     assert second.samples is not first.samples
