@@ -142,6 +142,8 @@ def test_a_stream_ends_with_its_last_chunk(schedule, seats):
     push(schedule, seats[0], seats[2])
     step = schedule.next()
     assert step.stepped == seats and step.ended == [seats[1]]
+    push(schedule, seats[0], seats[2])  # the one that has ended need not have left
+    assert schedule.next().stepped == [seats[0], seats[2]]
 
 
 def test_chunks_of_a_stream_keep_their_order(schedule, seats):

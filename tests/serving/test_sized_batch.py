@@ -18,3 +18,5 @@ def test_a_batch_shrinks_only_after_many_spare_steps(monkeypatch):
     assert sized.fit(2) == 2
     sized = SizedBatch(batch(), (1, 2, 5))
     assert [sized.fit(slots) for slots in (5, 2, 2, 2, 1, 1, 1)] == [5, 5, 5, 2, 2, 2, 1]  # each waits anew
+    sized = SizedBatch(batch(), (1, 2, 5))
+    assert [sized.fit(slots) for slots in (2, 2, 1, 1, 1)] == [2, 2, 2, 2, 1]  # steps that need it spare nothing
