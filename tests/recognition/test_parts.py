@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from nemojax.decoding.beam import Beam
 from nemojax.decoding.greedy import Greedy
 from nemojax.errors import ConfigError
 from nemojax.kernels import selection
@@ -33,6 +34,16 @@ def test_a_recognizers_search_and_compiler_options_are_those_of_its_batches(reco
     for each in (one, one.with_config(one.config)):
         each.batch(3, 6)
         assert made.pop()[2:] == (6, 3, search, options, one.library.pool)
+
+
+@pytest.mark.parametrize("search", [Greedy(), Beam(2)])
+def test_the_words_of_every_search_have_its_measure_of_confidence(recognizer, search):
+    measured = recognizer.with_search(search).with_confidence("gibbs,lin,mean")
+    labels, hypothesis = recognizer.tokenizer.encode("quick"), measured.hypothesis()
+    confidences = [0.5, *[1.0] * (len(labels) - 1)]
+    hypothesis.append(labels, [*range(len(labels))], [-0.5] * len(labels), confidences)
+    (word,) = hypothesis.transcript(8_000, 1, "stream").words
+    assert word.confidence == round(sum(confidences) / len(labels), 4) > 0.5
 
 
 def test_a_lookahead_must_fit_the_model(recognizer):

@@ -14,6 +14,7 @@ from nemojax import streaming
 from nemojax.audio.source import open_audio
 from nemojax.errors import AudioError, CheckpointError, ConfigError, TranscriptionError
 from nemojax.model.parameters import fill, named_parameters
+from nemojax.recognition.end_of_utterance import EndOfUtterance
 from nemojax.recognition.recognizer import Recognizer
 from nemojax.recognition.stream_batch import StreamBatch, step_jit
 from tests.helpers.messages import ending, whole
@@ -291,3 +292,7 @@ def test_a_stream_with_a_reset_takes_the_same_input(recognizer):
             rate_hz,
             2.0,
         )
+    given = {"keep_transcript": False, "end_of_utterance": EndOfUtterance(), "phrases": ["fox"]}
+    stream = recognizer.stream(1, reset_prediction_after_s=2.0, **given)
+    assert stream.decides_ends and stream._graphs == recognizer.requested_graphs(["fox"], None)
+    assert stream._hypothesis._keep is False

@@ -1,9 +1,12 @@
 """Language models and phrases of streams, as users ask for them."""
 
 import dataclasses
+import itertools
 import pickle
 import threading
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,10 +14,13 @@ from nemojax import compilation
 from nemojax.decoding.arpa import write_arpa
 from nemojax.decoding.beam import Beam
 from nemojax.decoding.estimation import estimate
+from nemojax.decoding.graphs import Graphs
 from nemojax.errors import ConfigError, LanguageModelError
 from nemojax.recognition import stream_batch
+from nemojax.recognition.recognizer import load
 from nemojax.recognition.stream_batch import StepInput, StreamBatch, jit_step
 from nemojax.recognition.stream_graphs import NO_GRAPHS, GraphLibrary, GraphRows, StreamGraphs
+from nemojax.streaming import init_state, segments_of, transcribe_scan
 from tests.helpers.messages import ending, whole
 
 LOOKAHEAD = 1
@@ -66,6 +72,28 @@ def test_a_language_model_has_a_weight_for_each_request(recognizer, lm, speech):
     assert transcribed(recognizer.with_language_model(lm), speech, lm_weight=4.0) == (tokens, frames)
     both = transcribed(with_lm, speech, phrases=PHRASES)
     assert both not in (plain, (tokens, frames), transcribed(recognizer, speech, phrases=PHRASES))
+
+
+def test_a_model_is_loaded_with_a_language_model_and_its_weight(checkpoint_directory, recognizer, lm):
+    for given, weight in (({}, 0.3), ({"lm_weight": 0.7}, 0.7)):
+        loaded = load(checkpoint_directory, lm=lm, **given)
+        assert loaded.graphs.settings == recognizer.with_language_model(lm, weight).graphs.settings
+    with_lm = recognizer.with_language_model(lm, 0.5)
+    assert with_lm.stream(LOOKAHEAD, lm_weight=2, reset_prediction_after_s=1.0)._graphs.lm_weight == 2.0
+
+
+def test_a_scan_takes_graphs_too(recognizer, speech):
+    samples, rows = np.asarray(speech)[:40_000], GraphRows(1)
+    rows.put(0, recognizer.requested_graphs(PHRASES, None))
+    graphs = Graphs(recognizer.library.pool.arrays, rows.on_device(1))
+    model, constants, search = recognizer.model, recognizer.constants, recognizer.search.with_fusion()
+    length = jnp.array([len(samples)])
+    segments = segments_of(jnp.asarray(samples[None]), length, LOOKAHEAD, 20, recognizer.config)
+    state = init_state(model, constants, 1, search)
+    emission = jax.device_get(transcribe_scan(model, constants, state, segments, LOOKAHEAD, search, graphs)[1])
+    found = [labels[0, : length[0]].tolist() for labels, length in zip(emission.labels, emission.length, strict=True)]
+    expected, _ = transcribed(recognizer, samples, phrases=PHRASES)
+    assert tuple(itertools.chain(*found)) == expected != transcribed(recognizer, samples)[0]
 
 
 def test_phrases_change_while_a_stream_runs(recognizer, speech):
