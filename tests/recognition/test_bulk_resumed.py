@@ -92,6 +92,15 @@ def test_two_results_of_one_line_do_not_stand_for_a_missing_one(stub, manifest, 
     assert not (tmp_path / TRANSCRIPTS).exists()
 
 
+def test_hundreds_of_processes_may_have_results(stub, manifest, tmp_path, undisturbed):
+    transcribe_manifest(stub, manifest, tmp_path, LOOKAHEAD, 4)
+    (first, *others), parts = (tmp_path / PARTS / "00000.jsonl").read_bytes().splitlines(True), tmp_path / PARTS
+    for index in range(300):
+        (parts / f"{index:05d}.jsonl").write_bytes({0: first, 299: b"".join(others)}.get(index, b""))
+    assert transcribe_manifest(stub, manifest, tmp_path, LOOKAHEAD, 4) == (COUNT + 3, COUNT + 3, 3)
+    assert merged(tmp_path) == undisturbed
+
+
 def test_a_result_is_on_disk_before_the_next_one_is_computed(manifest, tmp_path):
     part, on_disk = tmp_path / PARTS / "00000.jsonl", []
 

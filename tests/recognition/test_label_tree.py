@@ -54,6 +54,17 @@ def test_the_final_order_divides_scores_by_labels_and_one():
         assert tree.collapse().tokens == best
 
 
+def test_frames_are_settled_up_to_the_first_label_that_is_not():
+    tree = LabelTree()
+    assert tree.settled_frames(9) == 9
+    tree.extend(
+        emission((0, [(5, 0, -0.5), (6, 4, -0.5), (7, 8, -0.5)], -1.0), (0, [(5, 0, -0.5), (8, 6, -2.0)], -1.5)), 0
+    )
+    assert (tree.settled_frames(9), tree.settled_frames(3)) == (4, 3)
+    tree.collapse()
+    assert tree.settled_frames(9) == 9
+
+
 def test_its_size_does_not_grow_with_the_stream():
     tree = LabelTree()
     for frame in range(50):
