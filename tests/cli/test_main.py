@@ -7,12 +7,15 @@ import sys
 import pytest
 
 import nemojax
-from nemojax import cli
+from nemojax import checkpoint, cli
 from nemojax.bundled import SMALL, SMALL_NOTE
 from nemojax.errors import ConfigError
 
 
-def test_info(run, capsys, checkpoint_directory):
+def test_info(run, capsys, checkpoint_directory, monkeypatch):
+    config, tokenizer, origin = checkpoint.read_settings(checkpoint_directory)
+    origin |= {"notes": ["a list"], "settings": {"nested": 1}}  # too long for a line
+    monkeypatch.setattr(checkpoint, "read_settings", lambda model: (config, tokenizer, origin))
     assert cli.main(["info", str(checkpoint_directory)]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "parameters           52,201",

@@ -9,9 +9,9 @@ from tests.recognition.test_end_of_utterance import CAT, DOG, STOP, TOKENS, spok
 
 
 def printed(labels, frames, cuts, prefix="", normalize=None):
-    """What is printed of a stream, update by update."""
+    """What is printed of a stream, update by update; the last cut is that of the stream's end."""
     updates, transcript = spoken(labels, frames, EndOfUtterance(400), cuts)
-    lines, seen = UtteranceLines(prefix, normalize), [*updates[:-1]]
+    lines, seen = UtteranceLines(prefix, normalize), updates[:-2]
     shown = [lines.add(update.text, update.final, update.amended) for update in seen]
     rest = transcript.text.removeprefix("".join(update.text for update in seen))
     return [*shown, lines.finish(rest, transcript)], transcript
@@ -32,6 +32,12 @@ def test_a_changed_text_is_printed_at_its_end():
     upper = lambda utterance: dataclasses.replace(utterance, text=utterance.text.upper())
     shown, _ = printed([*word(DOG, 3), (STOP, 20), *word(CAT, 30)], 50, range(50), normalize=upper)
     assert "".join(shown) == "DOG.\nSHE\n" and not "".join(shown[:10])
+
+
+def test_punctuation_of_the_last_chunk_ends_its_line():
+    labels = [*word(DOG, 3), (STOP, 20)]
+    shown, _ = printed(labels, 30, [15])
+    assert shown == ["dog", ".\n"]
 
 
 def test_silence_is_an_empty_line():

@@ -67,6 +67,11 @@ def test_a_short_cue_stays_until_it_is_read():
     assert (cue.begin_ms, cue.end_ms) == (9200, 10_030)
 
 
+def test_reading_time_is_no_shorter_than_the_rules_have_it():
+    rules = CueRules(characters_per_s=17.0, longest_s=4.1235)
+    assert [rules.reading_ms(characters) for characters in (1, 17, 40, 1000)] == [830, 1000, 2353, 4124]
+
+
 def test_the_next_cue_waits_while_speech_is_faster_than_reading():
     first, second = cues([Word("x" * 42, 0.0, 0.5, 1.0), Word("y" * 42, 0.5, 1.0, 1.0), Word("z" * 42, 1.0, 1.5, 1.0)])
     assert sorted([len(first.lines), len(second.lines)]) == [1, 2]

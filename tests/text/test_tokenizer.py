@@ -82,8 +82,11 @@ def test_pieces_pushed_in_any_split_give_the_whole_text(tokenizers, kind, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(labels)), max_size=8)))
     detokenizer = tokenizer.incremental()
     bounds = [0, *cuts, len(labels)]
-    shown = [detokenizer.push(labels[a:b]) for a, b in pairwise(bounds)]
-    assert "".join(shown) + detokenizer.finish() == tokenizer.decode(labels)
+    shown, whole = "", tokenizer.decode(labels)
+    for a, b in pairwise(bounds):
+        assert shown + detokenizer.preview(labels[a:]) == whole  # and the next labels are not changed by it
+        shown += detokenizer.push(labels[a:b])
+    assert shown + detokenizer.finish() == whole
 
 
 def label_of(tokenizer: Tokenizer, piece: str) -> int:
