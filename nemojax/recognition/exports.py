@@ -5,6 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
+from nemojax.errors import shown
 from nemojax.recognition.bulk import TRANSCRIPTS
 from nemojax.recognition.results import LINE, PREDICTED
 from nemojax.text.formats import DOCUMENTS, LINES, Timed, file_id
@@ -22,13 +23,16 @@ def export(output: Path, form: str) -> Path:
         return _documents(output, form)
     target = output / f"transcripts.{form}"
     partial = target.with_suffix(f".{form}.partial")
-    with (output / TRANSCRIPTS).open("rb") as results, partial.open("w", encoding="utf-8") as written:
+    with (
+        (output / TRANSCRIPTS).open("rb") as results,
+        partial.open("w", encoding="utf-8", errors="backslashreplace") as written,  # names need not be UTF-8
+    ):
         if form in LINES:
             for _, places in groupby(_by_recording(output), key=lambda each: each[0]):
                 written.writelines(_lines(results, [place for _, place in places], form))
         else:
             for fields in map(json.loads, results):
-                written.write(f"{_shown(fields['audio'])}: {fields[PREDICTED]}\n")
+                written.write(f"{shown(fields['audio'])}: {fields[PREDICTED]}\n")
     partial.replace(target)
     return target
 
@@ -67,7 +71,3 @@ def _name(fields: dict[str, Any], form: str) -> str:
     stem = file_id(fields["audio"]).replace("/", "_").replace("\0", "_")
     stem = stem.encode("utf-8", "replace")[:MAX_NAME_BYTES].decode("utf-8", "ignore")
     return f"{fields[LINE]:06d}-{stem}.{form}"
-
-
-def _shown(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()

@@ -8,16 +8,20 @@ from nemojax.recognition.bulk import TRANSCRIPTS
 from nemojax.recognition.exports import export
 
 
-@pytest.fixture
-def job(tmp_path):
-    """Parts of two recordings, the later ones first; a part that begins after 10 s is later than one after 9 s."""
-    rows = [(1, "talk.wav", 100.0), (2, "other/talk.flac", 10.5), (3, "a.wav", 0.0), (4, "talk.wav", 9.5)]
-    with (tmp_path / TRANSCRIPTS).open("w") as file:
-        for line, audio, offset in rows:
+def write_job(directory, rows):
+    """Writes results of (recording, offset in seconds), of which each has a word."""
+    with (directory / TRANSCRIPTS).open("w") as file:
+        for line, (audio, offset) in enumerate(rows, 1):
             word = {"word": f"word{line}", "start": 0.25, "end": 0.5, "confidence": 1.0}
             fields = {"line": line, "audio": audio, "offset": offset, "text": "said", "pred_text": f"word{line}"}
             file.write(json.dumps({**fields, "words": [word], "duration": 1.0}) + "\n")
-    return tmp_path
+    return directory
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Parts of two recordings, the later ones first; a part that begins after 10 s is later than one after 9 s."""
+    return write_job(tmp_path, [("talk.wav", 100.0), ("other/talk.flac", 10.5), ("a.wav", 0.0), ("talk.wav", 9.5)])
 
 
 @pytest.mark.parametrize(("form", "start"), [("ctm", 2), ("stm", 3)])
@@ -37,3 +41,16 @@ def test_texts_are_in_the_order_of_lines(job):
         "a.wav: word3",
         "talk.wav: word4",
     ]
+
+
+@pytest.mark.parametrize(
+    ("form", "written"),
+    [
+        ("txt", "M\\udce4dchen.wav: word1\ntwo\\nlines.wav: word2\n"),
+        ("ctm", "M\\udce4dchen 1 0.250 0.250 word1 1.0000\ntwo_lines 1 0.250 0.250 word2 1.0000\n"),
+    ],
+)
+def test_names_that_are_not_text_or_have_two_lines(tmp_path, form, written):
+    """Every result is on one line."""
+    job = write_job(tmp_path, [("M\udce4dchen.wav", 0.0), ("two\nlines.wav", 0.0)])
+    assert export(job, form).read_text() == written
