@@ -263,6 +263,15 @@ def test_any_cut_gives_the_decisions_of_a_loop_over_frames(steps, tail, silence,
     assert "".join(complete).replace(" ", "") == transcript.text.replace(" ", "")
 
 
+def test_an_end_in_the_last_frames_is_in_the_last_update():
+    hypothesis = Hypothesis(CONFIG, TOKENIZER, end_of_utterance=EndOfUtterance(400))
+    tokens, frames = map(list, zip(*word(DOG, 0), strict=True))
+    assert hypothesis.append(tokens, frames, [0.0] * len(tokens), (), len(tokens)).final == ()
+    last = hypothesis.finish(samples_of(30))
+    assert [(u.text, u.reason) for u in last.final] == [("dog", "silence")]
+    assert hypothesis.transcript(samples_of(30), 6, "stream").utterances == last.final
+
+
 def test_a_stream_that_forgets_has_the_utterances_in_its_updates():
     hypothesis = Hypothesis(CONFIG, TOKENIZER, keep=False, end_of_utterance=EndOfUtterance(400))
     tokens, frames = zip(*word(DOG, 0), strict=True)

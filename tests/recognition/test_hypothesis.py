@@ -97,7 +97,9 @@ def test_what_no_caller_has_seen_is_in_the_transcript():
     tokenizer = Tokenizer(trained(**KINDS["joined"]), TextConfig(events=("<EOU>",)))
     dog = tokenizer.encode("dog")
     end = next(i for i in range(tokenizer.size) if tokenizer.piece(i) == "<EOU>")
+    stop = next(i for i in range(tokenizer.size) if tokenizer.piece(i) == ".")
     seen, unseen, later = ([(label, frame) for label in [*dog, end]] for frame in (10, 20, 30))
+    later.insert(0, (stop, 25))  # of the utterance before
     hypothesis = Hypothesis(CONFIG, tokenizer, keep=False, end_of_utterance=EndOfUtterance(8000))
     added = []
     for labels in (seen, unseen, later):
@@ -106,10 +108,11 @@ def test_what_no_caller_has_seen_is_in_the_transcript():
         if labels is unseen:
             hypothesis.keep(added[-1])
     transcript, expected = hypothesis.transcript(48_000, 6, "stream"), added[1] + added[2]
-    assert transcript.text == expected.text == " dog dog" and len(transcript.words) == 2
+    assert transcript.text == expected.text == " dog. dog" and len(transcript.words) == 2
     assert (transcript.tokens, transcript.frames) == (expected.tokens, expected.frames)
     assert (transcript.events, transcript.confidences) == (expected.events, expected.confidences)
-    assert transcript.utterances == expected.final and len(expected.final) == 2
+    assert [utterance.text for utterance in transcript.utterances] == ["dog.", "dog"]
+    assert transcript.utterances == (*expected.amended, expected.final[1])
 
 
 def test_updates_merge():
