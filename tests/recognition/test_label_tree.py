@@ -52,6 +52,9 @@ def test_the_final_order_divides_scores_by_labels_and_one():
         assert tree.ranked(1)[0].rest.tokens == best
         assert [one.score for one in tree.ranked(2)] == pytest.approx([-13.0, -12.0] if score_norm else [-12.0, -13.0])
         assert tree.collapse().tokens == best
+    tree = LabelTree()
+    tree.extend(emission((0, [(5, 0, -0.5), (6, 1, -0.25), (7, 2, -0.125)], -2.2), (0, [(5, 0, -0.5)], -1.0)), 0)
+    assert [one.rest.tokens for one in tree.ranked(2)] == [[], [6, 7]]  # -1 / 2 and -2.2 / 4
 
 
 def test_frames_are_settled_up_to_the_first_label_that_is_not():

@@ -59,6 +59,26 @@ def test_a_stream_that_forgets_returns_what_was_found_before_a_step_failed(recog
     assert transcript.words == expected.words
 
 
+def test_an_end_that_fails_is_tried_again(recognizer, stream, speech, monkeypatch):
+    samples, step, calls = speech[:20_000], stream._batch.step, []
+    expected = recognizer.transcribe(samples, 1)
+    stream.push(samples)
+
+    def failing_step(given):
+        calls.append(1)
+        if len(calls) == 1:
+            raise MemoryError("no room")
+        return step(given)
+
+    monkeypatch.setattr(stream._batch, "step", failing_step)
+    with pytest.raises(MemoryError):
+        stream.finish()
+    with pytest.raises(ValueError, match="this stream is finished"):
+        stream.push(samples)
+    transcript = stream.finish()
+    assert (transcript.tokens, transcript.duration_s) == (expected.tokens, 1.25) and len(calls) == 2
+
+
 def test_a_lost_state_is_an_error_that_says_what_was_transcribed(stream, monkeypatch):
     stream.push(np.zeros(stream.chunk_samples, np.float32))
     begun_s = (stream.chunk_samples - stream._batch.config.history_samples) / 16_000
