@@ -115,7 +115,7 @@ def test_a_failing_engine_tells_everyone(recognizer, recordings, monkeypatch):
             raise RuntimeError("out of memory")
 
         engine._batch.batch.step = fail
-        waiting, pushing, *_ = streams = [engine.open() for _ in range(5)]
+        waiting, pushing, *_ = [engine.open() for _ in range(5)]
         queued = asyncio.create_task(engine.open_within(60))
         watching = asyncio.ensure_future(engine.failed)
         watching.cancel()  # one who no longer waits leaves the news to the others
@@ -128,9 +128,12 @@ def test_a_failing_engine_tells_everyone(recognizer, recordings, monkeypatch):
             await queued
         with pytest.raises(EngineError, match="the engine failed: out of memory"):
             engine.open()
-        return str(await engine.failed), len(streams)
+        return str(await engine.failed), engine
 
-    assert served(recognizer, talk)[0] == "the engine failed: out of memory"
+    message, engine = served(recognizer, talk)
+    assert message == "the engine failed: out of memory"
+    with pytest.raises(EngineError, match="the engine failed: out of memory"):
+        engine.open()  # also once it has stopped
 
 
 def test_a_failing_reader_tells_everyone(recognizer, recordings, monkeypatch):

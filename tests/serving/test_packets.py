@@ -71,6 +71,25 @@ def test_streams_of_all_kinds_are_pushed_together(recognizer, speech, monkeypatc
         assert transcripts[row] == stream.finish()
 
 
+def test_a_packet_overtakes_no_push(recognizer, speech):
+    """Not even where it comes with the step that makes room, before the push goes on."""
+    refused, samples = [], np.asarray(speech)[:20_000]
+
+    async def talk(engine):
+        streams = [engine.open()]
+        pushing = asyncio.create_task(streams[0].push(samples))
+
+        def packet(report):
+            if not pushing.done():
+                refused.append(engine.push_nowait(streams, np.ones((1, 100), np.float32)) == streams)
+
+        engine.on_step = packet
+        await pushing
+        return await streams[0].finish()
+
+    assert served(recognizer, talk, backlog=1) == alone(recognizer, samples) and refused and all(refused)
+
+
 def test_a_stream_is_given_once(recognizer):
     async def talk(engine):
         stream, other = engine.open(), engine.open()
