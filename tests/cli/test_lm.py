@@ -36,6 +36,22 @@ def test_a_model_is_estimated_and_read(run, lm, recognizer):
     assert err == "error: --joined needs an --order of at least 2: n-grams of one piece follow nothing\n"
 
 
+def test_a_line_may_follow_the_one_before_it(run, tmp_path, recognizer):
+    (tmp_path / "text.txt").write_text("the dog\nfox\n" * 4)
+    tokenizer, scores = recognizer.tokenizer, []
+    pieces = [tokenizer.piece(label) for label in range(tokenizer.size)]
+    for flags in ([], ["--joined"]):
+        assert run("lm", tmp_path / "text.txt", tmp_path / "lm.arpa", "--order", 3, *flags)[0] == 0
+        graph = read_language_model(tmp_path / "lm.arpa", pieces)
+        state = graph.start
+        for label in tokenizer.encode("the dog fox"):
+            score, state = looked_up(graph, state, label)
+            if label == tokenizer.encode("fox")[0]:
+                scores.append(score)
+    alone, joined = scores
+    assert joined > alone
+
+
 def test_what_the_model_lacks_is_noted(run, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("the dog\nthe 日\n")

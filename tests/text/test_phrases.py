@@ -4,7 +4,7 @@ import pytest
 from sentencepiece import SentencePieceTrainer
 
 from nemojax.errors import ConfigError
-from nemojax.text.phrases import checked, marks, read_phrases, spellings
+from nemojax.text.phrases import MAX_LABELS, checked, marks, read_phrases, spellings
 from nemojax.text.tokenizer import Tokenizer
 from tests.helpers.messages import ending, whole
 
@@ -86,6 +86,8 @@ def test_a_phrase_of_which_one_case_has_pieces_is_taken(tokenizer):
 def test_a_phrase_that_is_too_long_is_refused(tokenizer):
     with pytest.raises(ConfigError, match=ending("pieces; a phrase has at most 63")):
         spellings(tokenizer, [("fox " * 70, 1.0)])
+    longest = " ".join(["FOX"] * MAX_LABELS)
+    assert {len(each.labels) for each in spellings(tokenizer, [(longest, 1.0)])} == {MAX_LABELS}
 
 
 def test_a_file_of_phrases(tmp_path):

@@ -73,6 +73,8 @@ def test_the_graph_is_that_of_the_arrays(tmp_path, monkeypatch):
         ("backoff_to_states", [0, 2, 1]),  # a circle
         ("to_states", [2, 0, 3, 2, 0, 0, 0, 0]),
         ("ilabels", [0, 2, 1, 0, 2, 0, 0, 0]),
+        ("ilabels", [0, 1, 2, 3, 2, 0, 0, 0]),  # there are three labels
+        ("ilabels", [-1, 1, 2, 0, 2, 0, 0, 0]),
         ("backoff_weights", [0, np.nan, 0]),
         ("start_end_arcs", [[0, 3], [3, 4], [4, 50]]),
     ):
