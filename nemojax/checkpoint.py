@@ -202,7 +202,7 @@ def _check_size(weights: Path, size: int) -> None:
 
 
 def load(
-    directory: str | Path, dtype: Any = None, in_tiles: bool = False
+    directory: str | Path, dtype: Any = None, in_tiles: Callable[[], bool] = lambda: False
 ) -> tuple[Transducer, ModelConfig, bytes, dict[str, Any]]:
     """Loads a model with its settings, tokenizer and origin.
 
@@ -211,7 +211,8 @@ def load(
       dtype: type of the parameters in memory; None for the type that each was saved in. Parameters are converted as
         they are read, a few at a time: a bfloat16 model never exists in float32. Parameters that were saved in int8
         (`kernels.quantization`) stay int8.
-      in_tiles: gives kernels that were saved in int8 in tiles; see `kernels.selection.reads_tiles`.
+      in_tiles: whether kernels that were saved in int8 are given in tiles; it is asked if there may be some. See
+        `kernels.selection.reads_tiles`.
 
     Raises:
       CheckpointError: it is not a checkpoint, or its weights are damaged or do not fit its settings.
@@ -244,12 +245,12 @@ def read_types(directory: str | Path) -> dict[str, np.dtype]:
 
 
 @contextmanager
-def _stored(directory: Path, in_tiles: bool = False) -> Iterator[Weights]:
+def _stored(directory: Path, in_tiles: Callable[[], bool] = lambda: False) -> Iterator[Weights]:
     """Opens the weights of a checkpoint. What fails to be read within is a CheckpointError that names them."""
     in_file = (directory / WEIGHTS_FILE).exists()
     weights = directory.resolve() / (WEIGHTS_FILE if in_file else WEIGHTS)
     try:
-        stored: Weights = FileWeights(weights, in_tiles) if in_file else OrbaxWeights(weights)
+        stored: Weights = FileWeights(weights, in_tiles()) if in_file else OrbaxWeights(weights)
         with closing(stored):
             yield stored
     except CheckpointError as error:

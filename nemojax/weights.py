@@ -5,11 +5,13 @@ hundreds of arrays, and orbax spends more on each than its bytes take. A file ta
 where the arrays stay, or through a few megabytes that stay in the processor's cache to their place in tiles.
 """
 
+import math
 import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +28,7 @@ from nemojax.safetensors_format import Place
 CONCURRENT_BYTES = 1 << 26  # of arrays that are read at once; more is hardly faster
 MAX_ARRAYS = 10_000  # the largest model that the settings allow has fewer
 READERS = 2  # threads that read one file; more are hardly faster
-AHEAD_BYTES = 1 << 30  # of a file's arrays are read before their shapes are known to fit
+AHEAD_BYTES = 1 << 30  # of arrays are read before their shapes are known to fit
 
 
 class Weights(Protocol):
@@ -129,9 +131,8 @@ class FileWeights:
         self._reading: dict[str, Future[np.ndarray]] = {}
         try:
             self._places = self._find_places()
-            sizes = [place.size for place in self._places.values()]
-            ahead = int(np.searchsorted(np.cumsum(sizes), AHEAD_BYTES, "right"))
-            self._begin(list(self._places)[:ahead])
+            totals = accumulate(map(self._bytes, self._places.values()))
+            self._begin([name for name, total in zip(self._places, totals, strict=True) if total <= AHEAD_BYTES])
         except BaseException:
             self.close()
             raise
@@ -161,18 +162,25 @@ class FileWeights:
         return dict(zip(types, jax.device_put(arrays, device), strict=True))  # one call: each takes 0.5 ms
 
     def _read(self, place: Place) -> np.ndarray:
-        if self._in_tiles and place.dtype == np.int8 and panels.are_int8(place.shape):
+        if self._is_tiled(place):
             return panels.tiles_in(self._arena, self._fill(self._buffer(place.size), place))
         # kernels in int8 mostly stay as they are; others may get another layout, and their memory is free then
         make = self._arena.empty if place.dtype == np.int8 else aligned
         return self._fill(make(place.shape, place.dtype), place)
 
+    def _is_tiled(self, place: Place) -> bool:
+        return self._in_tiles and place.dtype == np.int8 and panels.are_int8(place.shape)
+
+    def _bytes(self, place: Place) -> int:
+        """Returns the size of an array in memory: tiles are filled up, and can be many times as large as panels."""
+        return math.prod(panels.tiles_shape(place.shape, place.dtype)) if self._is_tiled(place) else place.size
+
     def _buffer(self, size: int) -> np.ndarray:
         """Returns memory of this thread, which its next kernel uses again."""
-        if len(getattr(self._buffers, "memory", b"")) < size:
-            self._buffers.memory = aligned((size,), np.dtype(np.uint8))
-        memory: np.ndarray = self._buffers.memory[:size]
-        return memory
+        memory: np.ndarray | None = getattr(self._buffers, "memory", None)
+        if memory is None or len(memory) < size:
+            memory = self._buffers.memory = aligned((size,), np.dtype(np.uint8))
+        return memory[:size]
 
     def _fill(self, memory: np.ndarray, place: Place) -> np.ndarray:
         """Reads an array into memory of its size."""

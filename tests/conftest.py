@@ -1,6 +1,5 @@
 """Settings and models that all tests share."""
 
-import ctypes
 import dataclasses
 import gc
 import io
@@ -28,7 +27,7 @@ import numpy as np
 import pytest
 from sentencepiece import SentencePieceTrainer
 
-from nemojax import checkpoint
+from nemojax import checkpoint, garbage
 from nemojax.config import PRESETS, ModelConfig
 from nemojax.model.parameters import abstract_model, fill, named_parameters
 from nemojax.model.transducer import Transducer
@@ -103,8 +102,7 @@ def free_above(limit_bytes: int) -> None:
     if resident_bytes() > limit_bytes:
         jax.clear_caches()
         gc.collect()
-        if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-            libc.malloc_trim(0)  # returns freed memory to the system: compiling leaves it in many pieces
+        garbage.give_back()  # compiling leaves freed memory in many pieces
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -199,9 +197,11 @@ def read_once(checkpoint_directory, _weights_read, monkeypatch) -> None:
     """Reads the weights of `checkpoint_directory` once for all commands within this process: each read takes 0.1 s."""
     load = checkpoint.load
 
-    def load_or_copy(directory: str | Path, dtype: Any = None) -> tuple[Transducer, ModelConfig, bytes, dict[str, Any]]:
+    def load_or_copy(
+        directory: str | Path, dtype: Any = None, **settings: Any
+    ) -> tuple[Transducer, ModelConfig, bytes, dict[str, Any]]:
         if str(directory) != str(checkpoint_directory):
-            return load(directory, dtype)
+            return load(directory, dtype, **settings)
         if (key := str(dtype)) not in _weights_read:
             model, *others = load(directory, dtype)
             _weights_read[key] = jax.device_get(model), *others

@@ -12,6 +12,7 @@ from nemojax.arena import Arena
 from nemojax.errors import CheckpointError
 from nemojax.kernels import native, panels
 from nemojax.weights import FileWeights, OrbaxWeights
+from tests.helpers.compiler import needs_compiler
 from tests.helpers.messages import whole
 
 ARRAYS = {
@@ -70,14 +71,16 @@ def test_large_arrays_of_a_file_are_read_where_they_stay(file, monkeypatch):
             assert read[name].unsafe_buffer_pointer() == memory.pop().ctypes.data and not memory
 
 
-@pytest.mark.skipif(not native.available(), reason="the C++ kernels lay kernels out")
+@needs_compiler
 @pytest.mark.parametrize("ahead", [0, 1 << 30])
 def test_kernels_in_int8_are_given_in_tiles_and_nothing_else_is(tmp_path, ahead, monkeypatch):
     """However large each is, and in whatever order: the memory that a kernel is read into is used again."""
+    assert native.available()
     rng = np.random.default_rng(0)
     shapes = [(3, 20, 16, 2), (2, 64, 16, 2), (1, 1, 16, 2), (6, 33, 16, 2)] * 3
     kernels = {f"{i}": rng.integers(-127, 128, shape).astype(np.int8) for i, shape in enumerate(shapes)}
     others = {"flat": np.arange(-9, 9, dtype=np.int8), "wide": np.ones((2, 3, 16, 4), np.int8)}
+    others |= {"none": np.ones((2, 0, 16, 2), np.int8), "no panels": np.ones((0, 7, 16, 2), np.int8)}
     arrays = {**kernels, **others, "float": np.ones((2, 3, 16, 2), np.float32)}
     with open(tmp_path / "weights.safetensors", "wb") as target:
         safetensors_format.write(target, arrays.items(), arrays)
@@ -87,6 +90,18 @@ def test_kernels_in_int8_are_given_in_tiles_and_nothing_else_is(tmp_path, ahead,
         read = stored.read(stored.types, jax.devices()[0])
     for name, array in arrays.items():
         np.testing.assert_array_equal(read[name], panels.to_tiles(array) if name in kernels else array)
+
+
+def test_tiles_count_as_they_are_in_memory(tmp_path, monkeypatch):
+    """A file of small panels may be one of large tiles."""
+    arrays = {name: np.ones((1, 1, 16, 2), np.int8) for name in "abc"}
+    with open(tmp_path / "weights.safetensors", "wb") as target:
+        safetensors_format.write(target, arrays.items(), arrays)
+    monkeypatch.setattr(FileWeights, "_read", lambda self, place: None)
+    monkeypatch.setattr(weights, "AHEAD_BYTES", 2 * 2048 + 2047)  # tiles have 2,048 bytes, these panels 32
+    for in_tiles, ahead in ((True, 2), (False, 3)):
+        with closing(FileWeights(tmp_path / "weights.safetensors", in_tiles)) as stored:
+            assert len(stored._reading) == ahead
 
 
 @pytest.mark.parametrize(

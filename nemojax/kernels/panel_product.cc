@@ -4,8 +4,9 @@
 // With few rows a product takes as long as reading W takes, so W is read once, straight on, and widened in registers. It
 // lies in panels of 16 outputs, [panels, inputs, 16], a panel being contiguous; in int8 two inputs of an output lie side
 // by side, [panels, inputs / 2, 16, 2]. Sums are float32; for int8 they are of whole numbers, exact: each row of x is
-// rounded to as many bits as leave room for them in 32, which is twice as fast again where there are many rows. Threads
-// take panels as they come. Several kernels may multiply the same rows, and a product may end in a bias and an activation.
+// rounded to as many bits as leave room for them in 32, which is twice as fast again where there are many rows. With many
+// rows it is the cache that counts: W is read again for each block of rows. Threads take panels, a few at a time, of a
+// block as they come. Several kernels may multiply the same rows, and a product may end in a bias and an activation.
 // `nemojax/kernels/panels.py` has the same in JAX.
 
 #include <algorithm>
@@ -13,7 +14,6 @@
 #include <cstring>
 #include <memory>
 #include <type_traits>
-#include <utility>
 #include <vector>
 
 #include "outputs.h"
@@ -65,7 +65,7 @@ struct Pass {
 };
 typedef std::shared_ptr<const std::vector<Pass>> Passes;  // threads that begin late hold them
 
-// 9 rows are 5 and 4 rather than 8 and 1: each pass widens the weights again.
+// Returns passes as even as can be: 9 rows are 5 and 4 rather than 8 and 1, for each pass widens the weights again.
 Passes PassesOf(int64_t rows) {
   const auto passes = std::make_shared<std::vector<Pass>>();
   const int64_t count = (rows + kMostRows - 1) / kMostRows;
@@ -99,15 +99,11 @@ std::shared_ptr<const Rounded> Round(ffi::ThreadPool& pool, const float* x, int6
       for (int64_t i = 0; i < pairs; ++i) std::memcpy(to + i * pass.rows * 2, &numbers[i * 2], 2 * sizeof(int16_t));
     }
   };
-  if (rows * inputs >= kRowsTaskSize) {
-    ForTasks(pool, passes->size(), round);
-  } else {
-    for (size_t index = 0; index < passes->size(); ++index) round(index);
-  }
+  ForRows(pool, rows, inputs, kMostRows, round);  // by passes, whose rows share lines of the cache
   return rounded;
 }
 
-// The same for panels of int8, given the rows of a pass.
+// Some panels of int8 for the rows of a pass.
 template <int kRows, int kPanels>
 void Int8Panels(const int16_t* x, const float* step, int64_t pairs, const int8_t* weights, const Kernel& kernel, int64_t row,
                 int64_t output) {
@@ -138,22 +134,16 @@ void Int8Panels(const int16_t* x, const float* step, int64_t pairs, const int8_t
   }
 }
 
-template <int64_t kNumber>
+template <int kNumber>
 using Number = std::integral_constant<int, kNumber>;
 
 // Calls `multiply(rows)` with a number of rows known to the compiler.
-template <typename Function>
+template <int kRows = kMostRows, typename Function>
 void WithRows(int64_t rows, const Function& multiply) {
-  switch (rows) {
-    case 1: return multiply(Number<1>());
-    case 2: return multiply(Number<2>());
-    case 3: return multiply(Number<3>());
-    case 4: return multiply(Number<4>());
-    case 5: return multiply(Number<5>());
-    case 6: return multiply(Number<6>());
-    case 7: return multiply(Number<7>());
-    default: return multiply(Number<8>());
+  if constexpr (kRows > 1) {
+    if (rows < kRows) return WithRows<kRows - 1>(rows, multiply);
   }
+  multiply(Number<kRows>());
 }
 
 // Calls `multiply(rows, panels, first row, kernel, first panel)` for all panels of all kernels and all passes, by all
@@ -162,8 +152,8 @@ template <typename Function>
 void ForPanels(ffi::ThreadPool& pool, const Kernels& kernels, const Passes& passes, int64_t row_bytes, int64_t panel_bytes,
                const Function& multiply) {
   const int64_t count = passes->size(), block = std::max<int64_t>(1, kBlockBytes / (row_bytes * kMostRows));
-  const int64_t blocks = (count + block - 1) / block, panels_bytes = panel_bytes * std::min(block, count) * kMostPanels;
-  const int64_t each = std::max<int64_t>(1, kTaskBytes / panels_bytes) * kMostPanels;
+  const int64_t blocks = (count + block - 1) / block, least_bytes = panel_bytes * std::min(block, count) * kMostPanels;
+  const int64_t each = std::max<int64_t>(1, kTaskBytes / least_bytes) * kMostPanels;
   int64_t tasks = 0;  // of a block
   for (const Kernel& kernel : *kernels) tasks += (kernel.panels + each - 1) / each;
   const auto all_passes = [=](auto panels, const Kernel& kernel, int64_t panel, int64_t first) {

@@ -57,7 +57,7 @@ def quantize_kernel(kernel: Float[Array, "I O"]) -> tuple[Int8[Array, "P Q 16 2"
 
 def are_int8(shape: Sequence[int]) -> bool:
     """Whether an array of this shape can be what `quantize_kernel` gives."""
-    return len(shape) == 4 and tuple(shape[2:]) == (PANEL, 2)
+    return len(shape) == 4 and tuple(shape[2:]) == (PANEL, 2) and 0 not in shape
 
 
 @jax.jit
@@ -148,9 +148,9 @@ def products(
     layout = kernels[0].kernel
     if native_product and len(flat) and native.available() and (native.tiles() or not in_tiles(layout)):
         by_kernel = lambda x: native_products(x, kernels, activation)
-        # with the CPU alone there is nothing to choose, and a step is traced in two thirds of the time
-        alone = jax.default_backend() == "cpu"
-        found = by_kernel(flat) if alone else jax.lax.platform_dependent(flat, cpu=by_kernel, default=plain)
+        # where the CPU is the default there is nothing to choose, and a step is traced in two thirds of the time
+        chosen = jax.default_backend() == "cpu"
+        found = by_kernel(flat) if chosen else jax.lax.platform_dependent(flat, cpu=by_kernel, default=plain)
     else:
         found = plain(flat)
     return [jnp.reshape(y, (*x.shape[:-1], kernel.outputs)) for y, kernel in zip(found, kernels, strict=True)]

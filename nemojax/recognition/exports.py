@@ -32,7 +32,8 @@ def export(output: Path, form: str) -> Path:
                 written.writelines(_lines(results, [place for _, place in places], form))
         else:
             for fields in map(json.loads, results):
-                written.write(f"{shown(fields['audio'])}: {fields[PREDICTED]}\n")
+                name = fields["audio"]
+                written.write(f"{shown(name, limit=len(name))}: {fields[PREDICTED]}\n")
     partial.replace(target)
     return target
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,9 @@ def load(
     search = search or Greedy(reset_prediction_after_s=reset_prediction_after_s)
     check_search(search)
     measure = as_confidence(confidence)
+    in_tiles = partial(selection.reads_tiles, kernels)
     with garbage.paused():
-        loaded, config, tokenizer, origin = checkpoint.load(directory, dtypes[dtype], selection.reads_tiles(kernels))
+        loaded, config, tokenizer, origin = checkpoint.load(directory, dtypes[dtype], in_tiles=in_tiles)
         trees = [loaded]
         del loaded  # packed kernel by kernel, and each is freed then: the weights are never in memory twice
         model = selection.for_backend(trees.pop(), dtype == "int8", kernels, attention, cache, reproducible)

@@ -123,9 +123,24 @@ def test_an_int8_row_is_the_same_in_any_company():
 
 
 @needs_compiler
-def test_on_a_cpu_alone_only_the_native_product_is_traced(monkeypatch):
-    monkeypatch.setattr("nemojax.kernels.panels.plain_product", lambda *given: pytest.fail("it was traced"))
-    assert product(jnp.ones((2, 8)), to_panels(jnp.ones((8, 5))), 5).tolist() == [[8.0] * 5] * 2
+@pytest.mark.parametrize("kind, rows", [("float32", 77), ("int8", 150)])
+def test_a_row_is_the_same_in_any_block(kind, rows):
+    """With so many inputs, the rows are cut into three blocks."""
+    rng = np.random.default_rng(0)
+    kernel = jnp.asarray(rng.standard_normal((4096, 33)), jnp.float32)
+    arguments = quantize_kernel_jit(kernel) if kind == "int8" else (to_panels(kernel),)
+    x = rng.standard_normal((rows, 4096)).astype(np.float32)
+    together = np.asarray(native_product(33, x, *arguments))
+    alone = np.concatenate([native_product(33, x[row : row + 1], *arguments) for row in range(rows)])
+    np.testing.assert_array_equal(alone, together)
+
+
+@needs_compiler
+@pytest.mark.parametrize("backend, forms", [("cpu", 1), ("gpu", 2)])
+def test_where_the_cpu_is_the_default_its_product_alone_is_traced(monkeypatch, backend, forms):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    jaxpr = str(jax.make_jaxpr(lambda x: product(x, to_panels(jnp.ones((8, 5))), 5))(jnp.ones((2, 8))))
+    assert ("ffi_call" in jaxpr) + ("dot_general" in jaxpr) == forms
 
 
 @needs_compiler

@@ -90,7 +90,8 @@ def test_a_large_model_is_packed_on_a_cpu(checkpoint_directory, monkeypatch, dty
         assert fast[2] == plain[2]
 
 
-def test_a_small_model_is_left_as_it_is(checkpoint_directory):
+def test_a_small_model_is_left_as_it_is(checkpoint_directory, monkeypatch):
+    monkeypatch.setattr(native, "_loaded", lambda: pytest.fail("it needs no compiler"))
     assert isinstance(thaw(nemojax.load(checkpoint_directory).model).encoder.blocks[0].feedforward1.linear1, Linear)
 
 
