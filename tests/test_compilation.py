@@ -54,6 +54,12 @@ def test_a_directory_is_made_with_its_parents_and_may_exist(no_cache, tmp_path):
     assert path is not None and path.is_dir() and compilation.keep(tmp_path / "a" / "b") == path
 
 
+def test_a_directory_may_be_in_the_home_directory(no_cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = compilation.keep("~/programs")
+    assert path is not None and path.parent == tmp_path / "programs"
+
+
 def test_by_default_it_is_the_users_cache(no_cache, tmp_path):
     path = compilation.keep()
     assert path is not None and path.parent == tmp_path / "user" / "nemojax" and path.is_dir()

@@ -93,6 +93,14 @@ def test_a_text_that_the_system_can_not_read(tmp_path, monkeypatch, error):
     assert str(entry) == f"{manifest}: line 1: its text_filepath a.txt can't be read (Input/output error)"
 
 
+def test_of_several_texts_the_first_kind_counts(tmp_path):
+    (tmp_path / "a.txt").write_text("of a file")
+    texts = {"text": "its own", "text_filepath": "a.txt", "normalized_text": "normalized"}
+    lines = [{"audio_filepath": "a.wav", **dict(list(texts.items())[first:])} for first in range(3)]
+    found = expand_manifest(write(tmp_path / "m.json", *lines))
+    assert [entry.text for entry in found] == ["its own", "of a file", "normalized"]
+
+
 @pytest.mark.parametrize(
     "line,message",
     [

@@ -54,6 +54,9 @@ def test_durations_may_be_rounded(tmp_path):
             with closing(open_audio(Recording(path, "a", begin / 16_000, (end - begin) / 16_000))) as audio:
                 assert (len(audio.read(10**6)), audio.notes) == (read - begin, notes)
                 assert audio.duration_s == (read - begin) / 16_000
+    path.write_bytes(encoded(wave(8_000), 8_000))
+    with closing(open_audio(Recording(path, "a", 0.0, 1.5))) as audio:
+        assert audio.notes == ("resampled from 8000 Hz", "0.50 s shorter than the requested part")
 
 
 def test_parts_outside_the_file(tmp_path):

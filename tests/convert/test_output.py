@@ -48,6 +48,10 @@ def test_existing_output_and_full_disks(tmp_path, new, monkeypatch):
         pass
     with pytest.raises(ConvertError, match="precious exists already"), new(tmp_path / "full" / "precious", 1):
         pass
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(ConvertError, match="link exists already"), new(tmp_path / "link", 1):
+        pass
+    (tmp_path / "link").unlink()
     room = namedtuple("room", "total used free")(10**9, 0, 10**6)
     monkeypatch.setattr(output.shutil, "disk_usage", lambda path: room)
     with new(tmp_path / "fits", 10**6) as partial:

@@ -59,7 +59,7 @@ def test_phrases_replace_labels_and_are_the_same_in_a_stream_and_a_recording(rec
     assert pushed(recognizer.stream(LOOKAHEAD, phrases=PHRASES), speech) == (tokens, frames)
     expecting = recognizer.with_phrases(PHRASES)
     assert transcribed(expecting, speech) == (tokens, frames)
-    assert transcribed(expecting, speech, phrases=[]) == plain
+    assert transcribed(expecting, speech, phrases=[]) == transcribed(expecting.with_phrases(None), speech) == plain
     assert transcribed(recognizer, speech, phrases=recognizer.phrases(PHRASES)) == (tokens, frames)
 
 

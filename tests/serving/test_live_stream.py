@@ -306,7 +306,9 @@ def test_utterances_end_as_in_a_stream_alone(recognizer, speech):
 
     async def talk(engine):
         async def one(end_of_utterance):
-            stream, final = engine.open(end_of_utterance=end_of_utterance), []
+            given = {"end_of_utterance": end_of_utterance}
+            stream = await engine.open_within(60, **given) if end_of_utterance is ends[1] else engine.open(**given)
+            final = []
 
             async def read():
                 async for update in stream:
