@@ -114,6 +114,19 @@ def test_streams_are_expected_at_their_own_pace(schedule, seats, clock):
     assert schedule.next().stepped == seats[:1]
 
 
+def test_chunks_that_come_together_are_a_pace(schedule, seats, clock):
+    push(schedule, *seats)
+    schedule.next()
+    clock.now_s += 4.0
+    for seat in seats:
+        assert schedule.push(seat, np.tile(CHUNK, 2)) == 2
+    schedule.next()
+    schedule.next()
+    clock.now_s += 3.1  # one and a half of 2 s
+    push(schedule, seats[0])
+    assert schedule.next().stepped == seats[:1]
+
+
 def test_those_that_leave_and_complete_are_not_waited_for(schedule, seats):
     push(schedule, seats[0])
     assert schedule.leave(seats[1]) and not schedule.leave(seats[1])
