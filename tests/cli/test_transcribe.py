@@ -187,6 +187,10 @@ def test_channels(run, files, recognizer, speech, mode):
     )
     code, out, _ = run("transcribe", name, "--channel", "each", "--lookahead", 1, *mode)
     assert (code, out) == (0, f"{name} channel 0: {text[0]}\n{name} channel 1: {text[1]}\n")
+    raw = files / "two.raw"
+    raw.write_bytes(np.stack([left, right], 1).astype("<f4").tobytes())
+    code, out, _ = run("transcribe", raw, "--raw", "f32le,16000,2", "--channel", "each", "--lookahead", 1, *mode)
+    assert (code, out) == (0, f"{raw} channel 0: {text[0]}\n{raw} channel 1: {text[1]}\n")
     (files / "two.jsonl").write_text('{"audio_filepath": "two.wav", "channel_selector": 1}\n' * 2)
     code, out, _ = run("transcribe", files / "two.jsonl", "--channel", 0, "--lookahead", 1, *mode)
     assert (code, out) == (0, f"two.wav: {text[1]}\n" * 2)

@@ -25,8 +25,8 @@ def test_it_can_be_switched_off(monkeypatch):
 
 
 @needs_compiler
-def test_a_library_that_xla_refuses_is_compiled_again(tmp_path, monkeypatch):
-    """That of a wheel may be older than XLA supports."""
+def test_a_library_that_cannot_be_used_is_compiled_again(tmp_path, monkeypatch):
+    """That of a wheel may be older than XLA supports, or damaged."""
     source, carried, built = (tmp_path / name for name in ("small.cc", "carried.so", "built.so"))
     source.write_text('extern "C" int one() { return 1; }')
     for library in (carried, built):
@@ -40,6 +40,9 @@ def test_a_library_that_xla_refuses_is_compiled_again(tmp_path, monkeypatch):
     monkeypatch.setattr(native, "_register", register)
     monkeypatch.setattr(native, "carried_library", lambda: carried)
     monkeypatch.setattr(native, "build_library", lambda directory: built)
+    assert native._loaded.__wrapped__()._name == str(built)
+    (tmp_path / "damaged.so").write_bytes(b"")
+    monkeypatch.setattr(native, "carried_library", lambda: tmp_path / "damaged.so")
     assert native._loaded.__wrapped__()._name == str(built)
     monkeypatch.setattr(native, "build_library", lambda directory: carried)
     assert native._loaded.__wrapped__() == "the handler's API version (0.1) is incompatible"
