@@ -254,6 +254,9 @@ def test_the_room_that_is_needed(native, tmp_path, monkeypatch):
         with pytest.raises(ConvertError, match=whole("enough")):
             stablehlo.write(native, tmp_path / "out", (0, 1), weights="inside" if inside else "beside", mlir=mlir)
         assert sizes.pop() == copies * 2**20 + weights * (copies if inside else 1)
+    monkeypatch.setattr(stablehlo, "MAX_STEP_BYTES", 1000)  # weights beside a step may be larger
+    with pytest.raises(ConvertError, match=whole("enough")):
+        stablehlo.write(native, tmp_path / "out", weights="beside")
 
 
 def test_refusals(native, tmp_path, monkeypatch):
