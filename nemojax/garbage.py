@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-LONG_S = 0.3  # a pause that takes longer had much to do: nothing was compiled before; giving back takes 1 to 15 ms
+LONG_S = 0.3  # in a shorter pause nothing is loaded or compiled, and little is freed; to give it back takes 1 to 15 ms
 
 _lock = threading.Lock()
 _pauses = 0  # that have begun and not ended, in all threads

@@ -125,7 +125,7 @@ def test_an_int8_row_is_the_same_in_any_company():
 @needs_compiler
 @pytest.mark.parametrize("kind, rows", [("float32", 77), ("int8", 150)])
 def test_a_row_is_the_same_in_any_block(kind, rows):
-    """With so many inputs, the rows are cut into three blocks."""
+    """Rows of 4,096 inputs are long: these many take three blocks of a core's cache."""
     rng = np.random.default_rng(0)
     kernel = jnp.asarray(rng.standard_normal((4096, 33)), jnp.float32)
     arguments = quantize_kernel_jit(kernel) if kind == "int8" else (to_panels(kernel),)

@@ -13,20 +13,25 @@ def stream(recognizer):
     return recognizer.stream(1)
 
 
+def let_steps_fail(monkeypatch, stream, *numbers: int) -> list[int]:
+    """Makes the steps of these numbers fail, counted from 1 and from now on; returns what has an item for each step."""
+    step, calls = stream._batch.step, []
+
+    def failing_step(given):
+        calls.append(1)
+        if len(calls) in numbers:
+            raise MemoryError("no room")
+        return step(given)
+
+    monkeypatch.setattr(stream._batch, "step", failing_step)
+    return calls
+
+
 def test_chunks_wait_where_a_step_fails(recognizer, stream, monkeypatch):
     """The rest of the push, and what is pushed later, is transcribed once steps succeed again."""
     samples = wave(7 * stream.chunk_samples + 100, 1)[:, 0]
     expected = recognizer.transcribe(samples, 1)
-    step, failing = stream._batch.step, [2, 3]
-
-    def failing_step(given):
-        calls.append(1)
-        if len(calls) in failing:
-            raise MemoryError("no room")
-        return step(given)
-
-    calls = []
-    monkeypatch.setattr(stream._batch, "step", failing_step)
+    let_steps_fail(monkeypatch, stream, 2, 3)
     cut = 5 * stream.chunk_samples
     with pytest.raises(MemoryError):
         stream.push(samples[:cut])
@@ -42,15 +47,7 @@ def test_chunks_wait_where_a_step_fails(recognizer, stream, monkeypatch):
 
 def test_a_stream_that_forgets_returns_what_was_found_before_a_step_failed(recognizer, speech, monkeypatch):
     whole, stream = recognizer.stream(1), recognizer.stream(1, keep_transcript=False)
-    step, calls = stream._batch.step, []
-
-    def failing_step(given):
-        calls.append(1)
-        if len(calls) == 9:
-            raise MemoryError("no room")
-        return step(given)
-
-    monkeypatch.setattr(stream._batch, "step", failing_step)
+    let_steps_fail(monkeypatch, stream, 9)
     whole.push(speech[:30_000])
     with pytest.raises(MemoryError):
         stream.push(speech[:30_000])
@@ -60,17 +57,10 @@ def test_a_stream_that_forgets_returns_what_was_found_before_a_step_failed(recog
 
 
 def test_an_end_that_fails_is_tried_again(recognizer, stream, speech, monkeypatch):
-    samples, step, calls = speech[:20_000], stream._batch.step, []
+    samples = speech[:20_000]
     expected = recognizer.transcribe(samples, 1)
     stream.push(samples)
-
-    def failing_step(given):
-        calls.append(1)
-        if len(calls) == 1:
-            raise MemoryError("no room")
-        return step(given)
-
-    monkeypatch.setattr(stream._batch, "step", failing_step)
+    calls = let_steps_fail(monkeypatch, stream, 1)
     with pytest.raises(MemoryError):
         stream.finish()
     with pytest.raises(ValueError, match="this stream is finished"):

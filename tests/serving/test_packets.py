@@ -72,7 +72,7 @@ def test_streams_of_all_kinds_are_pushed_together(recognizer, speech, monkeypatc
 
 
 def test_a_packet_overtakes_no_push(recognizer, speech):
-    """Not even where it comes with the step that makes room, before the push goes on."""
+    """A push waits for room. A packet that arrives with the step that makes room comes after that push all the same."""
     refused, samples = [], np.asarray(speech)[:20_000]
 
     async def talk(engine):
