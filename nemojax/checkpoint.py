@@ -222,7 +222,7 @@ def load(
     device = default_device()
     with _stored(directory, in_tiles) as stored:
         quantized = [name for name, type in stored.types.items() if type == np.int8]
-        model = abstract_model(config, quantization.quantize if quantized else None)
+        model = abstract_model(config, quantization.form_of(quantized))
         parameters = named_parameters(model)
         shapes = {name: leaf.shape for name, leaf in parameters.items()}
         check_shapes(shapes, stored.shapes)

@@ -11,7 +11,7 @@ alone.
 there, and with bfloat16 kernels activations have 16 bits.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 import jax
@@ -26,7 +26,7 @@ from nemojax.kernels.native import lays_out
 from nemojax.kernels.panels import PackedKernel, panels_of, products, quantize_kernel
 from nemojax.model.conformer import ConformerBlock
 from nemojax.model.layers import Linear
-from nemojax.model.parameters import FrozenModel, thaw
+from nemojax.model.parameters import Form, FrozenModel, thaw
 from nemojax.model.transducer import Transducer
 
 TILED = (jnp.int8, jnp.bfloat16)  # types that tiles multiply
@@ -58,7 +58,7 @@ class PackedLinear(nnx.Module):
 def pack(model: Transducer) -> Transducer:
     """Returns the same model with the blocks' kernels in panels, in the type they have, and all else in float32."""
     model = to_float32(model)  # what was given is not kept: each kernel is freed once it is packed
-    return _replaced(model, int8=False)
+    return _replaced(model, list(_layers(model)), int8=False)
 
 
 def to_float32(model: Transducer) -> Transducer:
@@ -73,11 +73,24 @@ def to_float32(model: Transducer) -> Transducer:
 def quantize(model: Transducer) -> Transducer:
     """Returns the same model with the blocks' kernels in int8, and all else in the type it has.
 
-    Projections of positions keep their type: they are computed once. So do subsampling, prediction network and joint
-    network: they are small, and labels depend on them directly.
+    Subsampling, prediction network and joint network keep their type: they are small, and labels depend on them
+    directly. Kernels of positions are rounded too: no step reads them, but they would be a tenth of the bytes.
     """
+    model = quantize_but_positions(model)
+    return _replaced(model, [(block.attention, "position") for block in model.encoder.blocks], int8=True)
+
+
+def quantize_but_positions(model: Transducer) -> Transducer:
+    """Does what `quantize` does, and leaves the kernels of positions as they are: checkpoints had this form before."""
     model = jax.tree.map(lambda x: x, model)
-    return _replaced(model, int8=True)
+    return _replaced(model, list(_layers(model)), int8=True)
+
+
+def form_of(quantized: Collection[str]) -> Form | None:
+    """Returns the form of a checkpoint's model by the names of its parameters in int8; None if there are none."""
+    if not quantized:
+        return None
+    return quantize if any(".position." in name for name in quantized) else quantize_but_positions
 
 
 def to_tiles(model: Transducer) -> Transducer:
@@ -112,9 +125,9 @@ def plain_products(model: Transducer) -> Transducer:
     return model
 
 
-def _replaced(model: Transducer, int8: bool) -> Transducer:
+def _replaced(model: Transducer, layers: Sequence[tuple[nnx.Module, str]], int8: bool) -> Transducer:
     """Changes the given tree layer by layer, so that a kernel that nothing else holds is freed."""
-    for module, name in list(_layers(model)):
+    for module, name in layers:
         setattr(module, name, PackedLinear(getattr(module, name), int8))
     return model
 
@@ -126,10 +139,11 @@ def _layers(model: Transducer, kind: type[nnx.Module] = Linear) -> Iterator[tupl
 
 
 def _layers_of(block: ConformerBlock, kind: type[nnx.Module]) -> Iterator[tuple[nnx.Module, str]]:
+    """Yields a block's layers. A `Linear` of positions is left out: it is computed once, and stays as it is."""
     for module in (block.feedforward1, block.attention, block.convolution, block.feedforward2):
-        yield from (
-            (module, name) for name, layer in vars(module).items() if isinstance(layer, kind) and name != "position"
-        )
+        for name, layer in vars(module).items():
+            if isinstance(layer, kind) and not (kind is Linear and name == "position"):
+                yield module, name
 
 
 def is_quantized(model: Transducer | FrozenModel) -> bool:

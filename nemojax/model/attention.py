@@ -111,7 +111,7 @@ class Attention(nnx.Module):
         """Projects every distance that a block can hold; constant for given weights."""
         table = jnp.asarray(sinusoids(position_distances(self.config), self.config.width))
         projected = self.position(table).reshape(-1, self.config.heads, self.config.head_width)
-        return projected.astype(self.position.kernel.dtype)
+        return projected.astype(self.position_bias.dtype)
 
     def step(
         self,

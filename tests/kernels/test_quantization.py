@@ -10,7 +10,7 @@ from experiments.references.sound import glides
 from nemojax import checkpoint, streaming
 from nemojax.kernels import native, selection
 from nemojax.kernels.panels import from_panels
-from nemojax.kernels.quantization import PackedLinear, is_quantized, pack, quantize
+from nemojax.kernels.quantization import PackedLinear, is_quantized, pack, quantize, quantize_but_positions
 from nemojax.model.layers import Linear
 from nemojax.model.parameters import named_parameters, thaw
 from tests.helpers.compiler import COMPILER, needs_compiler
@@ -43,14 +43,46 @@ LAYERS = {
 }
 
 
-def test_the_blocks_are_quantized_and_nothing_else(tiny_model):
+POSITIONS = {f"encoder.blocks.{block}.attention.position.kernel" for block in range(2)}
+
+
+@pytest.mark.parametrize("form, layers", [(quantize, LAYERS | POSITIONS), (quantize_but_positions, LAYERS)])
+def test_the_blocks_are_quantized_and_nothing_else(tiny_model, form, layers):
     before = named_parameters(tiny_model)
-    model = quantize(tiny_model)
+    model = form(tiny_model)
     after = named_parameters(model)
-    assert {name for name, value in after.items() if value.dtype == jnp.int8} == LAYERS
-    assert set(after) == set(before) | {f"{name}_scale" for name in LAYERS}
-    assert all(value is before[name] for name, value in after.items() if name in before and name not in LAYERS)
+    assert {name for name, value in after.items() if value.dtype == jnp.int8} == layers
+    assert set(after) == set(before) | {f"{name}_scale" for name in layers}
+    assert all(value is before[name] for name, value in after.items() if name in before and name not in layers)
     assert not is_quantized(tiny_model) and is_quantized(model)
+
+
+def test_positions_are_those_of_rounded_kernels(tiny_model):
+    """They keep the type of the other parameters, and are the product with what int8 makes of the kernels."""
+    model = quantize(tiny_model)
+    for block, before in zip(model.encoder.blocks, tiny_model.encoder.blocks, strict=True):
+        layer = block.attention.position
+        kernel = kernel_of(layer.kernel[...], *before.attention.position.kernel.shape) * layer.kernel_scale[...][None]
+        rounded = jax.tree.map(lambda x: x, before.attention)
+        rounded.position.kernel = nnx.Param(kernel)
+        expected, found = rounded.project_positions(), block.attention.project_positions()
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+        assert found.dtype == expected.dtype == jnp.float32
+        assert np.abs(before.attention.project_positions() - expected).max() > 3e-3
+
+
+@pytest.mark.parametrize("tiles", [None, "emulated"])
+def test_a_checkpoint_whose_positions_are_not_in_int8_is_read(tiny_model, pieces, tmp_path, tiles, monkeypatch):
+    """Those that were saved before positions were rounded too: nothing is rounded anew."""
+    monkeypatch.setattr(native, "tiles", lambda: tiles)
+    saved = quantize_but_positions(tiny_model)
+    checkpoint.save(tmp_path / "model", saved, pieces, {})
+    recognizer = nemojax.load(tmp_path / "model")
+    assert recognizer.dtype == "int8"
+    wanted, found = named_parameters(saved), named_parameters(thaw(recognizer.model))
+    for name in POSITIONS:
+        np.testing.assert_array_equal(found[name], wanted[name])
+    assert recognizer.transcribe(glides(np.random.default_rng(0), 32_000)).tokens
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
