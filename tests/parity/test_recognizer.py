@@ -58,6 +58,8 @@ def test_transcripts(pair, seams, recognizer, lookahead):
         streamed = stream.finish()
         for label, result in ("transcribe", transcript), ("stream.push", streamed):
             seams.compare_tokens(label, decoding, pair.nemo.blank, result.tokens, result.frames, where)
-        _, _, expected = pair.nemo.decode(pair.nemo_offline(lookahead)[name]["encoder"])
-        assert transcript.text == streamed.text and pair.nemo.tidied(streamed.text) == expected, where
+            assert result.text == recognizer.tokenizer.decode(result.tokens), where
+        # the text of NeMo's labels: after a near tie ours have another one
+        labels, _, expected = pair.nemo.decode(pair.nemo_offline(lookahead)[name]["encoder"])
+        assert pair.nemo.tidied(recognizer.tokenizer.decode(labels)) == expected, where
         assert streamed.text.startswith(text), where
