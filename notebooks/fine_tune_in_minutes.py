@@ -76,23 +76,24 @@ print(*(entry["text"] for entry in entries[:8:4]), sep="\n")
 # and the length. The held-out recordings choose no checkpoint: the weights of the last step are scored.
 
 # %%
+STEPS = int(os.environ.get("FINE_TUNING_STEPS", "120"))  # a test of this notebook takes fewer
 _, small = PRESETS["small"]
 experiment = dataclasses.replace(
     small,
     run=Path("run"),
     train=(str(training),),
     init=SMALL,
-    steps=120,
-    save_every=40,
+    steps=STEPS,
+    save_every=STEPS // 3,
     workers=0,
     training=dataclasses.replace(
         small.training,
         learning_rate=0.024,
-        warmup_steps=20,
+        warmup_steps=STEPS // 6,
         ctc_weight=0.3,
         average_decay=0.9,
-        cooldown_from=60,
-        cooldown_steps=60,
+        cooldown_from=STEPS // 2,
+        cooldown_steps=STEPS // 2,
     ),
     plan=dataclasses.replace(small.plan, bucket_count=1),
 )

@@ -58,7 +58,8 @@ def test_outputs_are_kept_and_show_no_error_and_no_machine(script):
 
 @pytest.mark.slow
 @each
-def test_it_runs(script):
+def test_it_runs(script, monkeypatch):
+    monkeypatch.setenv("FINE_TUNING_STEPS", "6")
     notebook = executed(script)
     assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
 
