@@ -26,9 +26,7 @@ demo: $(VENV)/installed  ## transcribe a recording with the small model; text ap
 
 test: check fast  ## set up, check style and types, run the fast tests
 
-$(VENV)/ready: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+$(VENV)/ready: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet -e '.[dev]'
 	touch $@
 
@@ -43,7 +41,7 @@ fast: $(VENV)/ready
 slow: fast only-slow  ## run all tests but the comparison with NeMo and transformers
 
 only-slow: $(VENV)/ready
-	$(VENV)/bin/python -m pytest -n $(WORKERS) -m "slow and not parity"
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "slow and not parity"
 
 # The environment of the references: NeMo and transformers beside nemojax, tested with Python 3.11.
 $(PARITY_VENV)/ready: pyproject.toml
