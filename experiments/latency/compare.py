@@ -158,17 +158,18 @@ class Measurements:
                 for label in ("none", "kept") if ours else ("",):  # the second start finds the first one's programs
                     self._describe(f"{name}: a fresh process")
                     try:
-                        times = self._start(name, cache)
+                        start = self._start(name, cache)
                     except ContenderError as error:
                         self._rows.report(error)
                         continue
-                    yield {"kind": "start", "lookahead": lookahead, "repeat": repeat, "cache": label, **times}
+                    yield {"kind": "start", "lookahead": lookahead, "repeat": repeat, "cache": label, **start}
 
     def _start(self, name: str, cache: Path | None) -> Row:
         with closing(self._process(name, cache)) as process:
-            process.ask(do="first", recording=0, lookahead=self._settings.lookaheads[-1])
+            answer = process.ask(do="first", recording=0, lookahead=self._settings.lookaheads[-1])
             first_s = time.perf_counter() - process.started
-        return {"contender": name, "loaded_s": round(process.loaded_s, 3), "first_s": round(first_s, 3)}
+        times = {"loaded_s": round(process.loaded_s, 3), "first_s": round(first_s, 3)}
+        return {"contender": name, **times, "resident_bytes": answer["resident_bytes"]}
 
     def _streams(self, processes: Sequence[ContenderProcess], lookahead: int) -> Iterator[Row]:
         chunk_s = FRAME_S * (lookahead + 1)

@@ -65,14 +65,22 @@ def stream_table(rows: Sequence[Row]) -> str:
 
 
 def start_table(rows: Sequence[Row]) -> str:
-    heads = ["contender", "look-ahead", "compiled steps", "loaded after, s", "first labels after, s"]
+    heads = [
+        "contender",
+        "look-ahead",
+        "compiled steps",
+        "loaded after, s",
+        "first labels after, s",
+        "resident then, GB",
+    ]
     lines = []
     for name, lookahead, cache in dict.fromkeys(
         (row["contender"], row["lookahead"], row["cache"]) for row in select(rows, kind="start")
     ):
         found = select(rows, kind="start", contender=name, lookahead=lookahead, cache=cache)
         times = [median_and_range([row[key] for row in found]) for key in ("loaded_s", "first_s")]
-        lines.append([name, str(lookahead), cache, *times])
+        resident = [row["resident_bytes"] / 1e9 for row in found if "resident_bytes" in row]  # earlier rows have none
+        lines.append([name, str(lookahead), cache, *times, median_and_range(resident, "{:.2f}")])
     return markdown(heads, lines)
 
 

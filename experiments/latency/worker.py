@@ -8,7 +8,7 @@ The first answer is `{"ready": true}`, when the weights are loaded. The requests
     {"do": "first", "recording": 0, "lookahead": 6}                             -> tokens, of the first chunk with any
     {"do": "batch", "recordings": [0, 1], "lookahead": 6, "batch_size": 8}      -> seconds, tokens
 
-Each answer also has the peak of the process's memory. The process ends with its input.
+Each answer also has the process's resident memory, now and at its peak. The process ends with its input.
 """
 
 import importlib
@@ -74,10 +74,11 @@ def answer(contender: Contender, recordings: list[np.ndarray], request: dict[str
     raise ValueError(f"unknown request {request['do']!r}")
 
 
-def peak_bytes() -> int:
-    """Returns the peak of this process's resident memory."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
+def memory() -> dict[str, int]:
+    """Returns this process's resident memory in bytes, now and at its peak."""
+    lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    names = {"resident_bytes": "VmRSS", "peak_bytes": "VmHWM"}
+    return {name: int(lines[field].split()[0]) * 1024 for name, field in names.items()}
 
 
 def main() -> None:
@@ -94,7 +95,7 @@ def main() -> None:
 
     say({"ready": True})
     for line in sys.stdin:
-        say({**answer(contender, recordings, json.loads(line)), "peak_bytes": peak_bytes()})
+        say({**answer(contender, recordings, json.loads(line)), **memory()})
 
 
 if __name__ == "__main__":

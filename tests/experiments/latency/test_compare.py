@@ -56,7 +56,7 @@ class FakeProcess:
         tokens = [1, 2, 3, 4] if self.name == REFERENCE else [1, 2, 3, 5]
         answers = {"stream": {"steps": [(0.04, 0.03, 0.01)] * 5, "tokens": tokens}}
         answers["batch"] = {"seconds": 2.0, "tokens": [tokens] * len(request.get("recordings", []))}
-        return answers.get(do, {}) | {"peak_bytes": 7}
+        return answers.get(do, {}) | {"peak_bytes": 7, "resident_bytes": 5}
 
     def close(self):
         pass
@@ -76,6 +76,7 @@ def test_contenders_take_turns_and_one_that_fails_is_reported(work, tmp_path, mo
     assert capsys.readouterr().err.count("error: ") == 2
     assert [row["kind"] for row in found] == ["floor"] + ["start"] * 4 + ["stream"] * 8 + ["batch"] * 12
     assert 0 < found[0]["encoder_parameters"] < found[0]["parameters"]
+    assert {row["resident_bytes"] for row in select(found, kind="start")} == {5}
     starts = [(row["contender"], row["cache"]) for row in select(found, kind="start")]
     assert starts == [(REFERENCE, "none"), (REFERENCE, "kept"), ("transformers float32", ""), ("NeMo float32", "")]
     streams = select(found, kind="stream")

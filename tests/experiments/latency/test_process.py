@@ -11,7 +11,7 @@ def test_a_contender_answers_in_a_process_of_its_own(work):
         batch = process.ask(do="batch", recordings=[0, 0], lookahead=1, batch_size=2)
     finally:
         process.close()
-    assert len(answer["steps"]) == 19 and answer["peak_bytes"] > 1e7
+    assert len(answer["steps"]) == 19 and answer["peak_bytes"] >= answer["resident_bytes"] > 1e7
     assert answer["tokens"][: len(again["tokens"])] == again["tokens"]
     assert batch["tokens"][0] == batch["tokens"][1] and batch["seconds"] > 0
 

@@ -90,12 +90,13 @@ def test_tables_have_a_line_for_each_contender():
             "repeat": 0,
             "loaded_s": 2.0,
             "first_s": first_s,
+            **memory,
         }
-        for cache, first_s in (("none", 30.0), ("kept", 4.0))
+        for cache, first_s, memory in (("none", 30.0, {}), ("kept", 4.0, {"resident_bytes": 940_000_000}))
     ]
-    assert [line.split("|")[3:6] for line in start_table(starts).splitlines()[2:]] == [
-        [" none ", " 2.0 ", " 30.0 "],
-        [" kept ", " 2.0 ", " 4.0 "],
+    assert [line.split("|")[3:7] for line in start_table(starts).splitlines()[2:]] == [
+        [" none ", " 2.0 ", " 30.0 ", "  "],
+        [" kept ", " 2.0 ", " 4.0 ", " 0.94 "],
     ]
     batch = {"kind": "batch", "contender": "NeMo float32", "what": "mixed", "lookahead": 13, "batch_size": 4}
     batch |= {"repeat": 0, "seconds": 4.0, "audio_s": 80.0, "labels_off": None, "peak_bytes": 1}
