@@ -76,8 +76,9 @@ def quantize(model: Transducer) -> Transducer:
     Subsampling, prediction network and joint network keep their type: they are small, and labels depend on them
     directly. Kernels of positions are rounded too: no step reads them, but they would be a tenth of the bytes.
     """
-    model = quantize_but_positions(model)
-    return _replaced(model, [(block.attention, "position") for block in model.encoder.blocks], int8=True)
+    model = jax.tree.map(lambda x: x, model)
+    positions = [(block.attention, "position") for block in model.encoder.blocks]
+    return _replaced(model, [*_layers(model), *positions], int8=True)
 
 
 def quantize_but_positions(model: Transducer) -> Transducer:
