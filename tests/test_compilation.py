@@ -1,4 +1,5 @@
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import jax
@@ -134,6 +135,16 @@ def test_long_compilations_are_reported(no_cache):
     with Watch(reports.append, notice_s=30.0), compilation.announced("a short one"):
         pass
     assert len(reports) == 2
+
+
+def test_what_a_stopped_watch_saw_begin_is_not_counted_once_it_watches_again(no_cache):
+    watch = Watch()
+    with ExitStack() as begun:
+        with watch:
+            begun.enter_context(compilation.announced("the C++ kernels"))
+        watch.start()
+    watch.stop()
+    assert not watch.compiled
 
 
 def test_what_is_read_is_not_reported(no_cache):

@@ -30,8 +30,12 @@ def directory(tmp_path):
 
 def test_what_orbax_wrote_is_read(directory, monkeypatch):
     """A few arrays at a time, however many there are."""
+    events, aligned, device_put = [], weights.aligned, jax.device_put
     monkeypatch.setattr(weights, "CONCURRENT_BYTES", 50)
+    monkeypatch.setattr(weights, "aligned", lambda *given: events.append("begun") or aligned(*given))
+    monkeypatch.setattr(weights.jax, "device_put", lambda *given: events.append("read") or device_put(*given))
     check_reading(OrbaxWeights(directory))
+    assert events == ["begun", "begun", "read", "read", "begun", "read"]  # arrays of 2, 96 and 4 bytes
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def program(tmp_path, monkeypatch):
 
     def install(output: bytes = OUTPUT, message: str = "", code: int = 0, before: str = ""):
         (tmp_path / "output").write_bytes(output)
-        (tmp_path / "message").write_text(message)
+        (tmp_path / "message").write_text(message, errors="surrogateescape")
         (tmp_path / "ffmpeg").write_text(
             "#!/bin/sh\n"
             f"cd '{tmp_path}'\n"
@@ -90,6 +90,7 @@ def test_a_failure_of_ffmpeg_is_one_line(program):
         ("", "it gives no reason"),
         ("x" * 300 + "\n \n", "x" * 200),
         (warnings + "the reason\n", "the reason"),
+        ("caf\udce9: no streams\n", "caf\N{REPLACEMENT CHARACTER}: no streams"),  # a name that is not UTF-8
     ):
         program(b"", message, 1)
         with pytest.raises(AudioError, match=f"^bytes: ffmpeg can't decode it: {shown}$"):

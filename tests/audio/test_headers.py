@@ -62,6 +62,11 @@ def test_encodings_that_need_no_header(layout, subtype):
     assert layout.subtype == subtype
 
 
+def test_a_size_of_frames_of_0_follows_from_the_bits():
+    file = wav_bytes(bytes(60), channels=2, bits=24)
+    assert header(file[:32] + bytes(2) + file[34:]) == header(file) and header(file).frame_bytes == 6
+
+
 def test_chunks_before_the_samples_are_skipped():
     file = wav_bytes(b"\1\2\3\4", riff_size=36 + 4 + 12)
     odd = file[:12] + b"LIST" + struct.pack("<I", 3) + b"abc\0" + file[12:]

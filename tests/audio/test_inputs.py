@@ -145,6 +145,7 @@ def test_one_channel_of_samples():
     assert as_mono([0.5, 1]).dtype == np.float32 and as_mono(np.zeros(0)).shape == as_mono([]).shape == (0,)
     for bad, message in [
         (np.zeros((2, 3)), r"one channel of samples, \[N\]; these have the shape \[2, 3\]"),
+        (np.zeros((2, 1, 3)), r"one channel of samples, \[N\]; these have the shape \[2, 1, 3\]"),
         (np.zeros(3, np.int64), "its values are int64; samples are floats"),
         (np.array([0, 1, np.nan, np.inf]), "sample 2 of those pushed is nan, not audio"),
         (np.array([0, 1e300]), "sample 1 of those pushed is inf, not audio"),

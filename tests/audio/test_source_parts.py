@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import soxr
 
+from nemojax.audio.decoders import BLOCK_FRAMES
 from nemojax.audio.source import Recording, open_audio, read_all
 from nemojax.errors import AudioError
 from tests.helpers.messages import ending, whole
@@ -57,6 +58,17 @@ def test_durations_may_be_rounded(tmp_path):
     path.write_bytes(encoded(wave(8_000), 8_000))
     with closing(open_audio(Recording(path, "a", 0.0, 1.5))) as audio:
         assert audio.notes == ("resampled from 8000 Hz", "0.50 s shorter than the requested part")
+
+
+def test_nothing_after_a_part_is_decoded(tmp_path):
+    """Damage there is no error of the part."""
+    flac = encoded(wave(4 * BLOCK_FRAMES), 16_000, "flac")
+    middle = len(flac) * 9 // 32  # within the frame of FLAC that follows the part
+    (tmp_path / "damaged").write_bytes(flac[:middle] + bytes(999) + flac[middle:])
+    first = Recording(tmp_path / "damaged", "first", 0.0, BLOCK_FRAMES / 16_000)
+    assert len(everything(first)) == BLOCK_FRAMES
+    with pytest.raises(AudioError, match=r"^whole: truncated or damaged: it can't be decoded beyond "):
+        everything(Recording(tmp_path / "damaged", "whole"))
 
 
 def test_parts_outside_the_file(tmp_path):

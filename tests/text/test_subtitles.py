@@ -44,6 +44,12 @@ def test_else_before_a_pause():
     assert texts(words_of("one two three", gaps={"two": 5.0})) == ["one two", "three"]
 
 
+@pytest.mark.parametrize("begins_s, sizes", [((0.0, 1.4, 2.0), [1, 2]), ((0.0, 0.2, 3.0), [2, 1])])
+def test_else_where_the_cue_before_it_lacks_the_least_time_to_be_read(begins_s, sizes):
+    words = [Word("x" * 29 + ".", begin_s, begin_s + 0.1, 1.0) for begin_s in begins_s]
+    assert [len(cue.words) for cue in cues(words)] == sizes
+
+
 def test_a_number_with_a_point_and_a_small_letter_end_no_sentence():
     assert texts(words_of("It is about 3.5 miles approx. from here")) == ["It is about 3.5 miles approx. from here"]
 
