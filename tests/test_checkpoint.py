@@ -143,6 +143,25 @@ def test_a_failed_save_leaves_nothing(tmp_path, tiny_model):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_threads_write_while_it_is_removed_goes_too(tmp_path, tiny_model, monkeypatch):
+    late, remove = [], shutil.rmtree
+
+    def remove_once(path, **how):
+        remove(path, **how)
+        if not late:
+            path.mkdir()
+            late.append(path / "written late")
+            late[0].touch()
+
+    def fail(parameters):
+        monkeypatch.setattr(shutil, "rmtree", remove_once)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(CheckpointError, match=ending(" can't be written: No space left on device")):
+        checkpoint.save(tmp_path / "half", tiny_model, b"", ORIGIN, progress=fail)
+    assert late and list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def copy(saved, tmp_path):
     return shutil.copytree(saved, tmp_path / "copy")

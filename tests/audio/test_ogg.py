@@ -95,6 +95,14 @@ def test_bytes_of_no_page_are_notes():
         streams(FIRST[:20])
 
 
+def test_the_next_page_is_sought_only_so_far(monkeypatch):
+    monkeypatch.setattr(ogg, "READ_BYTES", 600)
+    monkeypatch.setattr(ogg, "SEARCH_BYTES", 1000)
+    assert streams(FIRST + b"x" * 900 + LAST)[0] == [(0, 2 * len(FIRST) + 900, True)]
+    found, notes, _ = streams(FIRST + b"x" * 2000 + LAST)
+    assert found == [(0, len(FIRST), False)] and notes == [f"{2000 + len(LAST)} bytes not used (in no Ogg page)"]
+
+
 def test_pages_and_streams_are_bounded(monkeypatch):
     monkeypatch.setattr(ogg, "MAX_PAGES", 20)
     monkeypatch.setattr(ogg, "MAX_STREAMS", 5)
