@@ -49,9 +49,16 @@ segments_of = jax.jit(streaming.segments_of, static_argnums=(2, 3, 4))
 
 
 def test_more_samples_than_an_int32_counts_are_refused(model):
-    shapes = jax.ShapeDtypeStruct((1, 2**31), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
-    with pytest.raises(AudioError, match=r"it has 2147483648 samples, more than 2147\d+; cut it into shorter arrays"):
-        jax.eval_shape(lambda samples, length: streaming.segments_of(samples, length, 1, 1, model.config), *shapes)
+    most = streaming.MAX_SAMPLES - model.config.history_samples
+
+    def cut(samples):
+        shapes = jax.ShapeDtypeStruct((1, samples), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
+        return jax.eval_shape(lambda x, length: streaming.segments_of(x, length, 1, 1, model.config), *shapes)
+
+    segments, _, chunk_samples = cut(most).samples.shape
+    assert segments == -(-streaming.MAX_SAMPLES // chunk_samples)
+    with pytest.raises(AudioError, match=rf"it has {most + 1} samples, more than {most}; cut it into shorter arrays"):
+        cut(most + 1)
 
 
 def transcribe(model, constants, recordings, lookahead, chunks, poison=0.0):

@@ -2,6 +2,7 @@ import io
 
 import pytest
 
+from nemojax.audio import mp3
 from nemojax.audio.mp3 import (
     StretchedWindow,
     adts_frame_bytes,
@@ -13,6 +14,7 @@ from nemojax.audio.mp3 import (
     next_mp3,
     tag_bytes,
 )
+from nemojax.audio.raw import Report
 from nemojax.audio.window import Window
 from tests.helpers.sounds import encoded, wave, without_frame_count
 
@@ -30,10 +32,10 @@ def test_a_stretched_window_reports_a_hundred_times_its_size():
 
 
 def test_frame_counts():
-    mp3 = encoded(wave(30_000), 16_000, "mp3")
+    file = encoded(wave(30_000), 16_000, "mp3")
     tag = b"ID3\x03\x00\x00\x00\x00\x10\x00" + bytes(2048)
-    assert has_frame_count(whole(mp3)) and has_frame_count(whole(tag + mp3))
-    bare = without_frame_count(mp3)
+    assert has_frame_count(whole(file)) and has_frame_count(whole(tag + file))
+    bare = without_frame_count(file)
     assert not has_frame_count(whole(bare)) and not has_frame_count(whole(tag + bare))
     assert not has_frame_count(whole(b"")) and not has_frame_count(whole(b"ID3"))
 
@@ -52,7 +54,7 @@ def counting(name: bytes, flags: int, count: int) -> bytes:
 @pytest.mark.parametrize("tag", [0, 30])
 def test_counted_bytes(name, flags, found, tag):
     data = (b"ID3\4\0\0\0\0\0" + bytes([tag - 10]) + bytes(tag - 10) if tag else b"") + counting(name, flags, found)
-    assert counted_bytes(whole(data)) == tag + found
+    assert counted_bytes(whole(data)) == counted_bytes(whole(data + b"more")) == tag + found
     assert counted_bytes(whole(data[:-1])) is None
 
 
@@ -60,6 +62,23 @@ def test_a_frame_that_does_not_count_its_bytes():
     for flags in (0, 1, 2, 12):
         assert counted_bytes(whole(counting(b"Xing", flags, 70_000))) is None
     assert counted_bytes(whole(HEADER + bytes(500))) is None
+
+
+def test_frames_are_counted_in_one_pass(monkeypatch):
+    reads = []
+
+    class Watched(Window):
+        def bytes_at(self, position, size):
+            reads.append(size)
+            return super().bytes_at(position, size)
+
+    monkeypatch.setattr(mp3, "READ_BYTES", 5000)
+    frame = HEADER + bytes(413)
+    data = counting(b"Xing", 1, 0).ljust(417, b"\0") + 99 * frame
+    report = Report()
+    mp3.repaired(Watched(io.BytesIO(data), 0, len(data)), report)
+    assert report.notes == ["its header announces 9 MPEG frames, and it holds 99: all are used"]
+    assert len(reads) < 20
 
 
 def test_tags_end_after_their_size_and_their_footer():
