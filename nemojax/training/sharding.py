@@ -44,7 +44,7 @@ def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
       ConfigError: the sizes do not fit the number of devices.
     """
     devices, sizes = jax.device_count(), [data, fsdp]
-    if -1 in sizes and 0 not in sizes and devices % abs(data * fsdp) == 0:
+    if -1 in sizes and 0 not in sizes:
         sizes[sizes.index(-1)] = devices // abs(data * fsdp)
     if min(sizes) < 1 or sizes[0] * sizes[1] != devices:
         raise ConfigError(f"a mesh of data={data} and fsdp={fsdp} does not fit {devices} devices")

@@ -63,6 +63,9 @@ def test_chunks_to_the_end(data, found, monkeypatch):
 def test_the_announced_end_of_a_file(kind):
     file = encoded(wave(1001), 16_000, kind)
     assert headers.announced_end(whole(file + bytes(9))) == len(file)
+    if kind == "au":
+        reversed_order = encoded(wave(1001), 16_000, kind, endian="LITTLE")
+        assert headers.announced_end(whole(reversed_order + bytes(9))) == len(file)
     for other in (b"FORM\0\0\1\0ILBM", b"FOR\0\0\0\1\0AIFF", b"riff" + bytes(20), b"RIFF" + bytes(20), b""):
         assert headers.announced_end(whole(other)) is None
     assert headers.announced_end(whole(b"FORM\0\0\1\0AIFC")) == 264
@@ -74,6 +77,7 @@ def test_where_a_joined_file_begins():
     assert headers.joined_file(whole(odd + aiff)).size == len(aiff)
     assert headers.joined_file(whole(odd + b"\0" + aiff)).size == len(aiff)  # the size is odd, and padded
     assert headers.joined_file(whole(odd + b"\0\0" + aiff)) is None and headers.joined_file(whole(aiff)) is None
+    assert headers.joined_file(whole(b".snd" + bytes(20))) is None  # of no size: it does not follow itself
     zero = aiff[:4] + b"\xff\xff\xff\xf8" + aiff[8:]  # its end is beyond the file
     assert headers.joined_file(whole(zero + aiff)) is None
 

@@ -41,7 +41,7 @@ def test_a_line_may_follow_the_one_before_it(run, tmp_path, recognizer):
     tokenizer, scores = recognizer.tokenizer, []
     pieces = [tokenizer.piece(label) for label in range(tokenizer.size)]
     for flags in ([], ["--joined"]):
-        assert run("lm", tmp_path / "text.txt", tmp_path / "lm.arpa", "--order", 3, *flags)[0] == 0
+        assert run("lm", tmp_path / "text.txt", tmp_path / "lm.arpa", "--order", 2, *flags)[0] == 0
         graph = read_language_model(tmp_path / "lm.arpa", pieces)
         state = graph.start
         for label in tokenizer.encode("the dog fox"):

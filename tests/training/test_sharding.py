@@ -91,7 +91,7 @@ def test_sizes_that_do_not_fit(abstract_state):
     mesh = jax.sharding.AbstractMesh((1, 7), sharding.AXES)
     with pytest.raises(ConfigError, match=r"can't be spread .* over fsdp=7; choose another size"):
         sharding.state_shardings(abstract_state, mesh)
-    for data, fsdp in ((3, 5), (-1, 0), (-1, -1)):
+    for data, fsdp in ((3, 5), (-1, 0), (-1, -1), (-1, 2), (-2, -1)):
         with pytest.raises(ConfigError, match=whole(f"a mesh of data={data} and fsdp={fsdp} does not fit 1 devices")):
             sharding.make_mesh(data, fsdp)
 
