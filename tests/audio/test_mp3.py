@@ -79,6 +79,8 @@ def test_frames_are_counted_in_one_pass(monkeypatch):
     mp3.repaired(Watched(io.BytesIO(data), 0, len(data)), report)
     assert report.notes == ["its header announces 9 MPEG frames, and it holds 99: all are used"]
     assert len(reads) < 20
+    report = Report()  # of a file without counts
+    assert mp3.repaired(whole(99 * frame), report).bytes_at(0, len(data)) == 99 * frame and not report.notes
     begin = data.index(b"Xing") + 8
     for count in (100, 1 << 24):  # the file is cut: it has fewer
         report, cut = Report(), data[:begin] + count.to_bytes(4, "big") + data[begin + 4 :]

@@ -15,7 +15,7 @@ from nemojax.audio.decoders import BLOCK_FRAMES
 from nemojax.audio.source import Recording, open_audio, read_all
 from nemojax.errors import AudioError
 from tests.helpers.messages import ending, whole
-from tests.helpers.sounds import encoded, everything, wave
+from tests.helpers.sounds import encoded, everything, wave, without_frame_count
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "vorbis", "opus", "mp3"])
@@ -58,6 +58,12 @@ def test_durations_may_be_rounded(tmp_path):
     path.write_bytes(encoded(wave(8_000), 8_000))
     with closing(open_audio(Recording(path, "a", 0.0, 1.5))) as audio:
         assert audio.notes == ("resampled from 8000 Hz", "0.50 s shorter than the requested part")
+
+
+def test_parts_of_an_mp3_without_a_count_of_frames(tmp_path):
+    (tmp_path / "a.mp3").write_bytes(without_frame_count(encoded(wave(16_000), 16_000, "mp3")))
+    part = everything(Recording(tmp_path / "a.mp3", "part", 0.3, 0.2))
+    np.testing.assert_array_equal(part, everything(tmp_path / "a.mp3")[4800:8000])
 
 
 def test_nothing_after_a_part_is_decoded(tmp_path):

@@ -101,14 +101,19 @@ def test_the_levels_of_a_telephone_line_are_those_of_the_mu_law():
 def test_hum_is_harmonics_of_the_mains():
     bases = {float(np.random.default_rng(seed).choice(waveform.MAINS_HZ)) for seed in range(4)}
     assert bases == {50.0, 60.0}
+    quadrants = set()
     for seed in range(4):
         noise = waveform.hum(32_000, np.random.default_rng(seed))
-        power = np.abs(np.fft.rfft(noise)) ** 2  # in steps of 0.5 Hz
+        spectrum = np.fft.rfft(noise)  # in steps of 0.5 Hz
+        power = np.abs(spectrum) ** 2
         base = max(range(2), key=lambda i: power[[100, 120][i] :: [100, 120][i]][:10].sum())
         harmonics = power[[100, 120][base] :: [100, 120][base]][:10]
         assert harmonics.sum() > 0.99 * power.sum() and noise.dtype == np.float32
         amplitudes = np.sqrt(harmonics) / 16_000
         assert (amplitudes < 1.001 / np.arange(1, 11)).all() and (amplitudes > 1e-4).all()
+        phases = np.angle(spectrum[[100, 120][base] :: [100, 120][base]][:10])
+        quadrants |= set(np.floor(phases / (np.pi / 2)).tolist())
+    assert quadrants == {-2, -1, 0, 1}
 
 
 def test_a_telephone_line_has_its_band_and_its_levels():
