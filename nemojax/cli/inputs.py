@@ -28,14 +28,13 @@ class Input(NamedTuple):
         return Timed.of(name, result, offset_s, (self.channel or 0) + 1)
 
     def to_dict(self, result: Transcript | AudioError) -> dict[str, Any]:
-        """Returns the fields of the JSON form of a result."""
+        """Returns the fields of the JSON form of a result; an error has one where it is of a line of a manifest."""
         if self.request is not None and self.manifest is not None:
             # here, because it imports jax, which takes seconds
             from nemojax.recognition.results import result_fields
 
             return {"manifest": self.manifest, **result_fields(self.request, result, self.manifest)}
-        if isinstance(result, AudioError):
-            return {"audio": self.name, "error": str(result)}
+        assert isinstance(result, Transcript)
         return result.to_dict(self.name)
 
 
