@@ -1,5 +1,6 @@
-"""Which streams an engine closes: on a clock that is set by hand."""
+"""What an engine does while no samples come: it compiles its steps, and closes idle streams, on a clock set by hand."""
 
+import asyncio
 import time
 from types import SimpleNamespace
 
@@ -12,14 +13,15 @@ from tests.serving.running import LOOKAHEAD
 
 
 class FakeBatch:
-    """Notes its sizes, and computes nothing."""
+    """Notes its size and those of its steps, and computes nothing."""
 
     def __init__(self, size, recognizer):
         self.size, self.config = size, recognizer.config
         self.chunk_samples = self.config.chunk_samples(LOOKAHEAD)
+        self.steps = []
 
     def step(self, given):
-        pass
+        self.steps.append(len(given.samples))
 
     def resize(self, size):
         self.size = size
@@ -69,3 +71,14 @@ def test_idle_streams_are_closed(idle):
     idle.later.clear()
     idle._close_idle(10.0)
     assert idle.later == []
+
+
+def test_a_step_of_every_size_is_compiled_before_a_stream_comes(recognizer, monkeypatch):
+    batch = FakeBatch(2, recognizer)
+    monkeypatch.setattr(recognizer, "batch", lambda size, lookahead: batch)
+
+    async def sizes_of_steps():
+        async with Engine(recognizer, LOOKAHEAD, slots=(2, 3, 5)):
+            return list(batch.steps)
+
+    assert asyncio.run(sizes_of_steps()) == [2, 3, 5] and batch.size == 2
