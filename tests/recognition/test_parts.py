@@ -9,6 +9,7 @@ from nemojax.decoding.greedy import Greedy
 from nemojax.errors import ConfigError
 from nemojax.kernels import selection
 from nemojax.model.parameters import parameter_count
+from nemojax.recognition.end_of_utterance import EndOfUtterance
 from nemojax.recognition.recognizer import Recognizer
 from nemojax.recognition.stream_batch import StreamBatch
 from tests.helpers.messages import whole
@@ -39,11 +40,12 @@ def test_a_recognizers_search_and_compiler_options_are_those_of_its_batches(reco
 @pytest.mark.parametrize("search", [Greedy(), Beam(2)])
 def test_the_words_of_every_search_have_its_measure_of_confidence(recognizer, search):
     measured = recognizer.with_search(search).with_confidence("gibbs,lin,mean")
-    labels, hypothesis = recognizer.tokenizer.encode("quick"), measured.hypothesis()
+    labels, hypothesis = recognizer.tokenizer.encode("quick"), measured.hypothesis(end_of_utterance=EndOfUtterance())
     confidences = [0.5, *[1.0] * (len(labels) - 1)]
     hypothesis.append(labels, [*range(len(labels))], [-0.5] * len(labels), confidences)
-    (word,) = hypothesis.transcript(8_000, 1, "stream").words
-    assert word.confidence == round(sum(confidences) / len(labels), 4) > 0.5
+    transcript = hypothesis.transcript(8_000, 1, "stream")
+    (word,), (utterance,) = transcript.words, transcript.utterances
+    assert word.confidence == round(sum(confidences) / len(labels), 4) > 0.5 and utterance.words == (word,)
 
 
 def test_a_lookahead_must_fit_the_model(recognizer):
