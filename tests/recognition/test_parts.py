@@ -48,6 +48,12 @@ def test_the_words_of_every_search_have_its_measure_of_confidence(recognizer, se
     assert word.confidence == round(sum(confidences) / len(labels), 4) > 0.5 and utterance.words == (word,)
 
 
+def test_a_search_without_confidences_takes_no_measure(recognizer, monkeypatch):
+    monkeypatch.setattr(recognizer, "search", object())
+    with pytest.raises(ConfigError, match=whole("confidence is an option of Greedy and Beam, not of object")):
+        recognizer.with_confidence("max_prob")
+
+
 def test_a_lookahead_must_fit_the_model(recognizer):
     assert recognizer.lookahead(None) == 13 and recognizer.lookahead(6) == 6
     with pytest.raises(
