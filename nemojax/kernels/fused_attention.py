@@ -27,7 +27,7 @@ MIN_ROWS = 16  # of a matrix product on a GPU
 class FusedAttention(Attention):
     """An `Attention` with the same parameters. `interpret` runs the kernel as plain JAX, on any device, for tests."""
 
-    def __init__(self, attention: Attention, interpret: bool = False):
+    def __init__(self, attention: Attention, interpret: bool):
         for name, value in vars(attention).items():
             if not name.startswith("_"):
                 setattr(self, name, value)
