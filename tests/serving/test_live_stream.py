@@ -137,6 +137,8 @@ def test_abandoned_streams_give_their_slots_back(recognizer, recordings):
         gc.collect()
         await asyncio.sleep(0.05)  # iterators are closed by the loop
         gc.collect()
+        await asyncio.sleep(0)
+        assert engine.open_streams == 0  # before another stream is opened: a request may wait for a slot
         engine.open(), engine.open()  # nobody refers to these
         gc.collect()
         return await speak(engine, recordings[-2], random.Random(0))
