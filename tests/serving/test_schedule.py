@@ -56,7 +56,13 @@ def push(schedule, *seats):
         assert schedule.push(seat, CHUNK) == 1
 
 
-def test_patience_counts_from_the_first_chunk(schedule, seats, clock):
+def push_together(schedule, *seats):
+    slots = np.array([seat.slot for seat in seats])
+    assert schedule.push_rows(slots, np.tile(CHUNK, (len(seats), 1))).all()
+
+
+@pytest.mark.parametrize("push", [push, push_together])
+def test_patience_counts_from_the_first_chunk(schedule, seats, clock, push):
     push(schedule, seats[0])
     clock.now_s += 0.25
     push(schedule, seats[1])
@@ -71,7 +77,8 @@ def test_patience_counts_from_the_first_chunk(schedule, seats, clock):
         schedule.next()
 
 
-def test_a_step_begins_at_once_when_every_stream_has_a_chunk(schedule, seats):
+@pytest.mark.parametrize("push", [push, push_together])
+def test_a_step_begins_at_once_when_every_stream_has_a_chunk(schedule, seats, push):
     push(schedule, *seats)
     assert schedule.next().stepped == seats
     with pytest.raises(TimeoutError, match="None"):  # without a chunk there is nothing to be patient for
