@@ -144,6 +144,8 @@ def test_rivas_and_nemos_parameters():
         ({"start_ms": "1"}, "start_ms must be a positive number of milliseconds, not '1'"),
         ({"silence_share": 0}, "silence_share must be more than 0 and at most 1, not 0"),
         ({"early_share": 1.5}, "early_share must be more than 0 and at most 1, not 1.5"),
+        ({"early_share": "1"}, "early_share must be more than 0 and at most 1, not '1'"),
+        ({"start_share": True}, "start_share must be more than 0 and at most 1, not True"),
         ({"max_utterance_s": 0}, "max_utterance_s must be more than 0 and at most 1e+09 seconds, not 0"),
     ],
 )
