@@ -84,7 +84,6 @@ class BeamHypothesis(Hypothesis):
             return NOTHING
         ranked = self._tree.ranked(self._count) if self.is_whole else []
         self._n_best = tuple(map(self._alternative, ranked))
-        self._tentative = ""
         return self.append(*self._tree.collapse()) + super().finish(samples)
 
     def _alternative(self, ranked: Ranked) -> Alternative:
