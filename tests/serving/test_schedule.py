@@ -129,7 +129,12 @@ def test_chunks_that_come_together_are_a_pace(schedule, seats, clock):
         assert schedule.push(seat, np.tile(CHUNK, 2)) == 2
     schedule.next()
     schedule.next()
-    clock.now_s += 3.1  # one and a half of 2 s
+    clock.now_s += 2.9  # less than one and a half of 2 s
+    push(schedule, seats[0])
+    with pytest.raises(TimeoutError):
+        schedule.next()
+    clock.now_s += PATIENCE_S
+    assert schedule.next().stepped == seats[:1]
     push(schedule, seats[0])
     assert schedule.next().stepped == seats[:1]
 
