@@ -144,6 +144,7 @@ GOOD = arpa([{(1,): (-1.0, -0.5), ("<s>",): (-99, 0)}, {("<s>", 1): (-0.5, None)
             "with nemojax lm",
         ),
         ("ngram 1=2", "ngram 1=3", "line 9: there are 2 1-grams, and \\data\\ says 3"),
+        ("\\end\\", "\\3-grams:\n\\end\\", "line 12: \\end\\ must be here, not \\3-grams:"),
         ("\\end\\", "", "line 13: the file ends without \\end\\; it is cut short, or not an ARPA file"),
         ("\\data\\", "data", "line 13: the file ends without \\end\\; it is cut short, or not an ARPA file"),
     ],
