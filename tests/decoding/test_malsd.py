@@ -18,9 +18,9 @@ LENGTHS = np.array([12, 5, 1, 0], np.int32)
 decode = jax.jit(lambda model, encoded, length, search: search.decode_whole(model, encoded, length), static_argnums=3)
 
 
-@pytest.fixture(scope="module", params=[-4.0, 12.0])
+@pytest.fixture(scope="module", params=[-4.0, 14.0])
 def case(request, tiny_config):
-    """A model that fills frames with labels, and one that does not."""
+    """A model that fills frames with labels, and one that does not, of which hypotheses come to the same labels."""
     config = dataclasses.replace(tiny_config, max_symbols_per_frame=2)
     model = random_model(config, seed=1, blank_bias=request.param)
     return model, 2.0 * normal(0, 4, 12, config.encoder.width)
