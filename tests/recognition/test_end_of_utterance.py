@@ -235,6 +235,7 @@ STREAMS = st.lists(st.tuples(TOKENS, st.integers(0, 12)), max_size=24)
 )
 @example([(DOG[0], 0), (DOG[1], 1), (CAT[0], 9)], 3, 4, 0.5, None, None, [])
 @example([(DOG[0], 0), (DOG[0], 2), (DOG[0], 2), (DOG[0], 2)], 20, 2, 1.0, None, (400.0, 0.6), [])
+@example([(DOG[0], 0), (DOG[0], 2), (DOG[0], 0), (DOG[0], 0)], 20, 4, 0.5, None, None, [])
 @example([(DOG[0], 0), (DOG[0], 2), (DOG[0], 1), (DOG[0], 9)], 9, 8, 1.0, None, (160.0, 1.0), [])
 def test_any_cut_gives_the_decisions_of_a_loop_over_frames(steps, tail, silence, share, longest, early, cuts):
     labels, frame = [], 0
