@@ -97,7 +97,7 @@ def language_model_graph(model: NGramModel, labels: int) -> Graph:
     """
     tree, begin = _Tree(_with_all_labels(model, labels), labels), labels
     states = np.zeros(len(tree.parents), bool)
-    states[0], states[tree.parents[1:]] = True, True
+    states[tree.parents[1:]] = True  # the root too: every label has a probability
     states |= tree.backoffs != 0
     targets, number = np.arange(len(states)), np.cumsum(states) - 1
     for level in tree.levels:  # what is no state leads to its longest suffix that is one
