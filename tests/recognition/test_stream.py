@@ -83,6 +83,7 @@ def test_a_stream_that_forgets_returns_what_no_update_had(recognizer, speech, sa
     whole, stream = recognizer.stream(1), recognizer.stream(1, keep_transcript=False)
     whole.push(speech[:samples])
     update = stream.push(speech[:samples])
+    assert update.text and stream.text == ""
     expected, rest = whole.finish(), stream.finish()
     assert update.text + rest.text == expected.text and update.tokens + rest.tokens == expected.tokens
     assert rest.notes == ("the text of earlier updates was not kept",) and stream.text == rest.text
