@@ -267,7 +267,7 @@ class Endpointer:
             return
         recent = sum(labeled > frame - self._start for labeled in self._labeled)
         if recent >= self._start_labeled:
-            self._begin, self._before = self._labeled[0] if self._start == 1 else frame, None
+            self._begin, self._before = frame, None
 
     def _shows_text(self, token: int) -> bool:
         return not self._tokenizer.is_silent(token) and (self._tokenizer.continuation(token) or "x").strip(" ") != ""
