@@ -211,7 +211,7 @@ def test_a_stream_of_telephone_bytes(recognizer, recordings):
 
 def test_progress_counts_every_second(recognizer, recordings):
     seconds = []
-    list(recognizer.transcribe_each(recordings, 13, 4, progress=seconds.append))
+    list(recognizer.transcribe_each(iter(recordings), 13, 4, progress=seconds.append))
     assert sum(seconds) == pytest.approx(sum(LENGTHS) / 16_000)
 
 
