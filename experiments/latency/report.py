@@ -65,14 +65,8 @@ def stream_table(rows: Sequence[Row]) -> str:
 
 
 def start_table(rows: Sequence[Row]) -> str:
-    heads = [
-        "contender",
-        "look-ahead",
-        "compiled steps",
-        "loaded after, s",
-        "first labels after, s",
-        "resident then, GB",
-    ]
+    heads = ["contender", "look-ahead", "compiled steps"]
+    heads += ["loaded after, s", "first labels after, s", "resident then, GB"]
     lines = []
     for name, lookahead, cache in dict.fromkeys(
         (row["contender"], row["lookahead"], row["cache"]) for row in select(rows, kind="start")

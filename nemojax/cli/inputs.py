@@ -28,7 +28,7 @@ class Input(NamedTuple):
         return Timed.of(name, result, offset_s, (self.channel or 0) + 1)
 
     def to_dict(self, result: Transcript | AudioError) -> dict[str, Any]:
-        """Returns the fields of the JSON form of a result; an error has one where it is of a line of a manifest."""
+        """Returns the fields of the JSON form of a result, or of the error of a line of a manifest."""
         if self.request is not None and self.manifest is not None:
             # here, because it imports jax, which takes seconds
             from nemojax.recognition.results import result_fields
