@@ -6,14 +6,12 @@ WORKERS ?= 2
 TESTS ?= tests
 
 # Programs that jax compiles for tests are kept here for the next run; tests/conftest.py sets how they are compiled.
-# Parity compiles as users do, at the default optimization level.
 COMPILED ?= $(CURDIR)/.compiled
-fast only-slow parity: export JAX_COMPILATION_CACHE_DIR = $(COMPILED)
+fast only-slow parity-random parity-released: export JAX_COMPILATION_CACHE_DIR = $(COMPILED)
 # Python keeps its bytecode too: without it, each process compiles all modules and tests again.
-fast only-slow parity: export PYTHONDONTWRITEBYTECODE =
-parity: export XLA_FLAGS =
+fast only-slow parity-random parity-released: export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test check fast slow only-slow parity golden notebooks wheel clean
+.PHONY: demo test check fast slow only-slow parity parity-random parity-released golden notebooks wheel clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -51,8 +49,17 @@ $(PARITY_VENV)/ready: pyproject.toml
 	$(PARITY_VENV)/bin/python -m pip install --quiet -e '.[dev,parity]'
 	touch $@
 
-parity: $(PARITY_VENV)/ready  ## compare with NeMo and transformers, on fresh random weights
-	$(PARITY_VENV)/bin/python -m pytest tests/parity -m parity
+parity: parity-random parity-released  ## compare with NeMo and transformers, on fresh random weights and the small model
+
+# Models of the released shape and the small model are compiled as users compile them, at the default optimization level.
+RELEASED = $(addprefix tests/parity/test_,compare_latency.py full_size.py small_model.py)
+
+parity-random: $(PARITY_VENV)/ready
+	$(PARITY_VENV)/bin/python -m pytest -m parity tests/parity $(addprefix --ignore=,$(RELEASED))
+
+parity-released: export XLA_FLAGS =
+parity-released: $(PARITY_VENV)/ready
+	$(PARITY_VENV)/bin/python -m pytest -m parity $(RELEASED)
 
 golden: $(PARITY_VENV)/ready  ## compute the values in tests/golden again
 	$(PARITY_VENV)/bin/python -m experiments golden tests/golden

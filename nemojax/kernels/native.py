@@ -14,10 +14,12 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import jaxlib.version
 import numpy as np
 
 from nemojax import compilation
@@ -139,15 +141,30 @@ def build_library(directory: Path) -> Path:
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         raise CompileError("there is no C++ compiler here; install g++, or name one in $CXX")
-    command = [*compiler.split(), *processors.THIS_PROCESSOR, "-I", jax.ffi.include_dir()]
+    command = [*compiler.split(), *processors.THIS_PROCESSOR]
     compiler_version = subprocess.run([*compiler.split(), "--version"], capture_output=True, text=True).stdout
     files = [path.read_text() for path in (*SOURCES, *HEADERS)]
-    ingredients = [*files, *command, *FLAGS, compiler_version, jax.__version__, compilation.processor()]
+    versions = [compiler_version, jax.__version__, jaxlib.version.__version__]  # of jaxlib are the headers
+    ingredients = [*files, *command, *FLAGS, *versions, compilation.processor()]
     library = directory / f"kernels-{hashlib.sha256(chr(0).join(ingredients).encode()).hexdigest()[:16]}.so"
-    if not library.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory) as scratch, compilation.announced("the C++ kernels"):
-            partial = Path(scratch) / library.name
-            compile_library(command, partial)
-            os.replace(partial, library)
+    if library.exists():
+        return library
+    directory.mkdir(parents=True, exist_ok=True)
+    with _locked(directory), compilation.announced("the C++ kernels"):
+        if not library.exists():
+            with tempfile.TemporaryDirectory(dir=directory) as scratch:
+                partial = Path(scratch) / library.name
+                compile_library([*command, "-I", jax.ffi.include_dir()], partial)
+                os.replace(partial, library)
     return library
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Holds the directory's lock where the file system has locks: of processes that begin together, one compiles."""
+    with (directory / "lock").open("w") as lock:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl  # not on Windows
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,6 +1,11 @@
 import ctypes
+import fcntl
 import platform
 import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
 import pytest
 
@@ -104,6 +109,33 @@ def test_a_library_is_kept_for_all_that_it_is_made_of(tmp_path, monkeypatch):
         libraries.append(native.build_library(tmp_path))
     monkeypatch.setattr(compilation, "processor", lambda: "x86_64 another")
     libraries.append(native.build_library(tmp_path))
-    monkeypatch.setattr(native.jax, "__version__", "0.0.1")
-    libraries.append(native.build_library(tmp_path))
-    assert len(set(libraries)) == 5
+    for module in (native.jax, native.jaxlib.version):
+        monkeypatch.setattr(module, "__version__", "0.0.1")
+        libraries.append(native.build_library(tmp_path))
+    assert len(set(libraries)) == 6
+
+
+@needs_compiler
+def test_of_processes_that_begin_together_one_compiles(tmp_path, monkeypatch):
+    both, compiled = threading.Barrier(2), []
+
+    def compile_slowly(command, library):
+        compiled.append(library)
+        time.sleep(0.2)
+        library.touch()
+
+    def build(_):
+        both.wait()
+        return native.build_library(tmp_path)
+
+    monkeypatch.setattr(native, "compile_library", compile_slowly)
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(build, range(2))
+    assert first == second and len(compiled) == 1
+
+
+@needs_compiler
+def test_where_files_have_no_locks_it_is_compiled_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(native, "compile_library", lambda command, library: library.touch())
+    monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=OSError(95, "Operation not supported")))
+    assert native.build_library(tmp_path).exists()
