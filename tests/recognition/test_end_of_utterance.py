@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nemojax.config import ModelConfig, TextConfig
 from nemojax.errors import ConfigError
-from nemojax.recognition.end_of_utterance import EndOfUtterance
+from nemojax.recognition.end_of_utterance import EndOfUtterance, Endpointer
 from nemojax.recognition.hypothesis import NOTHING, Hypothesis, merged
 from nemojax.text.tokenizer import Tokenizer
 from nemojax.text.words import is_closing
@@ -281,3 +281,12 @@ def test_a_stream_that_forgets_has_the_utterances_in_its_updates():
     update = hypothesis.append(list(tokens), list(frames), [0.0] * len(tokens), (), 30)
     assert [u.text for u in update.final] == ["dog"] and hypothesis.utterances == []
     assert hypothesis.append([], [], [], (), 60) is NOTHING and hypothesis.decide(10) is NOTHING
+
+
+def test_a_preview_changes_no_decision():
+    previewed, plain = (Endpointer(EndOfUtterance(400), TOKENIZER, MS, lambda labels, until_s: ()) for _ in range(2))
+    for endpointer in (previewed, plain):
+        endpointer.take(DOG[:1], [0], [0.0], 1)
+    ends = previewed.preview(DOG[1:2], [3], [0.0], 20)
+    assert [utterance.decided_s for utterance in ends.final] == [round((3 + 5 + 1) * MS / 1000, 3)]
+    assert previewed.take([], [], [], 20) == plain.take([], [], [], 20)

@@ -1,4 +1,4 @@
-"""What an engine does while no samples come: it compiles its steps, and closes idle streams, on a clock set by hand."""
+"""What an engine does beside its steps: it compiles them, closes idle streams on a clock set by hand, and stops."""
 
 import asyncio
 import time
@@ -7,8 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from nemojax.decoding.arpa import write_arpa
+from nemojax.decoding.estimation import estimate
 from nemojax.errors import EngineError
 from nemojax.serving.engine import Engine
+from tests.helpers.messages import whole
 from tests.serving.running import LOOKAHEAD
 
 
@@ -82,3 +85,35 @@ def test_a_step_of_every_size_is_compiled_before_a_stream_comes(recognizer, monk
             return list(batch.steps)
 
     assert asyncio.run(sizes_of_steps()) == [2, 3, 5] and batch.size == 2
+
+
+def test_who_waits_for_a_slot_is_told_that_the_engine_stops(recognizer, monkeypatch):
+    monkeypatch.setattr(recognizer, "batch", lambda size, lookahead: FakeBatch(size, recognizer))
+
+    async def wait():
+        async with Engine(recognizer, LOOKAHEAD, slots=(1,)) as engine:
+            stream = engine.open()
+            waiting = asyncio.create_task(engine.open_within(60.0))
+            await asyncio.sleep(0)
+        with pytest.raises(EngineError, match=whole("the engine has stopped")):
+            await asyncio.wait_for(waiting, 10.0)
+        stream.close()
+
+    asyncio.run(wait())
+
+
+def test_other_phrases_leave_the_language_model_its_weight(recognizer, monkeypatch, tmp_path):
+    write_arpa(tmp_path / "lm.arpa", estimate([[5, 9, 20]], recognizer.tokenizer.size, 2))
+    with_lm = recognizer.with_language_model(tmp_path / "lm.arpa")
+    monkeypatch.setattr(with_lm, "batch", lambda size, lookahead: FakeBatch(size, recognizer))
+
+    async def graphs():
+        async with Engine(with_lm, LOOKAHEAD, slots=(1,)) as engine:
+            stream, found = engine.open(lm_weight=2.0), []
+            for phrases in (["fox"], None):
+                stream.set_phrases(phrases)
+                found.append(stream.seat.graphs)
+            return found
+
+    some, none = asyncio.run(graphs())
+    assert some.phrases is not None and none.phrases is None and some.lm_weight == none.lm_weight == 2.0

@@ -122,7 +122,10 @@ def test_an_old_sparse_map_that_is_cut_short(file):
 
 def test_files_that_macos_adds_are_ignored(file):
     litter = {"./._model_config.yaml": b"\0\5\x16\7", "./._model_weights.ckpt": b"x", ".DS_Store": b"x"}
-    assert set(contents(file(tar(MEMBERS | litter)))) == {name.removeprefix("./") for name in MEMBERS}
+    names = {name.removeprefix("./") for name in MEMBERS}
+    assert set(contents(file(tar(MEMBERS | litter)))) == names
+    in_a_folder = {f"model/{name}": data for name, data in (MEMBERS | litter).items()}
+    assert set(contents(file(tar(in_a_folder)))) == names
 
 
 def test_members_in_a_folder(file):
