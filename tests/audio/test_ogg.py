@@ -34,6 +34,7 @@ def test_streams_that_follow_each_other():
     assert streams(FIRST + FIRST + LAST + page())[0] == [(0, 4 * size, True)]  # one of them ends before the other
     assert streams(FIRST + page())[0] == [(0, 2 * size, False)]
     assert streams(FIRST + page() + FIRST + LAST)[0] == [(0, 2 * size, False), (2 * size, 4 * size, True)]
+    assert streams(FIRST + LAST + FIRST + page())[0] == [(0, 2 * size, True), (2 * size, 4 * size, False)]
     file = encoded(wave(60_000), 16_000, "vorbis")
     assert streams(file * 2) == ([(0, len(file), True), (len(file), 2 * len(file), True)], [], False)
 

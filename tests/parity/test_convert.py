@@ -1,8 +1,6 @@
 """What the converters read is what torch reads, and what they write NeMo and transformers load: to the bit."""
 
 import collections
-import subprocess
-import sys
 import tarfile
 from functools import partial
 
@@ -10,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from convert.__main__ import main
 from convert.errors import ConvertError
 from convert.files import open_file
 from convert.huggingface import checkpoint as huggingface
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.parity
 
 
 def run(*arguments) -> None:
-    subprocess.run([sys.executable, "-m", "convert", *map(str, arguments)], check=True)
+    main([*map(str, arguments)])
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,10 @@
 """From archives that NeMo and transformers wrote to text, through the converter and what users call."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 import nemojax
+from convert.__main__ import main
 from experiments.references import SIZES, transformers_model
 from nemojax import checkpoint
 from nemojax.model.parameters import named_parameters
@@ -22,7 +20,7 @@ def directories(pair, tmp_path_factory):
     saved = folder / "saved"
     transformers_model.save(pair.transformers.model, SIZES[pair.name], pair.archive.parent / "tokenizer.model", saved)
     for form, source in ("nemo", pair.archive), ("hf", saved):
-        subprocess.run([sys.executable, "-m", "convert", form, source, folder / form], check=True)
+        main([form, str(source), str(folder / form)])
     return folder / "nemo", folder / "hf"
 
 
