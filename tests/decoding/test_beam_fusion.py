@@ -120,6 +120,17 @@ def test_the_best_labels_are_those_of_scoring_all(scale):
         np.testing.assert_allclose(found.score[row, place], scores[found.label[row, place]], atol=1e-5)
 
 
+def test_all_of_the_best_labels_are_sought_and_not_the_best_one_alone():
+    """Four of the five labels with a boost are less probable than those that are scored at first."""
+    boosted = [0, *range(CANDIDATES, CANDIDATES + 4)]
+    pool = GraphPool(5 * CANDIDATES)
+    phrases = pool.add(phrase_graph([Form((label,), 4.0) for label in boosted]))
+    fusion = initial_beam_fusion(1, 1)._replace(states=jnp.array([[[0, phrases.start]]], jnp.int32))
+    logits = -0.01 * jnp.arange(5 * CANDIDATES, dtype=jnp.float32)[None, None]
+    best = Fusing(graphs_of(pool, [[None, phrases]]), "no_score").best(fusion, logits, 6, jnp.ones((1, 1), bool))
+    assert best.label[0, 0].tolist() == [*boosted, 1]
+
+
 @pytest.mark.slow  # five programs are compiled
 @needs_compiler
 def test_any_cut_gives_the_same_bits_and_so_does_a_stream_without_graphs(case):

@@ -170,6 +170,13 @@ def test_greedy_with_graphs_is_the_definition(case):
         np.testing.assert_allclose(row[2], [each[2] for each in want], atol=3e-5)  # of the label without graphs
 
 
+def test_a_stream_remembers_the_labels_that_it_found(case):
+    graphs = graphs_of(case.pool, case.streams)
+    emission, state = case.decode(case.model, case.encoded, LENGTHS, case.initial(), graphs)
+    for (labels, *_), recent in zip(rows(emission), np.asarray(state.fusion.recent), strict=True):
+        assert recent[recent >= 0].tolist() == list(labels)[-RECENT:] != []
+
+
 @pytest.mark.parametrize("size", [1, 7])
 def test_pieces_give_the_whole(case, size):
     assert case.run(case.streams, size) == places(case.expected)

@@ -37,6 +37,15 @@ def test_a_recognizers_search_and_compiler_options_are_those_of_its_batches(reco
         assert made.pop()[2:] == (6, 3, search, options, one.library.pool)
 
 
+def test_a_recognizer_with_other_settings_expects_the_same_phrases(recognizer):
+    expecting = recognizer.with_phrases(["quick fox"])
+    shorter = dataclasses.replace(
+        recognizer.config, encoder=dataclasses.replace(recognizer.config.encoder, left_context_frames=28)
+    )
+    others = expecting.with_config(shorter), expecting.with_search(Beam(2)), expecting.with_reset(1.0)
+    assert all(other.graphs is expecting.graphs and other.library is expecting.library for other in others)
+
+
 @pytest.mark.parametrize("search", [Greedy(), Beam(2)])
 def test_the_words_of_every_search_have_its_measure_of_confidence(recognizer, search):
     measured = recognizer.with_search(search).with_confidence("gibbs,lin,mean")

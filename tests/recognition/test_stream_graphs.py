@@ -16,7 +16,7 @@ from nemojax.decoding.beam import Beam
 from nemojax.decoding.estimation import estimate
 from nemojax.decoding.graphs import Graphs
 from nemojax.errors import ConfigError, LanguageModelError
-from nemojax.recognition import stream_batch
+from nemojax.recognition import offline, stream_batch
 from nemojax.recognition.recognizer import load
 from nemojax.recognition.stream_batch import StepInput, StreamBatch, jit_step
 from nemojax.recognition.stream_graphs import NO_GRAPHS, GraphLibrary, GraphRows, StreamGraphs
@@ -61,6 +61,14 @@ def test_phrases_replace_labels_and_are_the_same_in_a_stream_and_a_recording(rec
     assert transcribed(expecting, speech) == (tokens, frames)
     assert transcribed(expecting, speech, phrases=[]) == transcribed(expecting.with_phrases(None), speech) == plain
     assert transcribed(recognizer, speech, phrases=recognizer.phrases(PHRASES)) == (tokens, frames)
+
+
+def test_every_segment_of_a_recording_has_its_graphs(recognizer, speech, monkeypatch):
+    monkeypatch.setattr(offline, "SEGMENT_LEFT_CONTEXTS", (1,))  # of 5.6 s
+    monkeypatch.setattr(offline, "COST_PER_SECOND", (1.0,))
+    samples = np.tile(speech, 2)
+    found = transcribed(recognizer, samples, phrases=PHRASES)
+    assert found == pushed(recognizer.stream(LOOKAHEAD, phrases=PHRASES), samples)
 
 
 def test_a_language_model_has_a_weight_for_each_request(recognizer, lm, speech):
@@ -242,6 +250,19 @@ def test_settings_tell_language_models_and_phrases_apart(recognizer, lm):
     again = recognizer.with_language_model(lm, 0.5).with_phrases(["fox"]).graphs.settings
     assert found == again and set(found) == {"lm", "lm_weight", "phrases"} and found["lm_weight"] == 0.5
     assert recognizer.with_phrases([("fox", 2)]).graphs.settings["phrases"] != found["phrases"]
+
+
+def test_rows_are_alike_where_graphs_starts_and_weights_are(recognizer, lm):
+    graphs = recognizer.with_language_model(lm, 0.5).with_phrases(["quick fox"]).graphs
+
+    def key(graphs):
+        rows = GraphRows(2)
+        rows.put(1, graphs)
+        return rows.key
+
+    others = [{"lm_weight": 0.1}, {"phrases": None}, {"language_model": None}]
+    keys = {key(graphs), *(key(dataclasses.replace(graphs, **other)) for other in others)}
+    assert len(keys) == 4 and key(graphs) in keys
 
 
 def test_the_rows_of_a_step_hold_their_graphs(recognizer):

@@ -9,7 +9,7 @@ import pytest
 
 from nemojax.decoding.arpa import write_arpa
 from nemojax.decoding.estimation import estimate
-from nemojax.errors import EngineError
+from nemojax.errors import Backlog, EngineError
 from nemojax.serving.engine import Engine
 from tests.helpers.messages import whole
 from tests.serving.running import LOOKAHEAD
@@ -74,6 +74,15 @@ def test_idle_streams_are_closed(idle):
     idle.later.clear()
     idle._close_idle(10.0)
     assert idle.later == []
+
+
+@pytest.mark.parametrize("rate_hz,chunk", [(8_000, 1_280), (48_000, 7_680)])
+def test_a_stream_has_room_for_whole_chunks_at_its_own_rate(idle, rate_hz, chunk):
+    stream = idle.open(rate_hz)
+    assert stream.room == 4
+    with pytest.raises(Backlog):
+        stream.push_nowait(np.zeros(4 * chunk + 1, np.float32))
+    stream.push_nowait(np.zeros(4 * chunk, np.float32))
 
 
 def test_a_step_of_every_size_is_compiled_before_a_stream_comes(recognizer, monkeypatch):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
@@ -14,6 +15,8 @@ from nemojax.config import PRESETS
 from nemojax.errors import ConfigError
 from nemojax.model.parameters import abstract_model
 from nemojax.training import sharding
+from nemojax.training.forward import Batch
+from nemojax.training.losses import Loss
 from nemojax.training.recipe import TrainingConfig
 from nemojax.training.state import init
 from tests.helpers.messages import whole
@@ -100,3 +103,14 @@ def test_a_table_of_ones_own():
     table = (("joint.*", P("data")), *sharding.TABLE)
     assert sharding.parameter_spec("joint.output.kernel", table) == P("data")
     assert sharding.parameter_spec("encoder.blocks.0.norm_out.scale", table) == P()
+
+
+def test_a_sharded_step_minimizes_the_losses_that_it_is_given():
+    config, recipe, mesh = PRESETS["tiny"], TrainingConfig(), sharding.make_mesh()
+    own = Loss("own", 1.0, lambda model, forward, batch, key, placement: jnp.zeros(len(batch.labels)))
+    state = jax.eval_shape(lambda model: init(model, recipe), abstract_model(config))
+    step = sharding.sharded_step(mesh, sharding.state_shardings(state, mesh), config, recipe, losses=(own,))
+    shape = jax.ShapeDtypeStruct
+    lengths = shape((2,), jnp.int32)
+    batch = Batch(shape((2, 28 * config.frame_samples), jnp.float32), lengths, shape((2, 8), jnp.int32), lengths)
+    assert list(jax.eval_shape(step, state, batch)[1].losses) == ["own"]
