@@ -6,6 +6,7 @@ is killed, the same command resumes from the last checkpoint and computes the sa
 
 import json
 import math
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -50,7 +51,7 @@ from nemojax.training.losses import Counts, Loss
 from nemojax.training.state import TrainState, init, model_of, partition
 from nemojax.training.step import StepMetrics, train_step_jit
 
-COMPILED = "compiled"  # subdirectory of the run for compiled steps
+COMPILED = "compiled"  # subdirectory of the run for compiled steps, unless the user has named jax's own directory
 FINAL_MODEL = "model"
 
 
@@ -93,7 +94,8 @@ class Run:
         like = jax.eval_shape(partial(init, recipe=experiment.training), started.model)
         check_trained(started.drawn, like.parameters, experiment.training)  # before anything is kept
         self.changed = keep_settings(experiment, started, self.plan.fingerprint, losses, self.chief)
-        compilation.keep(directory / COMPILED)
+        if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+            compilation.keep(directory / COMPILED)
         self.checkpoints = Checkpoints(directory / "checkpoints", experiment.keep)
         self._prepare_step(started, like)
         self.dev = {name: dev_entries(path, experiment.dev_utterances) for name, path in labels(experiment.dev).items()}
@@ -172,10 +174,8 @@ class Run:
         while self.step < experiment.steps and not ends:
             batch = self._placed(next(pipeline))
             rows, samples = batch.samples.shape  # of all processes
-            bucket, begin = (
-                Bucket(samples // self.config.frame_samples, batch.labels.shape[1], rows),
-                time.perf_counter(),
-            )
+            bucket = Bucket(samples // self.config.frame_samples, batch.labels.shape[1], rows)
+            begin = time.perf_counter()
             if bucket not in compiled:
                 self._bar.compiles(self.step + 1, rows, samples / self.config.features.sample_rate_hz)
             self.state, metrics = self._step(self.state, batch)

@@ -5,7 +5,7 @@ tokenizer.model    the SentencePiece model
 origin.json        where its first weights came from
 metrics.jsonl      one line for each step, evaluation and event
 checkpoints/N/     the whole state after N steps, for the last steps and the best
-compiled/          compiled steps, so that a resumed run starts fast
+compiled/          compiled steps, so that a resumed run starts fast, unless $JAX_COMPILATION_CACHE_DIR has them
 model/             written at the end: the best weights as a native checkpoint
 """
 

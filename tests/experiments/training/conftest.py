@@ -1,16 +1,12 @@
 """Small training runs on noise, shared by the tests of training."""
 
 import dataclasses
-import os
 import shutil
 from pathlib import Path
 
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from experiments.training.presets import Experiment
-from nemojax import compilation
 from nemojax.data.plan import PlanConfig
 from nemojax.training.recipe import TrainingConfig
 from tests.data.corpora import write_speech
@@ -23,19 +19,6 @@ def speech(tmp_path_factory):
     train = write_speech(directory, "train", TEXTS * 5)
     dev = write_speech(directory, "dev", TEXTS[:3], seed=1)
     return train, dev
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_once(tmp_path_factory):
-    """All runs keep compiled steps in one directory, that of the tests where there is one."""
-    before = jax.config.jax_compilation_cache_dir
-    compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR") or tmp_path_factory.mktemp("compiled")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("experiments.training.loop.COMPILED", str(compiled))
-        patch.setattr(compilation, "for_this_processor", lambda parent: parent)
-        yield
-    jax.config.update("jax_compilation_cache_dir", before)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +52,7 @@ def experiment(settings, tmp_path) -> Experiment:
 
 
 @pytest.fixture(scope="module")
-def undisturbed_run(settings, tmp_path_factory, _compile_once) -> Path:
+def undisturbed_run(settings, tmp_path_factory) -> Path:
     """The directory of a run from the first step to the last, which no test may change."""
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     messages(dataclasses.replace(settings, run=run))
@@ -83,7 +66,7 @@ def undisturbed(undisturbed_run) -> list[tuple[int, float]]:
 
 
 @pytest.fixture(scope="module")
-def four_steps(settings, tmp_path_factory, _compile_once) -> Path:
+def four_steps(settings, tmp_path_factory) -> Path:
     """The directory of a run of four steps, which no test may change."""
     run = tmp_path_factory.mktemp("four") / "run"
     messages(dataclasses.replace(settings, run=run, steps=4))

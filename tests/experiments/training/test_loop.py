@@ -20,7 +20,7 @@ from experiments.training.loop import Run, Stopped
 from experiments.training.presets import Experiment
 from experiments.training.run_directory import Checkpoints, RunError, read_metrics
 from experiments.training.start import BLANK_SHARE, start
-from nemojax import checkpoint
+from nemojax import checkpoint, compilation
 from nemojax.errors import ConfigError
 from nemojax.model.parameters import named_parameters
 from nemojax.training.lora import LoraConfig
@@ -58,6 +58,15 @@ def test_an_interrupted_run_resumes_with_the_same_numbers(experiment, undisturbe
     messages(experiment)
     assert losses(experiment.run) == undisturbed
     assert Checkpoints(experiment.run / "checkpoints", None).steps == [8, 12]
+
+
+def test_compiled_steps_are_kept_in_the_run_unless_the_user_names_a_directory(settings, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(compilation, "keep", kept.append)
+    for named in ("elsewhere", ""):
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", named)
+        Run(dataclasses.replace(settings, run=tmp_path / f"run{named}"), log=lambda line: None)
+    assert kept == [tmp_path / "run" / "compiled"]
 
 
 def test_sigterm_saves_and_stops(experiment, undisturbed, monkeypatch):
