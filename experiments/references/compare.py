@@ -21,6 +21,7 @@ a file of JSON lines. It needs the environment of `make parity`. Exit codes: 0, 
 difference, or a recording could not be compared; 2, the command or the model is wrong.
 """
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ class Reference(Protocol):
     blank: int
 
     def shown(self, text: str) -> str:
-        """Returns a tokenizer's text in the form that the library shows."""
+        """Returns a tokenizer's text, with its spaces before punctuation, in the form that the library shows."""
 
     def offline(self, samples: np.ndarray, lookahead: int) -> Output:
         """Transcribes a whole recording."""
@@ -243,7 +244,12 @@ def compare(
     lookahead: int,
     progress: Callable[[], object] = lambda: None,
 ) -> Iterator[Comparison]:
-    """Compares recordings at a look-ahead, one by one; `progress` is called after each."""
+    """Compares recordings at a look-ahead, one by one; `progress` is called after each.
+
+    Spaces before punctuation stay in nemojax's text, as its tokenizer has them, and `Reference.shown` follows NeMo.
+    """
+    text = dataclasses.replace(recognizer.config.text, join_punctuation=False)
+    recognizer = recognizer.with_config(dataclasses.replace(recognizer.config, text=text))
     transcripts = recognizer.transcribe([samples for _, samples in recordings], lookahead)
     assert isinstance(transcripts, list)
     for (name, samples), transcript in zip(recordings, transcripts, strict=True):

@@ -295,9 +295,9 @@ class Nemo:
         return np.asarray(hypothesis.y_sequence).tolist(), np.asarray(hypothesis.timestamp).tolist(), hypothesis.text
 
     def tidied(self, text: str) -> str:
-        """Removes spaces before punctuation from a tokenizer's text, as NeMo's decoding does.
+        """Removes a space before each punctuation mark of a tokenizer's text, as NeMo's decoding does.
 
-        transformers, SentencePiece and nemojax keep such spaces.
+        transformers and SentencePiece keep such spaces, and nemojax where `join_punctuation` is false.
         """
         decoding = self.model.decoding
         return str(decoding.space_before_punct_pattern.sub(r"\2", text)) if decoding.supported_punctuation else text

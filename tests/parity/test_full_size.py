@@ -88,7 +88,7 @@ def test_every_seam_and_token(full, seams, lookahead):
             seams.compare("NeMo 618M", seam, ours[field], getattr(decoding, field), where)
         tokens, frames, text = full.nemo.decode(trace["encoder"])
         seams.compare_tokens("618M NeMo", decoding, full.nemo.blank, tokens, frames, where)
-        assert full.nemo.tidied(full.recognizer.tokenizer.decode(tokens)) == text  # ours differ after a near tie
+        assert full.recognizer.tokenizer.decode(tokens) == text  # ours differ after a near tie
 
 
 @pytest.mark.parametrize("lookahead", [13, 6, 1, 0])

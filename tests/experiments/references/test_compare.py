@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 import json
 
@@ -49,6 +50,21 @@ def test_what_is_compared(recognizer, speech):
     assert len(done) == 2 and found[5].labels > 3
     without = compare(recognizer, [Itself(recognizer, wrong, streams=False)], recordings, LOOKAHEAD)
     assert [c.mode for c in without] == ["offline"] * 4
+
+
+def test_texts_are_compared_as_the_tokenizer_makes_them(recognizer, speech, monkeypatch):
+    """Whether or not nemojax joins punctuation to the word before: `shown` has the library's own rule."""
+    text = dataclasses.replace(recognizer.config.text, join_punctuation=True)
+    joining, joined = recognizer.with_config(dataclasses.replace(recognizer.config, text=text)), []
+
+    def noted(recognizer, samples, lookahead):
+        joined.append(recognizer.tokenizer.settings.join_punctuation)
+        return streamed(recognizer, samples, lookahead)
+
+    monkeypatch.setattr(compare_references, "streamed", noted)
+    recordings = [("one", np.asarray(speech)[:9000])]
+    list(compare(joining, [Itself(recognizer, recordings[0][1])], recordings, LOOKAHEAD))
+    assert joined == [False, False]
 
 
 @pytest.mark.parametrize("lookahead", [0, 1, 6, 13])
