@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import subprocess
+from unittest import mock
 
 import pytest
 
@@ -54,5 +56,8 @@ def test_what_is_broken_is_shown(monkeypatch):
     assert doctor.kernels()["C++ kernels"] == "error: ZeroDivisionError: division by zero"
     monkeypatch.setenv("CXX", "none-such --flag")
     assert doctor.kernels()["compiler"].startswith("error: none-such: ")
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "run", mock.Mock(side_effect=subprocess.TimeoutExpired(["none-such"], 10)))
+        assert doctor.kernels()["compiler"] == "error: none-such: Command '['none-such']' timed out after 10 seconds"
     monkeypatch.setattr(doctor, "PACKAGES", ("none-such",))
     assert doctor.versions()["none-such"] == "not installed"

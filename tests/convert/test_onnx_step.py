@@ -5,6 +5,7 @@ import inspect
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +67,15 @@ def test_labels_are_those_of_nemojax(native, exported):
     expected = [streamed(recognizer, samples, LOOKAHEAD) for samples in recordings]
     assert len(expected[0]) > 5 and len(expected[2]) > 5
     assert onnx_example.transcribe(exported, recordings) == expected
+
+
+def test_recordings_go_in_groups_of_as_many_as_the_step_has_streams(tmp_path, monkeypatch):
+    (tmp_path / "manifest.json").write_text(json.dumps({"file": "step.onnx", "streams": 2}))
+    runtime = SimpleNamespace(InferenceSession=lambda *file, **options: None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    lengths = lambda session, manifest, recordings: [[len(samples)] for samples in recordings]
+    monkeypatch.setattr(onnx_example, "_transcribe_batch", lengths)
+    assert onnx_example.transcribe(tmp_path, [np.zeros(length) for length in (3, 1, 2)]) == [[3], [1], [2]]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 
 from nemojax.decoding.beam import Beam
 from nemojax.decoding.beam_fusion import Fusing, initial_beam_fusion
+from nemojax.decoding.beam_scores import Graphed, score_frames
 from nemojax.decoding.fusion import CANDIDATES
 from nemojax.decoding.graph_pool import GraphPool
 from nemojax.decoding.graphs import COLUMNS, Graphs
@@ -96,6 +97,20 @@ def test_no_score_finds_labels_where_the_model_finds_none(case, tiny_config):
         assert set(found) == {one.labels for one in expected}
         labels[bias] = max(found, key=len)
     assert len(labels[12.0]) > 0 and labels[30.0] == ()
+
+
+@pytest.mark.parametrize("blank_scoring", ["lm_weighted_full", "no_score"])
+def test_no_label_scores_more_than_the_bound_of_its_frame(case, blank_scoring):
+    fusing = Fusing(graphs_of(case.pool, case.streams), blank_scoring)
+    fusion = fusing.enter(initial_beam_fusion(4, 1), jnp.ones(4, bool))
+    output = normal(5, 4, 1, case.model.config.joint.width)
+    given = case.model.joint.encoder(jnp.asarray(case.encoded)), jnp.asarray(output), jnp.zeros((4, 1), jnp.int32)
+    scores = jax.device_get(score_frames(case.model, *given, Graphed(fusing, fusion), gamma=50.0))
+    labels = jnp.broadcast_to(jnp.arange(case.blank, dtype=jnp.int32), (4, 1, case.blank))
+    added = fusing.scores(fusion, labels)
+    log_probs = scores.logits[..., : case.blank] - scores.normalizer[..., None]
+    fused = (log_probs + scores.offset[..., None] + np.asarray(added)[:, :, None]).max(axis=-1)
+    assert (fused <= scores.best_label + 1e-4).all() and (fused > log_probs.max(axis=-1) + scores.offset + 0.5).any()
 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0])

@@ -290,3 +290,5 @@ def test_a_preview_changes_no_decision():
     ends = previewed.preview(DOG[1:2], [3], [0.0], 20)
     assert [utterance.decided_s for utterance in ends.final] == [round((3 + 5 + 1) * MS / 1000, 3)]
     assert previewed.take([], [], [], 20) == plain.take([], [], [], 20)
+    late = [STOP], [22], [0.0], 24  # of the utterance that has ended
+    assert previewed.preview(*late) == previewed.preview(*late) == previewed.take(*late) == plain.take(*late)

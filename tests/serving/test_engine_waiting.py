@@ -76,6 +76,14 @@ def test_idle_streams_are_closed(idle):
     assert idle.later == []
 
 
+def test_packets_of_many_streams_keep_them_from_being_idle(idle):
+    idle.now_s += 9.0
+    assert idle.push_nowait(idle.streams[:2], np.zeros((2, 100), np.float32)) == []
+    idle.now_s += 9.0
+    idle._close_idle(10.0)
+    assert idle.open_streams == 2 and [stream.ended for stream in idle.streams] == [False, False, True]
+
+
 @pytest.mark.parametrize("rate_hz,chunk", [(8_000, 1_280), (48_000, 7_680)])
 def test_a_stream_has_room_for_whole_chunks_at_its_own_rate(idle, rate_hz, chunk):
     stream = idle.open(rate_hz)

@@ -8,13 +8,14 @@ import re
 import resource
 import shutil
 import signal
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.training import train
+from experiments.training import loop, train
 from experiments.training.export import export
 from experiments.training.loop import Run, Stopped
 from experiments.training.presets import Experiment
@@ -67,6 +68,13 @@ def test_compiled_steps_are_kept_in_the_run_unless_the_user_names_a_directory(se
         monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", named)
         Run(dataclasses.replace(settings, run=tmp_path / f"run{named}"), log=lambda line: None)
     assert kept == [tmp_path / "run" / "compiled"]
+
+
+def test_a_run_that_can_not_begin_keeps_no_settings(experiment, monkeypatch):
+    monkeypatch.setattr(loop, "check_trained", mock.Mock(side_effect=RunError("they are not trained")))
+    with pytest.raises(RunError, match=whole("they are not trained")):
+        Run(experiment)
+    assert not (experiment.run / "settings.json").exists()
 
 
 def test_sigterm_saves_and_stops(experiment, undisturbed, monkeypatch):

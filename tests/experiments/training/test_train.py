@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[3]
         (["smoke", "{run}", "--train", "{train}", "--tokenizer", "{run}/no.model"], "no.model can't be read"),
         (["smoke", "{run}", "--train", "{train}", "--init", "{run}/no"], "no is not a directory"),
         (["smoke", "{train}", "--train", "{train}"], "can't be written"),
+        (["smoke", "{run}", "--train", "{train}", "--process", "0"], "--process alone does not tell"),
         (["smoke", "{run}", "--train", "{train}", "--process", "1"], "--process alone does not tell"),
     ],
 )
