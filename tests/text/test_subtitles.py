@@ -42,6 +42,7 @@ def test_else_before_a_pause():
     )
     assert texts(words)[0] == "we went to the market on the other side of the river"
     assert texts(words_of("one two three", gaps={"two": 5.0})) == ["one two", "three"]
+    assert texts(words_of("one two three", word_s=1.0)) == ["one two three"]  # slow words are no pauses
 
 
 @pytest.mark.parametrize("begins_s, sizes", [((0.0, 1.4, 2.0), [1, 2]), ((0.0, 0.2, 3.0), [2, 1])])
