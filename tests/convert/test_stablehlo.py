@@ -83,6 +83,15 @@ def test_labels_are_those_of_nemojax(native, exported, recordings):
     assert stablehlo_example.transcribe(exported, recordings, LOOKAHEAD) == expected
 
 
+@pytest.mark.parametrize("lookahead,file", [(None, "six"), (6, "six"), (0, "zero")])
+def test_the_example_takes_the_step_of_a_lookahead(tmp_path, lookahead, file):
+    steps = [{"lookahead": 6, "file": "six"}, {"lookahead": 0, "file": "zero"}]
+    (tmp_path / "manifest.json").write_text(json.dumps({"steps": steps}))
+    with pytest.raises(FileNotFoundError) as error:
+        stablehlo_example.transcribe(tmp_path, [], lookahead)
+    assert error.value.filename == str(tmp_path / file)
+
+
 def test_weights_inside(native, exported, tmp_path):
     stablehlo.write(native, tmp_path / "out", (LOOKAHEAD,), weights="inside")
     manifest = manifest_of(tmp_path / "out")

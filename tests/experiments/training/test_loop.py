@@ -196,6 +196,9 @@ def test_a_mean_of_checkpoints(experiment, undisturbed_run, tmp_path):
     message = f"{undisturbed_run} has 2 checkpoints up to step 12 (8, 12), and the mean of 3 is asked for"
     with pytest.raises(RunError, match=whole(f"{message}; set a lower --average")):
         export(undisturbed_run, tmp_path / "three", average=3)
+    message = f"{undisturbed_run} has 1 checkpoints up to step 8 (8), and the mean of 2 is asked for"
+    with pytest.raises(RunError, match=whole(f"{message}; set a lower --average")):
+        export(undisturbed_run, tmp_path / "two", 8, average=2)
 
 
 def test_a_bad_step_is_reported_and_too_many_end_the_run(experiment, monkeypatch):
