@@ -53,9 +53,11 @@ def test_an_update_has_what_is_settled_and_what_may_change(tokenizer):
     assert hypothesis.finish() is NOTHING
 
 
-def test_the_end_adds_the_rest_of_the_best_hypothesis(tokenizer):
+@pytest.mark.parametrize("n_best", [0, 2])
+def test_the_end_adds_the_rest_of_the_best_hypothesis(tokenizer, n_best):
+    """A stream that forgets lists no others: they would lack what is settled."""
     dog, fox = tokenizer.encode("dog"), tokenizer.encode("fox")
-    hypothesis = BeamHypothesis(CONFIG, tokenizer, score_norm=True, n_best=0, keep=False)
+    hypothesis = BeamHypothesis(CONFIG, tokenizer, score_norm=True, n_best=n_best, keep=False)
     update = hypothesis.extend(emission((0, gained(dog), -1.0), (0, gained(fox), -1.5)), 0)
     assert (update.text, update.tentative, hypothesis.text) == ("", "dog", "")
     last = hypothesis.finish()
