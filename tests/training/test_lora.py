@@ -116,6 +116,8 @@ def test_patterns_that_name_nothing(parameters):
         )
     with pytest.raises(ConfigError, match=r"^lora.kernels: 'decoder' is found in no kernel's path; kernels: encoder"):
         lora.adapters(parameters, LoraConfig(rank=2, kernels="decoder"), 0)
+    with pytest.raises(ConfigError, match=r"lora.rank 17 is more than .*feedforward.*, has; set a lower one"):
+        lora.adapters(parameters, LoraConfig(rank=17, kernels="feedforward"), 0)
     with pytest.raises(ConfigError) as caught:
         lora.adapters(parameters, LoraConfig(rank=17), 0)
     assert str(caught.value) == (
