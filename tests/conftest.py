@@ -14,8 +14,8 @@ from typing import Any
 # Before the first import of jax. Processes that tests start inherit these, so they find the same compiled programs.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # thousands of programs are tiny
-# Level 0 without fusion emitters compiles a training step in a quarter of the time. Newer jaxlib lacks that last flag.
-# Code is generated in one piece: its 32 pieces, which threads share, take a fifth more of a step's time.
+# Level 0 without fusion emitters compiles a training step in a quarter of the time; newer jaxlib lacks that flag.
+# Code is generated in one piece: 32 pieces, the default, take about a fifth more CPU time to compile a step.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
